@@ -1,0 +1,219 @@
+"""Builds the native library with CMake and Ninja; the project's metadata is in pyproject.toml.
+
+An install never fails for want of a working compiler: the reason is written to
+``mlpkern/_build_info.json`` (``mlpkern info`` prints it) and the package serves from its other
+backends. Environment variables:
+
+- ``MLPKERN_REQUIRE_NATIVE=1``: a failed native build is an error;
+- ``MLPKERN_CMAKE_ARGS``: more arguments for CMake, for example ``-DMLPKERN_CUDA=OFF``;
+- ``MAX_JOBS``: at most this many compilers at once;
+- ``CXX``, ``CXXFLAGS``: as for CMake.
+
+``_build_info.json`` holds: native (bool), reason (str, "" when native), output (last lines of a
+failed build), compiler, isas, cuda ({built, reason}), build_seconds, python, version, date,
+sources (digest of CMakeLists.txt and csrc, by which a stale library is noticed).
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+BUILD_DIR = ROOT / "build" / f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
+
+
+class NativeBuildError(Exception):
+    """The native library cannot be built; the message says why, output holds the build's tail."""
+
+    def __init__(self, reason: str, output: str = "") -> None:
+        super().__init__(reason)
+        self.output = output.strip().splitlines()[-25:]
+
+
+def find_tool(name: str) -> str:
+    """Path of cmake or ninja: the running environment's PyPI package, else the one on PATH."""
+    try:
+        module = __import__(name)
+        bin_dir = Path(getattr(module, "CMAKE_BIN_DIR", None) or module.BIN_DIR)
+        if (bin_dir / name).is_file():
+            return str(bin_dir / name)
+    except (ImportError, AttributeError):
+        pass
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    if not found:
+        raise NativeBuildError(f"{name} was not found (pip install {name})")
+    return found
+
+
+def find_compiler() -> str:
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    for name in names:
+        # CXX may carry a launcher or flags ("ccache g++"): CMake takes the variable as it is.
+        if shutil.which(shlex.split(name)[0]):
+            return name
+    hint = "CXX names it" if os.environ.get("CXX") else "install g++ or clang++, or set CXX"
+    raise NativeBuildError(f"no C++ compiler: {', '.join(names)} not found ({hint})")
+
+
+def pybind11_arguments() -> list:
+    """Where CMake finds pybind11.
+
+    The copy in the outer environment comes first: an isolated build has a new path each time,
+    which would compile the bindings again.
+    """
+    outer = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    for found in importlib.metadata.Distribution.discover(name="pybind11", path=outer):
+        cmake_dir = Path(str(found.locate_file("pybind11/share/cmake/pybind11")))
+        version = tuple(int(part) for part in re.findall(r"\d+", found.version)[:2])
+        if version >= (2, 13) and cmake_dir.is_dir():
+            return [f"-Dpybind11_DIR={cmake_dir}"]
+    try:
+        import pybind11
+    except ImportError:
+        return []  # a system-wide copy may be where CMake looks by itself
+    return [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+
+
+def run(command: list) -> None:
+    """Runs a build step; on failure the first error of its output is the reason."""
+    print("+", shlex.join(command), flush=True)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "LC_ALL": "C"},  # compilers translate the word "error" elsewhere
+    )
+    print(done.stdout, flush=True)
+    if done.returncode:
+        lines = [line.strip() for line in done.stdout.splitlines()]
+        compiler = [line for line in lines if re.search(r"\berror\b\s*:", line, re.I)]
+        cmake = [i for i, line in enumerate(lines) if line.startswith("CMake Error")]
+        if cmake and not compiler:
+            compiler = [" ".join(line for line in lines[cmake[0] : cmake[0] + 4] if line)]
+        first = compiler[0].replace(f"{ROOT}{os.sep}", "") if compiler else f"exit {done.returncode}"
+        raise NativeBuildError(f"the native build failed: {first}", done.stdout)
+
+
+def sources_digest() -> str:
+    """Digest of everything that the library is compiled from."""
+    digest = hashlib.sha256()
+    for path in [ROOT / "CMakeLists.txt", *sorted((ROOT / "csrc").rglob("*"))]:
+        if path.is_file():
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build(build_dir: Path) -> dict:
+    """Configures and compiles; returns what CMake reported about the configuration."""
+    cmake, ninja, compiler = find_tool("cmake"), find_tool("ninja"), find_compiler()
+    configure = [
+        *(cmake, "-S", str(ROOT), "-B", str(build_dir), "-G", "Ninja"),
+        # The cache would keep the path of an isolated build's ninja, which is gone next time.
+        f"-DCMAKE_MAKE_PROGRAM={ninja}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        *pybind11_arguments(),
+        *shlex.split(os.environ.get("MLPKERN_CMAKE_ARGS", "")),
+    ]
+    # CMake ignores a changed compiler in an existing cache, so such a change starts afresh.
+    keys = ("CXX", "CXXFLAGS", "LDFLAGS", "CUDACXX", "MLPKERN_CMAKE_ARGS")
+    setting = json.dumps([str(ROOT), compiler, *(os.environ.get(key, "") for key in keys)])
+    stamp = build_dir / "setting.json"
+    if build_dir.exists() and (not stamp.exists() or stamp.read_text() != setting):
+        shutil.rmtree(build_dir)
+    build_dir.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(setting)
+    try:
+        run(configure)
+    except NativeBuildError:
+        # The cache may name tools or headers that have gone since: once more without it.
+        if not (build_dir / "CMakeCache.txt").exists():
+            raise
+        (build_dir / "CMakeCache.txt").unlink()
+        shutil.rmtree(build_dir / "CMakeFiles", ignore_errors=True)
+        run(configure)
+    configured = json.loads((build_dir / "configured.json").read_text())
+    jobs = ["--parallel", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
+    run([cmake, "--build", str(build_dir), "--target", "_C", *jobs])
+    cuda = {"built": False, "reason": configured.pop("cuda_reason")}
+    if not cuda["reason"]:
+        try:
+            run([cmake, "--build", str(build_dir), "--target", "_cuda", *jobs])
+            cuda["built"] = True
+        except NativeBuildError as error:
+            cuda.update(reason=str(error), output=error.output)
+    return {**configured, "cuda": cuda}
+
+
+def replace(target: Path, content: bytes) -> None:
+    """Writes a file in one step: a process that has the old one loaded keeps it intact."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, target)
+
+
+class CMakeBuild(build_ext):
+    """``build_ext`` by CMake; a failure is recorded instead of raised."""
+
+    def run(self) -> None:
+        in_place = self.inplace or self.editable_mode
+        package = (ROOT if in_place else Path(self.build_lib).resolve()) / "mlpkern"
+        started = time.monotonic()
+        info = {"native": True, "reason": "", "output": [], "compiler": "", "isas": []}
+        info["cuda"] = {"built": False, "reason": "the native build failed"}
+        failure = None
+        try:
+            info.update(build(BUILD_DIR))
+            library = next(BUILD_DIR.glob(f"_C*{sysconfig.get_config_var('EXT_SUFFIX')}"))
+        except NativeBuildError as error:
+            failure = error
+            info.update(native=False, reason=str(error), output=error.output)
+            for stale in [*package.glob("_C*.so"), *package.glob("_cuda*.so")]:
+                stale.unlink()
+        else:
+            replace(package / library.name, library.read_bytes())
+            (package / "_cuda.so").unlink(missing_ok=True)
+            if info["cuda"]["built"]:
+                replace(package / "_cuda.so", (BUILD_DIR / "_cuda.so").read_bytes())
+        info.update(
+            build_seconds=round(time.monotonic() - started, 1),
+            python=platform.python_version(),
+            version=self.distribution.get_version(),
+            date=time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            sources=sources_digest(),
+        )
+        replace(package / "_build_info.json", json.dumps(info, indent=2, ensure_ascii=False).encode() + b"\n")
+        if failure is not None:
+            if os.environ.get("MLPKERN_REQUIRE_NATIVE", "0") not in ("", "0"):
+                raise SystemExit(f"MLPKERN_REQUIRE_NATIVE is set, and {failure}")
+            print(f"mlpkern: built without the native library: {failure}", file=sys.stderr)
+
+    def get_outputs(self) -> list:
+        package = Path(self.build_lib) / "mlpkern"
+        found = [*package.glob("_C*.so"), *package.glob("_cuda.so")]
+        return [str(path) for path in [*found, package / "_build_info.json"] if path.exists()]
+
+    def get_output_mapping(self) -> dict:
+        return {}
+
+    def get_source_files(self) -> list:
+        return []  # MANIFEST.in lists them
+
+
+# The extension has no sources here: it marks the wheel as one for this platform.
+setup(ext_modules=[Extension("mlpkern._C", [])], cmdclass={"build_ext": CMakeBuild})
