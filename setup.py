@@ -15,7 +15,6 @@ sources (digest of CMakeLists.txt and csrc, by which a stale library is noticed)
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -68,23 +67,19 @@ def find_compiler() -> str:
     raise NativeBuildError(f"no C++ compiler: {', '.join(names)} not found ({hint})")
 
 
-def pybind11_arguments() -> list:
-    """Where CMake finds pybind11.
+def pybind11_arguments(build_dir: Path) -> list:
+    """Where CMake finds pybind11: a copy in the build folder.
 
-    The copy in the outer environment comes first: an isolated build has a new path each time,
-    which would compile the bindings again.
+    An isolated build has pybind11 at a new path each time, which would compile the bindings again.
     """
-    outer = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    for found in importlib.metadata.Distribution.discover(name="pybind11", path=outer):
-        cmake_dir = Path(str(found.locate_file("pybind11/share/cmake/pybind11")))
-        version = tuple(int(part) for part in re.findall(r"\d+", found.version)[:2])
-        if version >= (2, 13) and cmake_dir.is_dir():
-            return [f"-Dpybind11_DIR={cmake_dir}"]
     try:
         import pybind11
     except ImportError:
         return []  # a system-wide copy may be where CMake looks by itself
-    return [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    copy = build_dir / f"pybind11-{pybind11.__version__}"
+    if not copy.is_dir():
+        shutil.copytree(Path(pybind11.__file__).parent, copy)
+    return [f"-Dpybind11_DIR={copy / 'share' / 'cmake' / 'pybind11'}"]
 
 
 def run(command: list) -> None:
@@ -121,14 +116,6 @@ def sources_digest() -> str:
 def build(build_dir: Path) -> dict:
     """Configures and compiles; returns what CMake reported about the configuration."""
     cmake, ninja, compiler = find_tool("cmake"), find_tool("ninja"), find_compiler()
-    configure = [
-        *(cmake, "-S", str(ROOT), "-B", str(build_dir), "-G", "Ninja"),
-        # The cache would keep the path of an isolated build's ninja, which is gone next time.
-        f"-DCMAKE_MAKE_PROGRAM={ninja}",
-        f"-DPython_EXECUTABLE={sys.executable}",
-        *pybind11_arguments(),
-        *shlex.split(os.environ.get("MLPKERN_CMAKE_ARGS", "")),
-    ]
     # CMake ignores a changed compiler in an existing cache, so such a change starts afresh.
     keys = ("CXX", "CXXFLAGS", "LDFLAGS", "CUDACXX", "MLPKERN_CMAKE_ARGS")
     setting = json.dumps([str(ROOT), compiler, *(os.environ.get(key, "") for key in keys)])
@@ -137,6 +124,14 @@ def build(build_dir: Path) -> dict:
         shutil.rmtree(build_dir)
     build_dir.mkdir(parents=True, exist_ok=True)
     stamp.write_text(setting)
+    configure = [
+        *(cmake, "-S", str(ROOT), "-B", str(build_dir), "-G", "Ninja"),
+        # The cache would keep the path of an isolated build's ninja, which is gone next time.
+        f"-DCMAKE_MAKE_PROGRAM={ninja}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        *pybind11_arguments(build_dir),
+        *shlex.split(os.environ.get("MLPKERN_CMAKE_ARGS", "")),
+    ]
     try:
         run(configure)
     except NativeBuildError:
@@ -216,4 +211,8 @@ class CMakeBuild(build_ext):
 
 
 # The extension has no sources here: it marks the wheel as one for this platform.
-setup(ext_modules=[Extension("mlpkern._C", [])], cmdclass={"build_ext": CMakeBuild})
+setup(
+    license="MIT",
+    ext_modules=[Extension("mlpkern._C", [])],
+    cmdclass={"build_ext": CMakeBuild},
+)
