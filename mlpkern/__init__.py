@@ -1,0 +1,29 @@
+"""Fused embedding, linear + tanh and cross-entropy for PyTorch, on any machine."""
+
+from __future__ import annotations
+
+from mlpkern import autograd, functional
+from mlpkern.backends import Backend, backends, explain, use_backend
+from mlpkern.functional import embedding_gather
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "__version__",
+    "autograd",
+    "backends",
+    "embedding_gather",
+    "empty_cache",
+    "explain",
+    "functional",
+    "use_backend",
+]
+
+
+def empty_cache() -> None:
+    """Give the memory that the compiled kernels keep for reuse back to the system."""
+    if backends()["cpu"].available:
+        from mlpkern._C import empty_cache
+
+        empty_cache()

@@ -1,0 +1,50 @@
+"""The backend ``cpu``: the compiled kernels of ``mlpkern._C``, or the reason why there are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+_failure = ""
+try:
+    from mlpkern._C import (
+        cross_entropy_backward,
+        cross_entropy_forward,
+        embedding_gather_backward,
+        embedding_gather_forward,
+        isa,
+        linear_tanh_backward,
+        linear_tanh_forward,
+        parallel_backend,
+    )
+except ImportError as error:
+    _failure = str(error)
+else:
+    __all__ = [
+        "cross_entropy_backward",
+        "cross_entropy_forward",
+        "embedding_gather_backward",
+        "embedding_gather_forward",
+        "linear_tanh_backward",
+        "linear_tanh_forward",
+    ]
+
+BUILD_INFO = Path(__file__).with_name("_build_info.json")
+
+
+def status() -> tuple[bool, str, str]:
+    """(available, reason, detail), see ``mlpkern.backends.Backend``."""
+    if _failure:
+        return False, _reason(), "Install a C++17 compiler and run `pip install -e .` again."
+    return True, "", f"compiled C++, {isa()}, threads: {parallel_backend()}"
+
+
+def _reason() -> str:
+    """Why ``mlpkern._C`` is missing: what the build wrote down, otherwise the import error."""
+    try:
+        info = json.loads(BUILD_INFO.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"mlpkern._C was not built ({_failure})"
+    if info.get("native") or not info.get("reason"):  # built, but it does not load
+        return f"mlpkern._C does not load ({_failure})"
+    return f"mlpkern._C was not built: {info['reason']}"

@@ -1,0 +1,68 @@
+"""The checks every op makes of its arguments, once for all backends.
+
+An op first asks in one expression whether everything is as it should be, which must cost well
+below a microsecond; only when that fails do these functions find out what is wrong and say it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
+INTEGERS = frozenset((torch.uint8, torch.int16, torch.int32, torch.int64))
+
+_FLOAT_NAMES = "float32, float64, bfloat16 or float16"
+_INTEGER_NAMES = "uint8, int16, int32 or int64"
+
+
+def require_tensor(op: str, name: str, value: Any) -> None:
+    """TypeError unless ``value`` is a dense tensor."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided or value.is_nested:
+        raise TypeError(f"{op}: {name} must be a dense tensor, got {value.layout}")
+
+
+def require_float(op: str, name: str, value: torch.Tensor) -> None:
+    """TypeError unless ``value`` has one of the four floating dtypes."""
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{op}: {name} must be {_FLOAT_NAMES}, got {dtype_name(value)}")
+
+
+def require_integer(op: str, name: str, value: torch.Tensor) -> None:
+    """TypeError unless ``value`` has one of the four integer dtypes."""
+    if value.dtype not in INTEGERS:
+        raise TypeError(f"{op}: {name} must be {_INTEGER_NAMES}, got {dtype_name(value)}")
+
+
+def require_same_dtype(
+    op: str, name: str, value: torch.Tensor, other_name: str, other: torch.Tensor
+) -> None:
+    """TypeError unless both tensors have one dtype."""
+    if value.dtype != other.dtype:
+        raise TypeError(
+            f"{op}: {name} must be {dtype_name(other)} like {other_name}, got {dtype_name(value)}"
+        )
+
+
+def require_same_device(
+    op: str, name: str, value: torch.Tensor, other_name: str, other: torch.Tensor
+) -> None:
+    """ValueError unless both tensors are on one device."""
+    if value.device != other.device:
+        raise ValueError(
+            f"{op}: {name} must be on {other.device} like {other_name}, got {value.device}"
+        )
+
+
+def shape(tensor: torch.Tensor) -> str:
+    """``(32, 30)`` for a message."""
+    sizes = ", ".join(map(str, tensor.shape))
+    return f"({sizes},)" if tensor.dim() == 1 else f"({sizes})"
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """``float32`` for a message."""
+    return str(tensor.dtype).removeprefix("torch.")

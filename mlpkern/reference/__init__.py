@@ -1,0 +1,30 @@
+"""The backend ``reference``: the mathematics in plain torch, on any device, differentiable twice.
+
+Its low-level functions are the contract that every other backend implements; each module derives
+its formulas in its docstring and also has the op as one composed function of tensors, which is
+what runs under the transforms of torch.func.
+"""
+
+from __future__ import annotations
+
+from mlpkern.reference.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from mlpkern.reference.embedding_gather import (
+    embedding_gather_backward,
+    embedding_gather_forward,
+)
+from mlpkern.reference.linear_tanh import linear_tanh_backward, linear_tanh_forward
+
+__all__ = [
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "embedding_gather_backward",
+    "embedding_gather_forward",
+    "linear_tanh_backward",
+    "linear_tanh_forward",
+    "status",
+]
+
+
+def status() -> tuple[bool, str, str]:
+    """Always available; see ``mlpkern.backends.Backend``."""
+    return True, "", "plain torch, any device"
