@@ -10,11 +10,10 @@ backends. Environment variables:
 - ``CXX``, ``CXXFLAGS``: as for CMake.
 
 ``_build_info.json`` holds: native (bool), reason (str, "" when native), output (last lines of a
-failed build), compiler, isas, cuda ({built, reason}), build_seconds, python, version, date,
-sources (digest of CMakeLists.txt and csrc, by which a stale library is noticed).
+failed build), compiler, isas, cuda ({built, reason}), cmake, processor, build_seconds, python,
+version, date.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -100,17 +99,10 @@ def run(command: list) -> None:
         cmake = [i for i, line in enumerate(lines) if line.startswith("CMake Error")]
         if cmake and not compiler:
             compiler = [" ".join(line for line in lines[cmake[0] : cmake[0] + 4] if line)]
-        first = compiler[0].replace(f"{ROOT}{os.sep}", "") if compiler else f"exit {done.returncode}"
+        first = (
+            compiler[0].replace(f"{ROOT}{os.sep}", "") if compiler else f"exit {done.returncode}"
+        )
         raise NativeBuildError(f"the native build failed: {first}", done.stdout)
-
-
-def sources_digest() -> str:
-    """Digest of everything that the library is compiled from."""
-    digest = hashlib.sha256()
-    for path in [ROOT / "CMakeLists.txt", *sorted((ROOT / "csrc").rglob("*"))]:
-        if path.is_file():
-            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def build(build_dir: Path) -> dict:
@@ -190,9 +182,11 @@ class CMakeBuild(build_ext):
             python=platform.python_version(),
             version=self.distribution.get_version(),
             date=time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            sources=sources_digest(),
         )
-        replace(package / "_build_info.json", json.dumps(info, indent=2, ensure_ascii=False).encode() + b"\n")
+        replace(
+            package / "_build_info.json",
+            json.dumps(info, indent=2, ensure_ascii=False).encode() + b"\n",
+        )
         if failure is not None:
             if os.environ.get("MLPKERN_REQUIRE_NATIVE", "0") not in ("", "0"):
                 raise SystemExit(f"MLPKERN_REQUIRE_NATIVE is set, and {failure}")

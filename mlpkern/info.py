@@ -1,0 +1,149 @@
+"""What this installation can do and why not more: the report of ``mlpkern info``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def report() -> str:
+    """The text of ``mlpkern info``: versions, backends, native library, threads, environment.
+
+    Every part that is missing comes with the reason.
+    """
+    facts = collect()
+    native = facts["native"]
+    lines = [f"mlpkern {facts['versions']['mlpkern']}, {PACKAGE}", "", "versions"]
+    lines += _table(list(facts["versions"].items())[1:])
+    lines += ["", "backends"]
+    lines += _table(
+        (
+            name,
+            f"available: {it['detail']}" if it["available"] else f"not available: {it['reason']}",
+        )
+        for name, it in facts["backends"].items()
+    )
+    lines += ["", "native library (mlpkern._C)"]
+    if native["loaded"]:
+        rows = [
+            (
+                "instructions",
+                f"{native['isa']} (this CPU and library: {', '.join(native['isas'])})",
+            ),
+            ("threads", f"{native['threads']}, pool: {native['thread_pool']}"),
+        ]
+        rows += [("cache " + name.replace("_", " "), str(n)) for name, n in native["cache"].items()]
+    else:
+        rows = [("not loaded", native["reason"])]
+    if facts["build"]:
+        rows.append(("built", _built(facts["build"])))
+    if native["stale"]:
+        rows.append(("out of date", f"{native['stale']} changed since: run `pip install -e .`"))
+    lines += _table(rows)
+    lines += ["", "environment"]
+    lines += _table(facts["environment"].items()) or ["  no MLPKERN_ variable is set"]
+    return "\n".join(lines)
+
+
+def collect() -> dict[str, Any]:
+    """The facts behind ``report()``: versions, backends, native, build and environment, JSON-ready.
+
+    ``build`` is what setup.py wrote (its docstring lists the keys), or {} for a package that was
+    never built.
+    """
+    from mlpkern.backends import backends
+
+    build = build_info()
+    return {
+        "versions": _versions(build),
+        "backends": {
+            name: {"available": it.available, "reason": it.reason, "detail": it.detail}
+            for name, it in backends().items()
+        },
+        "native": _native(build),
+        "build": build,
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("MLPKERN_")},
+    }
+
+
+def build_info() -> dict[str, Any]:
+    """What setup.py recorded about the native build, or {} where there is no (readable) record."""
+    try:
+        record = json.loads((PACKAGE / "_build_info.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _versions(build: dict[str, Any]) -> dict[str, str]:
+    found = {
+        "mlpkern": _version("mlpkern"),
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "platform": platform.platform(),
+    }
+    found.update((name, _version(name)) for name in ("torch", "numpy", "triton"))
+    found["compiler"] = build.get("compiler") or "none used"
+    return found
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _native(build: dict[str, Any]) -> dict[str, Any]:
+    """The state of the loaded library, or why there is none."""
+    try:
+        from mlpkern import _C
+    except ImportError as error:
+        why = build.get("reason") or f"{error} (run `pip install -e .`)"
+        return {"loaded": False, "reason": why, "stale": ""}
+    return {
+        "loaded": True,
+        "reason": "",
+        "isa": _C.isa(),
+        "isas": build.get("isas", []),
+        "threads": _C.num_threads(),
+        "thread_pool": _C.parallel_backend(),
+        "cache": dict(_C.cache_info()),
+        "stale": _changed_since_build(),
+    }
+
+
+def _changed_since_build() -> str:
+    """The first source of an editable install that is newer than its library, "" if none is."""
+    root = PACKAGE.parent
+    record = PACKAGE / "_build_info.json"
+    if not (root / "CMakeLists.txt").exists() or not record.exists():
+        return ""
+    built = record.stat().st_mtime
+    for path in [root / "CMakeLists.txt", *sorted((root / "csrc").rglob("*"))]:
+        if path.is_file() and path.stat().st_mtime > built:
+            return path.relative_to(root).as_posix()
+    return ""
+
+
+def _built(build: dict[str, Any]) -> str:
+    cuda = build.get("cuda", {})
+    parts = [build.get("date", "at an unknown time"), f"in {build.get('build_seconds', '?')} s"]
+    if build.get("native"):
+        parts.append(f"for {', '.join(build['isas'])}")
+    else:
+        parts.append("without the native library")
+    parts.append("with CUDA" if cuda.get("built") else f"no CUDA: {cuda.get('reason', 'unknown')}")
+    return ", ".join(parts)
+
+
+def _table(rows: Any) -> list[str]:
+    pairs = list(rows)
+    width = max((len(name) for name, _ in pairs), default=0)
+    return [f"  {name:<{width}}  {value}" for name, value in pairs]
