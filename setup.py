@@ -99,9 +99,8 @@ def run(command: list) -> None:
         cmake = [i for i, line in enumerate(lines) if line.startswith("CMake Error")]
         if cmake and not compiler:
             compiler = [" ".join(line for line in lines[cmake[0] : cmake[0] + 4] if line)]
-        first = (
-            compiler[0].replace(f"{ROOT}{os.sep}", "") if compiler else f"exit {done.returncode}"
-        )
+        first = compiler[0] if compiler else f"exit status {done.returncode}"
+        first = first.replace(f"{ROOT}{os.sep}", "")
         raise NativeBuildError(f"the native build failed: {first}", done.stdout)
 
 
@@ -183,10 +182,8 @@ class CMakeBuild(build_ext):
             version=self.distribution.get_version(),
             date=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         )
-        replace(
-            package / "_build_info.json",
-            json.dumps(info, indent=2, ensure_ascii=False).encode() + b"\n",
-        )
+        record = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
+        replace(package / "_build_info.json", record.encode())
         if failure is not None:
             if os.environ.get("MLPKERN_REQUIRE_NATIVE", "0") not in ("", "0"):
                 raise SystemExit(f"MLPKERN_REQUIRE_NATIVE is set, and {failure}")

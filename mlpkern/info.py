@@ -24,10 +24,7 @@ def report() -> str:
     lines += _table(list(facts["versions"].items())[1:])
     lines += ["", "backends"]
     lines += _table(
-        (
-            name,
-            f"available: {it['detail']}" if it["available"] else f"not available: {it['reason']}",
-        )
+        (name, f"available: {it['detail']}" if it["available"] else f"missing: {it['reason']}")
         for name, it in facts["backends"].items()
     )
     lines += ["", "native library (mlpkern._C)"]
@@ -35,7 +32,7 @@ def report() -> str:
         rows = [
             (
                 "instructions",
-                f"{native['isa']} (this CPU and library: {', '.join(native['isas'])})",
+                f"{native['isa']} (the library has {', '.join(native['isas'])})",
             ),
             ("threads", f"{native['threads']}, pool: {native['thread_pool']}"),
         ]

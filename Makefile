@@ -1,0 +1,83 @@
+# make bench, make test: on a machine with Python, a C++ compiler, make and a package index.
+#
+#   make test                          in .venv, made when needed, with the versions of constraints.txt
+#   make test VENV=none PYTHON=python  in an existing environment, keeping the torch that is there
+#   make test TEST_ARGS="-k linear"    more arguments for pytest;  BENCH_ARGS= for the full benchmark
+
+PYTHON ?= python3
+VENV ?= .venv
+TEST_ARGS ?=
+BENCH_ARGS ?= --quick
+
+ifeq ($(VENV),none)
+py := $(PYTHON)
+state := build
+constraints :=
+else
+py := $(VENV)/bin/python
+state := $(VENV)
+constraints := -c constraints.txt
+endif
+
+# Empty files that say when the package (editable) and the tools were last installed.
+installed := $(state)/.mlpkern-installed
+tools := $(state)/.mlpkern-tools
+
+native := $(shell find csrc -type f 2>/dev/null)
+cpp := $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+scripts = $(shell $(py) -c "import sysconfig; print(sysconfig.get_path('scripts'))")
+with_tools = PATH="$(scripts):$$PATH"
+
+.PHONY: help test bench lint format ctest sanitize clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make test      install, then run the Python tests (TEST_ARGS)"
+	@echo "make bench     install, then run the benchmark into bench/out (BENCH_ARGS, now: $(BENCH_ARGS))"
+	@echo "make ctest     build and run the C++ tests of the kernels, warnings as errors"
+	@echo "make sanitize  the same under AddressSanitizer and UBSan"
+	@echo "make lint      ruff, clang-format, mypy;  make format applies the formatters"
+	@echo "make clean     remove what was built; the environment stays"
+	@echo "VENV=$(VENV) (none: use PYTHON as it is), PYTHON=$(PYTHON)"
+
+test: $(installed)
+	$(py) -m pytest $(TEST_ARGS)
+
+bench: $(installed)
+	$(py) bench/run.py --out bench/out $(BENCH_ARGS)
+
+lint: $(tools)
+	$(py) -m ruff check .
+	$(py) -m ruff format --check .
+	$(with_tools) clang-format --dry-run -Werror $(cpp)
+	$(py) -m mypy
+
+format: $(tools)
+	$(py) -m ruff check --fix .
+	$(py) -m ruff format .
+	$(with_tools) clang-format -i $(cpp)
+
+ctest: $(tools)
+	$(with_tools) .ci/ctest build/ctest -DMLPKERN_WERROR=ON
+
+sanitize: $(tools)
+	$(with_tools) .ci/ctest build/sanitize -DMLPKERN_WERROR=ON -DMLPKERN_SANITIZE=ON
+
+clean:
+	rm -rf build dist *.egg-info mlpkern/_C*.so mlpkern/_cuda*.so mlpkern/_build_info.json
+	rm -f $(installed) $(tools)
+
+ifneq ($(VENV),none)
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(installed) $(tools): | $(VENV)/bin/python
+endif
+
+$(installed): setup.py CMakeLists.txt pyproject.toml constraints.txt $(native)
+	$(py) -m pip install $(constraints) -e '.[test,bench]'
+	@mkdir -p $(@D) && touch $@
+
+$(tools): pyproject.toml constraints.txt
+	$(py) -m pip install $(constraints) -e '.[test,bench,dev]'
+	@mkdir -p $(@D) && touch $@ $(installed)
