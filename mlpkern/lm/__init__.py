@@ -1,0 +1,72 @@
+"""The makemore MLP language model on the fused ops: data, model, trainer, checkpoints, sampling.
+
+    words -> data.py -> Dataset -> train.py (engines.py, state.py) -> checkpoint.py -> sample.py
+
+>>> from mlpkern import lm
+>>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
+>>> engine, why = lm.choose_engine("auto", torch.device("cpu"))
+>>> trainer = lm.Trainer.start(lm.PRESETS["quick"], dataset, engine)
+>>> trainer.train()
+>>> lm.sample(trainer.state.model, dataset.vocab, 3)
+"""
+
+from __future__ import annotations
+
+from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from mlpkern.lm.config import PRESETS, TrainConfig
+from mlpkern.lm.data import (
+    Dataset,
+    Split,
+    Vocab,
+    build_dataset,
+    embedded_names,
+    read_words,
+    split_words,
+    windows,
+)
+from mlpkern.lm.download import makemore_names
+from mlpkern.lm.engines import ENGINES, Engine, OpsEngine, StockEngine, choose_engine
+from mlpkern.lm.errors import CheckpointError, ConfigError, DataError, LMError, NonFiniteLossError
+from mlpkern.lm.evaluate import Metrics, evaluate
+from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.run_folder import RunFolder
+from mlpkern.lm.sample import sample
+from mlpkern.lm.state import TrainState
+from mlpkern.lm.stop_signal import Interrupted
+from mlpkern.lm.train import Trainer
+
+__all__ = [
+    "ENGINES",
+    "PRESETS",
+    "Checkpoint",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Dataset",
+    "Engine",
+    "Interrupted",
+    "LMError",
+    "MLPLanguageModel",
+    "Metrics",
+    "NonFiniteLossError",
+    "OpsEngine",
+    "RunFolder",
+    "Split",
+    "StockEngine",
+    "TrainConfig",
+    "TrainState",
+    "Trainer",
+    "Vocab",
+    "build_dataset",
+    "choose_engine",
+    "embedded_names",
+    "evaluate",
+    "load_checkpoint",
+    "load_model",
+    "makemore_names",
+    "read_words",
+    "sample",
+    "save_checkpoint",
+    "split_words",
+    "windows",
+]

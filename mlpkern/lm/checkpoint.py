@@ -1,0 +1,172 @@
+"""Checkpoints: one safetensors file with the parameters, the state of the run and its settings.
+
+The tensors carry the names of the model's ``state_dict``; what else a run needs to continue lies
+beside them under "trainer.":
+
+    trainer.generator   uint8: state of the batch generator
+    trainer.pending     float32: losses of the steps since the last log row
+
+The settings are JSON in the file's own header (key "mlpkern"), so one rename replaces everything at
+once and no crash can leave parameters of one step with the state of another.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from mlpkern.lm.atomic_write import write_bytes
+from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.data import Vocab
+from mlpkern.lm.errors import CheckpointError, LMError
+from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
+from mlpkern.lm.run_folder import RunFolder
+
+__all__ = ["Checkpoint", "load_checkpoint", "load_model", "save_checkpoint", "versions"]
+
+FORMAT = 1
+_KEY = "mlpkern"
+_TRAINER = "trainer."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at one step.
+
+    parameters  the model's ``state_dict``
+    generator   state of the batch generator
+    pending     losses since the last log row (less than ``config.log_every`` of them)
+    seconds     training time so far
+    data        where the words came from and their digest, as the command line recorded it
+    """
+
+    config: TrainConfig
+    vocab: Vocab
+    step: int
+    parameters: dict[str, Tensor]
+    generator: Tensor
+    pending: Tensor
+    seconds: float = 0.0
+    engine: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def make_model(self, kernels: str = "fused") -> MLPLanguageModel:
+        """A new model on the CPU with these parameters."""
+        config = self.config
+        model = MLPLanguageModel(
+            len(self.vocab), config.block_size, config.embedding_dim, config.hidden, kernels=kernels
+        )
+        model.load_state_dict(self.parameters)
+        return model
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes ``checkpoint`` to ``path``, atomically."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.parameters.items()}
+    tensors[_TRAINER + "generator"] = checkpoint.generator
+    tensors[_TRAINER + "pending"] = checkpoint.pending.cpu()
+    header = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "seconds": checkpoint.seconds,
+        "engine": checkpoint.engine,
+        "config": checkpoint.config.to_json(),
+        "vocab": list(checkpoint.vocab.symbols),
+        "data": checkpoint.data,
+        "versions": versions(),
+    }
+    content = safetensors.torch.save(tensors, metadata={"format": "pt", _KEY: json.dumps(header)})
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """The checkpoint in the file ``path`` or in the run folder ``path``.
+
+    CheckpointError, in one line, for a file that is missing, truncated, of another program or
+    version, or whose tensors do not fit its settings.
+    """
+    path = Path(path)
+    if not path.is_file():
+        path = RunFolder.open(path).checkpoint
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged or no safetensors file: {error}") from None
+    try:
+        header = json.loads(metadata[_KEY])
+        if header["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}"
+            )
+        generator = tensors.pop(_TRAINER + "generator")
+        pending = tensors.pop(_TRAINER + "pending")
+        checkpoint = Checkpoint(
+            config=TrainConfig.from_json(header["config"]),
+            vocab=Vocab(tuple(header["vocab"])),
+            step=int(header["step"]),
+            parameters=tensors,
+            generator=generator,
+            pending=pending,
+            seconds=float(header["seconds"]),
+            engine=str(header["engine"]),
+            data=dict(header["data"]),
+        )
+    except KeyError as error:
+        raise CheckpointError(f"{path}: not a checkpoint of mlpkern: no {error}") from None
+    except CheckpointError:
+        raise
+    except (LMError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of mlpkern: {error}") from None
+    _check_shapes(path, checkpoint)
+    return checkpoint
+
+
+def load_model(
+    path: str | Path, *, kernels: str = "fused", device: torch.device | str = "cpu"
+) -> tuple[MLPLanguageModel, Vocab]:
+    """The model of a run, ready to evaluate or sample, and its vocabulary."""
+    checkpoint = load_checkpoint(path)
+    return checkpoint.make_model(kernels).to(device).eval(), checkpoint.vocab
+
+
+def versions() -> dict[str, str]:
+    """The versions a run should be read with: Python, torch, numpy, safetensors."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "safetensors": safetensors.__version__,
+    }
+
+
+def _check_shapes(path: Path, checkpoint: Checkpoint) -> None:
+    config = checkpoint.config
+    shapes = parameter_shapes(
+        len(checkpoint.vocab), config.block_size, config.embedding_dim, config.hidden
+    )
+    expected = {name: (shape, torch.float32) for name, shape in shapes.items()}
+    found = {name: (tuple(p.shape), p.dtype) for name, p in checkpoint.parameters.items()}
+    for name in sorted(set(expected) | set(found)):
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(
+                f"{path}: tensor {name} does not fit the settings: expected "
+                f"{_described(expected.get(name))}, got {_described(found.get(name))}"
+            )
+
+
+def _described(tensor: tuple[tuple[int, ...], torch.dtype] | None) -> str:
+    return "none" if tensor is None else f"{tensor[0]} {tensor[1]}"

@@ -1,0 +1,265 @@
+"""Words to training examples: text file -> words -> split by word -> context windows.
+
+As in the lecture: a word of L symbols gives L + 1 examples, each the T symbols before a position
+and the symbol at it; the boundary "." (id 0) fills the places before the first symbol and ends the
+word::
+
+    emma, T=3:  ... -> e    ..e -> m    .em -> m    emm -> a    mma -> .
+
+Sizes: T context length, V vocabulary, rows = number of examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlpkern.lm.errors import ConfigError, DataError
+
+__all__ = [
+    "BOUNDARY",
+    "SPLITS",
+    "Dataset",
+    "Split",
+    "Vocab",
+    "build_dataset",
+    "embedded_names",
+    "parse_words",
+    "read_words",
+    "split_words",
+    "windows",
+]
+
+BOUNDARY = "."
+SPLITS = ("train", "dev", "test")
+MAX_WORD_LENGTH = 100
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """The symbols a model knows; the id of a symbol is its place, and id 0 is the boundary "."."""
+
+    symbols: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.symbols or self.symbols[0] != BOUNDARY:
+            raise DataError(f"vocabulary: symbol 0 must be {BOUNDARY!r}, got {self.symbols[:1]}")
+        if len(set(self.symbols)) != len(self.symbols):
+            raise DataError("vocabulary: a symbol occurs twice")
+        object.__setattr__(self, "_ids", {s: i for i, s in enumerate(self.symbols)})
+
+    @classmethod
+    def from_words(cls, words: Sequence[str]) -> Vocab:
+        """The boundary, then every symbol of ``words`` in code-point order."""
+        return cls((BOUNDARY, *sorted(set("".join(words)) - {BOUNDARY})))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, word: str) -> list[int]:
+        """The ids of the symbols of ``word``; DataError names the first symbol that is unknown."""
+        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
+        for place, symbol in enumerate(word):
+            if symbol not in ids or symbol == BOUNDARY:
+                known = "".join(self.symbols[1:])
+                raise DataError(
+                    f"{word!r}: symbol {symbol!r} at position {place} is not one of the "
+                    f"{len(self) - 1} the model knows: {known[:60]}{'…' if len(known) > 60 else ''}"
+                )
+        return [ids[symbol] for symbol in word]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The word that ``ids`` spell; boundaries are left out."""
+        return "".join(self.symbols[i] for i in ids if i != 0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest torch integer type that holds every id."""
+        if len(self) <= 256:
+            return torch.uint8
+        return torch.int16 if len(self) <= 32768 else torch.int32
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of a split: ``inputs`` (rows, T) and ``targets`` (rows,), both ``Vocab.dtype``."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def to(self, device: torch.device | str) -> Split:
+        return Split(self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three splits of a list of words, with its vocabulary and the digest of the words."""
+
+    vocab: Vocab
+    splits: dict[str, Split]
+    words: dict[str, list[str]]
+    digest: str
+
+    @property
+    def block_size(self) -> int:
+        return self.splits["train"].inputs.shape[1]
+
+    def to(self, device: torch.device | str) -> Dataset:
+        moved = {name: split.to(device) for name, split in self.splits.items()}
+        return Dataset(self.vocab, moved, self.words, self.digest)
+
+
+def read_words(path: str | Path, *, max_word_length: int = MAX_WORD_LENGTH) -> list[str]:
+    """The words of a UTF-8 text file with one word a line, in order, repetitions kept.
+
+    Blank lines, spaces around a word, a byte-order mark and any kind of line ending are dropped.
+    Raises DataError, with the file and the line, for a file that is missing, no file, empty, not
+    UTF-8, or that holds a control character, a word with the boundary "." or a word longer than
+    ``max_word_length``.
+    """
+    path = Path(path)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a directory; give a text file with one word a line") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return parse_words(raw, str(path), max_word_length=max_word_length)
+
+
+def embedded_names() -> list[str]:
+    """The list of given names that comes with the package."""
+    source = resources.files("mlpkern.lm") / "data" / "names.txt"
+    try:
+        raw = source.read_bytes()
+    except OSError:
+        raise DataError(
+            f"{source}: the embedded names list is missing from this installation; give a file"
+        ) from None
+    return parse_words(raw, "embedded names")
+
+
+def parse_words(raw: bytes, source: str, *, max_word_length: int = MAX_WORD_LENGTH) -> list[str]:
+    """The words in the bytes of a text file called ``source`` in messages. See `read_words`."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        line = raw.count(b"\n", 0, start) + 1
+        column = start - (raw.rfind(b"\n", 0, start) + 1) + 1
+        raise DataError(
+            f"{source}, line {line}: not UTF-8: 0x{raw[start]:02x} at byte {column} of the line"
+        ) from None
+    words = []
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    for number, word in enumerate(map(str.strip, lines), 1):
+        if not word:
+            continue
+        if BOUNDARY in word:
+            raise DataError(
+                f"{source}, line {number}: {_shown(word)} contains {BOUNDARY!r}, "
+                "which marks the boundary of a word"
+            )
+        if len(word) > max_word_length:
+            raise DataError(
+                f"{source}, line {number}: a word of {len(word)} symbols is longer than the limit "
+                f"of {max_word_length} (--max-word-length); one word a line is expected"
+            )
+        if control := _CONTROL.search(word):
+            raise DataError(
+                f"{source}, line {number}: control character U+{ord(control[0]):04X}; "
+                "is this a text file?"
+            )
+        words.append(word)
+    if not words:
+        raise DataError(f"{source}: holds no words; one word a line is expected")
+    return words
+
+
+def split_words(
+    words: Sequence[str], *, seed: int = 42, source: str = "words"
+) -> dict[str, list[str]]:
+    """Train, dev and test words: shuffled, then cut at 80 % and 90 %.
+
+    The order is that of ``random.seed(seed); random.shuffle(words)`` in the lecture; Python's
+    global generator is not touched. DataError when a split would be empty.
+    """
+    shuffled = list(words)
+    random.Random(seed).shuffle(shuffled)
+    first, second = int(0.8 * len(shuffled)), int(0.9 * len(shuffled))
+    parts = (shuffled[:first], shuffled[first:second], shuffled[second:])
+    if not all(parts):
+        counts = "/".join(str(len(part)) for part in parts)
+        raise DataError(
+            f"{source}: too few words ({len(shuffled)}): train/dev/test would get {counts}, each "
+            "needs at least one (10 words are always enough)"
+        )
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+def windows(words: Sequence[str], vocab: Vocab, block_size: int) -> Split:
+    """Every example of ``words`` in order: contexts of ``block_size`` ids and the id that follows.
+
+    The words are laid into one stream, each after T boundaries, so that the boundaries before a
+    word also end the one before it; a context is then a window of the stream.
+    """
+    if block_size < 1:
+        raise ConfigError(f"block_size must be at least 1, got {block_size}")
+    lengths = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
+    starts = np.cumsum(lengths + block_size) - (lengths + block_size)  # of each word's T boundaries
+    letters = _encode_all(words, vocab)
+    rows = lengths + 1
+    # position of example r: its word's start plus its place in the word
+    positions = np.repeat(starts - (np.cumsum(rows) - rows), rows) + np.arange(rows.sum())
+    stream = np.zeros(int(lengths.sum()) + block_size * len(words) + 1, dtype=letters.dtype)
+    ends_word = np.zeros(len(positions), dtype=bool)
+    ends_word[np.cumsum(rows) - 1] = True
+    stream[positions[~ends_word] + block_size] = letters
+    inputs = np.lib.stride_tricks.sliding_window_view(stream, block_size)[positions]
+    targets = stream[positions + block_size]
+    return Split(torch.from_numpy(inputs), torch.from_numpy(targets))
+
+
+def build_dataset(
+    words: Sequence[str], *, block_size: int, split_seed: int = 42, source: str = "words"
+) -> Dataset:
+    """Vocabulary, splits and windows of ``words``."""
+    vocab = Vocab.from_words(words)
+    parts = split_words(words, seed=split_seed, source=source)
+    splits = {name: windows(part, vocab, block_size) for name, part in parts.items()}
+    digest = hashlib.sha256("\n".join(words).encode()).hexdigest()
+    return Dataset(vocab, splits, parts, digest)
+
+
+def _encode_all(words: Sequence[str], vocab: Vocab) -> np.ndarray:
+    """The ids of all symbols of all words, one after the other, in ``vocab.dtype``."""
+    dtype = {torch.uint8: np.uint8, torch.int16: np.int16, torch.int32: np.int32}[vocab.dtype]
+    points = np.frombuffer("".join(words).encode("utf-32-le"), dtype=np.uint32)
+    table = np.full(int(points.max(initial=0)) + 1, -1, dtype=np.int64)
+    for i, symbol in enumerate(vocab.symbols[1:], 1):
+        if ord(symbol) < len(table):
+            table[ord(symbol)] = i
+    ids = table[points]
+    if (ids < 0).any():
+        symbol = chr(int(points[int(np.argmin(ids))]))
+        raise DataError(f"symbol {symbol!r} is not in the vocabulary")
+    return ids.astype(dtype)
+
+
+def _shown(word: str) -> str:
+    return repr(word if len(word) <= 40 else word[:40] + "…")

@@ -1,0 +1,167 @@
+"""The engines: ways of carrying out the same SGD steps, from the lecture's own code to fused ops.
+
+An engine turns a `TrainState` into the state some steps later. For one seed all engines draw the
+same batches and apply the same updates, so their losses agree to rounding. To add one, write a
+class with the members of `Engine` and put it into `ENGINES`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import mlpkern
+from mlpkern.lm.data import Split
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.state import TrainState
+
+__all__ = ["ENGINES", "Engine", "OpsEngine", "StockEngine", "choose_engine"]
+
+# rows gathered at once by an engine that prepares the batches of a whole chunk: 64 MB of int64 ids
+MAX_GATHERED_IDS = 8_000_000
+
+
+class Engine(Protocol):
+    """One way of training; an instance may cache, but all of a run's state is in `TrainState`."""
+
+    name: str
+    kernels: str  # the forward of the model that belongs to it, for evaluation
+
+    @staticmethod
+    def unavailable(device: torch.device) -> str | None:
+        """Why this engine cannot run well on ``device``, or None."""
+
+    def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        """Takes ``steps`` steps from ``state.step`` on: moves ``state.generator`` and the
+        parameters.
+
+        Returns the losses (steps,) before each update, float32, on the model's device.
+        """
+
+
+class StockEngine:
+    """The training loop of the lecture in plain torch: the yardstick, free of any of our ops."""
+
+    name = "stock"
+    kernels = "stock"
+
+    def __init__(self) -> None:
+        self._rows: tuple[Split, Tensor, Tensor] | None = None
+
+    @staticmethod
+    def unavailable(device: torch.device) -> str | None:
+        return None
+
+    def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        model = state.model
+        embedding = model.embedding.weight
+        hidden = model.hidden_parameters()
+        output = model.output
+        parameters = list(model.parameters())
+        inputs, targets = self._int64_rows(state.train)
+        losses = []
+        for lr in state.learning_rates(steps):
+            ix = state.draw_batches(1)[0].to(targets.device)  # (N,)
+            # forward
+            x = F.embedding(inputs[ix], embedding)  # (N, T, D)
+            x = x.view(x.shape[0], -1)  # (N, T*D)
+            for weight, bias in hidden:
+                x = torch.tanh(F.linear(x, weight, bias))  # (N, H)
+            logits = F.linear(x, output.weight, output.bias)  # (N, V)
+            loss = F.cross_entropy(logits, targets[ix])
+            # backward
+            for p in parameters:
+                p.grad = None
+            loss.backward()
+            # update
+            for p in parameters:
+                p.data += -lr * p.grad  # type: ignore[operator]
+            losses.append(loss.detach())
+        for p in parameters:
+            p.grad = None
+        return torch.stack(losses)
+
+    def _int64_rows(self, train: Split) -> tuple[Tensor, Tensor]:
+        """The training rows as the lecture keeps them, converted once a run."""
+        if self._rows is None or self._rows[0] is not train:
+            self._rows = (train, train.inputs.long(), train.targets.long())
+        return self._rows[1:]
+
+
+class OpsEngine:
+    """The three fused ops through autograd, and nothing per step that can be done per chunk."""
+
+    name = "ops"
+    kernels = "fused"
+
+    @staticmethod
+    def unavailable(device: torch.device) -> str | None:
+        kinds = ("cpu",) if device.type == "cpu" else ("cuda", "triton")
+        backends = mlpkern.backends()
+        if any(backends[kind].available for kind in kinds):
+            return None
+        return "; ".join(f"backend {kind}: {backends[kind].reason}" for kind in kinds)
+
+    def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        per_step = state.config.batch_size * state.train.inputs.shape[1]
+        piece = max(1, MAX_GATHERED_IDS // per_step)
+        rates = state.learning_rates(steps)
+        losses = [
+            self._run_gathered(state, rates[first : first + piece])
+            for first in range(0, steps, piece)
+        ]
+        return torch.cat(losses)
+
+    def _run_gathered(self, state: TrainState, rates: list[float]) -> Tensor:
+        model, train = state.model, state.train
+        rows = state.draw_batches(len(rates)).to(train.targets.device)  # (S, N)
+        batches = zip(train.inputs[rows].unbind(), train.targets[rows].unbind(), rates, strict=True)
+        embedding = model.embedding.weight
+        hidden = model.hidden_parameters()
+        weight_out, bias_out = model.output.weight, model.output.bias
+        parameters = list(model.parameters())
+        values = [p.detach() for p in parameters]  # the same memory without autograd
+        # looked up once: attribute access counts at 100 µs a step
+        gather, tanh, entropy = (
+            mlpkern.embedding_gather,
+            mlpkern.linear_tanh,
+            mlpkern.cross_entropy,
+        )
+        linear, grad, add_ = F.linear, torch.autograd.grad, torch._foreach_add_
+        losses = []
+        for ids, targets, lr in batches:
+            x = gather(ids, embedding)  # (N, T*D)
+            for weight, bias in hidden:
+                x = tanh(x, weight, bias)  # (N, H)
+            loss = entropy(linear(x, weight_out, bias_out), targets)
+            add_(values, grad(loss, parameters), alpha=-lr)
+            losses.append(loss.detach())
+        return torch.stack(losses)
+
+
+# fastest first: the order in which "auto" tries them
+ENGINES: dict[str, type[Engine]] = {"ops": OpsEngine, "stock": StockEngine}
+
+
+def choose_engine(name: str, device: torch.device) -> tuple[Engine, str]:
+    """The engine called ``name`` and why; "auto" takes the first of `ENGINES` that applies.
+
+    A named engine that cannot run well still runs (the ops fall back to the reference backend), and
+    the reason says so. ConfigError for an unknown name.
+    """
+    if name == "auto":
+        skipped: list[str] = []
+        for engine in ENGINES.values():
+            if (reason := engine.unavailable(device)) is None:
+                why = f"the fastest that applies on {device.type}"
+                return engine(), "; ".join([why, *skipped])
+            skipped.append(f"not {engine.name}: {reason}")
+        raise ConfigError(f"no engine runs on {device}: {'; '.join(skipped)}")
+    if name not in ENGINES:
+        raise ConfigError(f"engine must be auto, {', '.join(ENGINES)}, got {name!r}")
+    engine = ENGINES[name]
+    reason = engine.unavailable(device)
+    return engine(), f"as asked{f'; slow: {reason}' if reason else ''}"

@@ -1,0 +1,29 @@
+"""The exceptions of the language model: each message is one line that a user can act on."""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointError", "ConfigError", "DataError", "LMError", "NonFiniteLossError"]
+
+
+class LMError(ValueError):
+    """What the command line prints as one line before it exits with code 2."""
+
+
+class DataError(LMError):
+    """A words file that cannot be used; the message names the file and, if any, the line."""
+
+
+class ConfigError(LMError):
+    """A setting out of range, or settings that do not fit each other or the machine."""
+
+
+class CheckpointError(LMError):
+    """A run folder or checkpoint that is missing, damaged, of another version or does not fit."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """Training stopped because the loss was no longer a finite number."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step

@@ -1,0 +1,92 @@
+"""The folder of a run: what lies where, and the rule that nothing is overwritten unasked.
+
+config.json         settings, data, engine, versions: for reading; resuming does not need it
+log.csv             step, lr, train_loss, dev_loss, seconds
+model.safetensors   the checkpoint: parameters, state and settings in one file (checkpoint.py)
+summary.json        losses of the finished run
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlpkern.lm.errors import CheckpointError
+
+__all__ = ["RunFolder"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def _files(self) -> tuple[Path, ...]:
+        return (self.config, self.log, self.checkpoint, self.summary)
+
+    @classmethod
+    def check_free(cls, path: str | Path, *, force: bool = False) -> RunFolder:
+        """The folder for a new run at ``path``; touches nothing.
+
+        CheckpointError when there is a file, a folder of something else, or a run and no ``force``.
+        """
+        run = cls(Path(path))
+        if not run.path.exists():
+            return run
+        if not run.path.is_dir():
+            raise CheckpointError(f"{run.path}: exists and is not a folder")
+        if not any(run.path.iterdir()):
+            return run
+        if not any(file.exists() for file in run._files()):
+            raise CheckpointError(f"{run.path}: is not empty and not the folder of a run")
+        if not force:
+            raise CheckpointError(
+                f"{run.path}: holds a run; continue it with --resume {run.path}, "
+                "replace it with --force, or choose another --out"
+            )
+        return run
+
+    def create(self) -> None:
+        """Makes the folder and removes the files of an earlier run from it, nothing else."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for file in self._files():
+                with contextlib.suppress(FileNotFoundError):
+                    file.unlink()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: cannot be written: {error.strerror or error}"
+            ) from None
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The folder of an existing run; CheckpointError when there is no checkpoint in it."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise CheckpointError(f"{run.path}: no such run folder")
+        if not run.checkpoint.is_file():
+            why = (
+                "the run stopped before its first checkpoint"
+                if run.config.is_file()
+                else "this is not the folder of a run"
+            )
+            raise CheckpointError(f"{run.path}: no {run.checkpoint.name} in it; {why}")
+        return run

@@ -1,0 +1,89 @@
+"""Words drawn from a model, symbol by symbol."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mlpkern.lm.data import Vocab
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.model import MLPLanguageModel
+
+__all__ = ["sample"]
+
+MAX_TOGETHER = 16_384  # words that advance in one batch
+
+
+@torch.no_grad()
+def sample(
+    model: MLPLanguageModel,
+    vocab: Vocab,
+    count: int,
+    *,
+    seed: int = 0,
+    prefix: str = "",
+    temperature: float = 1.0,
+    max_length: int = 100,
+) -> list[str]:
+    """``count`` words drawn from the model, all advancing together.
+
+    Args:
+        seed: the same seed, model and arguments give the same words.
+        prefix: what every word starts with; DataError for a symbol the model does not know.
+        temperature: > 0; the logits are divided by it (below 1: likelier words, above 1: wilder
+            ones).
+        max_length: a word is cut at this many symbols, the prefix among them.
+
+    A word ends where the model draws the boundary; an empty word is possible.
+    """
+    if count < 0:
+        raise ConfigError(f"count must be at least 0, got {count}")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"temperature must be a number above 0, got {temperature}")
+    if max_length < 1 or max_length < len(prefix):
+        low = max(1, len(prefix))
+        raise ConfigError(f"max_length must be at least {low} here, got {max_length}")
+    start = vocab.encode(prefix)
+    generator = torch.Generator().manual_seed(seed)
+    words = []
+    for first in range(0, count, MAX_TOGETHER):
+        together = min(MAX_TOGETHER, count - first)
+        words += _advance(model, start, together, generator, temperature, max_length)
+    return [vocab.decode(ids) for ids in words]
+
+
+def _advance(
+    model: MLPLanguageModel,
+    start: list[int],
+    count: int,
+    generator: torch.Generator,
+    temperature: float,
+    max_length: int,
+) -> list[list[int]]:
+    """The ids of ``count`` words that begin with ``start``; finished words leave the batch."""
+    device = model.output.weight.device
+    block = model.block_size
+    words = [list(start) for _ in range(count)]
+    active = torch.arange(count)
+    padded = [0] * block + start
+    context = torch.tensor(padded[len(padded) - block :]).repeat(count, 1)  # (active, T)
+    for _ in range(max_length - len(start)):
+        if not len(active):
+            break
+        drawn = _draw(model(context.to(device)), generator, temperature)  # (active,)
+        going = drawn != 0
+        active, drawn = active[going], drawn[going]
+        for word, symbol in zip(active.tolist(), drawn.tolist(), strict=True):
+            words[word].append(symbol)
+        context = torch.cat([context[going][:, 1:], drawn[:, None]], dim=1)
+    return words
+
+
+def _draw(logits: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
+    """One id per row of ``logits`` (N, V); on the CPU, so that a seed means the same everywhere."""
+    scaled = logits.cpu().double()
+    # the maximum first: a tiny temperature then gives -inf, never inf - inf
+    scaled = (scaled - scaled.amax(-1, keepdim=True)) / temperature
+    return torch.multinomial(scaled.softmax(-1), 1, generator=generator).squeeze(1)

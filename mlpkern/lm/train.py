@@ -1,0 +1,233 @@
+"""The trainer: cuts a run into chunks for an engine; logs, evaluates and saves between them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpkern.lm.checkpoint import Checkpoint, save_checkpoint
+from mlpkern.lm.config import TrainConfig, learning_rate, seed_for
+from mlpkern.lm.data import Dataset, Vocab
+from mlpkern.lm.engines import Engine
+from mlpkern.lm.errors import CheckpointError, NonFiniteLossError
+from mlpkern.lm.evaluate import evaluate
+from mlpkern.lm.log import LogRow, append_row, truncate_log
+from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.progress import NoProgress, Progress
+from mlpkern.lm.run_folder import RunFolder
+from mlpkern.lm.state import TrainState
+from mlpkern.lm.stop_signal import Interrupted, StopSignal
+
+__all__ = ["Trainer"]
+
+# A chunk ends at the latest after this time: how long Ctrl-C waits and how often the bar moves.
+CHUNK_SECONDS = 0.25
+FIRST_CHUNK, LONGEST_CHUNK = 16, 5_000
+
+
+@dataclass
+class Trainer:
+    """A run: a state, the engine that advances it, and what happens between chunks.
+
+    Use `start` or `resume`, then `train`. Where chunks end never changes the numbers of a run.
+
+    run      folder for log and checkpoints, or None to write nothing
+    data     description of the words, kept in checkpoints
+    pending  losses since the last log row
+    seconds  time spent on steps since step 0
+    """
+
+    state: TrainState
+    engine: Engine
+    dataset: Dataset
+    run: RunFolder | None = None
+    progress: Progress = field(default_factory=NoProgress)
+    data: dict[str, Any] = field(default_factory=dict)
+    pending: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+    saved_step: int | None = None
+
+    @classmethod
+    def start(
+        cls,
+        config: TrainConfig,
+        dataset: Dataset,
+        engine: Engine,
+        *,
+        kernels: str | None = None,
+        device: torch.device | str = "cpu",
+        **options: Any,
+    ) -> Trainer:
+        """A run before step 0. ``kernels``: the forward for dev losses, by default the engine's."""
+        model = MLPLanguageModel(
+            len(dataset.vocab),
+            config.block_size,
+            config.embedding_dim,
+            config.hidden,
+            kernels=kernels or engine.kernels,
+            init=config.init,
+            seed=seed_for(config.seed, "init"),
+        ).to(device)
+        dataset = dataset.to(device)
+        state = TrainState.start(model, dataset.splits["train"], config)
+        return cls(state, engine, dataset, **options)
+
+    @classmethod
+    def resume(
+        cls,
+        checkpoint: Checkpoint,
+        dataset: Dataset,
+        engine: Engine,
+        *,
+        config: TrainConfig | None = None,
+        kernels: str | None = None,
+        device: torch.device | str = "cpu",
+        **options: Any,
+    ) -> Trainer:
+        """The run of ``checkpoint``, to go on as if it had never stopped.
+
+        ``config``: replaces the checkpoint's, for more steps or other intervals. CheckpointError
+        when ``dataset`` has another vocabulary.
+        """
+        check_vocab(checkpoint.vocab, dataset.vocab)
+        config = config or checkpoint.config
+        model = checkpoint.make_model(kernels or engine.kernels).to(device)
+        dataset = dataset.to(device)
+        state = TrainState.start(model, dataset.splits["train"], config)
+        state.generator.set_state(checkpoint.generator)
+        state.step = checkpoint.step
+        pending = [checkpoint.pending] if len(checkpoint.pending) else []
+        return cls(
+            state,
+            engine,
+            dataset,
+            pending=pending,
+            seconds=checkpoint.seconds,
+            saved_step=checkpoint.step,
+            **options,
+        )
+
+    def train(self) -> None:
+        """Runs to ``config.steps`` and saves.
+
+        Raises `Interrupted` after Ctrl-C or SIGTERM, with the state saved, and NonFiniteLossError
+        when a loss or parameter is no longer finite, with the last good checkpoint kept.
+        """
+        state, config = self.state, self.state.config
+        if self.run:
+            truncate_log(self.run.log, state.step)
+        longest = FIRST_CHUNK
+        try:
+            with StopSignal() as stop:
+                while state.step < config.steps and stop.received is None:
+                    steps = min(longest, self._steps_to_boundary())
+                    elapsed = self._advance(steps)
+                    longest = _next_length(steps, elapsed, longest)
+                    self._after_chunk()
+                if self.saved_step != state.step:
+                    self.save()
+                if stop.received is not None and state.step < config.steps:
+                    raise Interrupted(
+                        state.step, stop.received, self.run.path if self.run else None
+                    )
+        finally:
+            self.progress.close()
+
+    def save(self) -> None:
+        """Writes a checkpoint of this moment, where there is a run folder."""
+        state = self.state
+        parameters = state.model.state_dict()
+        if not all(torch.isfinite(p).all() for p in parameters.values()):
+            raise self._not_finite("a parameter is not finite", state.step)
+        if self.run:
+            pending = torch.cat(self.pending) if self.pending else torch.empty(0)
+            checkpoint = Checkpoint(
+                config=state.config,
+                vocab=self.dataset.vocab,
+                step=state.step,
+                parameters=parameters,
+                generator=state.generator.get_state(),
+                pending=pending,
+                seconds=self.seconds,
+                engine=self.engine.name,
+                data=self.data,
+            )
+            save_checkpoint(self.run.checkpoint, checkpoint)
+            self.saved_step = state.step
+
+    def _steps_to_boundary(self) -> int:
+        """Steps to the next log row, dev loss, checkpoint or the end."""
+        config, step = self.state.config, self.state.step
+        every = (config.log_every, config.eval_every, config.checkpoint_every)
+        return min(config.steps - step, *(e - step % e for e in every if e))
+
+    def _advance(self, steps: int) -> float:
+        """One chunk; returns its seconds."""
+        state = self.state
+        began = time.perf_counter()
+        losses = self.engine.run_chunk(state, steps).cpu()  # (steps,)
+        elapsed = time.perf_counter() - began
+        bad = (~torch.isfinite(losses)).nonzero()
+        if len(bad):
+            first = int(bad[0])
+            raise self._not_finite(f"the loss is {losses[first].item()}", state.step + first)
+        state.step += steps
+        self.seconds += elapsed
+        self.pending.append(losses)
+        self.progress.advance(steps)
+        return elapsed
+
+    def _after_chunk(self) -> None:
+        config, step = self.state.config, self.state.step
+        last = step == config.steps
+        evaluated = last or _due(step, config.eval_every)
+        if evaluated or _due(step, config.log_every):
+            dev = self.dataset.splits["dev"]
+            row = LogRow(
+                step,
+                learning_rate(config.lr, step - 1),
+                torch.cat(self.pending).mean(dtype=torch.float64).item(),
+                evaluate(self.state.model, dev).loss if evaluated else None,
+                self.seconds,
+            )
+            self.pending.clear()
+            if self.run:
+                append_row(self.run.log, row)
+            self.progress.row(row)
+        if _due(step, config.checkpoint_every) and not last:
+            self.save()
+
+    def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
+        kept = (
+            f"the checkpoint of step {self.saved_step} is kept in {self.run.path}"
+            if self.run and self.saved_step is not None
+            else "no checkpoint was written"
+        )
+        return NonFiniteLossError(
+            f"step {step}: {what}; training stopped, {kept}; a smaller learning rate usually helps",
+            step,
+        )
+
+
+def check_vocab(trained: Vocab, given: Vocab) -> None:
+    """Raises CheckpointError unless a model trained on the one can read the other."""
+    if trained != given:
+        differing = sorted(set(trained.symbols) ^ set(given.symbols))
+        raise CheckpointError(
+            f"the words have another vocabulary ({len(given)} symbols) than the model "
+            f"({len(trained)}); they differ in {' '.join(differing[:20])}"
+        )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _next_length(steps: int, elapsed: float, longest: int) -> int:
+    """The chunk length that should take `CHUNK_SECONDS`, growing at most fourfold at a time."""
+    wanted = int(steps * CHUNK_SECONDS / max(elapsed, 1e-9))
+    return max(1, min(wanted, 4 * longest, LONGEST_CHUNK))
