@@ -1,0 +1,53 @@
+"""Cases of cross_entropy: mean loss over N rows of V logits, gradient of the logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.case import Case, Cost, OpTable, Problem, itemsize, random_normal
+
+
+def _case(rows: int, classes: int, dtype: str = "float32", quick: bool = False) -> Case:
+    return Case("cross_entropy", f"{rows}x{classes}", dtype, {"N": rows, "V": classes}, quick)
+
+
+CASES = (
+    _case(4096, 27, quick=True),
+    _case(65536, 27),
+    _case(4096, 1000, quick=True),
+    _case(2048, 32000),
+    _case(65536, 27, "bfloat16"),
+    _case(4096, 1000, "bfloat16"),
+    _case(2048, 32000, "bfloat16"),
+)
+
+
+def problem(case: Case) -> Problem:
+    rows, classes = case.sizes["N"], case.sizes["V"]
+    generator = case.generator()
+    logits = random_normal(case, generator, rows, classes).requires_grad_()  # (N, V)
+    target = torch.randint(classes, (rows,), generator=generator)  # (N,)
+    return Problem((logits, target), ("input", "target"), (0,), torch.ones((), dtype=logits.dtype))
+
+
+def cost(case: Case) -> Cost:
+    """Forward reads the logits, backward reads them again and writes their gradient."""
+    rows, classes = case.sizes["N"], case.sizes["V"]
+    logits = rows * classes * itemsize(case)
+    ids = rows * 8
+    return Cost(bytes=3 * logits + 2 * ids, flops=0, footprint=2 * logits, largest_output=logits)
+
+
+def stock(input: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(input, target)
+
+
+def fused(input: Tensor, target: Tensor) -> Tensor:
+    import mlpkern
+
+    return mlpkern.cross_entropy(input, target)
+
+
+TABLE = OpTable("cross_entropy", CASES, problem, cost, stock, fused)

@@ -1,0 +1,229 @@
+"""Result -> text: the table on the terminal, the markdown table of the README, the result folder.
+
+python bench/report.py RESULT.json               the terminal table again
+python bench/report.py RESULT.json --markdown    the table for the README
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+WIDTH = 120
+Result = dict[str, Any]
+
+
+def seconds(value: float) -> str:
+    """Four significant digits in the unit that suits: ns, µs, ms or s."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.4g} {unit}"
+    return f"{value / 1e-9:.4g} ns"
+
+
+def times(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}x"
+
+
+def case_title(case: Result) -> str:
+    return f"{case['op']}  {case['shape']}  {case['dtype']}"
+
+
+def header_lines(result: Result) -> list[str]:
+    machine, versions, settings = result["machine"], result["versions"], result["settings"]
+    lines = [
+        f"machine   {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads used, "
+        f"torch {machine['torch_isa']}, mlpkern {machine['mlpkern_isa'] or 'not built'}",
+        "versions  " + ", ".join(f"{k} {v}" for k, v in versions.items()),
+        f"run       {result['date']}, commit {result['commit'] or 'unknown'}, {result['command']}",
+        "protocol  forward + backward through autograd; medians of interleaved samples of at least "
+        f"{settings['min_sample_s'] * 1e3:.3g} ms",
+    ]
+    if settings["quick"]:
+        lines.append(
+            "quick     fewer cases and samples; no max-autotune, no torch.compile with one thread"
+        )
+    return lines
+
+
+def limit_lines(limits: Result) -> list[str]:
+    copy = ", ".join(
+        f"{level} ({limits['copy_bytes'][level] / 1e6:.4g} MB) {rate / 1e9:.1f} GB/s"
+        for level, rate in limits["copy"].items()
+    )
+    peak = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in limits["peak"].items())
+    return [
+        f"limits    copy, {limits['threads']} threads: {copy}",
+        f"          matrix product: {peak}",
+        f"          first touch of a fresh page: {seconds(limits['first_touch_s'])}",
+    ]
+
+
+def case_lines(case: Result) -> list[str]:
+    """The rows of one case, in the order of the provider table whatever their speed."""
+    step = case["suite"] == "training_step"
+    last = "steps/s" if step else "of limit"
+    bound = case["bound"]
+    lines = [
+        "",
+        f"{case_title(case)}    limit {seconds(bound['seconds'])} = {bound['text']}",
+        f"  {'provider':36}{'threads':>7}{'median':>12}{'quartiles':>26}{'samples':>9}{last:>10}"
+        f"{case['ours'] + ' is':>12}",
+    ]
+    ours = next((r for r in case["rows"] if r["provider"] == case["ours"]), {})
+    for row in case["rows"]:
+        start = f"  {row['provider']:36}{row['threads']:>7}"
+        if "median_s" not in row:
+            lines.append(f"{start}  {row['status'].upper()}: {row['reason']}"[:WIDTH])
+            continue
+        quartiles = f"{seconds(row['q1_s'])} – {seconds(row['q3_s'])}"
+        figure = f"{1 / row['median_s']:.0f}" if step else f"{100 * row['fraction_of_limit']:.0f} %"
+        ratio = row["median_s"] / ours["median_s"] if "median_s" in ours else None
+        lines.append(
+            f"{start}{seconds(row['median_s']):>12}{quartiles:>26}{row['samples']:>9}{figure:>10}"
+            f"{times(ratio):>12}"
+        )
+        if row["reason"]:
+            lines.append(f"    note: {row['reason']}"[:WIDTH])
+    return lines
+
+
+def summary_lines(result: Result) -> list[str]:
+    """One line per case: best stock provider against ours."""
+    lines = [
+        "",
+        "best stock provider / mlpkern (cpu backend, default threads), forward + backward",
+        f"  {'case':50}{'best stock':>13} {'':21}{'ours':>11}{'ratio':>8}{'keeps':>8}{'limit':>7}",
+        f"  {'':50}{'':13} {'':21}{'':11}{'':8}{'pages':>8}",
+    ]
+    for case in result["cases"]:
+        figures = summary(case)
+        lines.append(
+            f"  {case_title(case):50}{figures['stock_time']:>13} {figures['stock'][:20]:21}"
+            f"{figures['time']:>11}{figures['ratio']:>8}{figures['keeps_pages']:>8}"
+            f"{figures['fraction']:>7}"
+        )
+    return lines
+
+
+def summary(case: Result) -> dict[str, str]:
+    """The figures of a case's line in the summary, ready to print."""
+    rows = {row["provider"]: row for row in case["rows"]}
+    ours, best = rows.get(case["ours"], {}), rows.get(case["best_stock"], {})
+    timed = "median_s" in ours
+    return {
+        "stock": case["best_stock"] or "–",
+        "stock_time": seconds(best["median_s"]) if best else "–",
+        "time": seconds(ours["median_s"]) if timed else ours.get("status", "–").upper(),
+        "ratio": times(case["ratio"]),
+        "keeps_pages": times(case["ratio_keeps_pages"]),
+        "fraction": f"{100 * ours['fraction_of_limit']:.0f} %" if timed else "–",
+        "bound": case["bound"]["by"],
+    }
+
+
+def training_lines(training: Result | None) -> list[str]:
+    """The losses of the two engines side by side."""
+    if training is None:
+        return []
+    if "reason" in training:
+        return ["", f"training run on names: not done: {training['reason']}"]
+    engines = training["engines"]
+    lines = [
+        "",
+        f"training run on names: {training['data']}, V=27 T=3 D=10 H=200 N=32, lr 0.1, "
+        f"{training['steps']} steps",
+        "  " + f"{'mean loss of steps':24}" + "".join(f"{name:>14}" for name in engines),
+    ]
+    first = 0
+    for values in zip(*(e["losses"] for e in engines.values()), strict=True):
+        last = min(first + training["every"], training["steps"])
+        label = f"{first} – {last - 1}"
+        lines.append(f"  {label:24}" + "".join(f"{v:14.6f}" for v in values))
+        first = last
+    lines.append(f"  {'dev loss':24}" + "".join(f"{e['dev_loss']:14.6f}" for e in engines.values()))
+    lines.append(f"  {'seconds':24}" + "".join(f"{e['seconds']:14.3f}" for e in engines.values()))
+    return lines
+
+
+def full_text(result: Result) -> str:
+    lines = header_lines(result) + limit_lines(result["limits"])
+    for case in result["cases"]:
+        lines += case_lines(case)
+    return "\n".join(lines + summary_lines(result) + training_lines(result["training"])) + "\n"
+
+
+def markdown(result: Result) -> str:
+    """The table of the README: every case of the run, none left out, worst ratios included."""
+    machine, versions = result["machine"], result["versions"]
+    lines = [
+        f"{machine['cpu']}, {machine['threads']} threads, mlpkern {machine['mlpkern_isa']}, torch "
+        f"{versions['torch']}, {result['date'][:10]}, commit {result['commit'] or 'unknown'}. "
+        "Medians, forward + backward. Ratio: best of all stock providers / ours; in brackets "
+        "against stock under a malloc that keeps its pages.",
+        "",
+        "| case | dtype | best stock | time | mlpkern | ratio | of limit |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    for case in result["cases"]:
+        figures = summary(case)
+        ratio = figures["ratio"]
+        if case["ratio_keeps_pages"] is not None:
+            ratio += f" ({figures['keeps_pages']})"
+        shape = case["shape"].replace("->", "→").replace("x", "×")
+        lines.append(
+            f"| {case['op']} {shape} | {case['dtype']} | {figures['stock']} | "
+            f"{figures['stock_time']} | {figures['time']} | {ratio} | {figures['fraction']} "
+            f"({figures['bound']}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Writes files that appear under `folder` only when all of them are complete.
+
+    A new folder appears at once by one rename; in an existing one each file is replaced.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        complete = Path(temporary) / "complete"
+        complete.mkdir()
+        for name, content in files.items():
+            (complete / name).write_bytes(content)
+        if not folder.exists():
+            complete.rename(folder)
+            return
+        for name in files:
+            os.replace(complete / name, folder / name)
+
+
+def load(path: Path) -> Result:
+    """A result file; exits with a message when it is not one."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path}: not a result of bench/run.py: {error}") from None
+    if not isinstance(result, dict) or result.get("schema") != 1:
+        raise SystemExit(f"{path}: not a result of bench/run.py with schema 1")
+    return result
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Prints a result of bench/run.py as a table.")
+    parser.add_argument("result", type=Path, help="JSON file that bench/run.py wrote")
+    parser.add_argument("--markdown", action="store_true", help="the table of the README")
+    options = parser.parse_args(arguments)
+    result = load(options.result)
+    print(markdown(result) if options.markdown else full_text(result), end="")
+
+
+if __name__ == "__main__":
+    main()

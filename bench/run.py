@@ -1,0 +1,176 @@
+"""The benchmark: mlpkern against stock PyTorch, checked first, timed in turns, limits beside it.
+
+    python bench/run.py             every case, about ten minutes on two cores
+    python bench/run.py --quick     about a minute
+
+bench/README.md says how it measures. Exit status: 0, or 1 when a kernel gave wrong numbers or broke
+(its row says so and has no time), or 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import torch
+
+from bench import limits, machine, report
+from bench.case import DTYPES, Case, Settings
+from bench.chart import chart_png
+from bench.names_run import train_both
+from bench.providers import Unavailable
+from bench.runner import run_case
+from bench.tables import SUITES, Suite
+
+HERE = Path(__file__).resolve().parent
+QUICK = {"budget_s": 1.0, "min_sample_s": 1e-3}
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench/run.py", description="Times mlpkern against stock PyTorch."
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer cases, no max-autotune")
+    parser.add_argument("--op", nargs="+", choices=[s.name for s in SUITES], metavar="NAME",
+                        help=f"only these of: {', '.join(s.name for s in SUITES)}")  # fmt: skip
+    parser.add_argument("--case", metavar="FILTER", help="only cases whose name contains this")
+    parser.add_argument("--dtype", choices=list(DTYPES), help="only cases of this dtype")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(),
+                        help="what `all threads` means (default: torch's own choice)")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=HERE / "out", metavar="DIR",
+                        help="folder for result.json, table.txt, chart.png")  # fmt: skip
+    parser.add_argument("--record", nargs="?", const="cpu", metavar="MACHINE",
+                        help="also keep it as bench/results/MACHINE-DATE.json")  # fmt: skip
+    options = parser.parse_args(arguments)
+    if options.threads < 1:
+        parser.error(f"--threads must be at least 1, got {options.threads}")
+    if options.device == "cuda":
+        parser.error("--device cuda: this version has CPU kernels only")
+    return options
+
+
+def chosen(options: argparse.Namespace) -> list[tuple[Suite, Case]]:
+    """The cases that the command line asks for; --quick does not thin out a named selection."""
+    picked = [
+        (suite, case)
+        for suite in SUITES
+        for case in suite.cases
+        if (not options.op or suite.name in options.op)
+        and (not options.case or options.case in case.name)
+        and (not options.dtype or options.dtype == case.dtype)
+    ]
+    if options.quick and not options.case and not options.dtype:
+        picked = [(suite, case) for suite, case in picked if case.quick]
+    return picked
+
+
+def run(
+    cases: Iterable[tuple[Suite, Case]], settings: Settings, *, training_steps: int
+) -> dict[str, Any]:
+    """Measures everything, printing as it goes; Ctrl-C ends it early with what there is."""
+    result: dict[str, Any] = {
+        "schema": 1,
+        "complete": False,
+        "date": machine.now(),
+        "commit": machine.commit(),
+        "command": machine.command(),
+        "machine": machine.describe(settings.threads),
+        "versions": machine.versions(),
+        "settings": asdict(settings),
+        "limits": None,
+        "cases": [],
+        "errors": [],
+        "training": None,
+    }
+    show(report.header_lines(result))
+    measured = limits.measure(settings.threads, quick=settings.quick)
+    result["limits"] = asdict(measured)
+    show(report.limit_lines(result["limits"]))
+    try:
+        for suite, case in cases:
+            try:
+                result["cases"].append(run_case(suite, case, settings, measured))
+            except Exception as error:  # one case must not cost the minutes spent on the others
+                traceback.print_exc()
+                result["errors"].append(f"{case.name}: {type(error).__name__}: {error}")
+                continue
+            show(report.case_lines(result["cases"][-1]))
+        show(report.summary_lines(result))
+        if training_steps:
+            try:
+                result["training"] = train_both(settings.threads, training_steps)
+            except Unavailable as error:
+                result["training"] = {"reason": str(error)}
+            show(report.training_lines(result["training"]))
+        result["complete"] = True
+    except KeyboardInterrupt:
+        show(["", "interrupted: what was measured so far is kept, marked as not complete"])
+    return result
+
+
+def broken(result: dict[str, Any]) -> list[str]:
+    """One line for each row whose kernel was refused, and for each case that could not be run."""
+    return result["errors"] + [
+        f"{report.case_title(case)}, {row['provider']}: {row['status'].upper()}: {row['reason']}"
+        for case in result["cases"]
+        for row in case["rows"]
+        if row["status"] in ("wrong", "failed")
+    ]
+
+
+def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
+    """Writes the files of a result, and with `record` its copy among the committed ones."""
+    data = (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode()
+    files = {"result.json": data, "table.txt": report.full_text(result).encode()}
+    try:
+        files["chart.png"] = chart_png(result)
+    except Unavailable as error:
+        show([f"no chart: {error}"])
+    report.write_folder(out, files)
+    show(["", f"wrote {', '.join(str(out / name) for name in files)}"])
+    if record:
+        stem = f"{record}-{result['date'][:10]}"
+        named = {f"{stem}.json": data}
+        if "chart.png" in files:
+            named[f"{stem}.png"] = files["chart.png"]
+        report.write_folder(HERE / "results", named)
+        show([f"recorded as {HERE / 'results' / stem}.json"])
+
+
+def show(lines: list[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    cases = chosen(options)
+    if not cases:
+        print("bench/run.py: no case matches the selection", file=sys.stderr)
+        return 2
+    settings = Settings(options.threads, options.quick, **(QUICK if options.quick else {}))
+    steps = 1_000 if options.quick else 2_000
+    trains = any(suite.name == "training_step" for suite, _ in cases)
+    result = run(cases, settings, training_steps=steps if trains else 0)
+    refused = broken(result)
+    # a run with a refused kernel is shown and kept, but is no record
+    keep(result, options.out, options.record if result["complete"] and not refused else None)
+    for line in refused:
+        print(f"REFUSED  {line}", file=sys.stderr)
+    if not result["complete"]:
+        return 130
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""One case from start to end: prepare, check, time in turns, and the numbers as plain data."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from bench import keep_pages
+from bench.accuracy import Check
+from bench.case import Case, Settings
+from bench.limits import Limits
+from bench.providers import (
+    MLPKERN,
+    OURS,
+    STOCK,
+    STOCK_KEEPS_PAGES,
+    Contest,
+    Prepared,
+    Provider,
+    Unavailable,
+)
+from bench.tables import Suite
+from bench.timer import Contestant, LocalContestant, Timing, interleave
+
+Row = dict[str, Any]
+
+
+@dataclass
+class _Entry:
+    """A row of the result and, where it may be timed, its contestant."""
+
+    row: Row
+    contestant: Contestant | None = None
+    units: int = 1
+
+
+def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> dict[str, Any]:
+    """Measures one case; the dictionary goes into the JSON file as it is."""
+    torch._dynamo.reset()
+    cost = suite.cost(case)
+    contest = suite.contest(case, cost, settings)
+    entries = [_prepare(provider, contest) for provider in contest.providers]
+    del contest  # the float64 numbers: hundreds of megabytes for the largest cases
+    with contextlib.ExitStack() as stack:
+        if cost.large and suite.keeps_pages:
+            entries += _keep_pages_entries(case, settings, stack)
+        # a provider that compiles inside a sample is an error of the benchmark, not a result
+        stack.enter_context(torch._dynamo.config.patch(error_on_recompile=True))
+        contestants = [e.contestant for e in entries if e.contestant is not None]
+        timings = interleave(
+            contestants, budget_s=settings.budget_s, min_sample_s=settings.min_sample_s
+        )
+    bound = limits.bound(case, cost)
+    for entry in entries:
+        if entry.contestant is not None:
+            entry.row.update(_times(timings[entry.contestant.name], entry.units))
+            entry.row["fraction_of_limit"] = bound.seconds / entry.row["median_s"]
+    rows = [entry.row for entry in entries]
+    return {
+        "suite": suite.name,
+        "op": case.op,
+        "shape": case.shape,
+        "dtype": case.dtype,
+        "sizes": dict(case.sizes),
+        "cost": asdict(cost),
+        "bound": asdict(bound),
+        "rows": rows,
+        **ratios(rows, suite.ours),
+    }
+
+
+def ratios(rows: list[Row], ours_name: str = OURS) -> dict[str, Any]:
+    """Who is the best of stock, and how many times faster our row is; None where not timed.
+
+    ratio               best stock provider / ours
+    ratio_keeps_pages   best stock provider with a malloc that keeps its pages / ours
+    """
+    ours = next((r for r in rows if r["provider"] == ours_name and "median_s" in r), None)
+
+    def against(kind: str) -> tuple[str | None, float | None]:
+        timed = [r for r in rows if r["kind"] == kind and "median_s" in r]
+        if not timed:
+            return None, None
+        best = min(timed, key=lambda r: r["median_s"])
+        return best["provider"], best["median_s"] / ours["median_s"] if ours else None
+
+    best, ratio = against(STOCK)
+    best_keeps, ratio_keeps = against(STOCK_KEEPS_PAGES)
+    return {
+        "ours": ours_name,
+        "best_stock": best,
+        "ratio": ratio,
+        "best_stock_keeps_pages": best_keeps,
+        "ratio_keeps_pages": ratio_keeps,
+    }
+
+
+def _prepare(provider: Provider, contest: Contest) -> _Entry:
+    """Builds a provider and checks its numbers; only a right one gets a contestant."""
+    row: Row = {
+        "provider": provider.name,
+        "kind": provider.kind,
+        "backend": provider.backend,
+        "threads": provider.threads,
+        "status": "ok",
+        "reason": "",
+    }
+    entry = _Entry(row)
+    if reason := _why_unavailable(provider):
+        row.update(status="unavailable", reason=reason)
+        return entry
+    try:
+        with provider.switch():
+            prepared = provider.make()
+            checks = _check(prepared, contest)
+    except Unavailable as error:
+        row.update(status="unavailable", reason=str(error))
+        return entry
+    except Exception as error:  # one provider that breaks must not hide the numbers of the others
+        first_line = (str(error).strip() or "no message").splitlines()[0]
+        row.update(status="failed", reason=f"{type(error).__name__}: {first_line}")
+        return entry
+    row["accuracy"] = [asdict(check) for check in checks]
+    wrong = [check.message() for check in checks if not check.passed]
+    if wrong and provider.kind == MLPKERN:
+        row.update(status="wrong", reason="; ".join(wrong))
+        return entry
+    if wrong:  # stock stays in the contest: leaving it out could only flatter us
+        row["reason"] = "less accurate than eager: " + "; ".join(wrong)
+    entry.contestant = LocalContestant(provider.name, prepared.call, provider.switch)
+    entry.units = prepared.units
+    return entry
+
+
+def _check(prepared: Prepared, contest: Contest) -> list[Check]:
+    """Checks the first results after the second were made: no output may be handed out twice."""
+    with torch.enable_grad():
+        first = prepared.results()
+        second = prepared.results()
+    checks = contest.yardstick.check([t.detach() for t in first])
+    del second
+    return checks
+
+
+def _why_unavailable(provider: Provider) -> str:
+    if not provider.backend:
+        return ""
+    import mlpkern
+
+    backend = mlpkern.backends()[provider.backend]
+    return "" if backend.available else backend.reason
+
+
+def _keep_pages_entries(
+    case: Case, settings: Settings, stack: contextlib.ExitStack
+) -> list[_Entry]:
+    def row(name: str, **more: str) -> Row:
+        start = {"provider": name, "kind": STOCK_KEEPS_PAGES, "backend": ""}
+        return {**start, "threads": settings.threads, "status": "ok", "reason": "", **more}
+
+    try:
+        worker = keep_pages.Worker(case.op, case.name, settings.threads)
+    except keep_pages.WorkerError as error:
+        return [_Entry(row(n, status="failed", reason=str(error))) for n in keep_pages.MODES]
+    stack.callback(worker.close)
+    return [_Entry(row(c.name), c) for c in worker.contestants()]
+
+
+def _times(timing: Timing, units: int) -> Row:
+    return {
+        "median_s": timing.median / units,
+        "q1_s": timing.q1 / units,
+        "q3_s": timing.q3 / units,
+        "minimum_s": timing.minimum / units,
+        "samples": len(timing.samples),
+        "calls_per_sample": timing.repeats * units,
+    }

@@ -1,0 +1,53 @@
+"""All the suites of the benchmark, in the order of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import cross_entropy, embedding_gather, linear_tanh, training_step
+from bench.case import Case, Cost, OpTable, Settings
+from bench.providers import OURS, Contest, op_contest
+
+OP_TABLES: dict[str, OpTable] = {
+    table.op: table for table in (cross_entropy.TABLE, embedding_gather.TABLE, linear_tanh.TABLE)
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Cases that are measured alike: their floors, and how their providers are prepared."""
+
+    name: str
+    cases: tuple[Case, ...]
+    cost: Callable[[Case], Cost]
+    contest: Callable[[Case, Cost, Settings], Contest]
+    ours: str = OURS  # the row that its ratios are about
+    keeps_pages: bool = False  # whether keep_pages.py knows its cases
+
+
+def _op_suite(table: OpTable) -> Suite:
+    def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
+        return op_contest(table, case, cost, settings)
+
+    return Suite(table.op, table.cases, table.cost, contest, keeps_pages=True)
+
+
+SUITES: tuple[Suite, ...] = (
+    *(_op_suite(table) for table in OP_TABLES.values()),
+    Suite(
+        "training_step",
+        training_step.CASES,
+        training_step.cost,
+        training_step.contest,
+        ours=training_step.OURS,
+    ),
+)
+
+
+def find_case(op: str, name: str) -> Case:
+    """The case of an op with exactly this name."""
+    for case in OP_TABLES[op].cases:
+        if case.name == name:
+            return case
+    raise ValueError(f"{op} has no case named {name!r}")

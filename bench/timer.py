@@ -1,0 +1,135 @@
+"""The timer: the only place in the tree that measures how long something takes.
+
+Contestants are timed in turns. A round visits each of them once, in a fresh random order: switch
+(threads, backend, output pool), run untimed to get warm after the switch, then time one sample.
+Whatever drifts during a case (clock, neighbors on the machine) so hits all contestants alike. A
+sample repeats the call until it lasts `min_sample_s`, and reports seconds per call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MIN_SAMPLE_S = 2e-3
+MIN_ROUNDS = 5
+MAX_ROUNDS = 200
+
+
+class Contestant(Protocol):
+    """What the timer takes: a name, a switch, and a sample of `repeats` calls in seconds."""
+
+    name: str
+
+    def active(self) -> contextlib.AbstractContextManager[object]: ...
+
+    def sample(self, repeats: int) -> float: ...
+
+
+@dataclass
+class LocalContestant:
+    """A call in this process. `switch` makes the context in which it runs (not timed)."""
+
+    name: str
+    call: Callable[[], object]
+    switch: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+
+    def active(self) -> contextlib.AbstractContextManager[object]:
+        return self.switch()
+
+    def sample(self, repeats: int) -> float:
+        return seconds_of(self.call, repeats)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call of each sample, and their order statistics."""
+
+    samples: tuple[float, ...]
+    repeats: int
+    median: float = field(init=False)
+    q1: float = field(init=False)
+    q3: float = field(init=False)
+    minimum: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        ordered = sorted(self.samples)
+        if len(ordered) > 1:
+            q1, median, q3 = statistics.quantiles(ordered, n=4, method="inclusive")
+        else:
+            q1 = median = q3 = ordered[0]
+        for name, value in (("median", median), ("q1", q1), ("q3", q3), ("minimum", ordered[0])):
+            object.__setattr__(self, name, value)
+
+
+def seconds_of(call: Callable[[], object], repeats: int) -> float:
+    """Seconds that `repeats` calls take together. Results are dropped at once, as a loop would."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return time.perf_counter() - start
+
+
+def repeats_for(contestant: Contestant, min_sample_s: float) -> int:
+    """How many calls make a sample of about `min_sample_s`; the contestant is active and warm."""
+    repeats = 1
+    while True:
+        elapsed = contestant.sample(repeats)
+        if elapsed >= min_sample_s:
+            return repeats
+        grown = math.ceil(repeats * min_sample_s / max(elapsed, 1e-7))
+        repeats = min(max(grown, repeats + 1), 10 * repeats)
+
+
+def interleave(
+    contestants: Sequence[Contestant],
+    *,
+    budget_s: float,
+    min_sample_s: float = MIN_SAMPLE_S,
+    min_rounds: int = MIN_ROUNDS,
+    max_rounds: int = MAX_ROUNDS,
+    seed: int = 0,
+) -> dict[str, Timing]:
+    """Times all contestants in turns for about `budget_s` seconds and returns a Timing for each.
+
+    At least `min_rounds` rounds are run, whatever they cost. The garbage collector runs between
+    rounds and not inside a sample.
+    """
+    if len({c.name for c in contestants}) != len(contestants):
+        raise ValueError("interleave: two contestants have the same name")
+    order = list(contestants)
+    shuffle = random.Random(seed).shuffle
+    samples: dict[str, list[float]] = {c.name: [] for c in contestants}
+    repeats: dict[str, int] = {}
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.freeze()  # what lives now is not searched again, so a collection per round is cheap
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        for contestant in order:
+            with contestant.active():
+                contestant.sample(1)
+                repeats[contestant.name] = repeats_for(contestant, min_sample_s)
+        for finished in range(max_rounds):
+            if finished >= min_rounds and time.perf_counter() - start >= budget_s:
+                break
+            gc.collect()
+            shuffle(order)
+            for contestant in order:
+                count = repeats[contestant.name]
+                with contestant.active():
+                    contestant.sample(max(1, count // 4))
+                    samples[contestant.name].append(contestant.sample(count) / count)
+    finally:
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
+    return {name: Timing(tuple(times), repeats[name]) for name, times in samples.items()}
