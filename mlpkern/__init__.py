@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlpkern import autograd, functional
 from mlpkern.backends import Backend, backends, explain, use_backend
-from mlpkern.functional import embedding_gather
+from mlpkern.functional import cross_entropy, embedding_gather, linear_tanh
 
 __version__ = "0.1.0"
 
@@ -13,10 +13,12 @@ __all__ = [
     "__version__",
     "autograd",
     "backends",
+    "cross_entropy",
     "embedding_gather",
     "empty_cache",
     "explain",
     "functional",
+    "linear_tanh",
     "use_backend",
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlpkern.ops.cross_entropy import cross_entropy
 from mlpkern.ops.embedding_gather import embedding_gather
+from mlpkern.ops.linear_tanh import linear_tanh
 
-__all__ = ["embedding_gather"]
+__all__ = ["cross_entropy", "embedding_gather", "linear_tanh"]

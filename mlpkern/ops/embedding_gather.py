@@ -17,7 +17,7 @@ from mlpkern.ops.checks import (
     require_tensor,
     shape,
 )
-from mlpkern.ops.function import OpFunction, differentiable_again
+from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
 from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
 from mlpkern.reference import embedding_gather_backward as reference_backward
@@ -49,13 +49,13 @@ def embedding_gather(input: Tensor, weight: Tensor, *, padding_idx: int | None =
         and input.ndim
         and weight.ndim == 2
         and padding_idx is None
-        and input.is_cpu
-        and weight.is_cpu
+        and (weight.is_cpu if input.is_cpu else input.is_cuda and input.device == weight.device)
+        and not weight.is_neg()
     ):
         return _checked(input, weight, padding_idx)
     if weight.requires_grad and torch.is_grad_enabled():
         return EmbeddingGather.direct(input, weight, -1)
-    return select(_OP, weight).embedding_gather_forward(input, weight.resolve_neg())
+    return select(_OP, weight).embedding_gather_forward(input, weight)
 
 
 class EmbeddingGather(OpFunction):
@@ -67,7 +67,7 @@ class EmbeddingGather(OpFunction):
     def forward(ctx: Any, input: Tensor, weight: Tensor, padding_idx: int) -> Tensor:
         ctx.kernels = select(_OP, weight)
         _keep(ctx, input, weight, padding_idx)
-        return ctx.kernels.embedding_gather_forward(input, weight.resolve_neg())
+        return ctx.kernels.embedding_gather_forward(input, weight)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -77,10 +77,12 @@ class EmbeddingGather(OpFunction):
         rows, width = ctx.table
         if input.shape[-1] == 0:  # no ids: grad_output is (..., 0) and does not tell the width
             return None, grad_output.new_zeros(rows, width), None
-        if differentiable_again():
+        if plain_torch_needed(grad_output):
             return None, reference_backward(grad_output, input, rows, ctx.padding_idx), None
+        if grad_output.is_neg():
+            grad_output = grad_output.resolve_neg()
         backward = ctx.kernels.embedding_gather_backward
-        return None, backward(grad_output.resolve_neg(), input, rows, ctx.padding_idx), None
+        return None, backward(grad_output, input, rows, ctx.padding_idx), None
 
 
 def _keep(ctx: Any, input: Tensor, weight: Tensor, padding_idx: int) -> None:
@@ -115,7 +117,7 @@ def _checked(input: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
         return torch.ops.mlpkern.embedding_gather(input, weight, padding)
     if way is COMPOSED:
         return reference(input, weight, padding)
-    return EmbeddingGather.direct(input, weight, padding)
+    return EmbeddingGather.apply(input, weight, padding)
 
 
 # torch.library: what a tracer sees.

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
 
 
 class OpFunction(torch.autograd.Function):
@@ -31,14 +32,21 @@ class OpFunction(torch.autograd.Function):
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
-        """The op on its positional arguments, which are not checked here: see the functional."""
-        return cls.composed(*args) if transforms_active() else cls.direct(*args)
+        """The op on its positional arguments, which are not checked here: see the functional.
+
+        A backend reads memory, where the lazily negated tensor ``x._neg_view()`` still has the
+        values of x; so such a tensor is written out first.
+        """
+        if transforms_active():
+            return cls.composed(*args)
+        return cls.direct(*(a.resolve_neg() if isinstance(a, torch.Tensor) else a for a in args))
 
 
-def differentiable_again() -> bool:
-    """Within a backward: whether its result must carry a graph of its own.
+def plain_torch_needed(grad_output: torch.Tensor) -> bool:
+    """Within a backward: whether it must consist of torch ops, that is, the reference formulas.
 
-    True under ``create_graph=True``, when autograd records during the backward, and for a backward
-    batched by vmap (``is_grads_batched=True``). Then the reference formulas compute it.
+    True under ``create_graph=True``, when autograd records the backward to differentiate it again,
+    and for a backward batched by vmap: by torch.func, or by ``is_grads_batched=True`` of
+    ``torch.autograd.grad``, which still has a vmap of its own.
     """
-    return torch.is_grad_enabled() or transforms_active()
+    return torch.is_grad_enabled() or transforms_active() or is_legacy_batched(grad_output)

@@ -177,9 +177,7 @@ def _checked(
     target: torch.Tensor, classes: int, ignore_index: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """int64 targets with 0 in place of the ignored ones, and the mask of those that count."""
-    check_ids(
-        "cross_entropy", "target", target, classes, noun="target", ignore_index=ignore_index
-    )
+    check_ids("cross_entropy", "target", target, classes, noun="target", ignore_index=ignore_index)
     ids = target.long()  # before comparing: in uint8, -100 would wrap around to 156
     counted = ids != ignore_index
     return ids.masked_fill(~counted, 0), counted

@@ -53,7 +53,8 @@ def embedding_gather_backward(
     """
     check_ids("embedding_gather", "input", input, num_embeddings)
     count = input.shape[-1]
-    rows = grad_output.unflatten(-1, (count, grad_output.shape[-1] // count))  # (..., T, D)
+    width = grad_output.shape[-1] // count
+    rows = grad_output.reshape(*input.shape, width)  # (..., T, D)
     # torch's name for the sum by segments; it does not use atomics, so its bits are fixed.
     total = torch.ops.aten.embedding_dense_backward(
         rows.to(wide(rows.dtype)), input.long(), num_embeddings, padding_idx, False

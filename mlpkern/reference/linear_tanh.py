@@ -62,12 +62,13 @@ def linear_tanh_backward(
     dtype = wide(input.dtype)
     y = output.to(dtype)
     dz = grad_output.to(dtype) * (1 - y * y)  # (..., H)
-    rows = dz.flatten(0, -2) if dz.dim() > 1 else dz.unsqueeze(0)  # (N, H)
+    count = input.shape[:-1].numel()  # spelled out, since -1 is ambiguous when H or K is 0
+    rows = dz.reshape(count, weight.shape[0])  # (N, H)
     grad_input = grad_weight = grad_bias = None
     if need_input:
         grad_input = (dz @ weight.to(dtype)).to(input.dtype)
     if need_weight:
-        x = input.to(dtype).reshape(rows.shape[0], weight.shape[1])  # (N, K)
+        x = input.to(dtype).reshape(count, weight.shape[1])  # (N, K)
         grad_weight = (rows.mT @ x).to(weight.dtype)
     if need_bias:
         grad_bias = rows.sum(0).to(weight.dtype)

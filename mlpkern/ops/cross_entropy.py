@@ -1,0 +1,254 @@
+"""``cross_entropy``: the loss of logits against class ids or probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpkern.backends import select
+from mlpkern.ops.autocast import any_autocast, to_float32
+from mlpkern.ops.checks import FLOATS, INTEGERS
+from mlpkern.ops.cross_entropy_arguments import REDUCTIONS, check
+from mlpkern.ops.function import OpFunction, plain_torch_needed
+from mlpkern.ops.library import define, define_autograd
+from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
+from mlpkern.reference import cross_entropy_backward as reference_backward
+from mlpkern.reference.bounds import check_ids
+from mlpkern.reference.cross_entropy import cross_entropy as reference
+from mlpkern.reference.cross_entropy import cross_entropy_target_gradient, row_statistics
+from mlpkern.reference.precision import wide
+
+_OP = "cross_entropy"
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The cross-entropy of logits and targets: 0-d, or one loss per target for "none".
+
+    Equals ``F.cross_entropy`` of the same arguments, which also says what each of them means.
+
+    Args:
+        input: logits (C,), (N, C) or (N, C, d1, ...), float32, float64, bfloat16 or float16; any
+            strides; never overwritten.
+        target: class ids (), (N,) or (N, d1, ...), uint8, int16, int32 or int64, each
+            0 <= target < C or ``ignore_index``; or probabilities of the shape of ``input``, of any
+            of the floating dtypes.
+        weight: (C,) class weights of the dtype of ``input``, or None for ones.
+        ignore_index: targets with this value count for nothing. Not with probabilities.
+        reduction: "mean" (over the weights of the targets that count; nan if none does), "sum" or
+            "none".
+        label_smoothing: 0 <= label_smoothing <= 1, the part of each target spread over all classes.
+
+    Under autocast it computes in float32. If ``weight`` requires a gradient, the op runs as plain
+    torch, which gives one.
+
+    Raises:
+        TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape, device or option.
+        IndexError: a target outside [0, C) that is not ``ignore_index``, with its position.
+    """
+    if torch.compiler.is_compiling() or not (
+        type(input) in PLAIN
+        and type(target) is Tensor
+        and weight is None
+        and ordinary()
+        and not any_autocast()
+        and input.dtype in FLOATS
+        and target.dtype in INTEGERS
+        and target.ndim == 1
+        and len(size := input.shape) == 2
+        and size[0] == len(target)
+        and size[1]
+        and (target.is_cpu if input.is_cpu else input.is_cuda and input.device == target.device)
+        and not input.is_neg()
+        and type(ignore_index) is int
+        and reduction in REDUCTIONS
+        and 0.0 <= label_smoothing <= 1.0
+    ):
+        return _checked(input, target, weight, ignore_index, reduction, label_smoothing)
+    options = (ignore_index, REDUCTIONS[reduction], label_smoothing)
+    if input.requires_grad and torch.is_grad_enabled():
+        return CrossEntropy.direct(input, target, None, *options)
+    return select(_OP, input).cross_entropy_forward(input, target, None, *options)[0]
+
+
+class CrossEntropy(OpFunction):
+    """``CrossEntropy.apply(input, target, weight, ignore_index, reduction, label_smoothing)``.
+
+    input (N, C); target (N,) or (N, C); weight (C,) or None; reduction 0 none, 1 mean, 2 sum.
+    """
+
+    composed = staticmethod(reference)
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        ignore_index: int,
+        reduction: int,
+        label_smoothing: float,
+    ) -> Tensor:
+        ctx.kernels = kernels = select(_OP, input)
+        ctx.options = options = (ignore_index, reduction, label_smoothing)
+        loss, lse, total = kernels.cross_entropy_forward(input, target, weight, *options)
+        ctx.save_for_backward(input, target, weight, lse, total)
+        ctx.set_materialize_grads(False)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return None, None, None, None, None, None
+        input, target, weight, lse, total = ctx.saved_tensors
+        need_input, need_target = ctx.needs_input_grad[:2]
+        if plain_torch_needed(grad_output):
+            backward = reference_backward
+            lse = row_statistics(input)
+        else:
+            backward = ctx.kernels.cross_entropy_backward
+            if grad_output.is_neg():
+                grad_output = grad_output.resolve_neg()
+        grad_input = grad_target = None
+        if need_input:
+            grad_input = backward(grad_output, input, target, weight, lse, total, *ctx.options)
+        if need_target:  # of probabilities; rare, so in plain torch on every backend
+            grad_target = cross_entropy_target_gradient(
+                grad_output, input, weight, lse, total, *ctx.options[1:]
+            )
+        return grad_input, grad_target, None, None, None, None
+
+
+def _checked(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> Tensor:
+    """Everything but the common case: say what is wrong, or bring the arguments to rows."""
+    check(input, target, weight, ignore_index, reduction, label_smoothing)
+    options = (int(ignore_index), REDUCTIONS[reduction], float(label_smoothing))
+    probabilities = target.is_floating_point()
+    rows, targets, weight = to_float32(input, target, weight)
+    if probabilities and rows.dtype != targets.dtype:
+        dtype = torch.promote_types(rows.dtype, targets.dtype)
+        rows, targets = rows.to(dtype), targets.to(dtype)
+        weight = None if weight is None else weight.to(dtype)
+    rows = _rows(rows)
+    targets = _rows(targets) if probabilities else targets.reshape(-1)
+    way = route(rows, targets, weight)
+    if way is LIBRARY:
+        loss = torch.ops.mlpkern.cross_entropy(rows, targets, weight, *options)[0]
+    elif way is COMPOSED or (weight is not None and weight.requires_grad):
+        loss = reference(rows, targets, weight, *options)
+    else:
+        try:
+            loss = CrossEntropy.apply(rows, targets, weight, *options)
+        except IndexError:
+            if target.dim() != 1:  # give the position in the caller's target, not in the rows
+                check_ids(
+                    _OP,
+                    "target",
+                    target,
+                    input.shape[min(1, input.dim() - 1)],
+                    noun="target",
+                    ignore_index=options[0],
+                )
+            raise
+    if reduction != "none" or input.dim() == 2:
+        return loss
+    return loss.reshape(input.shape[:1] + input.shape[2:] if input.dim() > 2 else ())
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """(C,), (N, C) or (N, C, d1, ...) as rows (N * d1 * ..., C)."""
+    if tensor.dim() == 1:
+        return tensor.unsqueeze(0)
+    if tensor.dim() == 2:
+        return tensor
+    return tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
+
+
+# torch.library: what a tracer sees.
+
+
+class _Library:
+    """The library ops in the place of a backend, for the backward of the traced op."""
+
+    @staticmethod
+    def cross_entropy_backward(*args: Any) -> Tensor:
+        return torch.ops.mlpkern.cross_entropy_backward(*args)
+
+
+def _resolved(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    return tuple(None if tensor is None else tensor.resolve_neg() for tensor in tensors)
+
+
+def _run(
+    input: Tensor, target: Tensor, weight: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    forward = select(_OP, input).cross_entropy_forward
+    return forward(*_resolved(input, target, weight), *options)
+
+
+def _run_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    lse: Tensor,
+    total_weight: Tensor,
+    *options: Any,
+) -> Tensor:
+    backward = select(_OP, input).cross_entropy_backward
+    return backward(*_resolved(grad_output, input, target, weight, lse, total_weight), *options)
+
+
+def _fake(
+    input: Tensor, target: Tensor, weight: Tensor | None, *options: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    loss = input.new_empty(input.shape[:1] if options[1] == REDUCTIONS["none"] else ())
+    dtype = wide(input.dtype)
+    return loss, input.new_empty(2, input.shape[0], dtype=dtype), input.new_empty((), dtype=dtype)
+
+
+def _fake_backward(grad_output: Tensor, input: Tensor, *_: Any) -> Tensor:
+    return input.new_empty(input.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.kernels = _Library
+    ctx.options = inputs[3:]
+    ctx.save_for_backward(*inputs[:3], *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+
+
+_OPTIONS = "int ignore_index, int reduction, float label_smoothing"
+define(
+    _OP,
+    f"Tensor input, Tensor target, Tensor? weight, {_OPTIONS}",
+    "(Tensor loss, Tensor lse, Tensor total_weight)",
+    _run,
+    _fake,
+)
+define(
+    f"{_OP}_backward",
+    "Tensor grad_output, Tensor input, Tensor target, Tensor? weight, Tensor lse, "
+    f"Tensor total_weight, {_OPTIONS}",
+    "Tensor",
+    _run_backward,
+    _fake_backward,
+)
+define_autograd(_OP, CrossEntropy.backward, _setup_context)

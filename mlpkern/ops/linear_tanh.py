@@ -1,0 +1,190 @@
+"""``linear_tanh``: a linear layer and its tanh in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpkern.backends import select
+from mlpkern.ops.autocast import any_autocast, to_autocast_dtype
+from mlpkern.ops.checks import (
+    FLOATS,
+    require_float,
+    require_same_device,
+    require_same_dtype,
+    require_tensor,
+    shape,
+)
+from mlpkern.ops.function import OpFunction, plain_torch_needed
+from mlpkern.ops.library import define, define_autograd
+from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
+from mlpkern.reference import linear_tanh_backward as reference_backward
+from mlpkern.reference.linear_tanh import linear_tanh as reference
+
+_OP = "linear_tanh"
+
+
+def linear_tanh(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The activations tanh(input · weightᵀ + bias), (..., H).
+
+    Equals ``torch.tanh(F.linear(input, weight, bias))``. Only the output is kept for the backward.
+
+    Args:
+        input: (..., K), float32, float64, bfloat16 or float16; any strides.
+        weight: (H, K), dtype and device of ``input``.
+        bias: (H,), dtype and device of ``input``, or None.
+
+    Under autocast the arguments are cast as ``F.linear`` casts them.
+
+    Raises:
+        TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape or device.
+    """
+    if torch.compiler.is_compiling() or not (
+        type(input) in PLAIN
+        and type(weight) in PLAIN
+        and ordinary()
+        and not any_autocast()
+        and (dtype := input.dtype) in FLOATS
+        and weight.dtype is dtype
+        and input.ndim
+        and len(size := weight.shape) == 2
+        and input.shape[-1] == size[1]
+        and (weight.is_cpu if input.is_cpu else input.is_cuda and input.device == weight.device)
+        and not (input.is_neg() or weight.is_neg())
+        and (
+            bias is None
+            or (
+                type(bias) in PLAIN
+                and bias.dtype is dtype
+                and bias.ndim == 1
+                and len(bias) == size[0]
+                and (bias.is_cpu if input.is_cpu else bias.device == weight.device)
+                and not bias.is_neg()
+            )
+        )
+    ):
+        return _checked(input, weight, bias)
+    if torch.is_grad_enabled() and (
+        weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad)
+    ):
+        return LinearTanh.direct(input, weight, bias)
+    return select(_OP, input).linear_tanh_forward(input, weight, bias)
+
+
+class LinearTanh(OpFunction):
+    """``LinearTanh.apply(input, weight, bias)``; bias may be None."""
+
+    composed = staticmethod(reference)
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.kernels = kernels = select(_OP, input)
+        output = kernels.linear_tanh_forward(input, weight, bias)
+        ctx.save_for_backward(input, weight, output)
+        ctx.set_materialize_grads(False)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return None, None, None
+        input, weight, output = ctx.saved_tensors
+        if plain_torch_needed(grad_output):
+            backward = reference_backward
+        else:
+            backward = ctx.kernels.linear_tanh_backward
+            if grad_output.is_neg():
+                grad_output = grad_output.resolve_neg()
+        return backward(grad_output, input, weight, output, *ctx.needs_input_grad)
+
+
+def _checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Everything but the common case: say what is wrong, or take the way the call needs."""
+    require_tensor(_OP, "input", input)
+    require_tensor(_OP, "weight", weight)
+    if bias is not None:
+        require_tensor(_OP, "bias", bias)
+    input, weight, bias = to_autocast_dtype(input, weight, bias)
+    require_float(_OP, "input", input)
+    require_same_dtype(_OP, "weight", weight, "input", input)
+    if input.dim() == 0:
+        raise ValueError(f"{_OP}: input must be (..., K), got a tensor without dimensions")
+    width = input.shape[-1]
+    if weight.dim() != 2 or weight.shape[1] != width:
+        raise ValueError(
+            f"{_OP}: weight must be (H, {width}) to match input {shape(input)}, got {shape(weight)}"
+        )
+    require_same_device(_OP, "weight", weight, "input", input)
+    if bias is not None:
+        require_same_dtype(_OP, "bias", bias, "input", input)
+        if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
+            raise ValueError(
+                f"{_OP}: bias must be ({weight.shape[0]},) to match weight {shape(weight)}, "
+                f"got {shape(bias)}"
+            )
+        require_same_device(_OP, "bias", bias, "input", input)
+    way = route(input, weight, bias)
+    if way is LIBRARY:
+        return torch.ops.mlpkern.linear_tanh(input, weight, bias)
+    if way is COMPOSED:
+        return reference(input, weight, bias)
+    return LinearTanh.apply(input, weight, bias)
+
+
+# torch.library: what a tracer sees.
+
+
+class _Library:
+    """The library ops in the place of a backend, for the backward of the traced op."""
+
+    @staticmethod
+    def linear_tanh_backward(*args: Any) -> tuple[Tensor | None, ...]:
+        gradients = torch.ops.mlpkern.linear_tanh_backward(*args)
+        return tuple(g if need else None for g, need in zip(gradients, args[-3:], strict=True))
+
+
+def _run(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    offset = None if bias is None else bias.resolve_neg()
+    forward = select(_OP, input).linear_tanh_forward
+    return forward(input.resolve_neg(), weight.resolve_neg(), offset)
+
+
+def _run_backward(
+    grad_output: Tensor, input: Tensor, weight: Tensor, output: Tensor, *needs: bool
+) -> tuple[Tensor, ...]:
+    tensors = (t.resolve_neg() for t in (grad_output, input, weight, output))
+    gradients = select(_OP, input).linear_tanh_backward(*tensors, *needs)
+    return tuple(input.new_empty(0) if gradient is None else gradient for gradient in gradients)
+
+
+def _fake(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return input.new_empty(*input.shape[:-1], weight.shape[0])
+
+
+def _fake_backward(
+    grad_output: Tensor, input: Tensor, weight: Tensor, output: Tensor, *needs: bool
+) -> tuple[Tensor, ...]:
+    shapes = (input.shape, weight.shape, weight.shape[:1])
+    return tuple(
+        input.new_empty(size if need else (0,)) for size, need in zip(shapes, needs, strict=True)
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.kernels = _Library
+    ctx.save_for_backward(inputs[0], inputs[1], output)
+    ctx.set_materialize_grads(False)
+
+
+define(_OP, "Tensor input, Tensor weight, Tensor? bias=None", "Tensor", _run, _fake)
+define(  # a gradient that is not needed comes back empty: a schema has no optional results
+    f"{_OP}_backward",
+    "Tensor grad_output, Tensor input, Tensor weight, Tensor output, "
+    "bool need_input, bool need_weight, bool need_bias",
+    "(Tensor, Tensor, Tensor)",
+    _run_backward,
+    _fake_backward,
+)
+define_autograd(_OP, LinearTanh.backward, _setup_context)
