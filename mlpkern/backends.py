@@ -132,7 +132,7 @@ def _decide(op: str, device: str) -> tuple[str, str]:
         if not _implements(named, op):
             raise RuntimeError(f"{source}: backend {named} has no {op}; choose another backend")
         return named, f"named by {source}"
-    passed_over = []
+    passed_over: list[str] = []
     for name, entry in _REGISTRY.items():
         if entry.devices and device not in entry.devices:
             continue

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mlpkern.backends import select
-from mlpkern.ops.autocast import any_autocast, to_float32
-from mlpkern.ops.checks import FLOATS, INTEGERS
+from mlpkern.ops.autocast import any_autocast, cast, loss_dtype
+from mlpkern.ops.checks import FLOATS, INTEGERS, require_same_dtype
 from mlpkern.ops.cross_entropy_arguments import REDUCTIONS, check
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
@@ -140,13 +140,16 @@ def _checked(
     check(input, target, weight, ignore_index, reduction, label_smoothing)
     options = (int(ignore_index), REDUCTIONS[reduction], float(label_smoothing))
     probabilities = target.is_floating_point()
-    rows, targets, weight = to_float32(input, target, weight)
+    rows, targets = _rows(input), _rows(target) if probabilities else target.reshape(-1)
+    dtype = loss_dtype(input)
+    rows, targets = cast(rows, dtype), cast(targets, dtype)
+    if weight is not None:
+        weight = cast(weight, dtype)
+        require_same_dtype(_OP, "weight", weight, "input", rows)
     if probabilities and rows.dtype != targets.dtype:
-        dtype = torch.promote_types(rows.dtype, targets.dtype)
-        rows, targets = rows.to(dtype), targets.to(dtype)
-        weight = None if weight is None else weight.to(dtype)
-    rows = _rows(rows)
-    targets = _rows(targets) if probabilities else targets.reshape(-1)
+        common = torch.promote_types(rows.dtype, targets.dtype)
+        rows, targets = rows.to(common), targets.to(common)
+        weight = None if weight is None else weight.to(common)
     way = route(rows, targets, weight)
     if way is LIBRARY:
         loss = torch.ops.mlpkern.cross_entropy(rows, targets, weight, *options)[0]

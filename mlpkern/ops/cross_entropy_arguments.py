@@ -11,7 +11,6 @@ from mlpkern.ops.checks import (
     require_float,
     require_integer,
     require_same_device,
-    require_same_dtype,
     require_tensor,
     shape,
 )
@@ -29,7 +28,10 @@ def check(
     reduction: str,
     label_smoothing: float,
 ) -> None:
-    """Raise what the docstring of ``cross_entropy`` announces; ids are left to the backend."""
+    """Raise what the docstring of ``cross_entropy`` announces, but for two checks made elsewhere.
+
+    The ids are left to the backend, and the dtype of ``weight`` to the caller, after autocast.
+    """
     require_tensor(_OP, "input", input)
     require_tensor(_OP, "target", target)
     require_float(_OP, "input", input)
@@ -42,7 +44,6 @@ def check(
     require_same_device(_OP, "target", target, "input", input)
     if weight is not None:
         require_tensor(_OP, "weight", weight)
-        require_same_dtype(_OP, "weight", weight, "input", input)
         if weight.dim() != 1 or weight.shape[0] != classes:
             raise ValueError(
                 f"{_OP}: weight must be ({classes},) to match input {shape(input)}, "

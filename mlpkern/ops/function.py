@@ -23,7 +23,7 @@ class OpFunction(torch.autograd.Function):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.direct = super(torch.autograd.Function, cls).apply
+        cls.direct = super(torch.autograd.Function, cls).apply  # type: ignore[misc]
 
     @staticmethod
     def composed(*args: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mlpkern.backends import select
-from mlpkern.ops.autocast import any_autocast, to_autocast_dtype
+from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
 from mlpkern.ops.checks import (
     FLOATS,
     require_float,
@@ -104,9 +104,11 @@ def _checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Everything but the common case: say what is wrong, or take the way the call needs."""
     require_tensor(_OP, "input", input)
     require_tensor(_OP, "weight", weight)
+    dtype = linear_dtype(input)
+    input, weight = cast(input, dtype), cast(weight, dtype)
     if bias is not None:
         require_tensor(_OP, "bias", bias)
-    input, weight, bias = to_autocast_dtype(input, weight, bias)
+        bias = cast(bias, dtype)
     require_float(_OP, "input", input)
     require_same_dtype(_OP, "weight", weight, "input", input)
     if input.dim() == 0:

@@ -19,7 +19,7 @@ Class probabilities q[n, c], smoothed to q' = (1 − e) q + e / C::
 
 Backward. Both rows have the form  row[n] = sum over c of a[n, c] (−logp[n, c])  with
 
-    ids:  a[n, c] = (1 − e) w[t] [c = t] + (e / C) w[c]       probabilities:  a[n, c] = w[c] q'[n, c]
+    ids:  a[n, c] = (1 − e) w[t] [c = t] + (e / C) w[c]      probabilities:  a[n, c] = w[c] q'[n, c]
 
 With p = exp(logp) and the derivative of logp[n, c] by x[n, k], which is [c = k] − p[n, k],
 
@@ -92,10 +92,9 @@ def cross_entropy_forward(
             rows = (1 - label_smoothing) * rows + spread
         rows = rows.masked_fill(~counted, 0.0)
         total = own.sum()
+    loss = rows if reduction == NONE else rows.sum()
     if reduction == MEAN:
-        loss = rows.sum() / total
-    else:
-        loss = rows.sum() if reduction == SUM else rows
+        loss = loss / total
     return loss.to(input.dtype), lse, total
 
 

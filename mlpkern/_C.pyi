@@ -1,0 +1,45 @@
+"""Types of the compiled module; `mlpkern.reference` says what the low-level functions compute."""
+
+from typing import Any
+
+from torch import Tensor
+
+def embedding_gather_forward(input: Tensor, weight: Tensor) -> Tensor: ...
+def embedding_gather_backward(
+    grad_output: Tensor, input: Tensor, num_embeddings: int, padding_idx: int
+) -> Tensor: ...
+def linear_tanh_forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
+def linear_tanh_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    need_input: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]: ...
+def cross_entropy_forward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor, Tensor]: ...
+def cross_entropy_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    lse: Tensor,
+    total_weight: Tensor,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+) -> Tensor: ...
+def isa() -> str: ...
+def num_threads() -> int: ...
+def parallel_backend() -> str: ...
+def empty_cache() -> None: ...
+def cache_info() -> dict[str, Any]: ...
+def set_cache_limit(bytes: int) -> None: ...
