@@ -1,0 +1,113 @@
+// Chooses the instruction set once and forwards every launcher to the copy compiled for it.
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels.h"
+
+// CMake defines MLPKERN_X86 where the avx2 and avx512 copies are built.
+#ifdef MLPKERN_X86
+#define MLPKERN_ISAS(X) X(avx512) X(avx2) X(baseline)
+#else
+#define MLPKERN_ISAS(X) X(baseline)
+#endif
+
+namespace mlpkern::cpu {
+
+#define MLPKERN_DECLARE_ISA(ns)           \
+  namespace ns {                          \
+  MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL) \
+  }
+MLPKERN_ISAS(MLPKERN_DECLARE_ISA)
+
+namespace {
+
+struct KernelTable {
+  const char* isa;
+#define MLPKERN_POINTERS(name, Args) \
+  int64_t (*name)(const Args&);      \
+  size_t (*name##_workspace)(const Args&);
+  MLPKERN_KERNELS(MLPKERN_POINTERS)
+};
+
+#define MLPKERN_ENTRIES(ns, name) ns::name, ns::name##_workspace,
+#define MLPKERN_TABLE(ns)                                                                        \
+  {#ns, MLPKERN_ENTRIES(ns, embedding_gather_forward) MLPKERN_ENTRIES(                           \
+            ns, embedding_gather_backward) MLPKERN_ENTRIES(ns, linear_tanh_forward)              \
+            MLPKERN_ENTRIES(ns, linear_tanh_backward) MLPKERN_ENTRIES(ns, cross_entropy_forward) \
+                MLPKERN_ENTRIES(ns, cross_entropy_backward)},
+const KernelTable kTables[] = {MLPKERN_ISAS(MLPKERN_TABLE)};  // best first
+
+bool runs_here(const char* isa) {
+#ifdef MLPKERN_X86
+  __builtin_cpu_init();
+  if (!std::strcmp(isa, "avx512"))
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("fma");
+  if (!std::strcmp(isa, "avx2"))
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return !std::strcmp(isa, "baseline");
+}
+
+const KernelTable* find(const char* isa) {
+  for (const KernelTable& table : kTables)
+    if (!std::strcmp(table.isa, isa) && runs_here(isa)) return &table;
+  return nullptr;
+}
+
+struct Choice {
+  const KernelTable* table;
+  const char* error = nullptr;
+
+  Choice() : table(best()) {
+    const char* wanted = std::getenv("MLPKERN_ISA");
+    if (!wanted || !*wanted) return;
+    table = find(wanted);
+    if (table) return;
+    table = find("baseline");
+    error = "MLPKERN_ISA names an instruction set that this build or this CPU does not have";
+  }
+
+  static const KernelTable* best() {
+    for (const KernelTable& table : kTables)
+      if (runs_here(table.isa)) return &table;
+    return nullptr;  // unreachable: baseline always runs
+  }
+};
+
+Choice& choice() {
+  static Choice chosen;
+  return chosen;
+}
+
+}  // namespace
+
+#define MLPKERN_FORWARD(name, Args)                                     \
+  int64_t name(const Args& args) { return choice().table->name(args); } \
+  size_t name##_workspace(const Args& args) { return choice().table->name##_workspace(args); }
+MLPKERN_KERNELS(MLPKERN_FORWARD)
+
+const char* isa() { return choice().table->isa; }
+
+const char* isa_error() { return choice().error; }
+
+const char* isas_available() {
+  static char list[64];
+  if (!*list) {
+    for (const KernelTable& table : kTables) {
+      if (!runs_here(table.isa)) continue;
+      if (*list) std::strcat(list, ",");
+      std::strcat(list, table.isa);
+    }
+  }
+  return list;
+}
+
+bool set_isa(const char* name) {
+  const KernelTable* table = find(name);
+  if (table) choice().table = table;
+  return table != nullptr;
+}
+
+}  // namespace mlpkern::cpu

@@ -1,0 +1,60 @@
+// Parallel loops on the thread pool of the process: torch's own when torch is loaded (so that
+// torch.set_num_threads is obeyed in every thread), else OpenMP, else serial. parallel.cpp says
+// how.
+//
+// Which thread runs which index depends on the number of threads, so a body writes only what
+// belongs to its index: that is what keeps results independent of the thread count.
+#pragma once
+
+#include <cstdint>
+
+namespace mlpkern::cpu {
+
+using RangeBody = void (*)(int64_t begin, int64_t end, void* context);
+
+// Calls body over disjoint ranges that cover [0, count), on at most max_threads() threads. Runs in
+// the calling thread when count is 1 or the call is already inside a parallel region.
+void parallel_ranges(int64_t count, RangeBody body, void* context);
+
+int max_threads();
+
+// "torch", "openmp" or "serial": where the threads come from.
+const char* parallel_source();
+
+// body(i) for i in [0, count), in contiguous ranges.
+template <class Body>
+static inline void parallel_for(int64_t count, const Body& body) {
+  if (count == 1) {
+    body(int64_t{0});
+    return;
+  }
+  const RangeBody run = [](int64_t begin, int64_t end, void* context) {
+    const Body& each = *static_cast<const Body*>(context);
+    for (int64_t i = begin; i < end; ++i) each(i);
+  };
+  parallel_ranges(count, run, const_cast<Body*>(&body));
+}
+
+// body(i, worker) for i in [0, count), handed out one at a time: for items of very unequal size.
+// worker < kMaxWorkers names the scratch that this call may use.
+constexpr int64_t kMaxWorkers = 64;
+template <class Body>
+static inline void parallel_for_dynamic(int64_t count, const Body& body) {
+  int64_t workers = max_threads() < kMaxWorkers ? max_threads() : kMaxWorkers;
+  if (workers > count) workers = count;
+  int64_t next = 0;
+  parallel_for(workers, [&](int64_t worker) {
+    for (int64_t i; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < count;) body(i, worker);
+  });
+}
+
+// Lowers *value to `candidate` if that is a smaller position; -1 stands for "none yet".
+static inline void report_first(int64_t* value, int64_t candidate) {
+  int64_t seen = __atomic_load_n(value, __ATOMIC_RELAXED);
+  while ((seen < 0 || candidate < seen) &&
+         !__atomic_compare_exchange_n(value, &seen, candidate, true, __ATOMIC_RELAXED,
+                                      __ATOMIC_RELAXED)) {
+  }
+}
+
+}  // namespace mlpkern::cpu

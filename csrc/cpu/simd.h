@@ -1,0 +1,291 @@
+// Vectors of the instruction set this file is compiled for, and loads and stores that convert.
+//
+// GCC/Clang vector extensions carry the arithmetic, so one source serves AVX-512, AVX2, SSE2 and
+// NEON; intrinsics stand only where the extensions have no word (masks, maximum, half precision).
+// Everything lives in an anonymous namespace: an object compiled for AVX-512 must not export an
+// inline function that the linker could keep for a CPU without it.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "kernels.h"
+
+#ifndef MLPKERN_ISA
+#error "compile with -DMLPKERN_ISA=<namespace of the instruction set>"
+#endif
+
+#define MLPKERN_INLINE inline __attribute__((always_inline))
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+struct bf16 {
+  uint16_t bits;
+};
+struct f16 {
+  uint16_t bits;
+};
+
+// clang-format off
+template <class T> struct AccOf { using type = float; };
+template <> struct AccOf<double> { using type = double; };
+template <class T> using acc_t = typename AccOf<T>::type;
+
+template <class A> struct VecOf;
+template <> struct VecOf<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t ints __attribute__((vector_size(kVectorBytes)));
+};
+template <> struct VecOf<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t ints __attribute__((vector_size(kVectorBytes)));
+};
+// clang-format on
+template <class A>
+using vec_t = typename VecOf<A>::type;
+template <class A>
+using ints_t = typename VecOf<A>::ints;
+template <class A>
+constexpr int64_t kLanes = kVectorBytes / sizeof(A);
+
+typedef uint32_t words_t __attribute__((vector_size(kVectorBytes)));
+typedef uint16_t halves_t __attribute__((vector_size(kVectorBytes / 2)));
+
+template <class A>
+MLPKERN_INLINE vec_t<A> splat(A value) {
+  return value - vec_t<A>{};  // broadcast; keeps -0.0 and NaN
+}
+
+// ---- float <-> bf16, f16, round to nearest even ----
+
+MLPKERN_INLINE vec_t<float> widen(halves_t bits, bf16*) {
+  return (vec_t<float>)(__builtin_convertvector(bits, words_t) << 16);
+}
+
+MLPKERN_INLINE halves_t narrow(vec_t<float> value, bf16*) {
+  const words_t bits = (words_t)value;
+  const words_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const words_t quiet_nan = (bits >> 16) | 0x40;
+  return __builtin_convertvector(value == value ? rounded : quiet_nan, halves_t);
+}
+
+MLPKERN_INLINE vec_t<float> widen(halves_t bits, f16*) {
+#if defined(__AVX512F__)
+  return (vec_t<float>)_mm512_cvtph_ps((__m256i)bits);
+#elif defined(__AVX2__)
+  return (vec_t<float>)_mm256_cvtph_ps((__m128i)bits);
+#else
+  const words_t h = __builtin_convertvector(bits, words_t);
+  const words_t sign = (h & 0x8000) << 16, magnitude = (h & 0x7fff) << 13;
+  // Rescaling by 2^112 moves the exponent bias and makes subnormals normal; infinity and NaN get
+  // the largest exponent put back.
+  const vec_t<float> scaled = (vec_t<float>)magnitude * 0x1p112f;
+  const words_t special = magnitude | 0x7f800000;
+  const words_t result = magnitude >= (0x7c00u << 13) ? special : (words_t)scaled;
+  return (vec_t<float>)(result | sign);
+#endif
+}
+
+MLPKERN_INLINE halves_t narrow(vec_t<float> value, f16*) {
+#if defined(__AVX512F__)
+  return (halves_t)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__AVX2__)
+  return (halves_t)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#else
+  const words_t bits = (words_t)value, sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+  const words_t rebiased = magnitude - (112u << 23);
+  const words_t normal = (rebiased + 0xfff + ((rebiased >> 13) & 1)) >> 13;
+  // Below 2^-14 the addition of 0.5 leaves the subnormal's bits, rounded, at the bottom.
+  const words_t subnormal = (words_t)((vec_t<float>)magnitude + 0.5f) - 0x3f000000u;
+  const words_t big = magnitude > 0x7f800000 ? words_t{} + 0x7e00 : words_t{} + 0x7c00;
+  words_t result = magnitude < (113u << 23) ? subnormal : normal;
+  result = magnitude >= 0x477ff000u ? big : result;  // 65520 and up rounds to infinity
+  return __builtin_convertvector(result | sign, halves_t);
+#endif
+}
+
+// ---- scalars ----
+
+MLPKERN_INLINE float to_acc(float x) { return x; }
+MLPKERN_INLINE double to_acc(double x) { return x; }
+template <class H>
+MLPKERN_INLINE float half_to_acc(H x) {
+  const halves_t bits = {x.bits};
+  return widen(bits, static_cast<H*>(nullptr))[0];
+}
+MLPKERN_INLINE float to_acc(bf16 x) { return half_to_acc(x); }
+MLPKERN_INLINE float to_acc(f16 x) { return half_to_acc(x); }
+
+MLPKERN_INLINE void store_scalar(float* p, float x) { *p = x; }
+MLPKERN_INLINE void store_scalar(double* p, double x) { *p = x; }
+template <class H>
+MLPKERN_INLINE void store_scalar(H* p, float x) {
+  const vec_t<float> value = {x};
+  p->bits = narrow(value, p)[0];
+}
+
+// ---- whole vectors, any alignment ----
+
+template <class V>
+MLPKERN_INLINE V load_raw(const void* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class V>
+MLPKERN_INLINE void store_raw(void* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+MLPKERN_INLINE vec_t<float> load(const float* p) { return load_raw<vec_t<float>>(p); }
+MLPKERN_INLINE vec_t<double> load(const double* p) { return load_raw<vec_t<double>>(p); }
+MLPKERN_INLINE vec_t<float> load(const bf16* p) {
+  return widen(load_raw<halves_t>(p), static_cast<bf16*>(nullptr));
+}
+MLPKERN_INLINE vec_t<float> load(const f16* p) {
+  return widen(load_raw<halves_t>(p), static_cast<f16*>(nullptr));
+}
+
+MLPKERN_INLINE void store(float* p, vec_t<float> v) { store_raw(p, v); }
+MLPKERN_INLINE void store(double* p, vec_t<double> v) { store_raw(p, v); }
+MLPKERN_INLINE void store(bf16* p, vec_t<float> v) { store_raw(p, narrow(v, p)); }
+MLPKERN_INLINE void store(f16* p, vec_t<float> v) { store_raw(p, narrow(v, p)); }
+
+// ---- the first `count` lanes, 0 <= count <= lanes; the rest is read as zero and never touched
+// ----
+
+#if defined(__AVX512F__)
+MLPKERN_INLINE uint32_t lane_mask(int64_t count) { return (1u << count) - 1; }
+MLPKERN_INLINE vec_t<float> load_part(const float* p, int64_t count) {
+  return (vec_t<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(lane_mask(count)), p);
+}
+MLPKERN_INLINE vec_t<double> load_part(const double* p, int64_t count) {
+  return (vec_t<double>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(lane_mask(count)), p);
+}
+template <class H>
+MLPKERN_INLINE vec_t<float> load_part(const H* p, int64_t count) {
+  const auto bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(lane_mask(count)), p);
+  return widen((halves_t)bits, static_cast<H*>(nullptr));
+}
+MLPKERN_INLINE void store_part(float* p, vec_t<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lane_mask(count)), (__m512)v);
+}
+MLPKERN_INLINE void store_part(double* p, vec_t<double> v, int64_t count) {
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>(lane_mask(count)), (__m512d)v);
+}
+template <class H>
+MLPKERN_INLINE void store_part(H* p, vec_t<float> v, int64_t count) {
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>(lane_mask(count)), (__m256i)narrow(v, p));
+}
+#else
+template <class T>
+MLPKERN_INLINE vec_t<acc_t<T>> load_part(const T* p, int64_t count) {
+  vec_t<acc_t<T>> v = {};
+  for (int64_t i = 0; i < count; ++i) v[i] = to_acc(p[i]);
+  return v;
+}
+template <class T>
+MLPKERN_INLINE void store_part(T* p, vec_t<acc_t<T>> v, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) store_scalar(p + i, v[i]);
+}
+#endif
+
+// ---- maximum and reductions ----
+
+// The larger of each lane; where either is NaN, the lane of b.
+template <class V>
+MLPKERN_INLINE V maximum(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == 4)
+    return (V)_mm512_max_ps((__m512)a, (__m512)b);
+  else
+    return (V)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(a[0]) == 4)
+    return (V)_mm256_max_ps((__m256)a, (__m256)b);
+  else
+    return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+template <class A>
+MLPKERN_INLINE A reduce_max(vec_t<A> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4)
+    return _mm512_reduce_max_ps((__m512)v);
+  else
+    return _mm512_reduce_max_pd((__m512d)v);
+#else
+  A result = v[0];
+  for (int64_t i = 1; i < kLanes<A>; ++i) result = result > v[i] ? result : v[i];
+  return result;
+#endif
+}
+
+template <class A>
+MLPKERN_INLINE A reduce_add(vec_t<A> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4)
+    return _mm512_reduce_add_ps((__m512)v);
+  else
+    return _mm512_reduce_add_pd((__m512d)v);
+#else
+  for (int64_t width = kLanes<A> / 2; width > 0; width /= 2)
+    for (int64_t i = 0; i < width; ++i) v[i] += v[i + width];
+  return v[0];
+#endif
+}
+
+// ---- ids ----
+
+MLPKERN_INLINE int64_t read_index(IndexType type, const void* p, int64_t i) {
+  switch (type) {
+    case IndexType::u8:
+      return static_cast<const uint8_t*>(p)[i];
+    case IndexType::i16:
+      return static_cast<const int16_t*>(p)[i];
+    case IndexType::i32:
+      return static_cast<const int32_t*>(p)[i];
+    default:
+      return static_cast<const int64_t*>(p)[i];
+  }
+}
+
+MLPKERN_INLINE bool in_range(int64_t index, int64_t count) {
+  return static_cast<uint64_t>(index) < static_cast<uint64_t>(count);
+}
+
+// Calls body with a null pointer to the element type of dtype.
+template <class Body>
+MLPKERN_INLINE int64_t for_dtype(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f32:
+      return body(static_cast<float*>(nullptr));
+    case DType::f64:
+      return body(static_cast<double*>(nullptr));
+    case DType::bf16:
+      return body(static_cast<bf16*>(nullptr));
+    default:
+      return body(static_cast<f16*>(nullptr));
+  }
+}
+
+MLPKERN_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+MLPKERN_INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA

@@ -1,0 +1,113 @@
+// exp, log and tanh on whole vectors. float32: within 2 ulp (tests/cpp/test_vmath.cpp measures it
+// over the range); float64: the C library, lane by lane, since it serves gradient checks, not
+// speed. Polynomials: S. L. Moshier, Cephes mathematical library (expf, logf, tanhf).
+#pragma once
+
+#include <cmath>
+
+#include "cpu/simd.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+using vecf = vec_t<float>;
+using vecd = vec_t<double>;
+using intf = ints_t<float>;
+
+// e^x for x <= 88; 0 below the smallest subnormal (baseline: below the smallest normal), NaN for
+// NaN.
+MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
+  const vecf shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer
+  const vecf clamped = maximum(splat(-104.0f), x);
+  const vecf shifted = clamped * 1.44269504088896341f + shifter;
+  const vecf n = shifted - shifter;
+  vecf r = clamped - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  vecf p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r;
+  p = p + 1.0f;
+#if defined(__AVX512F__)
+  return (vecf)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+  const intf exponent = ((intf)shifted) << 23;  // the low bits of `shifted` hold n
+  const vecf scaled = (vecf)((intf)p + exponent);
+  return x < -87.3365447f ? vecf{} : scaled;
+#endif
+}
+
+MLPKERN_INLINE vecd exp_nonpositive(vecd x) {
+  for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = std::exp(x[i]);
+  return x;
+}
+
+// log(x) for x in [1, inf]; NaN for NaN.
+MLPKERN_INLINE vecf log_of_sum(vecf x) {
+  const intf bits = (intf)x;
+  // x = m * 2^e with m in [sqrt(1/2), sqrt(2))
+  const intf offset = bits - 0x3f3504f3;
+  const intf e = offset >> 23;
+  const vecf m = (vecf)((offset & 0x007fffff) + 0x3f3504f3);
+  const vecf f = m - 1.0f, z = f * f, exponent = __builtin_convertvector(e, vecf);
+  vecf p = splat(7.0376836292e-2f);
+  p = p * f + -1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f + -1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f + -1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f + -2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  vecf y = p * z * f + exponent * -2.12194440e-4f;
+  y = y - z * 0.5f;
+  const vecf result = (f + y) + exponent * 0.693359375f;
+  const vecf passed = x + x;  // NaN and infinity
+  return x < 3.4028235e38f ? result : passed;
+}
+
+MLPKERN_INLINE vecd log_of_sum(vecd x) {
+  for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = std::log(x[i]);
+  return x;
+}
+
+// a / b for b in [1, 2]: a reciprocal estimate and one correction; a full division of 16 lanes
+// costs 16 cycles and nothing else would hide them.
+MLPKERN_INLINE vecf divide_by_small(vecf a, vecf b) {
+#if defined(__AVX512F__)
+  vecf r = (vecf)_mm512_rcp14_ps((__m512)b);
+  r = r * (2.0f - b * r);
+  const vecf q = a * r;
+  return q + (a - q * b) * r;
+#else
+  return a / b;
+#endif
+}
+
+// tanh(x): an odd polynomial below 0.625, (1 - e^-2|x|) / (1 + e^-2|x|) above; NaN for NaN.
+MLPKERN_INLINE vecf tanh(vecf x) {
+  const intf sign_bit = intf{} + static_cast<int32_t>(0x80000000u);
+  const vecf a = (vecf)((intf)x & ~sign_bit);
+  const vecf z = x * x;
+  vecf p = splat(-5.70498872745e-3f);
+  p = p * z + 2.06390887954e-2f;
+  p = p * z + -5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z + -3.33332819422e-1f;
+  const vecf small = p * z * x + x;
+  const vecf e = exp_nonpositive(a * -2.0f);
+  const vecf large = divide_by_small(1.0f - e, 1.0f + e);
+  const vecf signed_large = (vecf)((intf)large | ((intf)x & sign_bit));
+  return a < 0.625f ? small : signed_large;
+}
+
+MLPKERN_INLINE vecd tanh(vecd x) {
+  for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = std::tanh(x[i]);
+  return x;
+}
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA

@@ -1,0 +1,162 @@
+// The contract between the bindings and every backend: one argument struct per kernel, with its
+// formula, shapes and layout. Kernels take pointers, int64 sizes and strides (in elements),
+// allocate nothing, own nothing and know no framework.
+//
+// Sizes: N rows of a batch, T context length, D embedding width, K input width, H hidden width,
+// V table rows, C classes. "Adjacent" means stride 1 in elements. A stride may be 0.
+//
+// A launcher returns -1, or the flat position (row * columns + column) of the first id or target
+// out of range; then the contents of its outputs are unspecified, but nothing outside them was
+// touched.
+// `<kernel>_workspace` gives the bytes of scratch, 64-byte aligned, that the caller must supply.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mlpkern {
+
+enum class DType : int32_t { f32, f64, bf16, f16 };
+enum class IndexType : int32_t { u8, i16, i32, i64 };
+enum class Reduction : int32_t { none = 0, mean = 1, sum = 2 };
+
+// Accumulation type: float64 for f64, else float32. "acc" below stands for it.
+
+// output[n, t*D + d] = weight[input[n, t], d]
+struct EmbeddingGatherForward {
+  DType dtype;
+  IndexType index_type;
+  int64_t N, T, V, D;
+  const void* input;  // (N, T) ids
+  int64_t input_row_stride, input_col_stride;
+  const void* weight;  // (V, D), elements adjacent
+  int64_t weight_row_stride;
+  void* output;  // (N, T*D) contiguous
+  void* workspace;
+};
+
+// dweight[v, d] = sum over (n, t) with input[n, t] == v of doutput[n, t*D + d], in order of (n, t)
+// within fixed pieces of the batch; the row padding_idx (-1: none) stays zero.
+struct EmbeddingGatherBackward {
+  DType dtype;
+  IndexType index_type;
+  int64_t N, T, V, D;
+  const void* input;  // (N, T) ids
+  int64_t input_row_stride, input_col_stride;
+  const void* doutput;  // (N, T*D), elements adjacent
+  int64_t doutput_row_stride;
+  int64_t padding_idx;
+  void* dweight;  // (V, D) contiguous, every element written
+  void* workspace;
+};
+
+// output[n, h] = tanh(bias[h] + sum_k input[n, k] * weight[h, k])
+struct LinearTanhForward {
+  DType dtype;
+  int64_t N, K, H;
+  const void* input;  // (N, K), elements adjacent
+  int64_t input_row_stride;
+  const void* weight;  // (H, K), elements adjacent
+  int64_t weight_row_stride;
+  const void* bias;  // (H,) adjacent, or null
+  void* output;      // (N, H) contiguous
+  void* workspace;
+};
+
+// dz = (1 - output^2) * doutput; dinput = dz weight; dweight = dz^T input; dbias = sum_n dz.
+// A null output pointer means that this gradient is not wanted.
+struct LinearTanhBackward {
+  DType dtype;
+  int64_t N, K, H;
+  const void* doutput;  // (N, H), elements adjacent
+  int64_t doutput_row_stride;
+  const void* input;  // (N, K), elements adjacent
+  int64_t input_row_stride;
+  const void* weight;  // (H, K), elements adjacent
+  int64_t weight_row_stride;
+  const void* output;  // (N, H), elements adjacent
+  int64_t output_row_stride;
+  void* dinput;   // (N, K) contiguous, or null
+  void* dweight;  // (H, K) contiguous, or null
+  void* dbias;    // (H,), or null
+  void* workspace;
+};
+
+// With p = softmax(input[n]), w the class weights (ones if null), s = label_smoothing, W = sum_c
+// w[c]: ids:           loss[n] = -(1-s) w[y] log p[y] - s/C sum_c w[c] log p[c], 0 where y ==
+// ignore_index probabilities: loss[n] = -sum_c w[c] ((1-s) t[c] + s/C) log p[c] sum adds the rows,
+// mean divides by total_weight (sum of w[y] over counted rows; N for probabilities).
+struct CrossEntropyForward {
+  DType dtype;
+  bool target_is_probability;  // then target has the dtype of input
+  IndexType index_type;        // of target otherwise
+  int64_t N, C;
+  const void* input;  // (N, C) logits, elements adjacent
+  int64_t input_row_stride;
+  const void* target;  // (N,) ids, target_row_stride apart; or (N, C) probabilities, adjacent
+  int64_t target_row_stride;
+  const void* weight;  // (C,) of dtype, adjacent, or null
+  int64_t ignore_index;
+  Reduction reduction;
+  double label_smoothing;
+  void* loss;          // (N,) of dtype for none, else one element
+  void* lse;           // (2, N) of acc: row maximum, log(sum_c exp(input - maximum))
+  void* total_weight;  // one element of acc
+  void* workspace;
+};
+
+// dinput[n, c] = g[n] (p[c] sum_j q[j] - q[c]) with q[c] the weighted, smoothed target of class c
+// and g[n] = dloss[n] (none), dloss (sum), dloss / total_weight (mean); zero where y ==
+// ignore_index.
+struct CrossEntropyBackward {
+  DType dtype;
+  bool target_is_probability;
+  IndexType index_type;
+  int64_t N, C;
+  const void* dloss;     // (N,) of dtype for none, else one element
+  int64_t dloss_stride;  // 0 for a broadcast gradient
+  const void* input;
+  int64_t input_row_stride;
+  const void* target;
+  int64_t target_row_stride;
+  const void* weight;
+  const void* lse;           // (2, N) contiguous, as the forward wrote it
+  const void* total_weight;  // as the forward wrote it
+  int64_t ignore_index;
+  Reduction reduction;
+  double label_smoothing;
+  void* dinput;  // (N, C) contiguous
+  void* workspace;
+};
+
+// Every kernel: X(name, argument struct). Declarations, dispatch tables and tests expand this list.
+#define MLPKERN_KERNELS(X)                              \
+  X(embedding_gather_forward, EmbeddingGatherForward)   \
+  X(embedding_gather_backward, EmbeddingGatherBackward) \
+  X(linear_tanh_forward, LinearTanhForward)             \
+  X(linear_tanh_backward, LinearTanhBackward)           \
+  X(cross_entropy_forward, CrossEntropyForward)         \
+  X(cross_entropy_backward, CrossEntropyBackward)
+
+#define MLPKERN_DECLARE_KERNEL(name, Args) \
+  int64_t name(const Args& args);          \
+  size_t name##_workspace(const Args& args);
+
+// The CPU launchers, forwarded to the instruction set chosen at run time (dispatch.cpp).
+namespace cpu {
+MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)
+
+// Instruction set in use: "avx512", "avx2" or "baseline"; the environment variable MLPKERN_ISA
+// overrides the choice. isa_error() is null, or says why the override cannot be obeyed; then every
+// other call falls to "baseline".
+const char* isa();
+const char* isa_error();
+
+// Comma-separated instruction sets that this library holds and this machine can run.
+const char* isas_available();
+
+// For tests: use the named instruction set from now on. False if it cannot run here.
+bool set_isa(const char* name);
+}  // namespace cpu
+
+}  // namespace mlpkern

@@ -1,0 +1,33 @@
+// A bounded pool of large host blocks.
+//
+// torch gives large CPU tensors back to the system at once, and every new page costs a fault: at 4
+// KB a page that is several times the price of writing it. Outputs and scratch of our kernels come
+// from here instead: a freed block of at least kPooledBytes is kept for the next request of its
+// size class, up to a limit. Smaller blocks go straight to the C library, whose own bins serve them
+// well.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mlpkern::memory {
+
+constexpr size_t kPooledBytes = size_t{1} << 20;
+
+// 64-byte aligned; throws std::bad_alloc. `release` wants the same `bytes`. Both are thread-safe.
+void* acquire(size_t bytes);
+void release(void* block, size_t bytes);
+
+struct Info {
+  uint64_t kept_bytes, limit_bytes, hits, misses;
+};
+Info info();
+
+// Most bytes kept for reuse; lowering it frees at once. Initially MLPKERN_CACHE_LIMIT (bytes), else
+// 1 GiB.
+void set_limit(size_t bytes);
+
+// Frees all that is kept.
+void empty();
+
+}  // namespace mlpkern::memory
