@@ -166,9 +166,10 @@ class CMakeBuild(build_ext):
         try:
             info.update(build(BUILD_DIR))
             library = next(BUILD_DIR.glob(f"_C*{sysconfig.get_config_var('EXT_SUFFIX')}"))
-        except NativeBuildError as error:
+        except (NativeBuildError, OSError) as error:
             failure = error
-            info.update(native=False, reason=str(error), output=error.output)
+            output = error.output if isinstance(error, NativeBuildError) else []
+            info.update(native=False, reason=str(error), output=output)
             for stale in [*package.glob("_C*.so"), *package.glob("_cuda*.so")]:
                 stale.unlink()
         else:
