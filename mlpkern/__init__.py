@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mlpkern import autograd, functional
+from mlpkern import autograd, functional, nn
 from mlpkern.backends import Backend, backends, explain, use_backend
 from mlpkern.functional import cross_entropy, embedding_gather, linear_tanh
+from mlpkern.fuse import fuse
 
 __version__ = "0.1.0"
 
@@ -18,7 +19,9 @@ __all__ = [
     "empty_cache",
     "explain",
     "functional",
+    "fuse",
     "linear_tanh",
+    "nn",
     "use_backend",
 ]
 
