@@ -111,8 +111,9 @@ def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainCo
     for name, value in given.items():
         before = getattr(checkpoint.config, name)
         if name not in _CHANGEABLE and value != before:
+            shown, was = (",".join(map(str, v)) if name == "hidden" else v for v in (value, before))
             flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} {value}: {args.resume} was begun with {before}")
+            raise ConfigError(f"--{flag} {shown}: {args.resume} was begun with {was}")
     config = dataclasses.replace(checkpoint.config, **given)
     if config.steps < checkpoint.step:
         raise ConfigError(f"--steps {config.steps}: {args.resume} is at step {checkpoint.step}")

@@ -85,10 +85,10 @@ class MLPLanguageModel(nn.Module):
         self.block_size = block_size
         self.kernels = kernels
         fan_in = [block_size * embedding_dim, *widths]
-        skip = nn.utils.skip_init  # reset_parameters fills them
-        self.embedding = skip(nn.Embedding, vocab_size, embedding_dim)
-        self.hidden = nn.ModuleList(skip(nn.Linear, a, b) for a, b in pairwise(fan_in))
-        self.output = skip(nn.Linear, fan_in[-1], vocab_size)
+        with torch.random.fork_rng(devices=[]):  # the layers' own initial values are not used
+            self.embedding = nn.Embedding(vocab_size, embedding_dim)
+            self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(fan_in))
+            self.output = nn.Linear(fan_in[-1], vocab_size)
         self.reset_parameters(init=init, seed=seed)
 
     @property

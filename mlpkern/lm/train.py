@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,10 @@ from mlpkern.lm.checkpoint import Checkpoint, save_checkpoint
 from mlpkern.lm.config import TrainConfig, learning_rate, seed_for
 from mlpkern.lm.data import Dataset, Vocab
 from mlpkern.lm.engines import Engine
-from mlpkern.lm.errors import CheckpointError, NonFiniteLossError
+from mlpkern.lm.errors import CheckpointError, ConfigError, NonFiniteLossError
 from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.log import LogRow, append_row, truncate_log
-from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
 from mlpkern.lm.progress import NoProgress, Progress
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.state import TrainState
@@ -63,15 +64,19 @@ class Trainer:
         **options: Any,
     ) -> Trainer:
         """A run before step 0. ``kernels``: the forward for dev losses, by default the engine's."""
-        model = MLPLanguageModel(
-            len(dataset.vocab),
-            config.block_size,
-            config.embedding_dim,
-            config.hidden,
-            kernels=kernels or engine.kernels,
-            init=config.init,
-            seed=seed_for(config.seed, "init"),
-        ).to(device)
+        sizes = (len(dataset.vocab), config.block_size, config.embedding_dim, config.hidden)
+        try:
+            model = MLPLanguageModel(
+                *sizes,
+                kernels=kernels or engine.kernels,
+                init=config.init,
+                seed=seed_for(config.seed, "init"),
+            ).to(device)
+        except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError on a CPU
+            if "memory" not in str(error):
+                raise
+            count = sum(math.prod(shape) for shape in parameter_shapes(*sizes).values())
+            raise ConfigError(f"a model of {count} parameters does not fit into memory") from None
         dataset = dataset.to(device)
         state = TrainState.start(model, dataset.splits["train"], config)
         return cls(state, engine, dataset, **options)
@@ -119,6 +124,7 @@ class Trainer:
         """
         state, config = self.state, self.state.config
         if self.run:
+            self.run.path.mkdir(parents=True, exist_ok=True)
             truncate_log(self.run.log, state.step)
         longest = FIRST_CHUNK
         try:
