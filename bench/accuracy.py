@@ -8,8 +8,9 @@ the scale of the reference. The unit is there because stock is sometimes exact b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -36,6 +37,20 @@ class Check:
     stock: Errors
     allowed: Errors
     passed: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain data for JSON, which knows no NaN: a number that is not finite becomes its name."""
+
+        def plain(errors: Errors) -> dict[str, float | str]:
+            return {k: v if math.isfinite(v) else str(v) for k, v in asdict(errors).items()}
+
+        return {
+            "tensor": self.tensor,
+            "error": plain(self.error),
+            "stock": plain(self.stock),
+            "allowed": plain(self.allowed),
+            "passed": self.passed,
+        }
 
     def message(self) -> str:
         return (

@@ -91,8 +91,20 @@ class Settings:
 
     threads: int
     quick: bool = False
+    compile: bool = True
     budget_s: float = 8.0  # of timing, per case
     min_sample_s: float = 2e-3
+
+    @property
+    def compile_threads(self) -> list[int]:
+        """Thread counts at which torch.compile is timed; the last one is all threads."""
+        if not self.compile:
+            return []
+        return [self.threads] if self.quick or self.threads == 1 else [1, self.threads]
+
+    @property
+    def autotune(self) -> bool:
+        return self.compile and not self.quick
 
 
 def forward_backward(

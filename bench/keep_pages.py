@@ -21,6 +21,11 @@ ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 MODES = {"eager, malloc keeps pages": False, "compile, malloc keeps pages": True}
 
 
+def modes(compile: bool) -> list[str]:
+    """Names of the rows, those that need torch.compile only if `compile`."""
+    return [name for name, compiles in MODES.items() if compile or not compiles]
+
+
 class WorkerError(RuntimeError):
     """The worker did not start or died; the message is the last thing it said."""
 
@@ -28,7 +33,8 @@ class WorkerError(RuntimeError):
 class Worker:
     """A process that holds the stock providers of one case."""
 
-    def __init__(self, op: str, name: str, threads: int):
+    def __init__(self, op: str, name: str, threads: int, *, compile: bool = True):
+        self._modes = modes(compile)
         environment = {**os.environ, **ENVIRONMENT}
         paths = [str(ROOT), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
@@ -46,7 +52,7 @@ class Worker:
             raise
 
     def contestants(self) -> list[RemoteContestant]:
-        return [RemoteContestant(name, self) for name in MODES]
+        return [RemoteContestant(name, self) for name in self._modes]
 
     def sample(self, name: str, repeats: int) -> float:
         """Seconds of `repeats` calls, measured inside the worker by the same timer."""
@@ -96,7 +102,10 @@ class RemoteContestant:
 
 
 def serve(op: str, name: str, threads: int) -> None:
-    """The worker's loop: builds the case, compiles, greets, then answers until stdin ends."""
+    """The worker's loop: builds the case, greets, then answers until stdin ends.
+
+    A provider compiles at its first call; the timer does not use the first sample.
+    """
     import torch
 
     from bench.case import forward_backward
@@ -109,10 +118,10 @@ def serve(op: str, name: str, threads: int) -> None:
     torch.set_num_threads(threads)
     table = OP_TABLES[op]
     problem = table.problem(find_case(op, name))
-    calls = {}
-    for mode, compile in MODES.items():
-        calls[mode] = forward_backward(compiled(table.stock) if compile else table.stock, problem)
-        calls[mode]()
+    calls = {
+        mode: forward_backward(compiled(table.stock) if compile else table.stock, problem)
+        for mode, compile in MODES.items()
+    }
 
     def reply(answer: dict[str, object]) -> None:
         replies.write(json.dumps(answer) + "\n")

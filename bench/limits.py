@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from bench.case import DTYPES, Case, Cost
+from bench.case import DTYPES, Cost
 from bench.providers import with_threads
 from bench.timer import LocalContestant, interleave, seconds_of
 
@@ -47,15 +47,26 @@ class Limits:
                 return name
         return "DRAM"
 
-    def bound(self, case: Case, cost: Cost) -> Bound:
+    def bound(self, dtype: str, cost: Cost) -> Bound:
+        """What a case of this dtype and cost cannot be faster than."""
         level = self.level(cost.footprint)
         memory = cost.bytes / self.copy[level]
-        peak = self.peak.get(case.dtype, self.peak["float32"])
+        # bfloat16 products may also be done in float32, so the better rate is the limit
+        peak = max(self.peak[name] for name in {"float32", dtype} & self.peak.keys())
         arithmetic = cost.flops / peak
         if memory >= arithmetic:
             return Bound("memory", memory, f"{cost.bytes / 1e6:.4g} MB by copy bandwidth ({level})")
-        return Bound(
-            "arithmetic", arithmetic, f"{cost.flops / 1e9:.4g} GFLOP by {case.dtype} matrix peak"
+        text = f"{cost.flops / 1e9:.4g} GFLOP by matrix peak"
+        return Bound("arithmetic", arithmetic, text)
+
+    def best_of(self, other: Limits) -> Limits:
+        """The better of two measurements, figure by figure."""
+        return Limits(
+            self.threads,
+            {level: max(rate, other.copy[level]) for level, rate in self.copy.items()},
+            self.copy_bytes,
+            {name: max(rate, other.peak[name]) for name, rate in self.peak.items()},
+            min(self.first_touch_s, other.first_touch_s),
         )
 
 
@@ -68,16 +79,20 @@ class Bound:
     text: str
 
 
-def measure(threads: int, *, quick: bool = False, dram_bytes: int = DRAM_BYTES) -> Limits:
-    """Measures all limits with `threads` threads; a few seconds."""
+def measure(
+    threads: int, *, quick: bool = False, dram_bytes: int = DRAM_BYTES, budget_s: float = 0.6
+) -> Limits:
+    """Measures all limits with `threads` threads, each for about `budget_s` seconds."""
     l2 = cache_bytes(2) * threads
     sizes = {"L2": l2 // 2, "past L2": max(8 * l2, 32 << 20), "DRAM": dram_bytes}
     with with_threads(threads):
-        copy = {level: _copy_bandwidth(size) for level, size in sizes.items()}
+        copy = {level: _copy_bandwidth(size, budget_s) for level, size in sizes.items()}
         widths = (1024,) if quick else (1024, 2048)
-        peak = {name: _matrix_peak(DTYPES[name], widths) for name in ("float32", "bfloat16")}
+        peak = {
+            name: _matrix_peak(DTYPES[name], widths, budget_s) for name in ("float32", "bfloat16")
+        }
     with with_threads(1):
-        peak["float32, 1 thread"] = _matrix_peak(torch.float32, (1024,))
+        peak["float32, 1 thread"] = _matrix_peak(torch.float32, (1024,), budget_s)
     return Limits(threads, copy, sizes, peak, first_touch_seconds())
 
 
@@ -108,22 +123,22 @@ def first_touch_seconds(size: int = 64 << 20) -> float:
     return min(samples) / (size // PAGE)
 
 
-def _copy_bandwidth(size: int) -> float:
+def _copy_bandwidth(size: int, budget_s: float) -> float:
     """Bytes per second, source and destination counted, of a warm copy of size/2 bytes."""
     source = torch.ones(size // 2, dtype=torch.uint8).view(torch.float32)
     destination = torch.empty_like(source).fill_(0)
     copy = LocalContestant("copy", lambda: destination.copy_(source))
-    timing = interleave([copy], budget_s=0.5, min_sample_s=5e-3, min_rounds=5)["copy"]
+    timing = interleave([copy], budget_s=budget_s, min_sample_s=5e-3, min_rounds=5)["copy"]
     return size / timing.minimum
 
 
-def _matrix_peak(dtype: torch.dtype, widths: tuple[int, ...]) -> float:
+def _matrix_peak(dtype: torch.dtype, widths: tuple[int, ...], budget_s: float) -> float:
     """Flops per second of the best square product."""
     best = 0.0
     for width in widths:
         a, b = (torch.randn(width, width).to(dtype) for _ in range(2))
         out = torch.empty(width, width, dtype=dtype)
         call = LocalContestant("mm", lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
-        timing = interleave([call], budget_s=0.7, min_sample_s=5e-3, min_rounds=5)["mm"]
+        timing = interleave([call], budget_s=budget_s, min_sample_s=5e-3, min_rounds=5)["mm"]
         best = max(best, 2 * width**3 / timing.minimum)
     return best

@@ -130,7 +130,6 @@ def op_contest(table: OpTable, case: Case, cost: Cost, settings: Settings) -> Co
     problem = table.problem(case)
     threads = settings.threads
     counts = [1, threads] if threads > 1 else [1]
-    small = cost.footprint <= SMALL_CASE_BYTES and not settings.quick
     rows: list[Provider] = []
 
     def add(
@@ -144,10 +143,11 @@ def op_contest(table: OpTable, case: Case, cost: Cost, settings: Settings) -> Co
 
     for count in counts:
         add(named("eager", count, threads), STOCK, count, table.stock, threads_switch(count))
-    for count in counts if small else [threads]:
+    small = cost.footprint <= SMALL_CASE_BYTES
+    for count in settings.compile_threads if small else settings.compile_threads[-1:]:
         name = named("compile", count, threads)
         add(name, STOCK, count, compiled(table.stock), threads_switch(count))
-    if not settings.quick:
+    if settings.autotune:
         function = compiled(table.stock, MAX_AUTOTUNE)
         add("compile max-autotune", STOCK, threads, function, threads_switch(threads))
     for name, backend, count, pool in our_settings(threads, cost):

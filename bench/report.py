@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,17 @@ def header_lines(result: Result) -> list[str]:
     ]
     if settings["quick"]:
         lines.append(
-            "quick     fewer cases and samples; no max-autotune, no torch.compile with one thread"
+            "quick     fewer cases and samples; no max-autotune, torch.compile with all threads "
+            "only, not under the other malloc"
         )
-    return lines
+    if not settings["compile"]:
+        lines.append("partial   without torch.compile, so the ratios flatter mlpkern")
+    return [line for long in lines for line in wrapped(long)]
+
+
+def wrapped(line: str) -> list[str]:
+    """The line in pieces that fit the terminal, continued under its text."""
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False)
 
 
 def limit_lines(limits: Result) -> list[str]:
@@ -60,15 +69,19 @@ def limit_lines(limits: Result) -> list[str]:
         for level, rate in limits["copy"].items()
     )
     peak = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in limits["peak"].items())
-    return [
+    lines = [
         f"limits    copy, {limits['threads']} threads: {copy}",
         f"          matrix product: {peak}",
         f"          first touch of a fresh page: {seconds(limits['first_touch_s'])}",
     ]
+    return [line for long in lines for line in wrapped(long)]
 
 
 def case_lines(case: Result) -> list[str]:
-    """The rows of one case, in the order of the provider table whatever their speed."""
+    """The rows of one case, in the order of the provider table whatever their speed.
+
+    The last column is the row's time divided by ours: below 1, the row is faster than we are.
+    """
     step = case["suite"] == "training_step"
     last = "steps/s" if step else "of limit"
     bound = case["bound"]
@@ -76,7 +89,7 @@ def case_lines(case: Result) -> list[str]:
         "",
         f"{case_title(case)}    limit {seconds(bound['seconds'])} = {bound['text']}",
         f"  {'provider':36}{'threads':>7}{'median':>12}{'quartiles':>26}{'samples':>9}{last:>10}"
-        f"{case['ours'] + ' is':>12}",
+        f"{'÷ ' + case['ours']:>12}",
     ]
     ours = next((r for r in case["rows"] if r["provider"] == case["ours"]), {})
     for row in case["rows"]:
@@ -100,15 +113,18 @@ def summary_lines(result: Result) -> list[str]:
     """One line per case: best stock provider against ours."""
     lines = [
         "",
-        "best stock provider / mlpkern (cpu backend, default threads), forward + backward",
-        f"  {'case':50}{'best stock':>13} {'':21}{'ours':>11}{'ratio':>8}{'keeps':>8}{'limit':>7}",
-        f"  {'':50}{'':13} {'':21}{'':11}{'':8}{'pages':>8}",
+        "ratio: best stock provider / ours (cpu backend, all threads); kept: the same against stock "
+        "under a malloc that",
+        "keeps its pages; limit: fraction of the machine's limit that ours reaches",
+        f"  {'case':50}{'best stock':>11} {'(1t: 1 thread)':23}{'ours':>11}{'ratio':>7}{'kept':>7}"
+        f"{'limit':>7}",
     ]
     for case in result["cases"]:
         figures = summary(case)
         lines.append(
-            f"  {case_title(case):50}{figures['stock_time']:>13} {figures['stock'][:20]:21}"
-            f"{figures['time']:>11}{figures['ratio']:>8}{figures['keeps_pages']:>8}"
+            f"  {case_title(case):50}{figures['stock_time']:>11} "
+            f"{figures['stock'].replace(', 1 thread', ' 1t'):23}"
+            f"{figures['time']:>11}{figures['ratio']:>7}{figures['keeps_pages']:>7}"
             f"{figures['fraction']:>7}"
         )
     return lines

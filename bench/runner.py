@@ -10,7 +10,7 @@ import torch
 
 from bench import keep_pages
 from bench.accuracy import Check
-from bench.case import Case, Settings
+from bench.case import Case, Cost, Settings
 from bench.limits import Limits
 from bench.providers import (
     MLPKERN,
@@ -53,23 +53,31 @@ def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> di
         timings = interleave(
             contestants, budget_s=settings.budget_s, min_sample_s=settings.min_sample_s
         )
-    bound = limits.bound(case, cost)
     for entry in entries:
         if entry.contestant is not None:
             entry.row.update(_times(timings[entry.contestant.name], entry.units))
-            entry.row["fraction_of_limit"] = bound.seconds / entry.row["median_s"]
     rows = [entry.row for entry in entries]
-    return {
+    result = {
         "suite": suite.name,
         "op": case.op,
         "shape": case.shape,
         "dtype": case.dtype,
         "sizes": dict(case.sizes),
         "cost": asdict(cost),
-        "bound": asdict(bound),
         "rows": rows,
         **ratios(rows, suite.ours),
     }
+    rate(result, limits)
+    return result
+
+
+def rate(result: dict[str, Any], limits: Limits) -> None:
+    """Writes into a case's result what bounds it and which fraction of that each row reaches."""
+    bound = limits.bound(result["dtype"], Cost(**result["cost"]))
+    result["bound"] = asdict(bound)
+    for row in result["rows"]:
+        if "median_s" in row:
+            row["fraction_of_limit"] = bound.seconds / row["median_s"]
 
 
 def ratios(rows: list[Row], ours_name: str = OURS) -> dict[str, Any]:
@@ -123,7 +131,7 @@ def _prepare(provider: Provider, contest: Contest) -> _Entry:
         first_line = (str(error).strip() or "no message").splitlines()[0]
         row.update(status="failed", reason=f"{type(error).__name__}: {first_line}")
         return entry
-    row["accuracy"] = [asdict(check) for check in checks]
+    row["accuracy"] = [check.as_dict() for check in checks]
     wrong = [check.message() for check in checks if not check.passed]
     if wrong and provider.kind == MLPKERN:
         row.update(status="wrong", reason="; ".join(wrong))
@@ -161,10 +169,13 @@ def _keep_pages_entries(
         start = {"provider": name, "kind": STOCK_KEEPS_PAGES, "backend": ""}
         return {**start, "threads": settings.threads, "status": "ok", "reason": "", **more}
 
+    # --quick: the compiled row would take as long to start as everything else of the case
+    compile = settings.compile and not settings.quick
     try:
-        worker = keep_pages.Worker(case.op, case.name, settings.threads)
+        worker = keep_pages.Worker(case.op, case.name, settings.threads, compile=compile)
     except keep_pages.WorkerError as error:
-        return [_Entry(row(n, status="failed", reason=str(error))) for n in keep_pages.MODES]
+        names = keep_pages.modes(compile)
+        return [_Entry(row(name, status="failed", reason=str(error))) for name in names]
     stack.callback(worker.close)
     return [_Entry(row(c.name), c) for c in worker.contestants()]
 

@@ -127,8 +127,9 @@ def loss_of(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor:
 
 def whole_step(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor:
     grads, loss = torch.func.grad_and_value(loss_of)(parameters, ids, targets)
-    for p, grad in zip(parameters, grads, strict=True):
-        p.add_(grad, alpha=-LR)
+    # not p.add_(grad, alpha=-LR): torch 2.13 compiles it into a wrong update on a CPU, alpha is
+    # lost where the gradient is a matrix product
+    torch._foreach_add_(parameters, grads, alpha=-LR)
     return loss
 
 
@@ -200,12 +201,10 @@ def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
     for name, loop in eager.items():
         for count in counts:
             stock(name, count, loop)
-    compile_counts = [threads] if settings.quick else counts
-    if not settings.quick:
-        stock("compile", threads, chunk_loop(compiled(loss_of)))
-    for count in compile_counts:
+    for count in settings.compile_threads:
+        stock("compile", count, chunk_loop(compiled(loss_of)))
         stock("compile, whole step", count, compiled_step_loop(compiled(whole_step)))
-    if not settings.quick:
+    if settings.autotune:
         loop = compiled_step_loop(compiled(whole_step, MAX_AUTOTUNE))
         stock("compile max-autotune, whole step", threads, loop)
 

@@ -1,0 +1,69 @@
+"""A machine, a case and kernels, right and wrong, so small that the benchmark runs in no time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+# bench/ is not part of the installed package
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench import cross_entropy, providers
+from bench.case import Case, OpTable, Settings
+from bench.limits import Limits
+from bench.tables import Suite
+
+# torch.compile would take longer than all tests together
+SETTINGS = Settings(threads=1, quick=True, compile=False, budget_s=0.0, min_sample_s=1e-5)
+MACHINE = Limits(
+    1,
+    {"L2": 1e11, "past L2": 5e10, "DRAM": 1e10},
+    {"L2": 1 << 20, "past L2": 1 << 24, "DRAM": 1 << 30},
+    {"float32": 1e11, "bfloat16": 5e10, "float32, 1 thread": 1e11},
+    1.5e-6,
+)
+CASE = Case("cross_entropy", "8x5", "float32", {"N": 8, "V": 5}, quick=True)
+
+
+def suite_with(fused=cross_entropy.fused, ours="reference") -> Suite:
+    """cross_entropy on 8 rows of 5 classes with `fused` in the place of mlpkern's function."""
+    table = OpTable(
+        "cross_entropy",
+        (CASE,),
+        cross_entropy.problem,
+        cross_entropy.cost,
+        cross_entropy.stock,
+        fused,
+    )
+
+    def contest(case, cost, settings):
+        return providers.op_contest(table, case, cost, settings)
+
+    return Suite("cross_entropy", (CASE,), cross_entropy.cost, contest, ours=ours)
+
+
+def row_of(result, provider):
+    return next(row for row in result["rows"] if row["provider"] == provider)
+
+
+def off_by_a_little(input, target):
+    return F.cross_entropy(input, target) * 1.00001
+
+
+def nan(input, target):
+    return F.cross_entropy(input, target) * float("nan")
+
+
+def wrong_gradient(input, target):
+    """The right loss; its gradient misses the last row."""
+    loss = F.cross_entropy(input, target)
+    part = torch.cat([input[:-1], input[-1:].detach()])
+    other = F.cross_entropy(part, target)
+    return other + (loss - other).detach()
+
+
+def wrong_dtype(input, target):
+    return F.cross_entropy(input.double(), target)
