@@ -1,0 +1,42 @@
+"""Fixtures of all tests: every backend by name, its device, and a seed for each test."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import mlpkern
+
+
+def pytest_report_header() -> list[str]:
+    """What these tests ran on, and why the rest could not."""
+    lines = [f"torch {torch.__version__}, {torch.get_num_threads()} threads"]
+    for name, backend in mlpkern.backends().items():
+        state = backend.detail if backend.available else f"not available: {backend.reason}"
+        lines.append(f"mlpkern backend {name}: {state}")
+    return lines
+
+
+@pytest.fixture(params=["cpu", "cuda", "triton", "reference"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of a backend; every op of the test runs on it."""
+    status = mlpkern.backends()[request.param]
+    if not status.available:
+        pytest.skip(f"backend {request.param}: {status.reason}")
+    with mlpkern.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def device(backend: str) -> str:
+    """The device type whose tensors the backend takes."""
+    return "cuda" if backend in ("cuda", "triton") else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def _seed(request: pytest.FixtureRequest) -> None:
+    """Random inputs that differ from test to test and are the same in every run of one test."""
+    torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
