@@ -15,7 +15,7 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench.providers import Unavailable
-from bench.report import load, seconds, summary
+from bench.report import load, seconds, summary, times
 
 FASTER, SLOWER, AGAINST_KEPT = "#0072B2", "#D55E00", "#000000"  # Okabe and Ito: safe for all eyes
 
@@ -56,11 +56,14 @@ def chart_png(result: dict[str, Any]) -> bytes:
             markerfacecolor="white",
             label="against stock under a malloc that keeps its pages",
         )
-        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16 / (0.1 * len(cases) + 0.4)),
-                    frameon=False, fontsize=9)  # fmt: skip
+        height = axes.get_position().height * figure.get_figheight()  # inches
+        axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.55 / height), frameon=False,
+                    fontsize=9)  # fmt: skip
     for place, case in enumerate(cases):
         figures = summary(case)
         text = f"{figures['ratio']}   {figures['stock_time']} → {figures['time']}"
+        if case["baseline"]:
+            text += f"   ({case['baseline']}: {times(case['ratio_baseline'])})"
         right = max(case["ratio"], case["ratio_keeps_pages"] or 0, 1.0)
         axes.annotate(text, (right, place), xytext=(9, 0), textcoords="offset points",
                       va="center", fontsize=9)  # fmt: skip

@@ -93,7 +93,7 @@ def with_backend(name: str, threads: int, pool: bool = True) -> Iterator[None]:
             yield
             return
         native = _native()
-        limit = int(native.cache_info()["limit"])
+        limit = int(native.cache_info()["limit_bytes"])
         native.set_cache_limit(0)
         try:
             yield

@@ -113,9 +113,9 @@ def summary_lines(result: Result) -> list[str]:
     """One line per case: best stock provider against ours."""
     lines = [
         "",
-        "ratio: best stock provider / ours (cpu backend, all threads); kept: the same against stock "
-        "under a malloc that",
-        "keeps its pages; limit: fraction of the machine's limit that ours reaches",
+        "ratio: best stock provider / ours (cpu backend, all threads); kept: against stock under a "
+        "malloc that keeps",
+        "its pages; limit: fraction of the machine's limit that ours reaches",
         f"  {'case':50}{'best stock':>11} {'(1t: 1 thread)':23}{'ours':>11}{'ratio':>7}{'kept':>7}"
         f"{'limit':>7}",
     ]
@@ -127,6 +127,9 @@ def summary_lines(result: Result) -> list[str]:
             f"{figures['time']:>11}{figures['ratio']:>7}{figures['keeps_pages']:>7}"
             f"{figures['fraction']:>7}"
         )
+        if case["baseline"]:
+            text = f"against the {case['baseline']}:"
+            lines.append(f"    {text:92}{times(case['ratio_baseline']):>9}")
     return lines
 
 
@@ -194,6 +197,8 @@ def markdown(result: Result) -> str:
         ratio = figures["ratio"]
         if case["ratio_keeps_pages"] is not None:
             ratio += f" ({figures['keeps_pages']})"
+        if case["baseline"]:
+            ratio += f" ({case['baseline']}: {times(case['ratio_baseline'])})"
         shape = case["shape"].replace("->", "→").replace("x", "×")
         lines.append(
             f"| {case['op']} {shape} | {case['dtype']} | {figures['stock']} | "

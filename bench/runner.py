@@ -65,7 +65,7 @@ def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> di
         "sizes": dict(case.sizes),
         "cost": asdict(cost),
         "rows": rows,
-        **ratios(rows, suite.ours),
+        **ratios(rows, suite.ours, suite.baseline),
     }
     rate(result, limits)
     return result
@@ -80,16 +80,18 @@ def rate(result: dict[str, Any], limits: Limits) -> None:
             row["fraction_of_limit"] = bound.seconds / row["median_s"]
 
 
-def ratios(rows: list[Row], ours_name: str = OURS) -> dict[str, Any]:
+def ratios(rows: list[Row], ours_name: str = OURS, baseline: str = "") -> dict[str, Any]:
     """Who is the best of stock, and how many times faster our row is; None where not timed.
 
     ratio               best stock provider / ours
     ratio_keeps_pages   best stock provider with a malloc that keeps its pages / ours
+    ratio_baseline      the stock provider `baseline`, at its best number of threads / ours
     """
     ours = next((r for r in rows if r["provider"] == ours_name and "median_s" in r), None)
 
-    def against(kind: str) -> tuple[str | None, float | None]:
-        timed = [r for r in rows if r["kind"] == kind and "median_s" in r]
+    def against(kind: str, name: str = "") -> tuple[str | None, float | None]:
+        named = [r for r in rows if r["kind"] == kind and r["provider"].startswith(name)]
+        timed = [r for r in named if "median_s" in r]
         if not timed:
             return None, None
         best = min(timed, key=lambda r: r["median_s"])
@@ -103,6 +105,8 @@ def ratios(rows: list[Row], ours_name: str = OURS) -> dict[str, Any]:
         "ratio": ratio,
         "best_stock_keeps_pages": best_keeps,
         "ratio_keeps_pages": ratio_keeps,
+        "baseline": baseline or None,
+        "ratio_baseline": against(STOCK, baseline)[1] if baseline else None,
     }
 
 

@@ -23,6 +23,7 @@ class Suite:
     cost: Callable[[Case], Cost]
     contest: Callable[[Case, Cost, Settings], Contest]
     ours: str = OURS  # the row that its ratios are about
+    baseline: str = ""  # a stock provider worth a ratio of its own
     keeps_pages: bool = False  # whether keep_pages.py knows its cases
 
 
@@ -41,6 +42,7 @@ SUITES: tuple[Suite, ...] = (
         training_step.cost,
         training_step.contest,
         ours=training_step.OURS,
+        baseline=training_step.BASELINE,
     ),
 )
 

@@ -37,6 +37,7 @@ from bench.providers import (
 )
 
 OURS = "ops"
+BASELINE = "lecture loop"
 T, D, H = 3, 10, 200
 LR = 0.1
 SEED = 1
@@ -194,7 +195,7 @@ def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
         rows.append(row)
 
     eager = {
-        "lecture loop": lecture_loop,
+        BASELINE: lecture_loop,
         "foreach update": foreach_loop,
         "batches by chunk": chunk_loop(loss_of),
     }

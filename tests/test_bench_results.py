@@ -58,7 +58,10 @@ def test_ratios_take_the_best_of_stock_and_never_our_best_setting():
         "ratio": 2.0,
         "best_stock_keeps_pages": "eager, malloc keeps pages",
         "ratio_keeps_pages": 1.5,
+        "baseline": None,
+        "ratio_baseline": None,
     }
+    assert ratios(rows, "cpu", "eager")["ratio_baseline"] == 3.0
 
 
 @pytest.fixture(scope="module")
