@@ -29,16 +29,14 @@ def report() -> str:
     )
     lines += ["", "native library (mlpkern._C)"]
     if native["loaded"]:
+        kept, limit = (native["cache"][key] >> 20 for key in ("kept_bytes", "limit_bytes"))
         rows = [
-            (
-                "instructions",
-                f"{native['isa']} (the library has {', '.join(native['isas'])})",
-            ),
+            ("instructions", f"{native['isa']} (can run: {', '.join(native['isas'])})"),
             ("threads", f"{native['threads']}, pool: {native['thread_pool']}"),
+            ("memory pool", f"{kept} MiB kept for reuse, limit {limit} MiB"),
         ]
-        rows += [("cache " + name.replace("_", " "), str(n)) for name, n in native["cache"].items()]
     else:
-        rows = [("not loaded", native["reason"])]
+        rows = [("not loaded", facts["backends"]["cpu"]["reason"])]
     if facts["build"]:
         rows.append(("built", _built(facts["build"])))
     if native["stale"]:
@@ -64,7 +62,7 @@ def collect() -> dict[str, Any]:
             name: {"available": it.available, "reason": it.reason, "detail": it.detail}
             for name, it in backends().items()
         },
-        "native": _native(build),
+        "native": _native(),
         "build": build,
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("MLPKERN_")},
     }
@@ -97,18 +95,16 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
-def _native(build: dict[str, Any]) -> dict[str, Any]:
-    """The state of the loaded library, or why there is none."""
+def _native() -> dict[str, Any]:
+    """The state of the loaded library; the backend "cpu" says why there may be none."""
     try:
         from mlpkern import _C
-    except ImportError as error:
-        why = build.get("reason") or f"{error} (run `pip install -e .`)"
-        return {"loaded": False, "reason": why, "stale": ""}
+    except ImportError:
+        return {"loaded": False, "stale": ""}
     return {
         "loaded": True,
-        "reason": "",
         "isa": _C.isa(),
-        "isas": build.get("isas", []),
+        "isas": _C.isas_available().split(","),
         "threads": _C.num_threads(),
         "thread_pool": _C.parallel_backend(),
         "cache": dict(_C.cache_info()),
