@@ -71,6 +71,7 @@ def cross_entropy(
         and not input.is_neg()
         and type(ignore_index) is int
         and reduction in REDUCTIONS
+        and type(label_smoothing) is float
         and 0.0 <= label_smoothing <= 1.0
     ):
         return _checked(input, target, weight, ignore_index, reduction, label_smoothing)

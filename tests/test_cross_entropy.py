@@ -1,0 +1,370 @@
+"""``cross_entropy`` against ``F.cross_entropy``: values, gradients, properties, edges.
+
+The arguments that must be refused are in ``test_cross_entropy_errors.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tolerance import FLOATS, INTEGERS, compare
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from mlpkern import cross_entropy
+
+# (N, C): one of everything; the lecture's C = 27; around 16 lanes and their multiples, one short,
+# full, one past; primes; a vocabulary beyond uint8; one row of many classes; many rows of few.
+SIZES = [(1, 1), (32, 27), (5, 2), (17, 15), (33, 16), (31, 17), (7, 33), (13, 1009), (1, 4099)]
+SIZES += [(4099, 27), (2053, 2)]
+
+REDUCTIONS = ["none", "mean", "sum"]
+
+
+def stock(input: Tensor, target: Tensor, weight: Tensor | None = None, **options) -> Tensor:
+    if not target.is_floating_point():
+        target = target.long()
+    return F.cross_entropy(input, target, weight, **options)
+
+
+def problem(size, device, dtype=torch.float32):
+    logits = (3 * torch.randn(*size)).to(device, dtype)
+    return logits, torch.randint(0, size[1], size[:1] + size[2:], device=device)
+
+
+def probabilities(logits):
+    return torch.rand(logits.shape, device=logits.device).softmax(1).to(logits.dtype)
+
+
+# Equals torch
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_equals_torch(backend, device, size, dtype):
+    logits, target = problem(size, device, dtype)
+    for reduction in REDUCTIONS:
+        compare(
+            lambda x, t, r=reduction: cross_entropy(x, t, reduction=r),
+            lambda x, t, r=reduction: stock(x, t, reduction=r),
+            (logits, target),
+        )
+
+
+KINDS = ["ids", "probabilities"]
+OPTIONS = list(itertools.product(REDUCTIONS, [0.0, 0.1, 1.0], [False, True], KINDS))
+
+
+@pytest.mark.parametrize(("reduction", "smoothing", "weighted", "kind"), OPTIONS)
+def test_every_option_together(backend, device, reduction, smoothing, weighted, kind):
+    logits, target = problem((67, 19), device)
+    weight = torch.rand(19, device=device) if weighted else None
+    if weighted:
+        weight[[0, 7]] = 0.0
+    if kind == "ids":
+        target[::5] = -100
+    else:
+        target = probabilities(logits)
+    options = {"reduction": reduction, "label_smoothing": smoothing}
+    compare(
+        lambda x, t: cross_entropy(x, t, weight, **options),
+        lambda x, t: stock(x, t, None if weight is None else weight.to(x.dtype), **options),
+        (logits, target),
+    )
+
+
+@pytest.mark.parametrize("target_dtype", INTEGERS, ids=str)
+def test_every_integer_dtype(backend, device, target_dtype):
+    logits, target = problem((301, 256), device)
+    target[0] = 255  # no negative number in uint8
+    target[1::7] = 3
+    for ignored in (3, -100):
+        compare(
+            lambda x, t, i=ignored: cross_entropy(x, t, ignore_index=i),
+            lambda x, t, i=ignored: stock(x, t, ignore_index=i),
+            (logits, target.to(target_dtype)),
+        )
+
+
+@pytest.mark.parametrize("ignored", [-100, -1, 0, 5, 18, 19, 10**12])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_ignore_index(backend, device, ignored, reduction):
+    logits, target = problem((41, 19), device)
+    target[::3] = ignored
+    for smoothing in (0.0, 0.2):
+        options = {"ignore_index": ignored, "reduction": reduction, "label_smoothing": smoothing}
+        compare(
+            lambda x, t, o=options: cross_entropy(x, t, **o),
+            lambda x, t, o=options: stock(x, t, **o),
+            (logits, target),
+        )
+
+
+def test_ignore_index_outside_the_dtype_of_the_target(backend, device):
+    logits = torch.randn(4, 200, device=device)
+    target = torch.tensor([156, 1, 2, 3], dtype=torch.uint8, device=device)
+    # -100 as uint8 is 156, which must not make class 156 an ignored one.
+    torch.testing.assert_close(cross_entropy(logits, target), stock(logits, target))
+
+
+@pytest.mark.parametrize("size", [(5, 7, 3), (2, 11, 4, 3), (3, 5, 1, 2, 2), (4, 6, 0)], ids=str)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_more_dimensions(backend, device, size, reduction):
+    logits, target = problem(size, device)
+    weight = torch.rand(size[1], device=device)
+    target.view(-1)[:2] = -100
+    for goal in (target, probabilities(logits)):
+        compare(
+            lambda x, t: cross_entropy(x, t, weight, reduction=reduction),
+            lambda x, t: stock(x, t, weight.to(x.dtype), reduction=reduction),
+            (logits, goal),
+        )
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_one_row_without_a_batch(backend, device, reduction):
+    logits = torch.randn(333, device=device)
+    for goal in (torch.tensor(7, device=device), logits.softmax(0)):
+        compare(
+            lambda x, t: cross_entropy(x, t, reduction=reduction),
+            lambda x, t: stock(x, t, reduction=reduction),
+            (logits, goal),
+        )
+
+
+def test_probabilities_of_another_dtype(backend, device):
+    logits = torch.randn(9, 5, dtype=torch.bfloat16, device=device)
+    target = torch.rand(9, 5, device=device)
+    loss = cross_entropy(logits, target)
+    assert loss.dtype is torch.float32
+    torch.testing.assert_close(loss, stock(logits.float(), target))
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradcheck(backend, device, reduction, smoothing, weighted, kind):
+    logits, target = problem((4, 3), device, torch.float64)
+    weight = torch.rand(3, dtype=torch.float64, device=device) if weighted else None
+    logits.requires_grad_()
+    if kind == "ids":
+        target[1] = -100
+    else:
+        target = torch.rand(4, 3, dtype=torch.float64, device=device, requires_grad=True)
+
+    def function(x, t):
+        return cross_entropy(x, t, weight, reduction=reduction, label_smoothing=smoothing)
+
+    assert gradcheck(function, (logits, target), check_batched_grad=True)
+    assert gradgradcheck(function, (logits, target))
+
+
+def test_gradient_of_the_class_weights(backend, device):
+    logits, target = problem((6, 4), device, torch.float64)
+    logits.requires_grad_()
+    weight = torch.rand(4, dtype=torch.float64, device=device, requires_grad=True)
+    assert gradcheck(lambda x, w: cross_entropy(x, target, w), (logits, weight))
+
+
+def test_only_the_target_requires_a_gradient(backend, device):
+    logits, _ = problem((8, 5), device)
+    compare(cross_entropy, stock, (logits, probabilities(logits)), needs=(False, True))
+
+
+def test_a_gradient_penalty_reaches_the_logits(backend, device):
+    logits, target = problem((6, 5), device, torch.float64)
+
+    def penalty(function):
+        x = logits.clone().requires_grad_()
+        (g,) = torch.autograd.grad(function(x, target), x, create_graph=True)
+        return torch.autograd.grad(g.pow(2).sum(), x)[0]
+
+    torch.testing.assert_close(penalty(cross_entropy), penalty(stock))
+
+
+# Properties
+
+
+def test_gradient_is_softmax_minus_target(backend, device):
+    logits, target = problem((23, 29), device)
+    logits.requires_grad_()
+    cross_entropy(logits, target, reduction="sum").backward()
+    expected = logits.detach().softmax(1) - F.one_hot(target, 29)
+    torch.testing.assert_close(logits.grad, expected)
+    assert logits.grad.sum(1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("offset", [-1e4, -200.0, 128.0, 3e4])
+def test_shifting_a_row_changes_nothing(backend, device, offset):
+    logits, target = problem((12, 27), device)
+    logits = (logits * 64).round() / 64  # so that adding the offset is exact in float32
+    results = []
+    for x in (logits, logits + offset):
+        x = x.clone().requires_grad_()
+        loss = cross_entropy(x, target, reduction="none")
+        results.append((loss.detach(), torch.autograd.grad(loss.sum(), x)[0]))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_permuting_the_classes_permutes_the_gradient(backend, device):
+    logits, target = problem((9, 37), device)
+    order = torch.randperm(37, device=device)
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(37, device=device))
+    a, b = logits.clone().requires_grad_(), logits[:, order].requires_grad_()
+    for x, t in ((a, target), (b, place[target])):
+        cross_entropy(x, t).backward()
+    torch.testing.assert_close(b.grad, a.grad[:, order])
+
+
+def test_same_bits_every_time(backend, device):
+    logits, target = problem((4099, 27), device)
+    logits.requires_grad_()
+    first, second = (cross_entropy(logits, target) for _ in range(2))
+    assert torch.equal(first, second)
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (first, second)]
+    assert torch.equal(*grads)
+
+
+# Edges
+
+
+def test_rows_far_below_and_far_above(backend, device):
+    logits, target = problem((11, 27), device)
+    for shift in (-500.0, -1e30, 1e30):  # a maximum that starts at 0 would give log(0)
+        compare(cross_entropy, stock, (logits + shift, target))
+    confident = torch.full((3, 27), -40.0, device=device)
+    confident[:, 4] = 40.0
+    compare(cross_entropy, stock, (confident, torch.tensor([4, 4, 5], device=device)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_dtype_with_a_confident_class(backend, device, dtype):
+    logits, _ = problem((50, 27), device, dtype)
+    logits[:, 3] = 14.0
+    target = torch.full((50,), 3, device=device)
+    compare(
+        lambda x, t: cross_entropy(x, t, reduction="none"),
+        lambda x, t: stock(x, t, reduction="none"),
+        (logits, target),
+    )
+    loss = cross_entropy(logits, target, reduction="none")
+    exact = stock(logits.double(), target, reduction="none")
+    torch.testing.assert_close(loss.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-7)
+
+
+def test_masked_logits(backend, device):
+    logits, target = problem((6, 9), device)
+    logits[:, 4] = -torch.inf
+    target[target == 4] = 5
+    compare(cross_entropy, stock, (logits, target))
+    target[2] = 4
+    assert cross_entropy(logits, target).item() == torch.inf
+    logits[3] = -torch.inf
+    losses = cross_entropy(logits, target, reduction="none")
+    assert losses.isnan().tolist() == stock(logits, target, reduction="none").isnan().tolist()
+
+
+def test_nan_stays_in_its_row(backend, device):
+    logits, target = problem((10, 27), device)
+    logits[3, 8] = torch.nan
+    logits.requires_grad_()
+    losses = cross_entropy(logits, target, reduction="none")
+    losses.sum().backward()
+    assert losses.isnan().nonzero().flatten().tolist() == [3]
+    assert logits.grad.isnan().any(1).nonzero().flatten().tolist() == [3]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_all_ignored(backend, device, reduction, smoothing):
+    logits, target = problem((4, 5), device)
+    target[:] = -100
+    options = {"reduction": reduction, "label_smoothing": smoothing}
+    loss, expected = (f(logits, target, **options) for f in (cross_entropy, stock))
+    torch.testing.assert_close(loss, expected, equal_nan=True)  # nan for the mean, as in torch
+    if reduction != "mean":
+        logits.requires_grad_()
+        cross_entropy(logits, target, **options).sum().backward()
+        assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_empty_batch(backend, device, reduction):
+    logits = torch.empty(0, 27, device=device, requires_grad=True)
+    for target in (torch.empty(0, dtype=torch.int32, device=device), torch.empty_like(logits)):
+        loss = cross_entropy(logits, target, reduction=reduction)
+        expected = stock(logits, target, reduction=reduction)
+        torch.testing.assert_close(loss, expected, equal_nan=True)
+        assert torch.autograd.grad(loss.sum(), logits)[0].shape == (0, 27)
+
+
+def test_strides(backend, device):
+    logits = torch.randn(54, 66, device=device)[::2, ::3].t()  # (22, 27), columns 2*66 apart
+    target = torch.randint(0, 27, (66,), device=device)[::3]
+    weight = torch.rand(54, device=device)[::2]
+    compare(
+        lambda x, t: cross_entropy(x, t, weight),
+        lambda x, t: stock(x, t, weight.to(x.dtype)),
+        (logits, target),
+    )
+    compare(cross_entropy, stock, (logits[:1].expand(22, 27), target[:1].expand(22)))
+    compare(cross_entropy, stock, (logits[:, :1].expand(22, 27), target))
+    misaligned = torch.randn(22 * 27 + 1, device=device)[1:].view(22, 27)
+    compare(cross_entropy, stock, (misaligned, target))
+    compare(cross_entropy, stock, (misaligned[:, 1:], target.clamp(max=25)))
+
+
+def test_gradient_with_strides(backend, device):
+    logits, target = problem((12, 7), device)
+    one = torch.randn((), device=device)
+    for grad in (one.expand(12), torch.randn(24, device=device)[::2]):
+        got = []
+        for function in (cross_entropy, stock):
+            x = logits.clone().requires_grad_()
+            got.append(torch.autograd.grad(function(x, target, reduction="none"), x, grad)[0])
+        torch.testing.assert_close(*got)
+    x = logits.clone().requires_grad_()
+    loss = cross_entropy(x, target)
+    a, b = (torch.autograd.grad(loss, x, g, retain_graph=True)[0] for g in (one._neg_view(), -one))
+    assert torch.equal(a, b)
+
+
+def test_negated_views(backend, device):
+    logits, target = problem((12, 7), device)
+    torch.testing.assert_close(cross_entropy(logits._neg_view(), target), stock(-logits, target))
+    weight = torch.rand(7, device=device)
+    torch.testing.assert_close(
+        cross_entropy(-logits, target, (-weight)._neg_view()), stock(-logits, target, weight)
+    )
+
+
+def test_citizenship(backend, device):
+    logits, target = problem((12, 27), device)
+    before = logits.clone(), target.clone()
+    assert not cross_entropy(logits, target).requires_grad
+    logits.requires_grad_()
+    loss = cross_entropy(logits, target)
+    grads = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(2)]
+    assert torch.equal(*grads)
+    second = cross_entropy(logits, target)  # a second loss of the same logits is the same
+    assert torch.equal(loss, second)
+    (loss + second).backward()
+    assert torch.equal(logits.grad, grads[0] * 2)
+    assert torch.equal(logits, before[0])
+    assert torch.equal(target, before[1])
+    with pytest.raises(RuntimeError, match="second time"):
+        loss.backward()
+    for spoil in (lambda: logits.detach().add_(1), lambda: target.add_(1)):
+        loss = cross_entropy(logits, target)
+        spoil()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+        target.copy_(before[1])
