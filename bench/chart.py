@@ -73,6 +73,7 @@ def chart_png(result: dict[str, Any]) -> bytes:
     axes.set_xticks(ticks, [f"{t:g}x" for t in ticks])
     axes.minorticks_off()
     axes.set_yticks(places, [_label(case) for case in cases], fontsize=9)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)

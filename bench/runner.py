@@ -46,7 +46,10 @@ def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> di
     del contest  # the float64 numbers: hundreds of megabytes for the largest cases
     with contextlib.ExitStack() as stack:
         if cost.large and suite.keeps_pages:
-            entries += _keep_pages_entries(case, settings, stack)
+            # where torch.compile does not work, or with --quick, where starting it once more would
+            # take as long as all else, only the eager row
+            compiles = any(e.contestant and e.contestant.name == "compile" for e in entries)
+            entries += _keep_pages_entries(case, settings, stack, compiles and not settings.quick)
         # a provider that compiles inside a sample is an error of the benchmark, not a result
         stack.enter_context(torch._dynamo.config.patch(error_on_recompile=True))
         contestants = [e.contestant for e in entries if e.contestant is not None]
@@ -167,14 +170,12 @@ def _why_unavailable(provider: Provider) -> str:
 
 
 def _keep_pages_entries(
-    case: Case, settings: Settings, stack: contextlib.ExitStack
+    case: Case, settings: Settings, stack: contextlib.ExitStack, compile: bool
 ) -> list[_Entry]:
     def row(name: str, **more: str) -> Row:
         start = {"provider": name, "kind": STOCK_KEEPS_PAGES, "backend": ""}
         return {**start, "threads": settings.threads, "status": "ok", "reason": "", **more}
 
-    # --quick: the compiled row would take as long to start as everything else of the case
-    compile = settings.compile and not settings.quick
     try:
         worker = keep_pages.Worker(case.op, case.name, settings.threads, compile=compile)
     except keep_pages.WorkerError as error:
