@@ -3,7 +3,7 @@
 //
 // forward: weight is packed once into column panels (lanes are hidden units); a task takes a block
 // of
-//   rows, packs it into row panels that stay in L2, and adds bias and tanh while a tile is in L1.
+//   rows, copies it to where it stays in L2, and adds bias and tanh while a tile is in L1.
 // backward: a piece of the batch at a time, and in it a block of rows at a time: dz = (1 - y^2) dy
 // once,
 //   summed for dbias on the way, then dinput = dz weight and dweight += dz^T input from the same
@@ -20,8 +20,9 @@ namespace {
 // One core does about this many multiply-adds in the time a parallel region costs (measured: 1.2 us
 // to enter and leave, as much again to wake the threads).
 constexpr int64_t kSerialMultiplyAdds = 1 << 19;
-constexpr int64_t kRowPanelBytes = 1 << 18;    // packed rows of one forward task: an eighth of L2
-constexpr int64_t kBlockElements = 1 << 18;    // dz of one backward block
+constexpr int64_t kRowPanelBytes = 1 << 18;  // packed rows of one forward task: an eighth of L2
+constexpr int64_t kBlockElements = 1 << 17;  // dz of one backward block
+constexpr int64_t kStripRows = 32;
 constexpr int64_t kPartialElements = 1 << 23;  // all pieces' dweight together
 
 int64_t acc_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
@@ -43,7 +44,7 @@ struct Scratch {
 
 struct ForwardPlan {
   int64_t block_rows, blocks;
-  int64_t packed_weight, packed_rows;  // elements
+  int64_t packed_weight, packed_rows;  // elements, the latter of one worker
 };
 
 ForwardPlan plan(const LinearTanhForward& a) {
@@ -57,7 +58,7 @@ ForwardPlan plan(const LinearTanhForward& a) {
   if (serial) p.blocks = 1, p.block_rows = a.N;
   p.packed_weight = round_up(round_up(a.H, lanes) * depth, 16);
   const int64_t block = p.block_rows < a.N ? p.block_rows : a.N;
-  p.packed_rows = round_up(block * depth + 64, 16);
+  p.packed_rows = block * (round_up(depth, lanes) + lanes);
   return p;
 }
 
@@ -67,6 +68,7 @@ int64_t forward(const LinearTanhForward& a) {
   constexpr int64_t L = kLanes<A>;
   const ForwardPlan p = plan(a);
   const ColumnPanels<A> panels(a.H);
+  const int64_t row_step = row_step_for<A>(a.K);
   const T* input = static_cast<const T*>(a.input);
   const T* weight = static_cast<const T*>(a.weight);
   const T* bias = static_cast<const T*>(a.bias);
@@ -90,10 +92,8 @@ int64_t forward(const LinearTanhForward& a) {
     const int64_t left = a.N - first;
     const RowTiles tiles(left < p.block_rows ? left : p.block_rows);
     A* rows = packed_rows + worker * p.packed_rows;
-    for (int64_t i = 0; i < tiles.count; ++i)
-      pack_transposed(rows + tiles.begin(i) * a.K, tiles.height(i),
-                      input + (first + tiles.begin(i)) * a.input_row_stride, a.input_row_stride,
-                      tiles.height(i), a.K);
+    pack_rows(rows, row_step, input + first * a.input_row_stride, a.input_row_stride, tiles.rows,
+              a.K);
     Tile<A> tile;
     for (int64_t panel = 0; panel < panels.count; ++panel) {
       const int64_t column = panel * kTileColumns<A>, width = panels.width(panel);
@@ -103,8 +103,8 @@ int64_t forward(const LinearTanhForward& a) {
           bias_lanes[c / L] = load_part(bias + column + c, width - c < L ? width - c : L);
       for (int64_t i = 0; i < tiles.count; ++i) {
         const int64_t height = tiles.height(i);
-        multiply(tile, height, panels.vectors(panel), a.K, rows + tiles.begin(i) * a.K, height,
-                 packed_weight + panels.offset(panel, a.K), panels.step(panel));
+        multiply(tile, height, panels.vectors(panel), a.K, rows + tiles.begin(i) * row_step,
+                 row_step, 1, packed_weight + panels.offset(panel, a.K), panels.step(panel));
         T* to = output + (first + tiles.begin(i)) * a.H + column;
         for (int64_t r = 0; r < height; ++r, to += a.H) {
           const A* sums = tile.row(r);
@@ -128,8 +128,8 @@ struct BackwardPlan {
   int64_t pieces, piece_rows, block_rows;
   int64_t dz_stride, partial_stride;                    // elements
   int64_t packed_weight, partial_weight, partial_bias;  // elements, the last two of one piece
-  int64_t dz, packed_input, packed_dz;                  // elements of one worker
-  int64_t per_worker() const { return dz + packed_input + packed_dz; }
+  int64_t dz, packed_dz, packed_input;                  // elements of one worker
+  int64_t per_worker() const { return dz + packed_dz + packed_input; }
 };
 
 BackwardPlan plan(const LinearTanhBackward& a) {
@@ -138,38 +138,46 @@ BackwardPlan plan(const LinearTanhBackward& a) {
   const int64_t padded_h = round_up(a.H > 0 ? a.H : 1, lanes);
   const int64_t padded_k = round_up(a.K > 0 ? a.K : 1, lanes);
   const int64_t widest = padded_h > padded_k ? padded_h : padded_k;
-  p.block_rows = clamp(kBlockElements / widest, 128, 512);
+  p.block_rows = clamp(kBlockElements / widest, 64, 256);
   const int64_t most = clamp(kPartialElements / (padded_h * padded_k), 1, 32);
   const bool serial = a.N * a.K * a.H < kSerialMultiplyAdds;
   p.pieces = serial ? 1 : clamp(ceil_div(a.N, 256), 1, most);
   p.piece_rows = ceil_div(a.N, p.pieces);
   if (p.block_rows > p.piece_rows) p.block_rows = p.piece_rows;
-  p.dz_stride = padded_h + lanes;  // never a multiple of 4 KB: rows would share few cache sets
+  p.dz_stride = (padded_h / lanes | 1) * lanes;  // as row_step_for
   p.partial_stride = padded_k;
   p.packed_weight = round_up(padded_k * a.H + 64, 16);
   p.partial_weight = round_up(padded_k * a.H, 16);
   p.partial_bias = round_up(padded_h, 16);
-  p.dz = round_up(p.block_rows * p.dz_stride, 16);
-  p.packed_input = round_up(p.block_rows * padded_k, 16);
-  p.packed_dz = round_up(kTileRows * a.H + 64, 16);
+  p.dz = round_up(p.block_rows * p.dz_stride + 2 * lanes, 16);
+  p.packed_dz = padded_k > kTileVectors * lanes ? p.dz : 0;
+  p.packed_input = p.block_rows * kTileVectors * lanes;  // one column panel
   return p;
 }
 
-// dz = (1 - y^2) dy for `rows` rows, padded with zeros; dbias += its column sums.
+// dz = (1 - y^2) dy for `rows` rows, padded with zeros; dbias += its column sums, a strip of rows
+// at a time in a register: fewer passes over dbias, and two-level sums lose less.
 template <class T>
 MLPKERN_INLINE void form_dz(acc_t<T>* dz, int64_t dz_stride, acc_t<T>* dbias, const T* dy,
                             int64_t dy_stride, const T* y, int64_t y_stride, int64_t rows,
                             int64_t H) {
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
-  for (int64_t n = 0; n < rows; ++n, dz += dz_stride, dy += dy_stride, y += y_stride) {
+  for (int64_t begin = 0; begin < rows; begin += kStripRows) {
+    const int64_t end = begin + kStripRows < rows ? begin + kStripRows : rows;
     for (int64_t h = 0; h < H; h += L) {
       const bool whole = H - h >= L;
-      const vec_t<A> out = whole ? load(y + h) : load_part(y + h, H - h);
-      const vec_t<A> up = whole ? load(dy + h) : load_part(dy + h, H - h);
-      const vec_t<A> d = (A{1} - out * out) * up;
-      store(dz + h, d);
-      store(dbias + h, load(dbias + h) + d);
+      vec_t<A> sum = {};
+      for (int64_t n = begin; n < end; ++n) {
+        const T* out_n = y + n * y_stride + h;
+        const T* up_n = dy + n * dy_stride + h;
+        const vec_t<A> out = whole ? load(out_n) : load_part(out_n, H - h);
+        const vec_t<A> up = whole ? load(up_n) : load_part(up_n, H - h);
+        const vec_t<A> d = (A{1} - out * out) * up;
+        store(dz + n * dz_stride + h, d);
+        sum += d;
+      }
+      store(dbias + h, load(dbias + h) + sum);
     }
   }
 }
@@ -177,19 +185,18 @@ MLPKERN_INLINE void form_dz(acc_t<T>* dz, int64_t dz_stride, acc_t<T>* dbias, co
 // dinput of a block: dz weight, tile by tile.
 template <class T>
 void multiply_by_weight(T* dinput, int64_t K, const acc_t<T>* dz, int64_t dz_stride, int64_t rows,
-                        int64_t H, const acc_t<T>* packed_weight, acc_t<T>* packed_dz) {
+                        int64_t H, const acc_t<T>* packed_weight) {
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
   const ColumnPanels<A> panels(K);
   const RowTiles tiles(rows);
   Tile<A> tile;
-  for (int64_t i = 0; i < tiles.count; ++i) {
-    const int64_t height = tiles.height(i);
-    pack_transposed(packed_dz, height, dz + tiles.begin(i) * dz_stride, dz_stride, height, H);
-    for (int64_t panel = 0; panel < panels.count; ++panel) {
-      const int64_t width = panels.width(panel);
-      multiply(tile, height, panels.vectors(panel), H, packed_dz, height,
-               packed_weight + panels.offset(panel, H), panels.step(panel));
+  for (int64_t panel = 0; panel < panels.count; ++panel) {
+    const int64_t width = panels.width(panel);
+    for (int64_t i = 0; i < tiles.count; ++i) {
+      const int64_t height = tiles.height(i);
+      multiply(tile, height, panels.vectors(panel), H, dz + tiles.begin(i) * dz_stride, dz_stride,
+               1, packed_weight + panels.offset(panel, H), panels.step(panel));
       T* to = dinput + tiles.begin(i) * K + panel * kTileColumns<A>;
       for (int64_t r = 0; r < height; ++r, to += K)
         for (int64_t c = 0; c < width; c += L) {
@@ -203,22 +210,44 @@ void multiply_by_weight(T* dinput, int64_t K, const acc_t<T>* dz, int64_t dz_str
   }
 }
 
-// partial[h, k] (+)= sum_n dz[n, h] input[n, k] over a block.
+// The columns of a tile of dz one row after the other: to[n * height + r] = dz[n, h + r]. Whole
+// vectors are stored and the next row repairs what lies past its tile: `to` needs one vector of
+// slack.
+template <class A>
+MLPKERN_INLINE void pack_tile_columns(A* to, int64_t height, const A* dz, int64_t dz_stride,
+                                      int64_t rows) {
+  constexpr int64_t L = kLanes<A>;
+  for (int64_t n = 0; n < rows; ++n)
+    for (int64_t r = 0; r < height; r += L)
+      store(to + n * height + r, load(dz + n * dz_stride + r));
+}
+
+// partial[h, k] (+)= sum_n dz[n, h] input[n, k] over a block. Every column panel of the input walks
+// over all of dz; from the second panel on it pays to lay the tiles out first, since a tile's
+// columns lie in as many pages as the block has rows.
 template <class T>
 void add_outer_products(acc_t<T>* partial, int64_t partial_stride, bool first, const acc_t<T>* dz,
                         int64_t dz_stride, int64_t rows, int64_t H, const T* input,
-                        int64_t input_stride, int64_t K, acc_t<T>* packed_input) {
+                        int64_t input_stride, int64_t K, acc_t<T>* packed_input,
+                        acc_t<T>* packed_dz) {
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
   const ColumnPanels<A> panels(K);
   const RowTiles tiles(H);
+  const bool packed = panels.count > 1;
+  if (packed)
+    for (int64_t i = 0; i < tiles.count; ++i)
+      pack_tile_columns(packed_dz + tiles.begin(i) * rows, tiles.height(i), dz + tiles.begin(i),
+                        dz_stride, rows);
   Tile<A> tile;
   for (int64_t panel = 0; panel < panels.count; ++panel) {
     const int64_t column = panel * kTileColumns<A>, step = panels.step(panel);
-    pack_columns(packed_input, input + column, input_stride, rows, panels.width(panel));
+    pack_rows(packed_input, step, input + column, input_stride, rows, panels.width(panel));
     for (int64_t i = 0; i < tiles.count; ++i) {
       const int64_t height = tiles.height(i), h = tiles.begin(i);
-      multiply(tile, height, panels.vectors(panel), rows, dz + h, dz_stride, packed_input, step);
+      const A* columns = packed ? packed_dz + h * rows : dz + h;
+      multiply(tile, height, panels.vectors(panel), rows, columns, 1, packed ? height : dz_stride,
+               packed_input, step);
       for (int64_t r = 0; r < height; ++r) {
         A* to = partial + (h + r) * partial_stride + column;
         for (int64_t c = 0; c < step; c += L) {
@@ -267,8 +296,8 @@ int64_t backward(const LinearTanhBackward& a) {
   if (dinput) {
     const ColumnPanels<A> panels(a.K);
     const auto pack_panel = [&](int64_t panel) {
-      pack_columns(packed_weight + panels.offset(panel, a.H), weight + panel * kTileColumns<A>,
-                   a.weight_row_stride, a.H, panels.width(panel));
+      pack_rows(packed_weight + panels.offset(panel, a.H), panels.step(panel),
+                weight + panel * kTileColumns<A>, a.weight_row_stride, a.H, panels.width(panel));
     };
     if (a.H * a.K < kSerialMultiplyAdds / 8)
       for (int64_t panel = 0; panel < panels.count; ++panel) pack_panel(panel);
@@ -278,8 +307,8 @@ int64_t backward(const LinearTanhBackward& a) {
 
   parallel_for_dynamic(p.pieces, [&](int64_t piece, int64_t worker) {
     A* dz = worker_scratch + worker * p.per_worker();
-    A* packed_input = dz + p.dz;
-    A* packed_dz = packed_input + p.packed_input;
+    A* packed_dz = dz + p.dz;
+    A* packed_input = packed_dz + p.packed_dz;
     A* piece_weight = partial_weight + piece * p.partial_weight;
     A* piece_bias = partial_bias + piece * p.partial_bias;
     for (int64_t h = 0; h < p.partial_bias; ++h) piece_bias[h] = A{0};
@@ -292,11 +321,11 @@ int64_t backward(const LinearTanhBackward& a) {
       form_dz(dz, p.dz_stride, piece_bias, doutput + n * a.doutput_row_stride, a.doutput_row_stride,
               output + n * a.output_row_stride, a.output_row_stride, rows, a.H);
       if (dinput)
-        multiply_by_weight(dinput + n * a.K, a.K, dz, p.dz_stride, rows, a.H, packed_weight,
-                           packed_dz);
+        multiply_by_weight(dinput + n * a.K, a.K, dz, p.dz_stride, rows, a.H, packed_weight);
       if (dweight)
         add_outer_products(piece_weight, p.partial_stride, n == begin, dz, p.dz_stride, rows, a.H,
-                           input + n * a.input_row_stride, a.input_row_stride, a.K, packed_input);
+                           input + n * a.input_row_stride, a.input_row_stride, a.K, packed_input,
+                           packed_dz);
     }
   });
 

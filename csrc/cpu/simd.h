@@ -204,7 +204,7 @@ MLPKERN_INLINE void store_part(T* p, vec_t<acc_t<T>> v, int64_t count) {
 
 // ---- maximum and reductions ----
 
-// The larger of each lane; where either is NaN, the lane of b.
+// The larger (smaller) of each lane; where either is NaN, the lane of b.
 template <class V>
 MLPKERN_INLINE V maximum(V a, V b) {
 #if defined(__AVX512F__)
@@ -219,6 +219,16 @@ MLPKERN_INLINE V maximum(V a, V b) {
     return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
 #else
   return a > b ? a : b;
+#endif
+}
+
+MLPKERN_INLINE vec_t<float> minimum(vec_t<float> a, vec_t<float> b) {
+#if defined(__AVX512F__)
+  return (vec_t<float>)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (vec_t<float>)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+  return a < b ? a : b;
 #endif
 }
 
