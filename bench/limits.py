@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -118,7 +119,7 @@ def first_touch_seconds(size: int = 64 << 20) -> float:
         with mmap.mmap(-1, size) as fresh:
             buffer = torch.frombuffer(fresh, dtype=torch.uint8)
             pages = buffer[::PAGE]
-            samples.append(seconds_of(lambda pages=pages: pages.fill_(1), 1))
+            samples.append(seconds_of(partial(pages.fill_, 1), 1))
             del pages, buffer  # the map cannot be closed while a tensor looks into it
     return min(samples) / (size // PAGE)
 
@@ -138,7 +139,7 @@ def _matrix_peak(dtype: torch.dtype, widths: tuple[int, ...], budget_s: float) -
     for width in widths:
         a, b = (torch.randn(width, width).to(dtype) for _ in range(2))
         out = torch.empty(width, width, dtype=dtype)
-        call = LocalContestant("mm", lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+        call = LocalContestant("mm", partial(torch.mm, a, b, out=out))
         timing = interleave([call], budget_s=budget_s, min_sample_s=5e-3, min_rounds=5)["mm"]
         best = max(best, 2 * width**3 / timing.minimum)
     return best

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from bench.providers import Unavailable, with_threads
 from bench.timer import seconds_of
+
+if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
+    from mlpkern.lm.engines import Engine
+    from mlpkern.lm.state import TrainState
 
 STEPS = 2_000
 EVERY = 400
@@ -28,8 +35,6 @@ def train_both(threads: int, steps: int = STEPS, every: int = EVERY) -> dict[str
         from mlpkern.lm.train import Trainer
     except ImportError as error:
         raise Unavailable(f"mlpkern.lm cannot be imported: {error}") from error
-    import torch
-
     config = replace(PRESETS["lecture"], init="scaled", steps=steps, lr=((0, 0.1),))
     dataset = build_dataset(embedded_names(), block_size=config.block_size, source="embedded names")
     runs = {}
@@ -37,16 +42,7 @@ def train_both(threads: int, steps: int = STEPS, every: int = EVERY) -> dict[str
         for name in ENGINES:
             engine, why = choose_engine(name, torch.device("cpu"))
             state = Trainer.start(config, dataset, engine).state
-            chunks: list[torch.Tensor] = []
-
-            def run_chunk(engine=engine, state=state, chunks=chunks) -> None:
-                chunks.append(engine.run_chunk(state, min(every, steps - state.step)))
-
-            seconds = 0.0
-            while state.step < steps:
-                seconds += seconds_of(run_chunk, 1)
-                state.step += len(chunks[-1])
-            losses = [float(chunk.double().mean()) for chunk in chunks]
+            losses, seconds = _train(engine, state, steps, every)
             dev = evaluate(state.model, dataset.splits["dev"])
             runs[name] = {"why": why, "losses": losses, "dev_loss": dev.loss, "seconds": seconds}
     return {
@@ -55,3 +51,17 @@ def train_both(threads: int, steps: int = STEPS, every: int = EVERY) -> dict[str
         "every": every,
         "engines": runs,
     }
+
+
+def _train(engine: Engine, state: TrainState, steps: int, every: int) -> tuple[list[float], float]:
+    """The mean loss of every `every` steps, and the seconds of all steps."""
+    chunks: list[Tensor] = []
+
+    def run_chunk() -> None:
+        chunks.append(engine.run_chunk(state, min(every, steps - state.step)))
+
+    seconds = 0.0
+    while state.step < steps:
+        seconds += seconds_of(run_chunk, 1)
+        state.step += len(chunks[-1])
+    return [float(chunk.double().mean()) for chunk in chunks], seconds

@@ -91,7 +91,7 @@ def case_lines(case: Result) -> list[str]:
         f"  {'provider':36}{'threads':>7}{'median':>12}{'quartiles':>26}{'samples':>9}{last:>10}"
         f"{'÷ ' + case['ours']:>12}",
     ]
-    ours = next((r for r in case["rows"] if r["provider"] == case["ours"]), {})
+    ours: Result = next((r for r in case["rows"] if r["provider"] == case["ours"]), {})
     for row in case["rows"]:
         start = f"  {row['provider']:36}{row['threads']:>7}"
         if "median_s" not in row:

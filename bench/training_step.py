@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,11 @@ from bench.providers import (
     named,
     threads_switch,
 )
+
+if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
+    from mlpkern.lm.data import Dataset
+    from mlpkern.lm.engines import Engine
+    from mlpkern.lm.state import TrainState
 
 OURS = "ops"
 BASELINE = "lecture loop"
@@ -69,13 +75,13 @@ def cost(case: Case) -> Cost:
 
 
 @cache
-def _dataset():
+def _dataset() -> Dataset:
     from mlpkern.lm.data import build_dataset, embedded_names
 
     return build_dataset(embedded_names(), block_size=T, source="embedded names")
 
 
-def _state(case: Case):
+def _state(case: Case) -> TrainState:
     """A run at step 0: the model, the training rows and the generator of the batches."""
     from mlpkern.lm.config import TrainConfig, seed_for
     from mlpkern.lm.model import MLPLanguageModel
@@ -237,7 +243,7 @@ def _stock_results(
     return (losses, *run.values)
 
 
-def _ops_results(case: Case, engine) -> tuple[Tensor, ...]:
+def _ops_results(case: Case, engine: Engine) -> tuple[Tensor, ...]:
     state = _state(case)
     losses = engine.run_chunk(state, CHECKED_STEPS)
     return (losses, *(p.detach() for p in state.model.parameters()))
