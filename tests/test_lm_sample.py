@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
-from lm_words import make_words
+from lm_words import make_words, one_thread  # noqa: F401
 
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import build_dataset

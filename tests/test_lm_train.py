@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from lm_words import make_words
+from lm_words import make_words, one_thread  # noqa: F401
 from torch.nn import functional as F
 
 from mlpkern.lm import engines

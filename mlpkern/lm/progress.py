@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Protocol
 
@@ -56,7 +57,10 @@ class BarProgress:
     def __init__(self, total: int, done: int) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-        self._bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True, leave=True)
+        # a terminal that reports no size (some recorders do) would get a bar of no width
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+        size = {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
+        self._bar = tqdm(total=total, initial=done, unit="step", **size)
         self._losses: dict[str, str] = {}
 
     def advance(self, steps: int) -> None:
