@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mlpkern
+from mlpkern.autograd import CrossEntropy, EmbeddingGather, LinearTanh
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.state import TrainState
@@ -127,19 +128,18 @@ class OpsEngine:
         leaves = (embedding, *(p for pair in hidden for p in pair), weight_out, bias_out)
         values = [leaf.detach() for leaf in leaves]  # once more, without autograd, to update
         one = torch.ones((), device=train.targets.device)
-        # looked up once: an attribute access counts when a step takes 100 µs
-        gather, tanh, entropy = (
-            mlpkern.embedding_gather,
-            mlpkern.linear_tanh,
-            mlpkern.cross_entropy,
-        )
+        # The ops below their argument checks, which this loop cannot fail, and every name looked up
+        # once: both count when a step takes 130 µs.
+        gather, tanh, entropy = EmbeddingGather.direct, LinearTanh.direct, CrossEntropy.direct
         addmm, gradients, add_ = torch.addmm, _gradients, torch._foreach_add_
+        options = (-100, 1, 0.0)  # ignore_index as in torch, the mean, no label smoothing
         losses = []
         for ids, targets, lr in batches:
-            x = gather(ids, embedding)  # (N, T*D)
+            x = gather(ids, embedding, -1)  # (N, T*D); -1: no padding
             for weight, bias in hidden:
                 x = tanh(x, weight, bias)  # (N, H)
-            loss = entropy(addmm(bias_out, x, weight_out), targets)
+            logits = addmm(bias_out, x, weight_out)  # (N, V)
+            loss = entropy(logits, targets, None, *options)
             add_(values, gradients(loss, one, leaves), alpha=-lr)
             losses.append(loss.detach())
         return torch.stack(losses)
