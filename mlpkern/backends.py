@@ -61,6 +61,11 @@ def backends() -> dict[str, Backend]:
     return {name: _backend(name) for name in _REGISTRY}
 
 
+def installed() -> list[str]:
+    """The backends whose module is part of this installation, whether or not they can run here."""
+    return [name for name, entry in _REGISTRY.items() if importlib.util.find_spec(entry.module)]
+
+
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Within the ``with`` block (or the decorated function), run every op on the backend ``name``.
@@ -161,7 +166,7 @@ def _require(name: str, source: str) -> None:
 def _backend(name: str) -> Backend:
     if name not in _status:
         entry = _REGISTRY[name]
-        if importlib.util.find_spec(entry.module) is None:
+        if name not in installed():
             _status[name] = Backend(False, entry.absent, "`python -m mlpkern info` lists the rest.")
         else:
             _status[name] = Backend(*_load(name).status())

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mlpkern
+from mlpkern.backends import installed
 
 
 def pytest_report_header() -> list[str]:
@@ -20,7 +21,7 @@ def pytest_report_header() -> list[str]:
     return lines
 
 
-@pytest.fixture(params=["cpu", "cuda", "triton", "reference"])
+@pytest.fixture(params=installed())
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a backend; every op of the test runs on it."""
     status = mlpkern.backends()[request.param]

@@ -16,12 +16,17 @@ __all__ = ["any_autocast", "cast", "linear_dtype", "loss_dtype"]
 def linear_dtype(input: Tensor) -> torch.dtype | None:
     """The policy of ``F.linear``: the autocast dtype of the device of ``input``; None when off."""
     device = input.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return torch.get_autocast_dtype(device) if _enabled(device) else None
 
 
 def loss_dtype(input: Tensor) -> torch.dtype | None:
     """The policy of ``F.cross_entropy``: float32; None when autocast is off."""
-    return torch.float32 if torch.is_autocast_enabled(input.device.type) else None
+    return torch.float32 if _enabled(input.device.type) else None
+
+
+def _enabled(device: str) -> bool:
+    """Whether autocast is on for a device type; asking torch about "meta" raises."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

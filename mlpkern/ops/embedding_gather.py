@@ -131,7 +131,7 @@ class _Library:
         return torch.ops.mlpkern.embedding_gather_backward(*args)
 
 
-def _run(input: Tensor, weight: Tensor, padding_idx: int = -1) -> Tensor:
+def _run(input: Tensor, weight: Tensor, padding_idx: int) -> Tensor:
     return select(_OP, weight).embedding_gather_forward(input, weight.resolve_neg())
 
 
@@ -140,7 +140,7 @@ def _run_backward(grad_output: Tensor, input: Tensor, rows: int, padding_idx: in
     return backward(grad_output.resolve_neg(), input, rows, padding_idx)
 
 
-def _fake(input: Tensor, weight: Tensor, padding_idx: int = -1) -> Tensor:
+def _fake(input: Tensor, weight: Tensor, padding_idx: int) -> Tensor:
     return weight.new_empty(*input.shape[:-1], input.shape[-1] * weight.shape[1])
 
 
@@ -153,7 +153,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _keep(ctx, *inputs)
 
 
-define(_OP, "Tensor input, Tensor weight, int padding_idx=-1", "Tensor", _run, _fake)
+define(_OP, "Tensor input, Tensor weight, int padding_idx", "Tensor", _run, _fake)
 define(
     f"{_OP}_backward",
     "Tensor grad_output, Tensor input, SymInt num_embeddings, int padding_idx",

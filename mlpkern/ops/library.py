@@ -18,7 +18,11 @@ LIBRARY = torch.library.Library("mlpkern", "DEF")
 def define(
     name: str, arguments: str, returns: str, run: Callable[..., Any], fake: Callable[..., Any]
 ) -> None:
-    """Register ``mlpkern::name``; ``run`` gets real tensors of any device, ``fake`` shapes only."""
+    """Register ``mlpkern::name``; ``run`` gets real tensors of any device, ``fake`` shapes only.
+
+    ``arguments`` must have no defaults: the dispatcher leaves out an argument that equals its
+    default, and then ``ctx.needs_input_grad`` of the backward is too short.
+    """
     LIBRARY.define(f"{name}({arguments}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag,))
     LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"mlpkern::{name}", fake, lib=LIBRARY)

@@ -147,7 +147,7 @@ class _Library:
         return tuple(g if need else None for g, need in zip(gradients, args[-3:], strict=True))
 
 
-def _run(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _run(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     offset = None if bias is None else bias.resolve_neg()
     forward = select(_OP, input).linear_tanh_forward
     return forward(input.resolve_neg(), weight.resolve_neg(), offset)
@@ -161,7 +161,7 @@ def _run_backward(
     return tuple(input.new_empty(0) if gradient is None else gradient for gradient in gradients)
 
 
-def _fake(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _fake(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return input.new_empty(*input.shape[:-1], weight.shape[0])
 
 
@@ -180,7 +180,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.set_materialize_grads(False)
 
 
-define(_OP, "Tensor input, Tensor weight, Tensor? bias=None", "Tensor", _run, _fake)
+define(_OP, "Tensor input, Tensor weight, Tensor? bias", "Tensor", _run, _fake)
 define(  # a gradient that is not needed comes back empty: a schema has no optional results
     f"{_OP}_backward",
     "Tensor grad_output, Tensor input, Tensor weight, Tensor output, "

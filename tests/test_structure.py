@@ -1,0 +1,96 @@
+"""The shape of the tree: who imports whom, one stem per op, and an import that needs nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlpkern
+
+PACKAGE = Path(mlpkern.__file__).parent
+ROOT = PACKAGE.parent
+OPS = ["cross_entropy", "embedding_gather", "linear_tanh"]
+
+
+def imported(path: Path) -> set[str]:
+    """The absolute names of the modules that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files(*parts: str) -> list[Path]:
+    place = PACKAGE.joinpath(*parts)
+    return [place] if place.suffix else sorted(place.rglob("*.py"))
+
+
+def test_the_ops_never_import_the_language_model():
+    above = {"lm", "cli", "__main__"}
+    for path in files():
+        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") in above:
+            continue
+        for name in imported(path):
+            assert not name.startswith(("mlpkern.lm", "mlpkern.cli")), f"{path} imports {name}"
+
+
+def test_the_reference_stands_alone():
+    for path in files("reference"):
+        for name in imported(path):
+            assert not name.startswith("mlpkern.") or name.startswith("mlpkern.reference"), name
+
+
+def test_only_one_file_imports_the_compiled_module():
+    for path in files():
+        if any(name.startswith("mlpkern._C") for name in imported(path)):
+            assert path.name in ("cpu.py", "__init__.py", "info.py"), path
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_same_stem_in_every_folder(op):
+    assert (PACKAGE / "ops" / f"{op}.py").is_file()
+    assert (PACKAGE / "reference" / f"{op}.py").is_file()
+    assert Path(__file__).with_name(f"test_{op}.py").is_file()
+    if (ROOT / "csrc").is_dir():  # absent from a wheel
+        assert (ROOT / "csrc" / "cpu" / f"{op}.cpp").is_file()
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_installed_backend_has_every_op(op, backend):
+    module = sys.modules["mlpkern.backends"]._load(backend)
+    for direction in ("forward", "backward"):
+        assert callable(getattr(module, f"{op}_{direction}"))
+    assert op in mlpkern.functional.__all__
+
+
+@pytest.mark.parametrize("missing", [["_C"], ["_C", "cpu", "_cuda", "cuda", "triton_kernels"]])
+def test_import_works_without(missing):
+    code = "import sys; sys.modules['triton'] = None\n"
+    code += f"for name in {missing}: sys.modules['mlpkern.' + name] = None\n"
+    code += "import torch, mlpkern\nassert mlpkern.backends()['reference'].available\n"
+    code += "mlpkern.linear_tanh(torch.ones(2, 3), torch.ones(4, 3))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_loads_no_optional_package():
+    code = "import sys, torch; before = set(sys.modules)\n"
+    code += "import mlpkern; print(sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = ast.literal_eval(done.stdout)
+    for name in ("tqdm", "safetensors", "matplotlib", "triton", "mlpkern._C", "mlpkern.lm"):
+        assert name not in loaded
+
+
+def test_version():
+    assert mlpkern.__version__ == "0.1.0"
