@@ -2,6 +2,7 @@
 
     words -> data.py -> Dataset -> train.py (engines.py, state.py) -> checkpoint.py -> sample.py
 
+>>> import torch
 >>> from mlpkern import lm
 >>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
 >>> engine, why = lm.choose_engine("auto", torch.device("cpu"))
