@@ -285,6 +285,8 @@ def test_sdist_holds_what_a_build_needs(tree: Path, tmp_path: Path) -> None:
 @packaging
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
 def test_every_python_builds_a_library_that_loads(tree: Path, tmp_path: Path, version: str) -> None:
+    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        pytest.skip("the version that runs the tests: the cases above build for it")
     python = find_python(version)
     subprocess.run([python, "-m", "venv", str(tmp_path / "venv")], check=True)
     done = subprocess.run(
