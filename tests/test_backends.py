@@ -105,9 +105,7 @@ def test_a_backward_runs_where_its_forward_ran(fresh, monkeypatch):
 
 def test_an_unknown_backend(fresh):
     with (
-        pytest.raises(
-            ValueError, match=r"^use_backend: backend must be one of .* 'gpu'"
-        ),
+        pytest.raises(ValueError, match=r"^use_backend: backend must be one of .* 'gpu'"),
         mlpkern.use_backend("gpu"),
     ):
         pass

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+from torch.compiler import is_compiling
 
 from mlpkern.backends import select
 from mlpkern.ops.autocast import any_autocast, cast, loss_dtype
@@ -55,7 +56,7 @@ def cross_entropy(
         TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape, device or option.
         IndexError: a target outside [0, C) that is not ``ignore_index``, with its position.
     """
-    if torch.compiler.is_compiling() or not (
+    if is_compiling() or not (
         type(input) in PLAIN
         and type(target) is Tensor
         and weight is None
@@ -63,10 +64,9 @@ def cross_entropy(
         and not any_autocast()
         and input.dtype in FLOATS
         and target.dtype in INTEGERS
-        and target.ndim == 1
         and len(size := input.shape) == 2
-        and size[0] == len(target)
         and size[1]
+        and target.shape == (size[0],)
         and (target.is_cpu if input.is_cpu else input.is_cuda and input.device == target.device)
         and not input.is_neg()
         and type(ignore_index) is int
@@ -76,7 +76,7 @@ def cross_entropy(
     ):
         return _checked(input, target, weight, ignore_index, reduction, label_smoothing)
     options = (ignore_index, REDUCTIONS[reduction], label_smoothing)
-    if input.requires_grad and torch.is_grad_enabled():
+    if input.requires_grad and is_grad_enabled():
         return CrossEntropy.direct(input, target, None, *options)
     return select(_OP, input).cross_entropy_forward(input, target, None, *options)[0]
 

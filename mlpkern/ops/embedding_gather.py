@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+from torch.compiler import is_compiling
 
 from mlpkern.backends import select
 from mlpkern.ops.checks import (
@@ -40,7 +41,7 @@ def embedding_gather(input: Tensor, weight: Tensor, *, padding_idx: int | None =
         TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape, device or padding_idx.
         IndexError: an id outside [0, V), with its position.
     """
-    if torch.compiler.is_compiling() or not (
+    if is_compiling() or not (
         type(input) is Tensor
         and type(weight) in PLAIN
         and ordinary()
@@ -53,7 +54,7 @@ def embedding_gather(input: Tensor, weight: Tensor, *, padding_idx: int | None =
         and not weight.is_neg()
     ):
         return _checked(input, weight, padding_idx)
-    if weight.requires_grad and torch.is_grad_enabled():
+    if weight.requires_grad and is_grad_enabled():
         return EmbeddingGather.direct(input, weight, -1)
     return select(_OP, weight).embedding_gather_forward(input, weight)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import is_grad_enabled
 from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C._functorch import is_legacy_batchedtensor as is_legacy_batched
 
@@ -49,4 +50,4 @@ def plain_torch_needed(grad_output: torch.Tensor) -> bool:
     and for a backward batched by vmap: by torch.func, or by ``is_grads_batched=True`` of
     ``torch.autograd.grad``, which still has a vmap of its own.
     """
-    return torch.is_grad_enabled() or transforms_active() or is_legacy_batched(grad_output)
+    return is_grad_enabled() or transforms_active() or is_legacy_batched(grad_output)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+from torch.compiler import is_compiling
 
 from mlpkern.backends import select
 from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
@@ -41,16 +42,16 @@ def linear_tanh(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     Raises:
         TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape or device.
     """
-    if torch.compiler.is_compiling() or not (
+    if is_compiling() or not (
         type(input) in PLAIN
         and type(weight) in PLAIN
         and ordinary()
         and not any_autocast()
         and (dtype := input.dtype) in FLOATS
         and weight.dtype is dtype
-        and input.ndim
+        and (sizes := input.shape)
         and len(size := weight.shape) == 2
-        and input.shape[-1] == size[1]
+        and sizes[-1] == size[1]
         and (weight.is_cpu if input.is_cpu else input.is_cuda and input.device == weight.device)
         and not (input.is_neg() or weight.is_neg())
         and (
@@ -58,15 +59,14 @@ def linear_tanh(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
             or (
                 type(bias) in PLAIN
                 and bias.dtype is dtype
-                and bias.ndim == 1
-                and len(bias) == size[0]
+                and bias.shape == (size[0],)
                 and (bias.is_cpu if input.is_cpu else bias.device == weight.device)
                 and not bias.is_neg()
             )
         )
     ):
         return _checked(input, weight, bias)
-    if torch.is_grad_enabled() and (
+    if is_grad_enabled() and (
         weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad)
     ):
         return LinearTanh.direct(input, weight, bias)
