@@ -2,14 +2,16 @@
 //
 // forward: one read of the logits. A piece of rows at a time: the row maximum and the sum of
 //   exponentials of each row, then the logarithms of the whole piece as vectors, then the losses.
-//   Kept for the backward: maximum and log of the sum, apart, because their rounded sum would lose
-//   the low bits of the sum when all logits of a row share a large offset.
-// backward: one read, one write: dinput = (softmax - target) * g in one expression per vector.
+//   Rows of a few vectors go in groups of as many rows as a vector has lanes, whose reductions are
+//   shared. Kept for the backward: maximum and log of the sum, apart, because their rounded sum
+//   would lose the low bits of the sum when all logits of a row share a large offset.
+// backward: one read, one write: dinput = (softmax - target) * g, the exponential scaled by one
+// factor
+//   g / sum of the row.
 // Pieces do not depend on the number of threads; their losses are added in order, in double.
 // Compile alone: g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c
 // cross_entropy.cpp
-#include <type_traits>
-
+#include "cpu/lanes.h"
 #include "cpu/parallel.h"
 #include "cpu/vmath.h"
 
@@ -84,8 +86,66 @@ MLPKERN_INLINE acc_t<T> row_sum_of_exp(const T* x, int64_t C, acc_t<T> m) {
   return reduce_add<A>((s0 + s1) + (s2 + s3));
 }
 
-// The target of one row as the backward and the smoothed loss need it: q[c] = target_scale * t[c] +
-// smooth * w[c], where t is the probability row, or absent for an id (its class is treated apart).
+// Rows of at most kSmallVectors vectors.
+constexpr int kSmallVectors = 4;
+
+// Maximum and sum of exponentials of `count` <= kLanes rows of Vectors vectors each, the last
+// partial.
+template <class T, int Vectors>
+void small_row_sums(const T* x, int64_t row_stride, int64_t count, int64_t C, acc_t<T>* maxima,
+                    acc_t<T>* sums) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const int64_t tail = C - (Vectors - 1) * L;
+  const A lowest = -static_cast<A>(__builtin_inf());
+  const auto last = [&](const T* row) {
+    return first_lanes<A>(load_part(row + (Vectors - 1) * L, tail), tail, lowest);
+  };
+  vec_t<A> part[L];
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) {
+    const T* row = x + (i < count ? i : 0) * row_stride;
+    part[i] = last(row);
+#pragma GCC unroll 4
+    for (int v = 0; v + 1 < Vectors; ++v) part[i] = maximum(load(row + v * L), part[i]);
+  }
+  alignas(64) A shift[L];
+  store(shift, reduce_rows<A>(part, [](vec_t<A> a, vec_t<A> b) { return maximum(a, b); }));
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i) {
+    const T* row = x + (i < count ? i : 0) * row_stride;
+    const vec_t<A> m = splat(shift[i]);
+    part[i] = exp_nonpositive(last(row) - m);
+#pragma GCC unroll 4
+    for (int v = 0; v + 1 < Vectors; ++v) part[i] += exp_nonpositive(load(row + v * L) - m);
+  }
+  const vec_t<A> sum = reduce_rows<A>(part, [](vec_t<A> a, vec_t<A> b) { return a + b; });
+  store_part(maxima, load(shift), count);
+  store_part(sums, sum, count);
+}
+
+// Maximum and sum of exponentials of `rows` rows.
+template <class T>
+void row_sums(const T* x, int64_t row_stride, int64_t rows, int64_t C, acc_t<T>* maxima,
+              acc_t<T>* sums) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  if (C > kSmallVectors * L || rows < L / 2) {
+    for (int64_t n = 0; n < rows; ++n) {
+      maxima[n] = row_maximum(x + n * row_stride, C);
+      sums[n] = row_sum_of_exp(x + n * row_stride, C, maxima[n]);
+    }
+    return;
+  }
+  const auto small = C <= L       ? small_row_sums<T, 1>
+                     : C <= 2 * L ? small_row_sums<T, 2>
+                     : C <= 3 * L ? small_row_sums<T, 3>
+                                  : small_row_sums<T, 4>;
+  for (int64_t n = 0; n < rows; n += L)
+    small(x + n * row_stride, row_stride, rows - n < L ? rows - n : L, C, maxima + n, sums + n);
+}
+
+// The class weights, ones when there are none.
 template <class T>
 struct ClassWeights {
   const T* weight;  // or null
@@ -155,11 +215,8 @@ int64_t forward(const CrossEntropyForward& a) {
         return;
       }
     }
-    for (int64_t n = begin; n < end; ++n) {
-      const T* x = input + n * a.input_row_stride;
-      maxima[n] = row_maximum(x, a.C);
-      log_sums[n] = row_sum_of_exp(x, a.C, maxima[n]);
-    }
+    row_sums(input + begin * a.input_row_stride, a.input_row_stride, end - begin, a.C,
+             maxima + begin, log_sums + begin);
     int64_t n = begin;
     for (; n + kLanes<A> <= end; n += kLanes<A>)
       store(log_sums + n, log_of_sum(load(log_sums + n)));
@@ -203,8 +260,8 @@ int64_t forward(const CrossEntropyForward& a) {
   return -1;
 }
 
-// out[c] = p[c] * a - w[c] * (e + b t[c]), p = exp(x - m - log_sum); t absent when probability is
-// null.
+// out[c] = a p[c] - w[c] (e + b t[c]) with p = exp(x - m - log_sum); t absent when probability is
+// null, the whole second term unless Weighted.
 template <class T, bool Weighted>
 MLPKERN_INLINE void gradient_row(T* out, const T* x, const T* probability,
                                  const ClassWeights<T>& weight, int64_t C, acc_t<T> m,
@@ -282,19 +339,20 @@ int64_t backward(const CrossEntropyBackward& a) {
         report_first(&bad, n);
         return;
       }
-      const A at_target = g * hard * weight[y], scale = at_target + g * smooth_mass;
+      const A at_target = g * hard * weight[y];
+      const A scale = at_target + g * smooth_mass;
+      const A smoothing = g * smooth_each;
       if (smooth != 0)
         gradient_row<T, true>(out, x, nullptr, weight, a.C, maxima[n], log_sums[n], scale, A{0},
-                              g * smooth_each);
+                              smoothing);
       else
         gradient_row<T, false>(out, x, nullptr, weight, a.C, maxima[n], log_sums[n], scale, A{0},
                                A{0});
       if constexpr (sizeof(T) == sizeof(A)) {
         out[y] -= at_target;
-      } else {  // from the unrounded p: what is stored has lost the low bits of p - 1
+      } else {  // from the unrounded value: what is stored has lost the low bits of p - 1
         const A p = exp_nonpositive(splat((to_acc(x[y]) - maxima[n]) - log_sums[n]))[0];
-        const A smoothing = smooth != 0 ? weight[y] * g * smooth_each : A{0};
-        store_scalar(out + y, (p * scale - smoothing) - at_target);
+        store_scalar(out + y, (p * scale - smoothing * weight[y]) - at_target);
       }
     }
   });

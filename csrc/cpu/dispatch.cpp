@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cpu/flush_denormals.h"
 #include "kernels.h"
 
 // CMake defines MLPKERN_X86 where the avx2 and avx512 copies are built.
@@ -83,8 +84,11 @@ Choice& choice() {
 
 }  // namespace
 
-#define MLPKERN_FORWARD(name, Args)                                     \
-  int64_t name(const Args& args) { return choice().table->name(args); } \
+#define MLPKERN_FORWARD(name, Args)    \
+  int64_t name(const Args& args) {     \
+    const FlushDenormals flush;        \
+    return choice().table->name(args); \
+  }                                    \
   size_t name##_workspace(const Args& args) { return choice().table->name##_workspace(args); }
 MLPKERN_KERNELS(MLPKERN_FORWARD)
 

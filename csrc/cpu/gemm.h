@@ -9,9 +9,7 @@
 // product, and independent of how rows are cut into tiles.
 #pragma once
 
-#include <type_traits>
-
-#include "cpu/simd.h"
+#include "cpu/lanes.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
@@ -161,38 +159,6 @@ MLPKERN_INLINE void pack_rows(acc_t<T>* to, int64_t to_step, const T* x, int64_t
   for (int64_t r = 0; r < rows; ++r, x += row_stride, to += to_step)
     for (int64_t c = 0; c < width; c += L)
       store(to + c, width - c >= L ? load(x + c) : load_part(x + c, width - c));
-}
-
-// One exchange step of the transpose of an L x L block: lanes l with bit Step set swap between
-// rows.
-template <class V>
-MLPKERN_INLINE void exchange(V& low, V& high, int step) {
-  using Ints = ints_t<std::remove_cv_t<std::remove_reference_t<decltype(low[0])>>>;
-  constexpr int lanes = sizeof(V) / sizeof(low[0]);
-  Ints from_low, from_high;
-  for (int l = 0; l < lanes; ++l) {
-    from_low[l] = l & step ? lanes + l - step : l;
-    from_high[l] = l & step ? lanes + l : l + step;
-  }
-  const V a = low, b = high;
-#if defined(__clang__)
-  for (int l = 0; l < lanes; ++l) {
-    low[l] = from_low[l] < lanes ? a[from_low[l]] : b[from_low[l] - lanes];
-    high[l] = from_high[l] < lanes ? a[from_high[l]] : b[from_high[l] - lanes];
-  }
-#else
-  low = __builtin_shuffle(a, b, from_low);
-  high = __builtin_shuffle(a, b, from_high);
-#endif
-}
-
-template <class A>
-MLPKERN_INLINE void transpose(vec_t<A> (&block)[kLanes<A>]) {
-#pragma GCC unroll 8
-  for (int step = 1; step < kLanes<A>; step *= 2)
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes<A>; ++i)
-      if (!(i & step)) exchange(block[i], block[i + step], step);
 }
 
 // Column panel of the transpose: to[k * to_step + r] = x[r * row_stride + k] for r < rows, k <

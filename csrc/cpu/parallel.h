@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "cpu/flush_denormals.h"
+
 namespace mlpkern::cpu {
 
 using RangeBody = void (*)(int64_t begin, int64_t end, void* context);
@@ -29,6 +31,7 @@ static inline void parallel_for(int64_t count, const Body& body) {
     return;
   }
   const RangeBody run = [](int64_t begin, int64_t end, void* context) {
+    const FlushDenormals flush;
     const Body& each = *static_cast<const Body*>(context);
     for (int64_t i = begin; i < end; ++i) each(i);
   };

@@ -1,8 +1,9 @@
 """Writes tanh_table.h: piecewise polynomials of tanh for the AVX-512 kernel (run it to regenerate).
 
-[0, 9.1] is cut at round(a * STEPS_PER_UNIT). Each piece has a center near its middle, chosen so that
-tanh(center) is almost exactly a float32 (Gal's accurate tables), and a polynomial in a - center whose
-coefficients fit tanh at Chebyshev nodes, weighted by 1 / tanh so that the relative error is even.
+[0, 9.1] is cut at round(a * STEPS_PER_UNIT). Each piece has a center near its middle, chosen so
+that tanh(center) is almost exactly a float32 (Gal's accurate tables), and a polynomial in
+a - center whose coefficients fit tanh at Chebyshev nodes, weighted by 1 / tanh so that the relative
+error is even.
 """
 
 from __future__ import annotations

@@ -18,8 +18,29 @@ using vecf = vec_t<float>;
 using vecd = vec_t<double>;
 using intf = ints_t<float>;
 
-// e^x for x <= 88; 0 below the smallest subnormal (baseline: below the smallest normal), NaN for
-// NaN.
+#if defined(__AVX512F__)
+
+// e^x for x <= 88, 0 below the smallest subnormal, NaN for NaN. With x = n log(2) / 16 + r it is
+// 2^floor(n / 16) * 2^(n mod 16 / 16) * e^r: the middle factor from a table, e^r a cubic.
+MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
+  alignas(64) static constexpr float kPowers[16] = {
+      // 2^(i / 16)
+      1.0f,        1.04427373f, 1.09050775f, 1.13878858f, 1.18920708f, 1.24185777f,
+      1.29683959f, 1.35425556f, 1.41421354f, 1.47682619f, 1.54221082f, 1.61049032f,
+      1.68179286f, 1.75625217f, 1.8340081f,  1.91520655f};
+  const vecf shifter = splat(786432.0f);  // 1.5 * 2^19: adding it rounds to a multiple of 1 / 16
+  const vecf clamped = maximum(splat(-104.0f), x);
+  const vecf shifted = clamped * 1.44269504088896341f + shifter;
+  const vecf n = shifted - shifter;
+  const vecf r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+  const vecf power = (vecf)_mm512_permutexvar_ps((__m512i)shifted, _mm512_load_ps(kPowers));
+  const vecf e = ((r * 0.166666667f + 0.5f) * r + 1.0f) * r;
+  return (vecf)_mm512_scalef_ps((__m512)(power * e + power), (__m512)n);
+}
+
+#else
+
+// e^x for x <= 88, 0 below the smallest normal, NaN for NaN.
 MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
   const vecf shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer
   const vecf clamped = maximum(splat(-104.0f), x);
@@ -35,14 +56,12 @@ MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r;
   p = p + 1.0f;
-#if defined(__AVX512F__)
-  return (vecf)_mm512_scalef_ps((__m512)p, (__m512)n);
-#else
   const intf exponent = ((intf)shifted) << 23;  // the low bits of `shifted` hold n
   const vecf scaled = (vecf)((intf)p + exponent);
   return x < -87.3365447f ? vecf{} : scaled;
-#endif
 }
+
+#endif
 
 MLPKERN_INLINE vecd exp_nonpositive(vecd x) {
   for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = std::exp(x[i]);
