@@ -1,4 +1,8 @@
-"""The torch.autograd.Function of each op, for use in other Functions. No argument checks."""
+"""The torch.autograd.Function of each op, below the functional's checks of its arguments.
+
+``X.apply(...)`` is for eager code; within torch.compile call the functional, which a tracer sees as
+one op.
+"""
 
 from __future__ import annotations
 

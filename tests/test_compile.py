@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mlpkern
 
-# torch scripts its own formulas when forward-mode derivatives are first used.
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+# torch.jit is deprecated; torch itself scripts its formulas when forward mode is first used.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
 
 def parameters(device="cpu", dtype=torch.float32):
@@ -145,6 +145,14 @@ def test_make_fx_and_fake_tensors_see_one_op():
     assert type(y) is not torch.Tensor
     with FlopCounterMode(display=False):  # any dispatch mode sees the op, not a hole
         assert torch.equal(mlpkern.linear_tanh(x, w), mlpkern.linear_tanh(x, w))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # for each size that is compared
+def test_jit_trace_bakes_nothing_in():
+    x, w = torch.randn(3, 4), torch.randn(5, 4)
+    traced = torch.jit.trace(lambda x: x.sum() + mlpkern.linear_tanh(x, w), x)
+    other = torch.randn(3, 4)
+    torch.testing.assert_close(traced(other), other.sum() + mlpkern.linear_tanh(other, w))
 
 
 def test_meta_tensors_get_shapes():

@@ -14,7 +14,7 @@ from mlpkern.ops.checks import FLOATS, INTEGERS, require_same_dtype
 from mlpkern.ops.cross_entropy_arguments import REDUCTIONS, check
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
-from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
+from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, needs_weight_gradient, ordinary, route
 from mlpkern.reference import cross_entropy_backward as reference_backward
 from mlpkern.reference.bounds import check_ids
 from mlpkern.reference.cross_entropy import cross_entropy as reference
@@ -154,7 +154,7 @@ def _checked(
     way = route(rows, targets, weight)
     if way is LIBRARY:
         loss = torch.ops.mlpkern.cross_entropy(rows, targets, weight, *options)[0]
-    elif way is COMPOSED or (weight is not None and weight.requires_grad):
+    elif way is COMPOSED or needs_weight_gradient(weight):
         loss = reference(rows, targets, weight, *options)
     else:
         try:

@@ -1,8 +1,9 @@
 """Which of three ways a call takes: straight to a backend, through torch.library, or plain torch.
 
 - *direct*: eager calls on ordinary tensors. A torch.autograd.Function calls the backend.
-- *library*: tracing (torch.compile, export, make_fx), FakeTensors, meta tensors and other tensor
-  subclasses. They need an op with a schema and a fake, which is ``torch.ops.mlpkern.<op>``.
+- *library*: tracing (torch.compile, export, make_fx, torch.jit.trace), FakeTensors, meta tensors
+  and other tensor subclasses. They need an op with a schema and a fake, which is
+  ``torch.ops.mlpkern.<op>``.
 - *composed*: the transforms of torch.func (grad, vmap, jvp, ...) and forward-mode derivatives. The
   op runs as the plain torch function of ``mlpkern.reference``, so that every transform composes.
 """
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch._C import _are_functorch_transforms_active as transforms_active
+from torch._C import _is_tracing as jit_tracing
 from torch._C import _len_torch_dispatch_stack as dispatch_modes
 
 #: The tensor types a backend may be handed. A subclass may have no memory of its own.
@@ -25,12 +27,14 @@ DIRECT, LIBRARY, COMPOSED = "direct", "library", "composed"
 
 def ordinary() -> bool:
     """Whether nothing in the calling thread changes what an op on plain tensors means (0.2 us)."""
-    return not (transforms_active() or dispatch_modes() or forward_ad._current_level >= 0)
+    return not (
+        transforms_active() or dispatch_modes() or jit_tracing() or forward_ad._current_level >= 0
+    )
 
 
 def route(*tensors: torch.Tensor | None) -> str:
     """The way of a call that ``ordinary`` or the types of its tensors kept off the direct one."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or jit_tracing():
         return LIBRARY
     if transforms_active() or forward_ad._current_level >= 0:
         return COMPOSED
@@ -40,6 +44,11 @@ def route(*tensors: torch.Tensor | None) -> str:
     return DIRECT
 
 
+def needs_weight_gradient(weight: torch.Tensor | None) -> bool:
+    """Whether class weights ask for their gradient, which only plain torch gives."""
+    return weight is not None and weight.requires_grad and torch.is_grad_enabled()
+
+
 def why_composed(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """Why this call runs as plain torch whatever the backend, or an empty string."""
     if transforms_active():
@@ -47,7 +56,7 @@ def why_composed(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation is active"
     weight = kwargs.get("weight", args[2] if len(args) > 2 else None)
-    if op == "cross_entropy" and weight is not None and weight.requires_grad:
+    if op == "cross_entropy" and needs_weight_gradient(weight):
         return "the class weights require a gradient"
     return ""
 
