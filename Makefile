@@ -11,7 +11,7 @@ BENCH_ARGS ?= --quick
 
 ifeq ($(VENV),none)
 py := $(PYTHON)
-state := build
+state := build/$(subst /,_,$(PYTHON))
 constraints :=
 else
 py := $(VENV)/bin/python
