@@ -14,30 +14,13 @@
 namespace mlpkern {
 namespace {
 
-// Scratch for one call.
-class Workspace {
- public:
-  explicit Workspace(size_t bytes)
-      : bytes_(bytes), block_(bytes ? memory::acquire(bytes) : nullptr) {}
-  ~Workspace() {
-    if (block_) memory::release(block_, bytes_);
-  }
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-  void* get() const { return block_; }
-
- private:
-  size_t bytes_;
-  void* block_;
-};
-
 // Other Python threads may run while a kernel works for longer than a switch of threads costs.
 constexpr int64_t kReleaseGilWork = 1 << 20;  // multiply-adds or elements moved
 
 template <class Args>
 int64_t launch(int64_t (*kernel)(const Args&), size_t (*workspace)(const Args&), Args& args,
                int64_t work) {
-  const Workspace scratch(workspace(args));
+  const memory::Scratch scratch(workspace(args));
   args.workspace = scratch.get();
   if (work < kReleaseGilWork) return kernel(args);
   py::gil_scoped_release release;

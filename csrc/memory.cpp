@@ -54,7 +54,44 @@ void* allocate(size_t bytes) {
   return block;
 }
 
+// The scratch that a thread keeps; taken out while in use, so that nothing can share it.
+struct Spare {
+  void* block = nullptr;
+  size_t bytes = 0;
+  ~Spare() { std::free(block); }
+};
+thread_local Spare spare;
+
 }  // namespace
+
+Scratch::Scratch(size_t bytes) : bytes_(bytes), block_(nullptr) {
+  if (!bytes) return;
+  if (bytes >= kPooledBytes) {
+    block_ = acquire(bytes);
+    return;
+  }
+  if (spare.bytes < bytes) {
+    std::free(spare.block);
+    spare = {};
+    bytes_ = (bytes + 4095) / 4096 * 4096;
+    block_ = allocate(bytes_);
+    return;
+  }
+  block_ = spare.block;
+  bytes_ = spare.bytes;
+  spare = {};
+}
+
+Scratch::~Scratch() {
+  if (!block_) return;
+  if (bytes_ >= kPooledBytes) {
+    release(block_, bytes_);
+    return;
+  }
+  std::free(spare.block);
+  spare.block = block_;
+  spare.bytes = bytes_;
+}
 
 void* acquire(size_t bytes) {
   if (bytes < kPooledBytes) return allocate(bytes ? bytes : 1);

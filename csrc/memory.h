@@ -18,6 +18,22 @@ constexpr size_t kPooledBytes = size_t{1} << 20;
 void* acquire(size_t bytes);
 void release(void* block, size_t bytes);
 
+// Scratch of one kernel call. Up to kPooledBytes each thread keeps one block from call to call:
+// taking and giving back 100 KB at the top of the heap would cost a small call more than its
+// arithmetic.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes);
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* get() const { return block_; }
+
+ private:
+  size_t bytes_;
+  void* block_;
+};
+
 struct Info {
   uint64_t kept_bytes, limit_bytes, hits, misses;
 };
