@@ -84,6 +84,12 @@ def test_a_traced_op_is_differentiable_twice():
         assert torch.autograd.gradgradcheck(function, (x, w))
 
 
+def test_what_the_backward_needs_has_no_gradient_of_its_own():
+    logits, target = torch.randn(3, 4, requires_grad=True), torch.randint(0, 4, (3,))
+    results = torch.ops.mlpkern.cross_entropy(logits, target, None, -100, 1, 0.0)
+    assert [result.requires_grad for result in results] == [True, False, False]
+
+
 # torch.compile
 
 
@@ -197,6 +203,8 @@ def test_autocast_follows_the_policy_of_torch(backend, device, dtype):
         torch.float32,
         torch.float32,
     ]
+    halves = (tensor.to(dtype) for tensor in (embedded, w, b))
+    assert torch.equal(h, mlpkern.linear_tanh(*halves))  # cast once, and float32 inside
     grads = torch.autograd.grad(loss, values)
     assert all(g.dtype is torch.float32 for g in grads)
     expected = torch.autograd.grad(stock(ids, target, *values, weight=weight), values)

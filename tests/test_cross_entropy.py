@@ -282,6 +282,22 @@ def test_nan_stays_in_its_row(backend, device):
     assert logits.grad.isnan().any(1).nonzero().flatten().tolist() == [3]
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_ignored_row_may_hold_anything(backend, device, smoothing):
+    logits, target = problem((10, 27), device)
+    logits[3], logits[5] = torch.nan, torch.inf
+    target[[3, 5]] = -100
+    kept = [0, 1, 2, 4, 6, 7, 8, 9]
+    x = logits.clone().requires_grad_()
+    loss = cross_entropy(x, target, label_smoothing=smoothing)
+    expected = cross_entropy(logits[kept], target[kept], label_smoothing=smoothing)
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert torch.equal(gradient[[3, 5]], torch.zeros(2, 27, device=device))
+    again = torch.func.grad(lambda x: cross_entropy(x, target, label_smoothing=smoothing))(logits)
+    torch.testing.assert_close(again, gradient)
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_all_ignored(backend, device, reduction, smoothing):
