@@ -1,9 +1,10 @@
 """Which implementation runs a call: the registry of backends, the choice, and its explanation.
 
-A backend is a module with the low-level functions ``<op>_forward`` and ``<op>_backward`` and a
-``status()`` that says whether it can run here. Adding one is adding that module and one line of
-``_REGISTRY``. Modules are imported at the first call that could use them, never by
-``import mlpkern``.
+A backend is a module with the low-level functions ``<op>_forward`` and ``<op>_backward``, a
+``status()`` that says whether it can run here, and ``CHECKS_ARGUMENTS``: whether its functions
+refuse wrong dtypes, shapes and devices themselves, so that a good call is checked only once. Adding
+one is adding that module and one line of ``_REGISTRY``. Modules are imported at the first call that
+could use them, never by ``import mlpkern``.
 """
 
 from __future__ import annotations

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+#: The compiled functions refuse with TypeError or ValueError whatever they cannot compute.
+CHECKS_ARGUMENTS = True
+
 _failure = ""
 try:
     from mlpkern._C import (
@@ -21,6 +24,7 @@ except ImportError as error:
     _failure = str(error)
 else:
     __all__ = [
+        "CHECKS_ARGUMENTS",
         "cross_entropy_backward",
         "cross_entropy_forward",
         "embedding_gather_backward",

@@ -130,6 +130,7 @@ def test_absent_backends_give_their_reason(fresh, monkeypatch):
 def test_a_backend_is_added_by_a_module_and_one_line(fresh, monkeypatch):
     module = types.ModuleType("mlpkern_extra")
     module.status = lambda: (True, "", "test")
+    module.CHECKS_ARGUMENTS = False
     module.linear_tanh_forward = lambda input, weight, bias: torch.full((1,), 7.0)
     monkeypatch.setitem(sys.modules, "mlpkern_extra", module)
     module.__spec__ = types.SimpleNamespace()  # what find_spec looks for
@@ -143,6 +144,7 @@ def test_a_backend_is_added_by_a_module_and_one_line(fresh, monkeypatch):
 def test_a_backend_for_another_device_raises(fresh, monkeypatch):
     module = types.ModuleType("mlpkern_gpu")
     module.status = lambda: (True, "", "test")
+    module.CHECKS_ARGUMENTS = False
     module.__spec__ = types.SimpleNamespace()
     monkeypatch.setitem(sys.modules, "mlpkern_gpu", module)
     monkeypatch.setitem(registry._REGISTRY, "gpu", registry._Entry("mlpkern_gpu", ("cuda",), ""))
@@ -202,6 +204,24 @@ def test_explain_refuses(arguments, error):
 
 
 # The compiled module
+
+
+@pytest.mark.parametrize("name", mlpkern.backends())
+def test_a_refusal_below_is_told_in_the_words_of_the_op(name):
+    if not mlpkern.backends()[name].available or name in ("cuda", "triton"):
+        pytest.skip(f"backend {name} does not run on a CPU here")
+    ids = torch.zeros(6, 2, dtype=torch.int64)
+    with mlpkern.use_backend(name):
+        for needs_grad in (False, True):
+            w = W.clone().requires_grad_(needs_grad)
+            with pytest.raises(
+                ValueError, match=r"weight must be \(H, 4\) to match input \(6, 4\)"
+            ):
+                mlpkern.linear_tanh(X[:, :4], w, B)
+            with pytest.raises(ValueError, match=r"weight must be \(V, D\), got \(5,\)"):
+                mlpkern.embedding_gather(ids, w[0])
+            with pytest.raises(ValueError, match=r"target must be \(4,\) class ids"):
+                mlpkern.cross_entropy(w, ids[:, 0])
 
 
 def test_why_the_compiled_module_is_missing(tmp_path):

@@ -1,7 +1,8 @@
 """The checks every op makes of its arguments, once for all backends.
 
-An op first asks in one expression whether everything is as it should be, which must cost well
-below a microsecond; only when that fails do these functions find out what is wrong and say it.
+Reading one attribute of a tensor takes 0.06 us, and a call has ten to read. A compiled backend
+reads them anyway, so an op hands a good call straight to it; only when the backend refuses do these
+functions find out what is wrong and say it. For a backend without checks they run before each call.
 """
 
 from __future__ import annotations

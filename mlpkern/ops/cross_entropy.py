@@ -10,8 +10,8 @@ from torch.compiler import is_compiling
 
 from mlpkern.backends import select
 from mlpkern.ops.autocast import any_autocast, cast, loss_dtype
-from mlpkern.ops.checks import FLOATS, INTEGERS, require_same_dtype
-from mlpkern.ops.cross_entropy_arguments import REDUCTIONS, check
+from mlpkern.ops.checks import require_same_dtype
+from mlpkern.ops.cross_entropy_arguments import REDUCTIONS, check, check_rows
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
 from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, needs_weight_gradient, ordinary, route
@@ -56,29 +56,28 @@ def cross_entropy(
         TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape, device or option.
         IndexError: a target outside [0, C) that is not ``ignore_index``, with its position.
     """
-    if is_compiling() or not (
-        type(input) in PLAIN
+    if (
+        not is_compiling()
+        and type(input) in PLAIN
         and type(target) is Tensor
         and weight is None
+        and input.ndim == 2
+        and target.ndim == 1
         and ordinary()
         and not any_autocast()
-        and input.dtype in FLOATS
-        and target.dtype in INTEGERS
-        and len(size := input.shape) == 2
-        and size[1]
-        and target.shape == (size[0],)
-        and (target.is_cpu if input.is_cpu else input.is_cuda and input.device == target.device)
-        and not input.is_neg()
+        and not (input.is_meta or input.is_neg())
         and type(ignore_index) is int
         and reduction in REDUCTIONS
         and type(label_smoothing) is float
         and 0.0 <= label_smoothing <= 1.0
     ):
-        return _checked(input, target, weight, ignore_index, reduction, label_smoothing)
-    options = (ignore_index, REDUCTIONS[reduction], label_smoothing)
-    if input.requires_grad and is_grad_enabled():
-        return CrossEntropy.direct(input, target, None, *options)
-    return select(_OP, input).cross_entropy_forward(input, target, None, *options)[0]
+        with_grad = input.requires_grad and is_grad_enabled()
+        options = (ignore_index, REDUCTIONS[reduction], label_smoothing)
+        try:
+            return (CrossEntropy.direct if with_grad else _forward)(input, target, None, *options)
+        except (TypeError, ValueError):
+            pass  # refused by the backend; now find out why
+    return _checked(input, target, weight, ignore_index, reduction, label_smoothing)
 
 
 class CrossEntropy(OpFunction):
@@ -101,6 +100,8 @@ class CrossEntropy(OpFunction):
     ) -> Tensor:
         ctx.kernels = kernels = select(_OP, input)
         ctx.options = options = (ignore_index, reduction, label_smoothing)
+        if not kernels.CHECKS_ARGUMENTS:
+            check_rows(input, target, weight)
         loss, lse, total = kernels.cross_entropy_forward(input, target, weight, *options)
         ctx.save_for_backward(input, target, weight, lse, total)
         ctx.set_materialize_grads(False)
@@ -127,6 +128,14 @@ class CrossEntropy(OpFunction):
                 grad_output, input, weight, lse, total, *ctx.options[1:]
             )
         return grad_input, grad_target, None, None, None, None
+
+
+def _forward(input: Tensor, target: Tensor, weight: Tensor | None, *options: Any) -> Tensor:
+    """The loss without a graph."""
+    kernels = select(_OP, input)
+    if not kernels.CHECKS_ARGUMENTS:
+        check_rows(input, target, weight)
+    return kernels.cross_entropy_forward(input, target, weight, *options)[0]
 
 
 def _checked(

@@ -32,24 +32,8 @@ def check(
 
     The ids are left to the backend, and the dtype of ``weight`` to the caller, after autocast.
     """
-    require_tensor(_OP, "input", input)
-    require_tensor(_OP, "target", target)
-    require_float(_OP, "input", input)
-    if input.dim() == 0:
-        raise ValueError(f"{_OP}: input must be (C,), (N, C) or (N, C, d1, ...), got ()")
-    classes = input.shape[0 if input.dim() == 1 else 1]
-    if classes == 0:
-        raise ValueError(f"{_OP}: input must have at least one class, got {shape(input)}")
-    _check_target(input, target, ignore_index)
-    require_same_device(_OP, "target", target, "input", input)
-    if weight is not None:
-        require_tensor(_OP, "weight", weight)
-        if weight.dim() != 1 or weight.shape[0] != classes:
-            raise ValueError(
-                f"{_OP}: weight must be ({classes},) to match input {shape(input)}, "
-                f"got {shape(weight)}"
-            )
-        require_same_device(_OP, "weight", weight, "input", input)
+    check_rows(input, target, weight)
+    _check_ignore_index(target, ignore_index)
     if reduction not in REDUCTIONS:
         raise ValueError(f"{_OP}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
     if not isinstance(label_smoothing, (int, float)):
@@ -61,23 +45,48 @@ def check(
         )
 
 
-def _check_target(input: Tensor, target: Tensor, ignore_index: int) -> None:
+def check_rows(input: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    """The part of ``check`` that a backend with checks of its own makes too."""
+    require_tensor(_OP, "input", input)
+    require_tensor(_OP, "target", target)
+    require_float(_OP, "input", input)
+    if input.dim() == 0:
+        raise ValueError(f"{_OP}: input must be (C,), (N, C) or (N, C, d1, ...), got ()")
+    classes = input.shape[0 if input.dim() == 1 else 1]
+    if classes == 0:
+        raise ValueError(f"{_OP}: input must have at least one class, got {shape(input)}")
+    _check_target(input, target)
+    require_same_device(_OP, "target", target, "input", input)
+    if weight is not None:
+        require_tensor(_OP, "weight", weight)
+        if weight.dim() != 1 or weight.shape[0] != classes:
+            raise ValueError(
+                f"{_OP}: weight must be ({classes},) to match input {shape(input)}, "
+                f"got {shape(weight)}"
+            )
+        require_same_device(_OP, "weight", weight, "input", input)
+
+
+def _check_ignore_index(target: Tensor, ignore_index: int) -> None:
     try:
         operator.index(ignore_index)
     except TypeError:
         name = type(ignore_index).__name__
         raise TypeError(f"{_OP}: ignore_index must be an int, got {name}") from None
+    if target.is_floating_point() and ignore_index >= 0:
+        raise ValueError(
+            f"{_OP}: ignore_index must be negative (unused) with class probabilities, "
+            f"got {ignore_index}"
+        )
+
+
+def _check_target(input: Tensor, target: Tensor) -> None:
     if target.is_floating_point():
         require_float(_OP, "target", target)
         if target.shape != input.shape:
             raise ValueError(
                 f"{_OP}: target of dtype {dtype_name(target)} means class probabilities and must "
                 f"be {shape(input)} like input, got {shape(target)}"
-            )
-        if ignore_index >= 0:
-            raise ValueError(
-                f"{_OP}: ignore_index must be negative (unused) with class probabilities, "
-                f"got {ignore_index}"
             )
         return
     require_integer(_OP, "target", target)

@@ -10,8 +10,6 @@ from torch.compiler import is_compiling
 
 from mlpkern.backends import select
 from mlpkern.ops.checks import (
-    FLOATS,
-    INTEGERS,
     require_float,
     require_integer,
     require_same_device,
@@ -41,22 +39,21 @@ def embedding_gather(input: Tensor, weight: Tensor, *, padding_idx: int | None =
         TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape, device or padding_idx.
         IndexError: an id outside [0, V), with its position.
     """
-    if is_compiling() or not (
-        type(input) is Tensor
+    if (
+        not is_compiling()
+        and type(input) is Tensor
         and type(weight) in PLAIN
-        and ordinary()
-        and input.dtype in INTEGERS
-        and weight.dtype in FLOATS
-        and input.ndim
-        and weight.ndim == 2
         and padding_idx is None
-        and (weight.is_cpu if input.is_cpu else input.is_cuda and input.device == weight.device)
-        and not weight.is_neg()
+        and ordinary()
+        and not (weight.is_meta or weight.is_neg())
     ):
-        return _checked(input, weight, padding_idx)
-    if weight.requires_grad and is_grad_enabled():
-        return EmbeddingGather.direct(input, weight, -1)
-    return select(_OP, weight).embedding_gather_forward(input, weight)
+        try:
+            if weight.requires_grad and is_grad_enabled():
+                return EmbeddingGather.direct(input, weight, -1)
+            return _forward(input, weight)
+        except (TypeError, ValueError):
+            pass  # refused by the backend; now find out why
+    return _checked(input, weight, padding_idx)
 
 
 class EmbeddingGather(OpFunction):
@@ -66,9 +63,11 @@ class EmbeddingGather(OpFunction):
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, padding_idx: int) -> Tensor:
-        ctx.kernels = select(_OP, weight)
+        ctx.kernels = kernels = select(_OP, weight)
+        if not kernels.CHECKS_ARGUMENTS:
+            _check(input, weight)
         _keep(ctx, input, weight, padding_idx)
-        return ctx.kernels.embedding_gather_forward(input, weight)
+        return kernels.embedding_gather_forward(input, weight)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -93,8 +92,16 @@ def _keep(ctx: Any, input: Tensor, weight: Tensor, padding_idx: int) -> None:
     ctx.padding_idx = padding_idx
 
 
-def _checked(input: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
-    """Everything but the common case: say what is wrong, or take the way the call needs."""
+def _forward(input: Tensor, weight: Tensor) -> Tensor:
+    """The output without a graph."""
+    kernels = select(_OP, weight)
+    if not kernels.CHECKS_ARGUMENTS:
+        _check(input, weight)
+    return kernels.embedding_gather_forward(input, weight)
+
+
+def _check(input: Tensor, weight: Tensor) -> None:
+    """Raise what the docstring of ``embedding_gather`` announces; the ids are the backend's."""
     require_tensor(_OP, "input", input)
     require_tensor(_OP, "weight", weight)
     require_integer(_OP, "input", input)
@@ -104,6 +111,11 @@ def _checked(input: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
     if input.dim() == 0:
         raise ValueError(f"{_OP}: input must be (..., T), got a tensor without dimensions")
     require_same_device(_OP, "weight", weight, "input", input)
+
+
+def _checked(input: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
+    """Everything but the common case: say what is wrong, or take the way the call needs."""
+    _check(input, weight)
     rows = weight.shape[0]
     padding = -1
     if padding_idx is not None:

@@ -11,7 +11,6 @@ from torch.compiler import is_compiling
 from mlpkern.backends import select
 from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
 from mlpkern.ops.checks import (
-    FLOATS,
     require_float,
     require_same_device,
     require_same_dtype,
@@ -42,35 +41,24 @@ def linear_tanh(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     Raises:
         TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape or device.
     """
-    if is_compiling() or not (
-        type(input) in PLAIN
+    if (
+        not is_compiling()
+        and type(input) in PLAIN
         and type(weight) in PLAIN
+        and (bias is None or type(bias) in PLAIN)
         and ordinary()
         and not any_autocast()
-        and (dtype := input.dtype) in FLOATS
-        and weight.dtype is dtype
-        and (sizes := input.shape)
-        and len(size := weight.shape) == 2
-        and sizes[-1] == size[1]
-        and (weight.is_cpu if input.is_cpu else input.is_cuda and input.device == weight.device)
-        and not (input.is_neg() or weight.is_neg())
-        and (
-            bias is None
-            or (
-                type(bias) in PLAIN
-                and bias.dtype is dtype
-                and bias.shape == (size[0],)
-                and (bias.is_cpu if input.is_cpu else bias.device == weight.device)
-                and not bias.is_neg()
-            )
+        and not (input.is_meta or input.is_neg() or weight.is_neg())
+        and not (bias is not None and bias.is_neg())
+    ):
+        with_grad = is_grad_enabled() and (
+            weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad)
         )
-    ):
-        return _checked(input, weight, bias)
-    if is_grad_enabled() and (
-        weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad)
-    ):
-        return LinearTanh.direct(input, weight, bias)
-    return select(_OP, input).linear_tanh_forward(input, weight, bias)
+        try:
+            return (LinearTanh.direct if with_grad else _forward)(input, weight, bias)
+        except (TypeError, ValueError):
+            pass  # refused by the backend; now find out why
+    return _checked(input, weight, bias)
 
 
 class LinearTanh(OpFunction):
@@ -81,6 +69,8 @@ class LinearTanh(OpFunction):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.kernels = kernels = select(_OP, input)
+        if not kernels.CHECKS_ARGUMENTS:
+            _check(input, weight, bias)
         output = kernels.linear_tanh_forward(input, weight, bias)
         ctx.save_for_backward(input, weight, output)
         ctx.set_materialize_grads(False)
@@ -100,15 +90,33 @@ class LinearTanh(OpFunction):
         return backward(grad_output, input, weight, output, *ctx.needs_input_grad)
 
 
+def _forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The output without a graph."""
+    kernels = select(_OP, input)
+    if not kernels.CHECKS_ARGUMENTS:
+        _check(input, weight, bias)
+    return kernels.linear_tanh_forward(input, weight, bias)
+
+
 def _checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Everything but the common case: say what is wrong, or take the way the call needs."""
-    require_tensor(_OP, "input", input)
-    require_tensor(_OP, "weight", weight)
+    for name, value in (("input", input), ("weight", weight), ("bias", bias)):
+        if value is not None or name != "bias":
+            require_tensor(_OP, name, value)
     dtype = linear_dtype(input)
     input, weight = cast(input, dtype), cast(weight, dtype)
-    if bias is not None:
-        require_tensor(_OP, "bias", bias)
-        bias = cast(bias, dtype)
+    bias = None if bias is None else cast(bias, dtype)
+    _check(input, weight, bias)
+    way = route(input, weight, bias)
+    if way is LIBRARY:
+        return torch.ops.mlpkern.linear_tanh(input, weight, bias)
+    if way is COMPOSED:
+        return reference(input, weight, bias)
+    return LinearTanh.apply(input, weight, bias)
+
+
+def _check(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Raise what the docstring of ``linear_tanh`` announces."""
     require_float(_OP, "input", input)
     require_same_dtype(_OP, "weight", weight, "input", input)
     if input.dim() == 0:
@@ -119,20 +127,15 @@ def _checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             f"{_OP}: weight must be (H, {width}) to match input {shape(input)}, got {shape(weight)}"
         )
     require_same_device(_OP, "weight", weight, "input", input)
-    if bias is not None:
-        require_same_dtype(_OP, "bias", bias, "input", input)
-        if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
-            raise ValueError(
-                f"{_OP}: bias must be ({weight.shape[0]},) to match weight {shape(weight)}, "
-                f"got {shape(bias)}"
-            )
-        require_same_device(_OP, "bias", bias, "input", input)
-    way = route(input, weight, bias)
-    if way is LIBRARY:
-        return torch.ops.mlpkern.linear_tanh(input, weight, bias)
-    if way is COMPOSED:
-        return reference(input, weight, bias)
-    return LinearTanh.apply(input, weight, bias)
+    if bias is None:
+        return
+    require_same_dtype(_OP, "bias", bias, "input", input)
+    if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
+        raise ValueError(
+            f"{_OP}: bias must be ({weight.shape[0]},) to match weight {shape(weight)}, "
+            f"got {shape(bias)}"
+        )
+    require_same_device(_OP, "bias", bias, "input", input)
 
 
 # torch.library: what a tracer sees.
