@@ -206,17 +206,15 @@ def test_explain_refuses(arguments, error):
 # The compiled module
 
 
-@pytest.mark.parametrize("name", mlpkern.backends())
+@pytest.mark.parametrize("name", ["cpu", "reference"])
 def test_a_refusal_below_is_told_in_the_words_of_the_op(name):
-    if not mlpkern.backends()[name].available or name in ("cuda", "triton"):
-        pytest.skip(f"backend {name} does not run on a CPU here")
+    if not mlpkern.backends()[name].available:
+        pytest.skip(mlpkern.backends()[name].reason)
     ids = torch.zeros(6, 2, dtype=torch.int64)
     with mlpkern.use_backend(name):
         for needs_grad in (False, True):
             w = W.clone().requires_grad_(needs_grad)
-            with pytest.raises(
-                ValueError, match=r"weight must be \(H, 4\) to match input \(6, 4\)"
-            ):
+            with pytest.raises(ValueError, match=r"weight must be \(H, 4\) to match"):
                 mlpkern.linear_tanh(X[:, :4], w, B)
             with pytest.raises(ValueError, match=r"weight must be \(V, D\), got \(5,\)"):
                 mlpkern.embedding_gather(ids, w[0])
