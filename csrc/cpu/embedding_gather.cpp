@@ -327,6 +327,10 @@ size_t embedding_gather_backward_workspace(const EmbeddingGatherBackward& args) 
 }
 
 int64_t embedding_gather_backward(const EmbeddingGatherBackward& args) {
+  if (args.N * args.T == 0) {
+    std::memset(args.dweight, 0, args.V * args.D * element_size(args.dtype));
+    return -1;
+  }
   return for_dtype(args.dtype, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     return for_index_type(args.index_type, [&](auto* index) {

@@ -6,7 +6,7 @@
 // A full AVX-512 tile is 14 rows by 2 vectors: 28 accumulators, 2 column vectors, and per k 16
 // loads for 28 fused multiply-adds, so the FMA ports are the limit (measured: 190 of 192 GFLOP/s).
 // Sums run in chunks of kDepthChunk terms whose results are added: as accurate as a blocked library
-// product, and independent of how rows are cut into tiles.
+// product.
 #pragma once
 
 #include "cpu/lanes.h"
@@ -24,7 +24,7 @@ constexpr int kTileRows = 12;
 constexpr int kTileRows = 4;
 #endif
 constexpr int kTileVectors = 2;
-constexpr int64_t kDepthChunk = 512;
+constexpr int64_t kDepthChunk = 256;
 
 template <class A>
 constexpr int64_t kTileColumns = kTileVectors * kLanes<A>;
@@ -63,35 +63,56 @@ struct RowPointers {
   }
 };
 
+// Accumulators of one sum: tiles of few rows split it over several, added at the end of a chunk,
+// since a single chain would wait for its own last addition (and round worse than a library's dot
+// product).
+template <int Rows, int Vectors>
+constexpr int kChains = Rows * Vectors >= 8   ? 1
+                        : Rows * Vectors >= 4 ? 2
+                                              : 4;
+
 template <class A, int Rows, int Vectors>
 void multiply_fixed(Tile<A>& tile, int64_t depth, const A* a, int64_t row_step, int64_t k_step,
                     const A* b, int64_t b_step) {
+  constexpr int kCount = kChains<Rows, Vectors>;
   RowPointers<A, Rows> rows(a, row_step, k_step);
-  for (int64_t done = 0; done == 0 || done < depth; done += kDepthChunk) {
-    vec_t<A> sum[Rows][Vectors];
+  vec_t<A> sum[kCount][Rows][Vectors];
+  const auto add_term = [&](auto& into) {
+    vec_t<A> column[Vectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) column[v] = load(b + v * kLanes<A>);
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r)
+    for (int r = 0; r < Rows; ++r) {
+      const vec_t<A> x = splat(rows.at(r));
 #pragma GCC unroll 2
-      for (int v = 0; v < Vectors; ++v) sum[r][v] = vec_t<A>{};
-    const int64_t chunk = depth - done < kDepthChunk ? depth - done : kDepthChunk;
-    for (int64_t k = 0; k < chunk; ++k, b += b_step) {
-      vec_t<A> column[Vectors];
-#pragma GCC unroll 2
-      for (int v = 0; v < Vectors; ++v) column[v] = load(b + v * kLanes<A>);
-#pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r) {
-        const vec_t<A> x = splat(rows.at(r));
-#pragma GCC unroll 2
-        for (int v = 0; v < Vectors; ++v) sum[r][v] += x * column[v];
-      }
-      rows.advance();
+      for (int v = 0; v < Vectors; ++v) into[r][v] += x * column[v];
     }
+    rows.advance();
+    b += b_step;
+  };
+  for (int64_t done = 0; done == 0 || done < depth; done += kDepthChunk) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) sum[i][r][v] = vec_t<A>{};
+    const int64_t chunk = depth - done < kDepthChunk ? depth - done : kDepthChunk;
+    int64_t k = 0;
+    for (; k + kCount <= chunk; k += kCount) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kCount; ++i) add_term(sum[i]);
+    }
+    for (; k < chunk; ++k) add_term(sum[0]);
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r)
 #pragma GCC unroll 2
       for (int v = 0; v < Vectors; ++v) {
+        vec_t<A> total = sum[0][r][v];
+        if constexpr (kCount == 2) total += sum[1][r][v];
+        if constexpr (kCount == 4) total = (total + sum[1][r][v]) + (sum[2][r][v] + sum[3][r][v]);
         A* to = tile.row(r) + v * kLanes<A>;
-        store(to, done == 0 ? sum[r][v] : load(to) + sum[r][v]);
+        store(to, done == 0 ? total : load(to) + total);
       }
   }
 }

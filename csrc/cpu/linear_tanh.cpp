@@ -21,7 +21,7 @@ namespace {
 // to enter and leave, as much again to wake the threads).
 constexpr int64_t kSerialMultiplyAdds = 1 << 19;
 constexpr int64_t kRowPanelBytes = 1 << 18;  // packed rows of one forward task: an eighth of L2
-constexpr int64_t kBlockElements = 1 << 17;  // dz of one backward block
+constexpr int64_t kBlockElements = 1 << 18;  // dz of one backward block
 constexpr int64_t kStripRows = 32;
 constexpr int64_t kPartialElements = 1 << 23;  // all pieces' dweight together
 
@@ -145,9 +145,9 @@ BackwardPlan plan(const LinearTanhBackward& a) {
   p.piece_rows = ceil_div(a.N, p.pieces);
   if (p.block_rows > p.piece_rows) p.block_rows = p.piece_rows;
   p.dz_stride = (padded_h / lanes | 1) * lanes;  // as row_step_for
-  p.partial_stride = padded_k;
+  p.partial_stride = (padded_k / lanes | 1) * lanes;
   p.packed_weight = round_up(padded_k * a.H + 64, 16);
-  p.partial_weight = round_up(padded_k * a.H, 16);
+  p.partial_weight = round_up(p.partial_stride * a.H, 16);
   p.partial_bias = round_up(padded_h, 16);
   p.dz = round_up(p.block_rows * p.dz_stride + 2 * lanes, 16);
   p.packed_dz = padded_k > kTileVectors * lanes ? p.dz : 0;

@@ -88,12 +88,12 @@ MLPKERN_INLINE vec_t<float> widen(halves_t bits, f16*) {
   return (vec_t<float>)_mm256_cvtph_ps((__m128i)bits);
 #else
   const words_t h = __builtin_convertvector(bits, words_t);
-  const words_t sign = (h & 0x8000) << 16, magnitude = (h & 0x7fff) << 13;
-  // Rescaling by 2^112 moves the exponent bias and makes subnormals normal; infinity and NaN get
-  // the largest exponent put back.
-  const vec_t<float> scaled = (vec_t<float>)magnitude * 0x1p112f;
-  const words_t special = magnitude | 0x7f800000;
-  const words_t result = magnitude >= (0x7c00u << 13) ? special : (words_t)scaled;
+  const words_t sign = (h & 0x8000) << 16, magnitude = h & 0x7fff;
+  const words_t normal = (magnitude << 13) + (112u << 23);  // moves the bias of the exponent
+  const words_t special = (magnitude << 13) | 0x7f800000;   // infinity and NaN
+  const words_t subnormal = (words_t)(__builtin_convertvector(magnitude, vec_t<float>) * 0x1p-24f);
+  words_t result = magnitude < 0x400 ? subnormal : normal;
+  result = magnitude >= 0x7c00 ? special : result;
   return (vec_t<float>)(result | sign);
 #endif
 }
