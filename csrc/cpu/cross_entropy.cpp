@@ -11,9 +11,10 @@
 // Pieces do not depend on the number of threads; their losses are added in order, in double.
 // Compile alone: g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c
 // cross_entropy.cpp
-#include "cpu/lanes.h"
+#include <type_traits>
+
 #include "cpu/parallel.h"
-#include "cpu/vmath.h"
+#include "cpu/row_sums.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
@@ -30,120 +31,6 @@ int64_t rows_per_piece(const Args& a) {
 struct PieceSums {
   double loss, weight;
 };
-
-// Calls body(c, lanes) over the classes, whole vectors first; the tail passes lanes < kLanes.
-template <class A, class Body, class Tail>
-MLPKERN_INLINE void for_classes(int64_t C, const Body& body, const Tail& tail) {
-  int64_t c = 0;
-  for (; c + kLanes<A> <= C; c += kLanes<A>) body(c);
-  if (c < C) tail(c, C - c);
-}
-
-template <class A>
-MLPKERN_INLINE vec_t<A> first_lanes(vec_t<A> v, int64_t lanes, A rest) {
-  ints_t<A> index;
-  for (int64_t i = 0; i < kLanes<A>; ++i) index[i] = i;
-  return index < static_cast<std::remove_reference_t<decltype(index[0])>>(lanes) ? v : splat(rest);
-}
-
-template <class T>
-MLPKERN_INLINE acc_t<T> row_maximum(const T* x, int64_t C) {
-  using A = acc_t<T>;
-  constexpr int64_t L = kLanes<A>;
-  const vec_t<A> lowest = splat(-static_cast<A>(__builtin_inf()));
-  vec_t<A> m0 = lowest, m1 = lowest, m2 = lowest, m3 = lowest;
-  int64_t c = 0;
-  for (; c + 4 * L <= C; c += 4 * L) {
-    m0 = maximum(load(x + c), m0);
-    m1 = maximum(load(x + c + L), m1);
-    m2 = maximum(load(x + c + 2 * L), m2);
-    m3 = maximum(load(x + c + 3 * L), m3);
-  }
-  for (; c + L <= C; c += L) m0 = maximum(load(x + c), m0);
-  if (c < C) m1 = maximum(first_lanes<A>(load_part(x + c, C - c), C - c, lowest[0]), m1);
-  return reduce_max<A>(maximum(maximum(m0, m1), maximum(m2, m3)));
-}
-
-// sum_c exp(x[c] - m)
-template <class T>
-MLPKERN_INLINE acc_t<T> row_sum_of_exp(const T* x, int64_t C, acc_t<T> m) {
-  using A = acc_t<T>;
-  constexpr int64_t L = kLanes<A>;
-  const vec_t<A> shift = splat(m);
-  vec_t<A> s0 = {}, s1 = {}, s2 = {}, s3 = {};
-  int64_t c = 0;
-  for (; c + 4 * L <= C; c += 4 * L) {
-    s0 += exp_nonpositive(load(x + c) - shift);
-    s1 += exp_nonpositive(load(x + c + L) - shift);
-    s2 += exp_nonpositive(load(x + c + 2 * L) - shift);
-    s3 += exp_nonpositive(load(x + c + 3 * L) - shift);
-  }
-  for (; c + L <= C; c += L) s0 += exp_nonpositive(load(x + c) - shift);
-  if (c < C) {
-    const vec_t<A> e = exp_nonpositive(load_part(x + c, C - c) - shift);
-    s1 += first_lanes<A>(e, C - c, A{0});
-  }
-  return reduce_add<A>((s0 + s1) + (s2 + s3));
-}
-
-// Rows of at most kSmallVectors vectors.
-constexpr int kSmallVectors = 4;
-
-// Maximum and sum of exponentials of `count` <= kLanes rows of Vectors vectors each, the last
-// partial.
-template <class T, int Vectors>
-void small_row_sums(const T* x, int64_t row_stride, int64_t count, int64_t C, acc_t<T>* maxima,
-                    acc_t<T>* sums) {
-  using A = acc_t<T>;
-  constexpr int64_t L = kLanes<A>;
-  const int64_t tail = C - (Vectors - 1) * L;
-  const A lowest = -static_cast<A>(__builtin_inf());
-  const auto last = [&](const T* row) {
-    return first_lanes<A>(load_part(row + (Vectors - 1) * L, tail), tail, lowest);
-  };
-  vec_t<A> part[L];
-#pragma GCC unroll 16
-  for (int i = 0; i < L; ++i) {
-    const T* row = x + (i < count ? i : 0) * row_stride;
-    part[i] = last(row);
-#pragma GCC unroll 4
-    for (int v = 0; v + 1 < Vectors; ++v) part[i] = maximum(load(row + v * L), part[i]);
-  }
-  alignas(64) A shift[L];
-  store(shift, reduce_rows<A>(part, [](vec_t<A> a, vec_t<A> b) { return maximum(a, b); }));
-#pragma GCC unroll 16
-  for (int i = 0; i < L; ++i) {
-    const T* row = x + (i < count ? i : 0) * row_stride;
-    const vec_t<A> m = splat(shift[i]);
-    part[i] = exp_nonpositive(last(row) - m);
-#pragma GCC unroll 4
-    for (int v = 0; v + 1 < Vectors; ++v) part[i] += exp_nonpositive(load(row + v * L) - m);
-  }
-  const vec_t<A> sum = reduce_rows<A>(part, [](vec_t<A> a, vec_t<A> b) { return a + b; });
-  store_part(maxima, load(shift), count);
-  store_part(sums, sum, count);
-}
-
-// Maximum and sum of exponentials of `rows` rows.
-template <class T>
-void row_sums(const T* x, int64_t row_stride, int64_t rows, int64_t C, acc_t<T>* maxima,
-              acc_t<T>* sums) {
-  using A = acc_t<T>;
-  constexpr int64_t L = kLanes<A>;
-  if (C > kSmallVectors * L || rows < L / 2) {
-    for (int64_t n = 0; n < rows; ++n) {
-      maxima[n] = row_maximum(x + n * row_stride, C);
-      sums[n] = row_sum_of_exp(x + n * row_stride, C, maxima[n]);
-    }
-    return;
-  }
-  const auto small = C <= L       ? small_row_sums<T, 1>
-                     : C <= 2 * L ? small_row_sums<T, 2>
-                     : C <= 3 * L ? small_row_sums<T, 3>
-                                  : small_row_sums<T, 4>;
-  for (int64_t n = 0; n < rows; n += L)
-    small(x + n * row_stride, row_stride, rows - n < L ? rows - n : L, C, maxima + n, sums + n);
-}
 
 // The class weights, ones when there are none.
 template <class T>
@@ -189,61 +76,138 @@ acc_t<T> weighted_log_probability(const T* x, const T* probability, const ClassW
   return reduce_add<A>(sum);
 }
 
+// What the rows of one call share.
+template <class T>
+struct Options {
+  using A = acc_t<T>;
+  ClassWeights<T> weight;
+  A smooth, hard, smooth_each;  // label smoothing s, 1 - s, s / C
+
+  template <class Args>
+  explicit Options(const Args& a)
+      : weight{static_cast<const T*>(a.weight)},
+        smooth(static_cast<A>(a.label_smoothing)),
+        hard(A{1} - smooth),
+        smooth_each(smooth / static_cast<A>(a.C)) {}
+};
+
+// The targets of up to one vector of rows, and what of their logits and weights the loss needs.
+template <class T>
+struct TargetGroup {
+  using A = acc_t<T>;
+  static constexpr int64_t L = kLanes<A>;
+  int64_t y[L];                       // -1: ignored
+  alignas(64) A logit[L], weight[L];  // of the target; 0 where ignored
+  int64_t bad;                        // lane of the first id out of range, or -1
+
+  template <class Args>
+  MLPKERN_INLINE TargetGroup(const Args& a, const ClassWeights<T>& class_weight, int64_t begin,
+                             int64_t count)
+      : bad(-1) {
+    const T* x = static_cast<const T*>(a.input) + begin * a.input_row_stride;
+    store(logit, vec_t<A>{});
+    store(weight, vec_t<A>{});
+    for (int64_t i = 0; i < count; ++i, x += a.input_row_stride) {
+      y[i] = read_index(a.index_type, a.target, (begin + i) * a.target_row_stride);
+      if (y[i] == a.ignore_index) {
+        y[i] = -1;
+      } else if (in_range(y[i], a.C)) {
+        logit[i] = to_acc(x[y[i]]);
+        weight[i] = class_weight[y[i]];
+      } else if (bad < 0) {
+        bad = i;
+      }
+    }
+  }
+};
+
+template <class A>
+MLPKERN_INLINE vec_t<A> load_up_to(const A* p, int64_t count) {
+  return count >= kLanes<A> ? load(p) : load_part(p, count);
+}
+
+// Losses of rows [begin, end) whose targets are ids, from their maxima and log sums; sums them up.
+// Returns the first row with a target out of range, or -1.
+template <class T>
+int64_t losses_of_ids(const CrossEntropyForward& a, const Options<T>& o, int64_t begin, int64_t end,
+                      PieceSums& sum) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const A* maxima = static_cast<const A*>(a.lse);
+  const A* log_sums = maxima + a.N;
+  for (int64_t n = begin; n < end; n += L) {
+    const int64_t count = end - n < L ? end - n : L;
+    const TargetGroup<T> target(a, o.weight, n, count);
+    if (target.bad >= 0) return n + target.bad;
+    const vec_t<A> log_p =
+        (load(target.logit) - load_up_to(maxima + n, count)) - load_up_to(log_sums + n, count);
+    alignas(64) A row_loss[L];
+    store(row_loss, log_p * load(target.weight) * -o.hard);
+    for (int64_t i = 0; i < count; ++i) {
+      if (target.y[i] < 0) {
+        row_loss[i] = 0;
+        continue;
+      }
+      if (o.smooth != 0) {
+        const T* x = static_cast<const T*>(a.input) + (n + i) * a.input_row_stride;
+        row_loss[i] -= o.smooth_each * weighted_log_probability<T>(x, nullptr, o.weight, a.C,
+                                                                   maxima[n + i], log_sums[n + i]);
+      }
+      sum.loss += row_loss[i];
+      sum.weight += target.weight[i];
+    }
+    if (a.reduction != Reduction::none) continue;
+    for (int64_t i = 0; i < count; ++i) store_scalar(static_cast<T*>(a.loss) + n + i, row_loss[i]);
+  }
+  return -1;
+}
+
+// The same for class probabilities.
+template <class T>
+void losses_of_probabilities(const CrossEntropyForward& a, const Options<T>& o, int64_t begin,
+                             int64_t end, PieceSums& sum) {
+  using A = acc_t<T>;
+  const A* maxima = static_cast<const A*>(a.lse);
+  const A* log_sums = maxima + a.N;
+  for (int64_t n = begin; n < end; ++n) {
+    const T* x = static_cast<const T*>(a.input) + n * a.input_row_stride;
+    const T* t = static_cast<const T*>(a.target) + n * a.target_row_stride;
+    A row_loss = -o.hard * weighted_log_probability(x, t, o.weight, a.C, maxima[n], log_sums[n]);
+    if (o.smooth != 0)
+      row_loss -= o.smooth_each *
+                  weighted_log_probability<T>(x, nullptr, o.weight, a.C, maxima[n], log_sums[n]);
+    if (a.reduction == Reduction::none) store_scalar(static_cast<T*>(a.loss) + n, row_loss);
+    sum.loss += row_loss;
+    sum.weight += 1;
+  }
+}
+
 template <class T>
 int64_t forward(const CrossEntropyForward& a) {
   using A = acc_t<T>;
-  const T* input = static_cast<const T*>(a.input);
-  const ClassWeights<T> weight{static_cast<const T*>(a.weight)};
+  constexpr int64_t L = kLanes<A>;
+  const Options<T> o(a);
   A* maxima = static_cast<A*>(a.lse);
   A* log_sums = maxima + a.N;
   T* loss = static_cast<T*>(a.loss);
   auto* sums = static_cast<PieceSums*>(a.workspace);
-  const A smooth = static_cast<A>(a.label_smoothing), hard = A{1} - smooth;
-  const A smooth_each = smooth / static_cast<A>(a.C);
   const int64_t step = rows_per_piece(a), pieces = ceil_div(a.N, step);
   int64_t bad = -1;
 
   parallel_for(pieces, [&](int64_t piece) {
     const int64_t begin = piece * step, end = begin + step < a.N ? begin + step : a.N;
-    PieceSums sum = {0, 0};
-    sums[piece] = sum;
-    if (!a.target_is_probability) {
-      for (int64_t n = begin; n < end; ++n) {
-        const int64_t y = read_index(a.index_type, a.target, n * a.target_row_stride);
-        if (in_range(y, a.C) || y == a.ignore_index) continue;
-        report_first(&bad, n);
-        return;
-      }
+    row_sums(static_cast<const T*>(a.input) + begin * a.input_row_stride, a.input_row_stride,
+             end - begin, a.C, maxima + begin, log_sums + begin);
+    for (int64_t n = begin; n < end; n += L) {
+      const int64_t count = end - n < L ? end - n : L;
+      store_part(log_sums + n, log_of_sum(load_up_to(log_sums + n, count)), count);
     }
-    row_sums(input + begin * a.input_row_stride, a.input_row_stride, end - begin, a.C,
-             maxima + begin, log_sums + begin);
-    int64_t n = begin;
-    for (; n + kLanes<A> <= end; n += kLanes<A>)
-      store(log_sums + n, log_of_sum(load(log_sums + n)));
-    if (n < end) store_part(log_sums + n, log_of_sum(load_part(log_sums + n, end - n)), end - n);
-
-    for (n = begin; n < end; ++n) {
-      const T* x = input + n * a.input_row_stride;
-      const A m = maxima[n], log_sum = log_sums[n];
-      A row_loss, row_weight;
-      if (a.target_is_probability) {
-        const T* t = static_cast<const T*>(a.target) + n * a.target_row_stride;
-        row_loss = -hard * weighted_log_probability(x, t, weight, a.C, m, log_sum);
-        row_weight = A{1};
-      } else {
-        const int64_t y = read_index(a.index_type, a.target, n * a.target_row_stride);
-        if (y == a.ignore_index) {
-          if (a.reduction == Reduction::none) store_scalar(loss + n, A{0});
-          continue;
-        }
-        row_weight = weight[y];
-        row_loss = -hard * row_weight * ((to_acc(x[y]) - m) - log_sum);
-      }
-      if (smooth != 0)
-        row_loss -= smooth_each * weighted_log_probability<T>(x, nullptr, weight, a.C, m, log_sum);
-      if (a.reduction == Reduction::none) store_scalar(loss + n, row_loss);
-      sum.loss += row_loss;
-      sum.weight += row_weight;
+    PieceSums sum = {0, 0};
+    if (a.target_is_probability) {
+      losses_of_probabilities(a, o, begin, end, sum);
+    } else {
+      const int64_t first_bad = losses_of_ids(a, o, begin, end, sum);
+      if (first_bad >= 0) report_first(&bad, first_bad);
     }
     sums[piece] = sum;
   });
@@ -300,61 +264,102 @@ acc_t<T> weighted_mass(const T* probability, const ClassWeights<T>& weight, int6
   return reduce_add<A>(sum);
 }
 
+// The factor of the rows' gradients: dloss of a row, or the one dloss with the mean's divisor.
 template <class T>
-int64_t backward(const CrossEntropyBackward& a) {
+struct UpstreamGradient {
+  const T* dloss;
+  int64_t stride;
+  acc_t<T> shared;
+  bool per_row;
+
+  explicit UpstreamGradient(const CrossEntropyBackward& a)
+      : dloss(static_cast<const T*>(a.dloss)),
+        stride(a.dloss_stride),
+        shared(0),
+        per_row(a.reduction == Reduction::none) {
+    if (!per_row) shared = to_acc(*dloss);
+    if (a.reduction == Reduction::mean) shared /= *static_cast<const acc_t<T>*>(a.total_weight);
+  }
+  MLPKERN_INLINE acc_t<T> operator[](int64_t n) const {
+    return per_row ? to_acc(dloss[n * stride]) : shared;
+  }
+};
+
+// Gradients of rows [begin, end) whose targets are ids. The target's own class is computed apart,
+// for a vector of rows at once: from the unrounded p, because a stored bfloat16 p has lost the low
+// bits of p - 1. Returns the first row with a target out of range, or -1.
+template <class T>
+int64_t gradients_of_ids(const CrossEntropyBackward& a, const Options<T>& o,
+                         const UpstreamGradient<T>& upstream, acc_t<T> smooth_mass, int64_t begin,
+                         int64_t end) {
   using A = acc_t<T>;
-  const T* input = static_cast<const T*>(a.input);
-  const T* dloss = static_cast<const T*>(a.dloss);
-  const ClassWeights<T> weight{static_cast<const T*>(a.weight)};
+  constexpr int64_t L = kLanes<A>;
   const A* maxima = static_cast<const A*>(a.lse);
   const A* log_sums = maxima + a.N;
-  T* dinput = static_cast<T*>(a.dinput);
-  const A smooth = static_cast<A>(a.label_smoothing), hard = A{1} - smooth;
-  const A smooth_each = smooth / static_cast<A>(a.C);
-  const A smooth_mass = smooth != 0 ? smooth_each * total_class_weight(weight, a.C) : A{0};
-  const A total_weight = *static_cast<const A*>(a.total_weight);
-  const int64_t step = rows_per_piece(a), pieces = ceil_div(a.N, step);
-  int64_t bad = -1;
-
-  parallel_for(pieces, [&](int64_t piece) {
-    const int64_t begin = piece * step, end = begin + step < a.N ? begin + step : a.N;
-    for (int64_t n = begin; n < end; ++n) {
-      const T* x = input + n * a.input_row_stride;
-      T* out = dinput + n * a.C;
-      A g = to_acc(dloss[a.reduction == Reduction::none ? n * a.dloss_stride : 0]);
-      if (a.reduction == Reduction::mean) g /= total_weight;
-      if (a.target_is_probability) {
-        const T* t = static_cast<const T*>(a.target) + n * a.target_row_stride;
-        const A mass = hard * weighted_mass(t, weight, a.C) + smooth_mass;
-        gradient_row<T, true>(out, x, t, weight, a.C, maxima[n], log_sums[n], g * mass, g * hard,
-                              g * smooth_each);
-        continue;
-      }
-      const int64_t y = read_index(a.index_type, a.target, n * a.target_row_stride);
-      if (y == a.ignore_index) {
+  for (int64_t n = begin; n < end; n += L) {
+    const int64_t count = end - n < L ? end - n : L;
+    const TargetGroup<T> target(a, o.weight, n, count);
+    if (target.bad >= 0) return n + target.bad;
+    alignas(64) A g[L] = {}, scale[L], at_target[L];
+    for (int64_t i = 0; i < count; ++i) g[i] = upstream[n + i];
+    const vec_t<A> weight = load(target.weight), upstream_lanes = load(g);
+    const vec_t<A> one_hot = upstream_lanes * o.hard * weight;
+    const vec_t<A> factor = one_hot + upstream_lanes * smooth_mass;
+    const vec_t<A> p = exp_nonpositive((load(target.logit) - load_up_to(maxima + n, count)) -
+                                       load_up_to(log_sums + n, count));
+    store(scale, factor);
+    store(at_target, (p * factor - upstream_lanes * o.smooth_each * weight) - one_hot);
+    for (int64_t i = 0; i < count; ++i) {
+      const T* x = static_cast<const T*>(a.input) + (n + i) * a.input_row_stride;
+      T* out = static_cast<T*>(a.dinput) + (n + i) * a.C;
+      if (target.y[i] < 0) {
         for (int64_t c = 0; c < a.C; ++c) store_scalar(out + c, A{0});
         continue;
       }
-      if (!in_range(y, a.C)) {
-        report_first(&bad, n);
-        return;
-      }
-      const A at_target = g * hard * weight[y];
-      const A scale = at_target + g * smooth_mass;
-      const A smoothing = g * smooth_each;
-      if (smooth != 0)
-        gradient_row<T, true>(out, x, nullptr, weight, a.C, maxima[n], log_sums[n], scale, A{0},
-                              smoothing);
+      if (o.smooth != 0)
+        gradient_row<T, true>(out, x, nullptr, o.weight, a.C, maxima[n + i], log_sums[n + i],
+                              scale[i], A{0}, g[i] * o.smooth_each);
       else
-        gradient_row<T, false>(out, x, nullptr, weight, a.C, maxima[n], log_sums[n], scale, A{0},
-                               A{0});
-      if constexpr (sizeof(T) == sizeof(A)) {
-        out[y] -= at_target;
-      } else {  // from the unrounded value: what is stored has lost the low bits of p - 1
-        const A p = exp_nonpositive(splat((to_acc(x[y]) - maxima[n]) - log_sums[n]))[0];
-        store_scalar(out + y, (p * scale - smoothing * weight[y]) - at_target);
-      }
+        gradient_row<T, false>(out, x, nullptr, o.weight, a.C, maxima[n + i], log_sums[n + i],
+                               scale[i], A{0}, A{0});
+      store_scalar(out + target.y[i], at_target[i]);
     }
+  }
+  return -1;
+}
+
+template <class T>
+void gradients_of_probabilities(const CrossEntropyBackward& a, const Options<T>& o,
+                                const UpstreamGradient<T>& upstream, acc_t<T> smooth_mass,
+                                int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  const A* maxima = static_cast<const A*>(a.lse);
+  const A* log_sums = maxima + a.N;
+  for (int64_t n = begin; n < end; ++n) {
+    const T* x = static_cast<const T*>(a.input) + n * a.input_row_stride;
+    const T* t = static_cast<const T*>(a.target) + n * a.target_row_stride;
+    const A g = upstream[n], mass = o.hard * weighted_mass(t, o.weight, a.C) + smooth_mass;
+    gradient_row<T, true>(static_cast<T*>(a.dinput) + n * a.C, x, t, o.weight, a.C, maxima[n],
+                          log_sums[n], g * mass, g * o.hard, g * o.smooth_each);
+  }
+}
+
+template <class T>
+int64_t backward(const CrossEntropyBackward& a) {
+  using A = acc_t<T>;
+  const Options<T> o(a);
+  const UpstreamGradient<T> upstream(a);
+  const A smooth_mass = o.smooth != 0 ? o.smooth_each * total_class_weight(o.weight, a.C) : A{0};
+  const int64_t step = rows_per_piece(a), pieces = ceil_div(a.N, step);
+  int64_t bad = -1;
+  parallel_for(pieces, [&](int64_t piece) {
+    const int64_t begin = piece * step, end = begin + step < a.N ? begin + step : a.N;
+    if (a.target_is_probability) {
+      gradients_of_probabilities(a, o, upstream, smooth_mass, begin, end);
+      return;
+    }
+    const int64_t first_bad = gradients_of_ids(a, o, upstream, smooth_mass, begin, end);
+    if (first_bad >= 0) report_first(&bad, first_bad);
   });
   return bad;
 }

@@ -6,7 +6,7 @@
 // A full AVX-512 tile is 14 rows by 2 vectors: 28 accumulators, 2 column vectors, and per k 16
 // loads for 28 fused multiply-adds, so the FMA ports are the limit (measured: 190 of 192 GFLOP/s).
 // Sums run in chunks of kDepthChunk terms whose results are added: as accurate as a blocked library
-// product.
+// product, and a chunk of a column panel (32 KB) fits L1.
 #pragma once
 
 #include "cpu/lanes.h"
@@ -72,11 +72,17 @@ constexpr int kChains = Rows * Vectors >= 8   ? 1
                                               : 4;
 
 template <class A, int Rows, int Vectors>
-void multiply_fixed(Tile<A>& tile, int64_t depth, const A* a, int64_t row_step, int64_t k_step,
-                    const A* b, int64_t b_step) {
+void multiply_fixed(Tile<A>& tile, bool first, int64_t depth, const A* a, int64_t row_step,
+                    int64_t k_step, const A* b, int64_t b_step) {
   constexpr int kCount = kChains<Rows, Vectors>;
   RowPointers<A, Rows> rows(a, row_step, k_step);
   vec_t<A> sum[kCount][Rows][Vectors];
+#pragma GCC unroll 4
+  for (int i = 0; i < kCount; ++i)
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+      for (int v = 0; v < Vectors; ++v) sum[i][r][v] = vec_t<A>{};
   const auto add_term = [&](auto& into) {
     vec_t<A> column[Vectors];
 #pragma GCC unroll 2
@@ -90,35 +96,26 @@ void multiply_fixed(Tile<A>& tile, int64_t depth, const A* a, int64_t row_step, 
     rows.advance();
     b += b_step;
   };
-  for (int64_t done = 0; done == 0 || done < depth; done += kDepthChunk) {
+  int64_t k = 0;
+  for (; k + kCount <= depth; k += kCount) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kCount; ++i)
-#pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 2
-        for (int v = 0; v < Vectors; ++v) sum[i][r][v] = vec_t<A>{};
-    const int64_t chunk = depth - done < kDepthChunk ? depth - done : kDepthChunk;
-    int64_t k = 0;
-    for (; k + kCount <= chunk; k += kCount) {
-#pragma GCC unroll 4
-      for (int i = 0; i < kCount; ++i) add_term(sum[i]);
-    }
-    for (; k < chunk; ++k) add_term(sum[0]);
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 2
-      for (int v = 0; v < Vectors; ++v) {
-        vec_t<A> total = sum[0][r][v];
-        if constexpr (kCount == 2) total += sum[1][r][v];
-        if constexpr (kCount == 4) total = (total + sum[1][r][v]) + (sum[2][r][v] + sum[3][r][v]);
-        A* to = tile.row(r) + v * kLanes<A>;
-        store(to, done == 0 ? total : load(to) + total);
-      }
+    for (int i = 0; i < kCount; ++i) add_term(sum[i]);
   }
+  for (; k < depth; ++k) add_term(sum[0]);
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) {
+      vec_t<A> total = sum[0][r][v];
+      if constexpr (kCount == 2) total += sum[1][r][v];
+      if constexpr (kCount == 4) total = (total + sum[1][r][v]) + (sum[2][r][v] + sum[3][r][v]);
+      A* to = tile.row(r) + v * kLanes<A>;
+      store(to, first ? total : load(to) + total);
+    }
 }
 
 template <class A>
-using Multiply = void (*)(Tile<A>&, int64_t, const A*, int64_t, int64_t, const A*, int64_t);
+using Multiply = void (*)(Tile<A>&, bool, int64_t, const A*, int64_t, int64_t, const A*, int64_t);
 
 template <class A, int Rows>
 Multiply<A> pick_multiply(int64_t rows, int64_t vectors) {
@@ -128,11 +125,12 @@ Multiply<A> pick_multiply(int64_t rows, int64_t vectors) {
   return vectors == 1 ? multiply_fixed<A, Rows, 1> : multiply_fixed<A, Rows, kTileVectors>;
 }
 
-// tile[rows, vectors] = a b, depth terms; columns past `vectors` whole vectors are unspecified.
+// tile[rows, vectors] = a b (added to what is there unless first) over at most kDepthChunk terms;
+// columns past `vectors` whole vectors are unspecified.
 template <class A>
-void multiply(Tile<A>& tile, int64_t rows, int64_t vectors, int64_t depth, const A* a,
+void multiply(Tile<A>& tile, bool first, int64_t rows, int64_t vectors, int64_t depth, const A* a,
               int64_t row_step, int64_t k_step, const A* b, int64_t b_step) {
-  pick_multiply<A, kTileRows>(rows, vectors)(tile, depth, a, row_step, k_step, b, b_step);
+  pick_multiply<A, kTileRows>(rows, vectors)(tile, first, depth, a, row_step, k_step, b, b_step);
 }
 
 // Cuts `rows` into tiles of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
@@ -161,6 +159,26 @@ struct ColumnPanels {
     return panel * kTileColumns<A> * depth;
   }
 };
+
+// The tiles of rows (row_step apart, k adjacent) times one packed column panel; finish(i, tile)
+// takes the i-th when its sum is complete. The chunks of depth go outermost, so that a chunk of the
+// panel stays in L1 for all tiles; each tile is finished at once, so that its stores drain behind
+// the next product.
+template <class A, class Finish>
+MLPKERN_INLINE void multiply_panel(Tile<A>* tiles, const RowTiles& cut, int64_t depth,
+                                   const A* rows, int64_t row_step, const A* panel, int64_t vectors,
+                                   const Finish& finish) {
+  const int64_t panel_step = vectors * kLanes<A>;
+  for (int64_t done = 0; done == 0 || done < depth; done += kDepthChunk) {
+    const int64_t chunk = depth - done < kDepthChunk ? depth - done : kDepthChunk;
+    for (int64_t i = 0; i < cut.count; ++i) {
+      multiply(tiles[i], done == 0, cut.height(i), vectors, chunk,
+               rows + cut.begin(i) * row_step + done, row_step, 1, panel + done * panel_step,
+               panel_step);
+      if (done + chunk >= depth) finish(i, tiles[i]);
+    }
+  }
+}
 
 // ---- packing ----
 

@@ -20,9 +20,11 @@ namespace {
 // One core does about this many multiply-adds in the time a parallel region costs (measured: 1.2 us
 // to enter and leave, as much again to wake the threads).
 constexpr int64_t kSerialMultiplyAdds = 1 << 19;
-constexpr int64_t kRowPanelBytes = 1 << 18;  // packed rows of one forward task: an eighth of L2
+constexpr int64_t kRowBlockBytes = 1 << 19;  // packed rows of one forward task: a quarter of L2
 constexpr int64_t kBlockElements = 1 << 18;  // dz of one backward block
 constexpr int64_t kStripRows = 32;
+constexpr int64_t kMaxBlockRows = kDepthChunk;  // dweight sums a block in one chunk
+constexpr int64_t kBlockTiles = kMaxBlockRows / kTileRows + 1;
 constexpr int64_t kPartialElements = 1 << 23;  // all pieces' dweight together
 
 int64_t acc_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
@@ -43,6 +45,7 @@ struct Scratch {
 // ---------------------------------------------------------------------------------- forward
 
 struct ForwardPlan {
+  bool serial;
   int64_t block_rows, blocks;
   int64_t packed_weight, packed_rows;  // elements, the latter of one worker
 };
@@ -51,11 +54,10 @@ ForwardPlan plan(const LinearTanhForward& a) {
   ForwardPlan p;
   const int64_t lanes = lanes_of(a.dtype), bytes = acc_size(a.dtype);
   const int64_t depth = a.K > 0 ? a.K : 1;
-  const int64_t tiles = clamp(kRowPanelBytes / (bytes * depth * kTileRows), 2, 8);
-  const bool serial = a.N * a.K * a.H < kSerialMultiplyAdds;
+  const int64_t tiles = clamp(kRowBlockBytes / (bytes * depth * kTileRows), 2, 8);
   p.block_rows = tiles * kTileRows;
   p.blocks = ceil_div(a.N, p.block_rows);
-  if (serial) p.blocks = 1, p.block_rows = a.N;
+  p.serial = a.N * a.K * a.H < kSerialMultiplyAdds;
   p.packed_weight = round_up(round_up(a.H, lanes) * depth, 16);
   const int64_t block = p.block_rows < a.N ? p.block_rows : a.N;
   p.packed_rows = block * (round_up(depth, lanes) + lanes);
@@ -87,38 +89,39 @@ int64_t forward(const LinearTanhForward& a) {
   else
     parallel_for(panels.count, pack_panel);
 
-  parallel_for_dynamic(p.blocks, [&](int64_t block, int64_t worker) {
+  const auto run_block = [&](int64_t block, int64_t worker) {
     const int64_t first = block * p.block_rows;
     const int64_t left = a.N - first;
-    const RowTiles tiles(left < p.block_rows ? left : p.block_rows);
+    const RowTiles cut(left < p.block_rows ? left : p.block_rows);
     A* rows = packed_rows + worker * p.packed_rows;
-    pack_rows(rows, row_step, input + first * a.input_row_stride, a.input_row_stride, tiles.rows,
+    pack_rows(rows, row_step, input + first * a.input_row_stride, a.input_row_stride, cut.rows,
               a.K);
-    Tile<A> tile;
+    Tile<A> tiles[kBlockTiles];
     for (int64_t panel = 0; panel < panels.count; ++panel) {
       const int64_t column = panel * kTileColumns<A>, width = panels.width(panel);
       vec_t<A> bias_lanes[kTileVectors] = {};
       if (bias)
         for (int64_t c = 0; c < width; c += L)
           bias_lanes[c / L] = load_part(bias + column + c, width - c < L ? width - c : L);
-      for (int64_t i = 0; i < tiles.count; ++i) {
-        const int64_t height = tiles.height(i);
-        multiply(tile, height, panels.vectors(panel), a.K, rows + tiles.begin(i) * row_step,
-                 row_step, 1, packed_weight + panels.offset(panel, a.K), panels.step(panel));
-        T* to = output + (first + tiles.begin(i)) * a.H + column;
-        for (int64_t r = 0; r < height; ++r, to += a.H) {
-          const A* sums = tile.row(r);
+      const auto finish = [&](int64_t i, const Tile<A>& tile) {
+        T* to = output + (first + cut.begin(i)) * a.H + column;
+        for (int64_t r = 0; r < cut.height(i); ++r, to += a.H)
           for (int64_t c = 0; c < width; c += L) {
-            const vec_t<A> y = tanh(load(sums + c) + bias_lanes[c / L]);
+            const vec_t<A> y = tanh(load(tile.row(r) + c) + bias_lanes[c / L]);
             if (width - c >= L)
               store(to + c, y);
             else
               store_part(to + c, y, width - c);
           }
-        }
-      }
+      };
+      multiply_panel(tiles, cut, a.K, rows, row_step, packed_weight + panels.offset(panel, a.K),
+                     panels.vectors(panel), finish);
     }
-  });
+  };
+  if (p.serial)
+    for (int64_t block = 0; block < p.blocks; ++block) run_block(block, 0);
+  else
+    parallel_for_dynamic(p.blocks, run_block);
   return -1;
 }
 
@@ -138,7 +141,7 @@ BackwardPlan plan(const LinearTanhBackward& a) {
   const int64_t padded_h = round_up(a.H > 0 ? a.H : 1, lanes);
   const int64_t padded_k = round_up(a.K > 0 ? a.K : 1, lanes);
   const int64_t widest = padded_h > padded_k ? padded_h : padded_k;
-  p.block_rows = clamp(kBlockElements / widest, 64, 256);
+  p.block_rows = clamp(kBlockElements / widest, 64, kMaxBlockRows);
   const int64_t most = clamp(kPartialElements / (padded_h * padded_k), 1, 32);
   const bool serial = a.N * a.K * a.H < kSerialMultiplyAdds;
   p.pieces = serial ? 1 : clamp(ceil_div(a.N, 256), 1, most);
@@ -150,34 +153,56 @@ BackwardPlan plan(const LinearTanhBackward& a) {
   p.partial_weight = round_up(p.partial_stride * a.H, 16);
   p.partial_bias = round_up(padded_h, 16);
   p.dz = round_up(p.block_rows * p.dz_stride + 2 * lanes, 16);
+  // With several column panels of the input, each would walk over all of dz, whose rows lie in
+  // pages of their own.
   p.packed_dz = padded_k > kTileVectors * lanes ? p.dz : 0;
   p.packed_input = p.block_rows * kTileVectors * lanes;  // one column panel
   return p;
 }
 
-// dz = (1 - y^2) dy for `rows` rows, padded with zeros; dbias += its column sums, a strip of rows
-// at a time in a register: fewer passes over dbias, and two-level sums lose less.
+// dz = (1 - y^2) dy for `rows` rows, padded with zeros; dbias += its column sums, which stay in a
+// register for these rows: fewer passes over dbias, and two-level sums lose less.
 template <class T>
 MLPKERN_INLINE void form_dz(acc_t<T>* dz, int64_t dz_stride, acc_t<T>* dbias, const T* dy,
                             int64_t dy_stride, const T* y, int64_t y_stride, int64_t rows,
                             int64_t H) {
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
-  for (int64_t begin = 0; begin < rows; begin += kStripRows) {
-    const int64_t end = begin + kStripRows < rows ? begin + kStripRows : rows;
-    for (int64_t h = 0; h < H; h += L) {
-      const bool whole = H - h >= L;
-      vec_t<A> sum = {};
-      for (int64_t n = begin; n < end; ++n) {
-        const T* out_n = y + n * y_stride + h;
-        const T* up_n = dy + n * dy_stride + h;
-        const vec_t<A> out = whole ? load(out_n) : load_part(out_n, H - h);
-        const vec_t<A> up = whole ? load(up_n) : load_part(up_n, H - h);
-        const vec_t<A> d = (A{1} - out * out) * up;
-        store(dz + n * dz_stride + h, d);
-        sum += d;
+  for (int64_t h = 0; h < H; h += L) {
+    const bool whole = H - h >= L;
+    vec_t<A> sum = {};
+    for (int64_t n = 0; n < rows; ++n) {
+      const T* out_n = y + n * y_stride + h;
+      const T* up_n = dy + n * dy_stride + h;
+      const vec_t<A> out = whole ? load(out_n) : load_part(out_n, H - h);
+      const vec_t<A> up = whole ? load(up_n) : load_part(up_n, H - h);
+      const vec_t<A> d = (A{1} - out * out) * up;
+      store(dz + n * dz_stride + h, d);
+      sum += d;
+    }
+    store(dbias + h, load(dbias + h) + sum);
+  }
+}
+
+// Rows [row, row + rows) of a block of dz, by tiles of columns: element (n, h) of tile i goes to
+// to[begin(i) * block_rows + n * height(i) + h - begin(i)]. Whole vectors are stored where the next
+// row of the tile repairs what lies past its own.
+template <class A>
+MLPKERN_INLINE void pack_by_column_tiles(A* to, const RowTiles& cut, int64_t block_rows,
+                                         int64_t row, const A* dz, int64_t dz_stride,
+                                         int64_t rows) {
+  constexpr int64_t L = kLanes<A>;
+  for (int64_t i = 0; i < cut.count; ++i) {
+    const int64_t begin = cut.begin(i), height = cut.height(i);
+    for (int64_t n = row; n < row + rows; ++n) {
+      A* tile_row = to + begin * block_rows + n * height;
+      const A* from = dz + n * dz_stride + begin;
+      for (int64_t r = 0; r < height; r += L) {
+        if (n + 1 < block_rows || height - r >= L)
+          store(tile_row + r, load(from + r));
+        else
+          store_part(tile_row + r, load(from + r), height - r);
       }
-      store(dbias + h, load(dbias + h) + sum);
     }
   }
 }
@@ -189,16 +214,13 @@ void multiply_by_weight(T* dinput, int64_t K, const acc_t<T>* dz, int64_t dz_str
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
   const ColumnPanels<A> panels(K);
-  const RowTiles tiles(rows);
-  Tile<A> tile;
+  const RowTiles cut(rows);
+  Tile<A> tiles[kBlockTiles];
   for (int64_t panel = 0; panel < panels.count; ++panel) {
     const int64_t width = panels.width(panel);
-    for (int64_t i = 0; i < tiles.count; ++i) {
-      const int64_t height = tiles.height(i);
-      multiply(tile, height, panels.vectors(panel), H, dz + tiles.begin(i) * dz_stride, dz_stride,
-               1, packed_weight + panels.offset(panel, H), panels.step(panel));
-      T* to = dinput + tiles.begin(i) * K + panel * kTileColumns<A>;
-      for (int64_t r = 0; r < height; ++r, to += K)
+    const auto finish = [&](int64_t i, const Tile<A>& tile) {
+      T* to = dinput + cut.begin(i) * K + panel * kTileColumns<A>;
+      for (int64_t r = 0; r < cut.height(i); ++r, to += K)
         for (int64_t c = 0; c < width; c += L) {
           const vec_t<A> sum = load(tile.row(r) + c);
           if (width - c >= L)
@@ -206,47 +228,34 @@ void multiply_by_weight(T* dinput, int64_t K, const acc_t<T>* dz, int64_t dz_str
           else
             store_part(to + c, sum, width - c);
         }
-    }
+    };
+    multiply_panel(tiles, cut, H, dz, dz_stride, packed_weight + panels.offset(panel, H),
+                   panels.vectors(panel), finish);
   }
 }
 
-// The columns of a tile of dz one row after the other: to[n * height + r] = dz[n, h + r]. Whole
-// vectors are stored and the next row repairs what lies past its tile: `to` needs one vector of
-// slack.
-template <class A>
-MLPKERN_INLINE void pack_tile_columns(A* to, int64_t height, const A* dz, int64_t dz_stride,
-                                      int64_t rows) {
-  constexpr int64_t L = kLanes<A>;
-  for (int64_t n = 0; n < rows; ++n)
-    for (int64_t r = 0; r < height; r += L)
-      store(to + n * height + r, load(dz + n * dz_stride + r));
-}
-
-// partial[h, k] (+)= sum_n dz[n, h] input[n, k] over a block. Every column panel of the input walks
-// over all of dz; from the second panel on it pays to lay the tiles out first, since a tile's
-// columns lie in as many pages as the block has rows.
+// partial[h, k] (+)= sum_n dz[n, h] input[n, k] over a block. packed_dz is dz by column tiles, or
+// null: then the columns are read where they are.
 template <class T>
 void add_outer_products(acc_t<T>* partial, int64_t partial_stride, bool first, const acc_t<T>* dz,
                         int64_t dz_stride, int64_t rows, int64_t H, const T* input,
                         int64_t input_stride, int64_t K, acc_t<T>* packed_input,
-                        acc_t<T>* packed_dz) {
+                        const acc_t<T>* packed_dz) {
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
   const ColumnPanels<A> panels(K);
   const RowTiles tiles(H);
-  const bool packed = panels.count > 1;
-  if (packed)
-    for (int64_t i = 0; i < tiles.count; ++i)
-      pack_tile_columns(packed_dz + tiles.begin(i) * rows, tiles.height(i), dz + tiles.begin(i),
-                        dz_stride, rows);
   Tile<A> tile;
   for (int64_t panel = 0; panel < panels.count; ++panel) {
     const int64_t column = panel * kTileColumns<A>, step = panels.step(panel);
     pack_rows(packed_input, step, input + column, input_stride, rows, panels.width(panel));
     for (int64_t i = 0; i < tiles.count; ++i) {
       const int64_t height = tiles.height(i), h = tiles.begin(i);
-      const A* columns = packed ? packed_dz + h * rows : dz + h;
-      multiply(tile, height, panels.vectors(panel), rows, columns, 1, packed ? height : dz_stride,
+      for (int64_t r = 0; r < height; ++r)  // far away, and needed when the product is done
+        for (int64_t c = 0; c < step; c += 64 / sizeof(A))
+          __builtin_prefetch(partial + (h + r) * partial_stride + column + c, 1);
+      multiply(tile, true, height, panels.vectors(panel), rows,
+               packed_dz ? packed_dz + h * rows : dz + h, 1, packed_dz ? height : dz_stride,
                packed_input, step);
       for (int64_t r = 0; r < height; ++r) {
         A* to = partial + (h + r) * partial_stride + column;
@@ -318,14 +327,20 @@ int64_t backward(const LinearTanhBackward& a) {
       for (int64_t k = 0; k < p.partial_weight; ++k) piece_weight[k] = A{0};
     for (int64_t n = begin; n < end; n += p.block_rows) {
       const int64_t rows = end - n < p.block_rows ? end - n : p.block_rows;
-      form_dz(dz, p.dz_stride, piece_bias, doutput + n * a.doutput_row_stride, a.doutput_row_stride,
-              output + n * a.output_row_stride, a.output_row_stride, rows, a.H);
+      for (int64_t row = 0; row < rows; row += kStripRows) {
+        const int64_t strip = rows - row < kStripRows ? rows - row : kStripRows;
+        form_dz(dz + row * p.dz_stride, p.dz_stride, piece_bias,
+                doutput + (n + row) * a.doutput_row_stride, a.doutput_row_stride,
+                output + (n + row) * a.output_row_stride, a.output_row_stride, strip, a.H);
+        if (p.packed_dz && dweight)
+          pack_by_column_tiles(packed_dz, RowTiles(a.H), rows, row, dz, p.dz_stride, strip);
+      }
       if (dinput)
         multiply_by_weight(dinput + n * a.K, a.K, dz, p.dz_stride, rows, a.H, packed_weight);
       if (dweight)
         add_outer_products(piece_weight, p.partial_stride, n == begin, dz, p.dz_stride, rows, a.H,
                            input + n * a.input_row_stride, a.input_row_stride, a.K, packed_input,
-                           packed_dz);
+                           p.packed_dz ? packed_dz : nullptr);
     }
   });
 
