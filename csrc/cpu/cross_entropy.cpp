@@ -19,8 +19,9 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-constexpr int64_t kPieceElements =
-    1 << 15;  // logits of one piece: 128 KB of float32, half of a small L2
+// Logits of one piece: enough to hide the cost of handing it out, few enough that a batch of a
+// hundred thousand logits still divides evenly among the threads.
+constexpr int64_t kPieceElements = 1 << 13;
 
 template <class Args>
 int64_t rows_per_piece(const Args& a) {
@@ -98,6 +99,7 @@ struct TargetGroup {
   static constexpr int64_t L = kLanes<A>;
   int64_t y[L];                       // -1: ignored
   alignas(64) A logit[L], weight[L];  // of the target; 0 where ignored
+  alignas(64) A counted[L];           // 1, or 0 where ignored
   int64_t bad;                        // lane of the first id out of range, or -1
 
   template <class Args>
@@ -107,6 +109,7 @@ struct TargetGroup {
     const T* x = static_cast<const T*>(a.input) + begin * a.input_row_stride;
     store(logit, vec_t<A>{});
     store(weight, vec_t<A>{});
+    store(counted, vec_t<A>{});
     for (int64_t i = 0; i < count; ++i, x += a.input_row_stride) {
       y[i] = read_index(a.index_type, a.target, (begin + i) * a.target_row_stride);
       if (y[i] == a.ignore_index) {
@@ -114,6 +117,7 @@ struct TargetGroup {
       } else if (in_range(y[i], a.C)) {
         logit[i] = to_acc(x[y[i]]);
         weight[i] = class_weight[y[i]];
+        counted[i] = A{1};
       } else if (bad < 0) {
         bad = i;
       }
@@ -135,30 +139,29 @@ int64_t losses_of_ids(const CrossEntropyForward& a, const Options<T>& o, int64_t
   constexpr int64_t L = kLanes<A>;
   const A* maxima = static_cast<const A*>(a.lse);
   const A* log_sums = maxima + a.N;
+  vec_t<A> loss_sum = {}, weight_sum = {};
   for (int64_t n = begin; n < end; n += L) {
     const int64_t count = end - n < L ? end - n : L;
     const TargetGroup<T> target(a, o.weight, n, count);
     if (target.bad >= 0) return n + target.bad;
+    const vec_t<A> weight = load(target.weight);
     const vec_t<A> log_p =
         (load(target.logit) - load_up_to(maxima + n, count)) - load_up_to(log_sums + n, count);
-    alignas(64) A row_loss[L];
-    store(row_loss, log_p * load(target.weight) * -o.hard);
-    for (int64_t i = 0; i < count; ++i) {
-      if (target.y[i] < 0) {
-        row_loss[i] = 0;
-        continue;
-      }
-      if (o.smooth != 0) {
-        const T* x = static_cast<const T*>(a.input) + (n + i) * a.input_row_stride;
-        row_loss[i] -= o.smooth_each * weighted_log_probability<T>(x, nullptr, o.weight, a.C,
-                                                                   maxima[n + i], log_sums[n + i]);
-      }
-      sum.loss += row_loss[i];
-      sum.weight += target.weight[i];
-    }
-    if (a.reduction != Reduction::none) continue;
-    for (int64_t i = 0; i < count; ++i) store_scalar(static_cast<T*>(a.loss) + n + i, row_loss[i]);
+    vec_t<A> row_loss = log_p * weight * -o.hard;
+    if (o.smooth != 0)
+      for (int64_t i = 0; i < count; ++i)
+        row_loss[i] -=
+            o.smooth_each * weighted_log_probability<T>(
+                                static_cast<const T*>(a.input) + (n + i) * a.input_row_stride,
+                                nullptr, o.weight, a.C, maxima[n + i], log_sums[n + i]);
+    row_loss = load(target.counted) > 0 ? row_loss : vec_t<A>{};
+    loss_sum += row_loss;
+    weight_sum += weight;
+    if (a.reduction == Reduction::none)
+      for (int64_t i = 0; i < count; ++i)
+        store_scalar(static_cast<T*>(a.loss) + n + i, row_loss[i]);
   }
+  sum = {reduce_add<A>(loss_sum), reduce_add<A>(weight_sum)};
   return -1;
 }
 

@@ -15,13 +15,6 @@ MLPKERN_INLINE void for_classes(int64_t C, const Body& body, const Tail& tail) {
   if (c < C) tail(c, C - c);
 }
 
-template <class A>
-MLPKERN_INLINE vec_t<A> first_lanes(vec_t<A> v, int64_t lanes, A rest) {
-  ints_t<A> index;
-  for (int64_t i = 0; i < kLanes<A>; ++i) index[i] = i;
-  return index < static_cast<std::remove_reference_t<decltype(index[0])>>(lanes) ? v : splat(rest);
-}
-
 template <class T>
 MLPKERN_INLINE acc_t<T> row_maximum(const T* x, int64_t C) {
   using A = acc_t<T>;
@@ -75,7 +68,7 @@ void small_row_sums(const T* x, int64_t row_stride, int64_t count, int64_t C, ac
   const int64_t tail = C - (Vectors - 1) * L;
   const A lowest = -static_cast<A>(__builtin_inf());
   const auto last = [&](const T* row) {
-    return first_lanes<A>(load_part(row + (Vectors - 1) * L, tail), tail, lowest);
+    return load_part_or(row + (Vectors - 1) * L, tail, lowest);
   };
   vec_t<A> part[L];
 #pragma GCC unroll 16

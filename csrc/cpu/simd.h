@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -201,6 +202,25 @@ MLPKERN_INLINE void store_part(T* p, vec_t<acc_t<T>> v, int64_t count) {
   for (int64_t i = 0; i < count; ++i) store_scalar(p + i, v[i]);
 }
 #endif
+
+// The first `lanes` lanes of v, `rest` in the others.
+template <class A>
+MLPKERN_INLINE vec_t<A> first_lanes(vec_t<A> v, int64_t lanes, A rest) {
+  ints_t<A> index;
+  for (int64_t i = 0; i < kLanes<A>; ++i) index[i] = i;
+  return index < static_cast<std::remove_reference_t<decltype(index[0])>>(lanes) ? v : splat(rest);
+}
+
+// The first `count` lanes of p, `rest` in the others.
+template <class T>
+MLPKERN_INLINE vec_t<acc_t<T>> load_part_or(const T* p, int64_t count, acc_t<T> rest) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (vec_t<acc_t<T>>)_mm512_mask_loadu_ps((__m512)splat(rest),
+                                                 static_cast<__mmask16>(lane_mask(count)), p);
+#endif
+  return first_lanes<acc_t<T>>(load_part(p, count), count, rest);
+}
 
 // ---- maximum and reductions ----
 
