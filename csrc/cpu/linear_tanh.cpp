@@ -248,20 +248,24 @@ void add_outer_products(acc_t<T>* partial, int64_t partial_stride, bool first, c
   Tile<A> tile;
   for (int64_t panel = 0; panel < panels.count; ++panel) {
     const int64_t column = panel * kTileColumns<A>, step = panels.step(panel);
-    pack_rows(packed_input, step, input + column, input_stride, rows, panels.width(panel));
+    const int64_t width = panels.width(panel);
+    pack_rows(packed_input, step, input + column, input_stride, rows, width);
     for (int64_t i = 0; i < tiles.count; ++i) {
       const int64_t height = tiles.height(i), h = tiles.begin(i);
       for (int64_t r = 0; r < height; ++r)  // far away, and needed when the product is done
-        for (int64_t c = 0; c < step; c += 64 / sizeof(A))
+        for (int64_t c = 0; c < width; c += 64 / sizeof(A))
           __builtin_prefetch(partial + (h + r) * partial_stride + column + c, 1);
       multiply(tile, true, height, panels.vectors(panel), rows,
                packed_dz ? packed_dz + h * rows : dz + h, 1, packed_dz ? height : dz_stride,
                packed_input, step);
       for (int64_t r = 0; r < height; ++r) {
         A* to = partial + (h + r) * partial_stride + column;
-        for (int64_t c = 0; c < step; c += L) {
+        for (int64_t c = 0; c < width; c += L) {
           const vec_t<A> sum = load(tile.row(r) + c);
-          store(to + c, first ? sum : load(to + c) + sum);
+          if (width - c >= L)
+            store(to + c, first ? sum : load(to + c) + sum);
+          else
+            store_part(to + c, first ? sum : load_part(to + c, width - c) + sum, width - c);
         }
       }
     }
@@ -301,6 +305,13 @@ int64_t backward(const LinearTanhBackward& a) {
   A* partial_weight = scratch.take(p.partial_weight * p.pieces);
   A* partial_bias = scratch.take(p.partial_bias * p.pieces);
   A* worker_scratch = scratch.take(0);
+  // A single piece of the accumulation type needs no partial sums: it writes the result.
+  int64_t partial_stride = p.partial_stride;
+  bool in_place = false;
+  if constexpr (sizeof(T) == sizeof(A)) {
+    in_place = p.pieces == 1 && dweight;
+    if (in_place) partial_weight = dweight, partial_stride = a.K;
+  }
 
   if (dinput) {
     const ColumnPanels<A> panels(a.K);
@@ -323,8 +334,8 @@ int64_t backward(const LinearTanhBackward& a) {
     for (int64_t h = 0; h < p.partial_bias; ++h) piece_bias[h] = A{0};
     const int64_t begin = piece * p.piece_rows;
     const int64_t end = begin + p.piece_rows < a.N ? begin + p.piece_rows : a.N;
-    if (begin >= end)
-      for (int64_t k = 0; k < p.partial_weight; ++k) piece_weight[k] = A{0};
+    if (begin >= end && dweight)
+      for (int64_t k = 0; k < a.H * partial_stride; ++k) piece_weight[k] = A{0};
     for (int64_t n = begin; n < end; n += p.block_rows) {
       const int64_t rows = end - n < p.block_rows ? end - n : p.block_rows;
       for (int64_t row = 0; row < rows; row += kStripRows) {
@@ -338,14 +349,14 @@ int64_t backward(const LinearTanhBackward& a) {
       if (dinput)
         multiply_by_weight(dinput + n * a.K, a.K, dz, p.dz_stride, rows, a.H, packed_weight);
       if (dweight)
-        add_outer_products(piece_weight, p.partial_stride, n == begin, dz, p.dz_stride, rows, a.H,
+        add_outer_products(piece_weight, partial_stride, n == begin, dz, p.dz_stride, rows, a.H,
                            input + n * a.input_row_stride, a.input_row_stride, a.K, packed_input,
                            p.packed_dz ? packed_dz : nullptr);
     }
   });
 
   if (dbias) add_pieces(dbias, partial_bias, p.pieces, p.partial_bias, a.H);
-  if (!dweight) return -1;
+  if (!dweight || in_place) return -1;
   const auto finish_row = [&](int64_t h) {
     add_pieces(dweight + h * a.K, partial_weight + h * p.partial_stride, p.pieces, p.partial_weight,
                a.K);
