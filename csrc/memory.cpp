@@ -12,15 +12,29 @@
 namespace mlpkern::memory {
 namespace {
 
+// Size classes an eighth of a power of two apart: at most 12.5 % of a block is unused.
+struct SizeClass {
+  size_t index, bytes;
+  explicit SizeClass(size_t wanted) : index(0) {
+    size_t step = kPooledBytes / 8;
+    while (step * 16 < wanted) step *= 2, index += 8;
+    const size_t steps = (wanted + step - 1) / step;  // 8 to 16
+    index += steps - 8;
+    bytes = steps * step;
+  }
+};
+constexpr size_t kClasses = 8 * 40;
+
 struct Block {
   void* address;
-  size_t bytes;
+  uint64_t freed;  // in the order of all releases
 };
 
-// The oldest block stands first, so that trimming drops what has been idle longest.
 struct Pool {
   std::mutex mutex;
-  std::vector<Block> kept;
+  std::vector<Block> kept[kClasses];  // of one class each, the latest last
+  size_t class_bytes[kClasses] = {};
+  uint64_t releases = 0;
   Info state{0, size_t{1} << 30, 0, 0};
 
   Pool() {
@@ -28,14 +42,18 @@ struct Pool {
       state.limit_bytes = std::strtoull(limit, nullptr, 10);
   }
 
+  // Frees what has been idle longest until at most `target` bytes are kept.
   void trim(size_t target) {
-    size_t dropped = 0;
-    while (state.kept_bytes > target && dropped < kept.size()) {
-      std::free(kept[dropped].address);
-      state.kept_bytes -= kept[dropped].bytes;
-      ++dropped;
+    while (state.kept_bytes > target) {
+      size_t oldest = kClasses;
+      for (size_t i = 0; i < kClasses; ++i)
+        if (!kept[i].empty() &&
+            (oldest == kClasses || kept[i].front().freed < kept[oldest].front().freed))
+          oldest = i;
+      std::free(kept[oldest].front().address);
+      kept[oldest].erase(kept[oldest].begin());
+      state.kept_bytes -= class_bytes[oldest];
     }
-    kept.erase(kept.begin(), kept.begin() + static_cast<std::ptrdiff_t>(dropped));
   }
 };
 
@@ -43,13 +61,6 @@ struct Pool {
 Pool& pool() {
   static Pool* shared = new Pool;
   return *shared;
-}
-
-// Size classes an eighth of a power of two apart: at most 12.5 % of a block is unused.
-size_t size_class(size_t bytes) {
-  size_t step = kPooledBytes / 8;
-  while (step * 16 < bytes) step *= 2;
-  return (bytes + step - 1) / step * step;
 }
 
 // Blocks of several huge pages ask for them: fewer page faults at first, fewer translations after
@@ -78,14 +89,14 @@ thread_local Spare spare;
 
 Scratch::Scratch(size_t bytes) : bytes_(bytes), block_(nullptr) {
   if (!bytes) return;
-  if (bytes >= kPooledBytes) {
+  if (bytes >= kSpareBytes) {
     block_ = acquire(bytes);
     return;
   }
   if (spare.bytes < bytes) {
     std::free(spare.block);
     spare = {};
-    bytes_ = (bytes + 4095) / 4096 * 4096;
+    bytes_ = (bytes + 4095) / 4096 * 4096;  // at most kSpareBytes
     block_ = allocate(bytes_);
     return;
   }
@@ -96,7 +107,7 @@ Scratch::Scratch(size_t bytes) : bytes_(bytes), block_(nullptr) {
 
 Scratch::~Scratch() {
   if (!block_) return;
-  if (bytes_ >= kPooledBytes) {
+  if (bytes_ >= kSpareBytes) {
     release(block_, bytes_);
     return;
   }
@@ -107,32 +118,33 @@ Scratch::~Scratch() {
 
 void* acquire(size_t bytes) {
   if (bytes < kPooledBytes) return allocate(bytes ? bytes : 1);
-  const size_t wanted = size_class(bytes);
+  const SizeClass wanted(bytes);
   Pool& p = pool();
   {
     std::lock_guard<std::mutex> lock(p.mutex);
-    for (size_t i = p.kept.size(); i-- > 0;) {
-      if (p.kept[i].bytes != wanted) continue;
-      void* block = p.kept[i].address;
-      p.kept.erase(p.kept.begin() + static_cast<std::ptrdiff_t>(i));
-      p.state.kept_bytes -= wanted;
+    std::vector<Block>& kept = p.kept[wanted.index];
+    if (!kept.empty()) {
+      void* block = kept.back().address;
+      kept.pop_back();
+      p.state.kept_bytes -= wanted.bytes;
       ++p.state.hits;
       return block;
     }
     ++p.state.misses;
   }
-  return allocate(wanted);
+  return allocate(wanted.bytes);
 }
 
 void release(void* block, size_t bytes) {
   if (bytes < kPooledBytes) return std::free(block);
-  const size_t held = size_class(bytes);
+  const SizeClass held(bytes);
   Pool& p = pool();
   std::lock_guard<std::mutex> lock(p.mutex);
-  if (held > p.state.limit_bytes) return std::free(block);
-  p.trim(p.state.limit_bytes - held);
-  p.kept.push_back({block, held});
-  p.state.kept_bytes += held;
+  if (held.bytes > p.state.limit_bytes) return std::free(block);
+  p.trim(p.state.limit_bytes - held.bytes);
+  p.class_bytes[held.index] = held.bytes;
+  p.kept[held.index].push_back({block, p.releases++});
+  p.state.kept_bytes += held.bytes;
 }
 
 Info info() {

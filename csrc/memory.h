@@ -1,10 +1,10 @@
-// A bounded pool of large host blocks.
+// A bounded pool of host blocks.
 //
-// torch gives large CPU tensors back to the system at once, and every new page costs a fault: at 4
-// KB a page that is several times the price of writing it. Outputs and scratch of our kernels come
-// from here instead: a freed block of at least kPooledBytes is kept for the next request of its
-// size class, up to a limit. Smaller blocks go straight to the C library, whose own bins serve them
-// well.
+// The C library and torch give large blocks back to the system at once, and every new page costs a
+// fault: at 4 KB a page that is several times the price of writing it. Outputs and scratch of our
+// kernels come from here instead: a freed block of at least kPooledBytes is kept for the next
+// request of its size class, up to a limit. Smaller blocks go to the C library, whose own bins
+// serve them well.
 #pragma once
 
 #include <cstddef>
@@ -12,15 +12,15 @@
 
 namespace mlpkern::memory {
 
-constexpr size_t kPooledBytes = size_t{1} << 20;
+constexpr size_t kPooledBytes = size_t{1} << 14;
 
 // 64-byte aligned; throws std::bad_alloc. `release` wants the same `bytes`. Both are thread-safe.
 void* acquire(size_t bytes);
 void release(void* block, size_t bytes);
 
-// Scratch of one kernel call. Up to kPooledBytes each thread keeps one block from call to call:
-// taking and giving back 100 KB at the top of the heap would cost a small call more than its
-// arithmetic.
+// Scratch of one kernel call. Up to kSpareBytes each thread keeps one block from call to call,
+// without a lock.
+constexpr size_t kSpareBytes = size_t{1} << 20;
 class Scratch {
  public:
   explicit Scratch(size_t bytes);
