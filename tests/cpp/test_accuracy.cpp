@@ -1,5 +1,6 @@
-// The vector exp, log and tanh of every instruction set, in units in the last place, through the launchers:
-// tanh is linear_tanh with one weight of 1; exp and log are the log-sum-exp of two classes.
+// The vector exp, log and tanh of every instruction set, in units in the last place, through the
+// launchers: tanh is linear_tanh with one weight of 1; exp and log are the log-sum-exp of two
+// classes.
 #include <cmath>
 
 #include "testing.h"
@@ -95,10 +96,13 @@ TEST_CASE(log_sum_exp_of_two_classes) {
 
     for (int64_t n = 0; n < rows; ++n) {
       const double d = logits[static_cast<size_t>(2 * n + 1)], sum = 1 + std::exp(d);
-      // The sum 1 + e^-d is rounded to float32 before its logarithm: half a unit of a number near 1.
+      // The sum 1 + e^-d is rounded to float32 before its logarithm: half a unit of a number
+      // near 1.
       const double log_error = std::fabs(lse[static_cast<size_t>(rows + n)] - std::log(sum));
-      CHECK(log_error <= 0x1p-23 * (0.5 + kLogUlps * std::log(2.0)), "log %.3g at %g", log_error, d);
-      // x - maximum - log_sum is rounded too, by up to half a unit of d, a relative error of |d| 2^-24.
+      CHECK(log_error <= 0x1p-23 * (0.5 + kLogUlps * std::log(2.0)), "log %.3g at %g", log_error,
+            d);
+      // x - maximum - log_sum is rounded too, by up to half a unit of d, a relative error of |d|
+      // 2^-24.
       const double exp_error = ulps(dinput[static_cast<size_t>(2 * n + 1)], std::exp(d) / sum);
       CHECK(exp_error <= kExpUlps + std::fabs(d), "exp %.3f ulp at %g", exp_error, d);
     }
