@@ -1,16 +1,16 @@
-// cross_entropy on a CPU: log-sum-exp forward, softmax - target backward (formulas: kernels.h).
+// cross_entropy on a CPU: log-sum-exp forward, softmax - target backward (see kernels.h).
 //
 // forward: one read of the logits. A piece of rows at a time: the row maximum and the sum of
-//   exponentials of each row, then the logarithms of the whole piece as vectors, then the losses.
-//   Rows of a few vectors go in groups of as many rows as a vector has lanes, whose reductions are
-//   shared. Kept for the backward: maximum and log of the sum, apart, because their rounded sum
-//   would lose the low bits of the sum when all logits of a row share a large offset.
-// backward: one read, one write: dinput = (softmax - target) * g, the exponential scaled by one
-// factor
-//   g / sum of the row.
+// exponentials of each row (row_sums.h), then the logarithms of the whole piece as vectors, then
+// the losses. Kept for the backward: maximum and log of the sum, apart, because their rounded sum
+// would lose the low bits of the sum when all logits of a row share a large offset.
+//
+// backward: one read, one write: dinput = (softmax - target) * g in one expression per vector.
+//
 // Pieces do not depend on the number of threads; their losses are added in order, in double.
-// Compile alone: g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c
-// cross_entropy.cpp
+//
+// Compile alone:
+//   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c cross_entropy.cpp
 #include <type_traits>
 
 #include "cpu/parallel.h"

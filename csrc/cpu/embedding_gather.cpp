@@ -1,17 +1,17 @@
 // embedding_gather on a CPU: output[n, t*D + d] = weight[input[n, t], d] and its gradient.
 //
 // forward: ids in pieces of the batch, a piece per task; a row is copied by overlapping moves, so
-// any D
-//   costs a few instructions and nothing beyond the row is read or written.
+// any D costs a few instructions and nothing beyond the row is read or written.
+//
 // backward, small table: every piece of the batch sums into a table of its own (rows padded to
-// whole
-//   vectors), the tables are added in order.
+// whole vectors), and the tables are added in order.
+//
 // backward, large table: one stable pass distributes the positions over buckets of neighboring
-// rows;
-//   a bucket's slice of dweight then stays in cache while one task clears it and adds the rows in
-//   order of position. No atomics, no sort, and a dense gradient is written once.
-// Compile alone: g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c
-// embedding_gather.cpp
+// rows; a bucket's slice of dweight then stays in cache while one task clears it and adds the rows
+// in order of position. No atomics, no sort, and a dense gradient is written once.
+//
+// Compile alone:
+//   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c embedding_gather.cpp
 #include <cstring>
 #include <type_traits>
 

@@ -4,7 +4,7 @@
 //   a: element (row, k) at a[row * row_step + k * k_step], any steps
 //   b: element (k, column) at b[k * b_step + column], columns padded to whole vectors
 // A full AVX-512 tile is 14 rows by 2 vectors: 28 accumulators, 2 column vectors, and per k 16
-// loads for 28 fused multiply-adds, so the FMA ports are the limit (measured: 190 of 192 GFLOP/s).
+// loads for 28 fused multiply-adds, so the FMA ports are the limit (177 to 190 GFLOP/s in L1).
 // Sums run in chunks of kDepthChunk terms whose results are added: as accurate as a blocked library
 // product, and a chunk of a column panel (32 KB) fits L1.
 #pragma once
