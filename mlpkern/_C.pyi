@@ -37,6 +37,33 @@ def cross_entropy_backward(
     reduction: int,
     label_smoothing: float,
 ) -> Tensor: ...
+def train_steps(
+    parameters: list[Tensor],
+    first: list[Tensor] | None,
+    second: list[Tensor] | None,
+    inputs: Tensor,
+    targets: Tensor,
+    batches: Tensor,
+    rates: Tensor,
+    stopped: Tensor,
+    step: int,
+    optimizer: int,
+    momentum: float,
+    nesterov: bool,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    max_grad_norm: float,
+    label_smoothing: float,
+    weight_decay: Tensor,
+    input_dropout: Tensor,
+    hidden_dropout: Tensor,
+    seeds: Tensor,
+    streams: Tensor,
+) -> Tensor: ...
+def evaluate(
+    parameters: list[Tensor], inputs: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor]: ...
 def isa() -> str: ...
 def isas_available() -> str: ...
 def num_threads() -> int: ...

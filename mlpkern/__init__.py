@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from mlpkern import autograd, functional, nn
 from mlpkern.backends import Backend, backends, explain, use_backend
-from mlpkern.functional import cross_entropy, embedding_gather, linear_tanh
+from mlpkern.functional import (
+    cross_entropy,
+    embedding_gather,
+    evaluate,
+    linear_tanh,
+    train_steps,
+)
 from mlpkern.fuse import fuse
+from mlpkern.ops.evaluate import Evaluation
+from mlpkern.params import MLPParams, OptimizerState
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "Evaluation",
+    "MLPParams",
+    "OptimizerState",
     "__version__",
     "autograd",
     "backends",
     "cross_entropy",
     "embedding_gather",
     "empty_cache",
+    "evaluate",
     "explain",
     "functional",
     "fuse",
     "linear_tanh",
     "nn",
+    "train_steps",
     "use_backend",
 ]
 

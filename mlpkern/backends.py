@@ -1,6 +1,7 @@
 """Which implementation runs a call: the registry of backends, the choice, and its explanation.
 
-A backend is a module with the low-level functions ``<op>_forward`` and ``<op>_backward``, a
+A backend is a module with the low-level functions ``<op>_forward`` and ``<op>_backward``, or only
+``<op>`` for the ops that autograd does not see (`train_steps`, `evaluate`), a
 ``status()`` that says whether it can run here, and ``CHECKS_ARGUMENTS``: whether its functions
 refuse wrong dtypes, shapes and devices themselves, so that a good call is checked only once. Adding
 one is adding that module and one line of ``_REGISTRY``. Modules are imported at the first call that
@@ -12,7 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -114,6 +115,9 @@ def explain(op: str, *args: Any, **kwargs: Any) -> str:
         raise TypeError(f"explain: {op} needs the tensors of the call, got none")
     from mlpkern.ops import routing
 
+    if op in ("evaluate", "train_steps"):  # one way only: straight to the backend
+        name, why = _decide(op, tensors[0].device.type)
+        return f"{op} runs on {name}: {why}."
     exception = routing.why_composed(op, args, kwargs)
     if exception:
         return f"{op} runs as plain torch (reference): {exception}."
@@ -179,5 +183,6 @@ def _load(name: str) -> Any:
 
 
 def _implements(name: str, op: str) -> bool:
-    forward: Callable[..., Any] | None = getattr(_load(name), f"{op}_forward", None)
-    return forward is not None
+    module = _load(name)
+    # callable: a package of kernels also has its submodules, which carry the names of the ops
+    return any(callable(getattr(module, f, None)) for f in (f"{op}_forward", op))

@@ -12,7 +12,9 @@ from mlpkern.reference.embedding_gather import (
     embedding_gather_backward,
     embedding_gather_forward,
 )
+from mlpkern.reference.evaluate import evaluate
 from mlpkern.reference.linear_tanh import linear_tanh_backward, linear_tanh_forward
+from mlpkern.reference.train_steps import train_steps
 
 #: The functions take what they are given; the ops check it before.
 CHECKS_ARGUMENTS = False
@@ -23,9 +25,11 @@ __all__ = [
     "cross_entropy_forward",
     "embedding_gather_backward",
     "embedding_gather_forward",
+    "evaluate",
     "linear_tanh_backward",
     "linear_tanh_forward",
     "status",
+    "train_steps",
 ]
 
 

@@ -1,0 +1,159 @@
+"""``train_steps``: a training run, or a piece of one, as one call over arrays."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlpkern.backends import select
+from mlpkern.ops.mlp_arguments import require_params, require_split, with_model_axis
+from mlpkern.ops.train_steps_arguments import (
+    learning_rates,
+    per_model,
+    random_streams,
+    require_batches,
+    require_options,
+    require_state,
+    require_writable,
+)
+from mlpkern.params import OPTIMIZERS, MLPParams, OptimizerState
+
+_OP = "train_steps"
+
+
+def train_steps(
+    params: MLPParams,
+    inputs: Tensor,
+    targets: Tensor,
+    batches: Tensor,
+    lr: float | Tensor | Sequence[float],
+    momentum: float = 0.0,
+    weight_decay: float | Tensor | Sequence[float] = 0.0,
+    optimizer: str = "sgd",
+    state: OptimizerState | None = None,
+    *,
+    nesterov: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    max_grad_norm: float | None = None,
+    label_smoothing: float = 0.0,
+    input_dropout: float | Tensor | Sequence[float] = 0.0,
+    hidden_dropout: float | Tensor | Sequence[float] = 0.0,
+    seed: int | Tensor | Sequence[int] = 0,
+) -> Tensor:
+    """The loss of each of S optimizer steps, (S,), or (M, S) for M models; trains ``params``.
+
+    Equals the loop, for step s of model m::
+
+        rows = batches[m, s]
+        x = F.dropout(F.embedding(inputs[rows], E).flatten(1), input_dropout[m])
+        x = F.dropout(torch.tanh(F.linear(x, W, b)), hidden_dropout[m])  # each hidden layer
+        loss = F.cross_entropy(F.linear(x, W, b), targets[rows], label_smoothing=label_smoothing)
+        optimizer.zero_grad(); loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters of the model, max_grad_norm)
+        optimizer.step()  # with learning rate lr[m, s]
+
+    to rounding, except that the dropout masks are those of `mlpkern.reference.philox.dropout_mask`.
+    The models do not see one another. Parameters and state are updated in place.
+
+    Args:
+        params: see `mlpkern.MLPParams`; of one model, or of M side by side.
+        inputs: (rows, T) ids below V, the whole training set: uint8, int16, int32 or int64, device
+            of the parameters, any strides.
+        targets: (rows,) ids below C, likewise.
+        batches: (S, N) row numbers, or (M, S, N): the rows of each step, likewise. N >= 1; with
+            S = 0 nothing happens.
+        lr: learning rate, finite and not negative: one, (S,), or (M, S).
+        momentum: of sgd, as in ``torch.optim.SGD`` with dampening 0.
+        weight_decay: one, or (M,). sgd: added to the gradient of every parameter. adamw: decoupled,
+            on the embedding and the weights, not on the biases.
+        optimizer: "sgd" or "adamw", as in torch.optim.
+        state: an `mlpkern.OptimizerState` of these parameters to continue from and to update; None
+            starts from zeros. With it, a run cut into several calls gives the bits of one call.
+        nesterov: for sgd with momentum.
+        betas, eps: of adamw.
+        max_grad_norm: bound of the 2-norm of all gradients of a model together; None for none.
+        label_smoothing: 0 to 1, as in ``F.cross_entropy``.
+        input_dropout: probability of a zero in the embedded input, 0 <= p < 1; one, or (M,).
+        hidden_dropout: the same for the output of each hidden layer.
+        seed: of the dropout masks, 64 bits: one, then model m draws from its stream m; or (M,),
+            then every model draws from stream 0 of its own.
+
+    The loss, in nats, is that of the batch before the update, in the dtype of the parameters. If it
+    is not finite, it is returned, but the model is stopped: its parameters stay as they were before
+    the step, its later losses are nan, ``state.stopped`` holds the number of the step, and a
+    RuntimeWarning names model and step. The other models go on.
+
+    Raises, before anything is touched:
+        TypeError: a wrong dtype or kind. ValueError: a wrong shape, device, or option; a learning
+            rate that is negative or not finite; parameters that share memory. IndexError: a row
+            number out of range; an id or a target out of range in one of the rows of the batches.
+            RuntimeError: under a transform of torch.func.
+    """
+    tensors = require_params(_OP, params)
+    require_split(_OP, params, inputs, targets)
+    batches = require_batches(params, batches)  # (M, S, N)
+    steps = batches.shape[1]
+    rates = learning_rates(params, lr, steps)  # (M, S)
+    require_options(optimizer, momentum, nesterov, betas, eps, max_grad_norm, label_smoothing)
+    decay = per_model(params, "weight_decay", weight_decay, math.inf)
+    dropouts = [
+        per_model(params, name, value, 1.0)
+        for name, value in (("input_dropout", input_dropout), ("hidden_dropout", hidden_dropout))
+    ]
+    seeds, streams = random_streams(params, seed)
+    if state is None:
+        state = OptimizerState.zeros(params, optimizer, momentum)
+    else:
+        require_state(params, state, optimizer, momentum)
+    require_writable(params, state)
+    if steps == 0:
+        return params.embedding.new_empty((0,) if params.models is None else (params.models, 0))
+    adamw = optimizer == "adamw"
+    stopped_before = state.stopped.tolist()
+    losses = select(_OP, tensors[0]).train_steps(
+        tensors,
+        with_model_axis(state.first) if state.first and (adamw or momentum) else None,
+        with_model_axis(state.second) if state.second else None,
+        inputs,
+        targets,
+        batches,
+        rates,
+        state.stopped,
+        state.step,
+        OPTIMIZERS.index(optimizer),
+        float(momentum),
+        bool(nesterov),
+        float(betas[0]),
+        float(betas[1]),
+        float(eps),
+        math.inf if max_grad_norm is None else float(max_grad_norm),
+        float(label_smoothing),
+        decay,
+        *dropouts,
+        seeds,
+        streams,
+    )
+    state.step += steps
+    torch.autograd.graph.increment_version([*params.tensors(), *state.tensors()])
+    _report(stopped_before, state.stopped.tolist())
+    return losses[0] if params.models is None else losses
+
+
+def _report(before: list[int], after: list[int]) -> None:
+    """Warn of the models that were stopped in this call."""
+    stopped = [
+        f"model {m} at step {step}" for m, step in enumerate(after) if step >= 0 and before[m] < 0
+    ]
+    if stopped:
+        more = f" and {len(stopped) - 8} more" if len(stopped) > 8 else ""
+        warnings.warn(
+            f"{_OP}: the loss is not finite in {', '.join(stopped[:8])}{more}; stopped there, "
+            "see state.stopped",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,330 @@
+"""The parameters of one or many MLPs and the state of their optimizer, as `train_steps` takes them.
+
+Sizes: V ids, T ids a row, D embedding width, H hidden width, C classes, M models side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlpkern.ops.checks import (
+    dtype_name,
+    require_same_device,
+    require_same_dtype,
+    require_tensor,
+    shape,
+)
+
+__all__ = ["MLPParams", "OptimizerState"]
+
+OPTIMIZERS = ("sgd", "adamw")
+
+
+@dataclass(eq=False)
+class MLPParams:
+    """The parameters of embedding, hidden tanh layers and output layer, of one model or of M.
+
+    Args:
+        embedding: (V, D).
+        hidden: at least one (weight, bias): (H1, T*D) and (H1,), then (H2, H1) and (H2,), …
+        output: (weight, bias): (C, H) of the last hidden layer and (C,). C may differ from V.
+
+    For M models side by side every tensor has a leading M. All tensors have one dtype, float32 or
+    float64, and one device; the strides are free. The tensors are not copied.
+
+    Raises:
+        TypeError: a wrong dtype, or not a tensor. ValueError: shapes that do not fit together,
+            several devices, no hidden layer, a size 0.
+    """
+
+    embedding: Tensor
+    hidden: list[tuple[Tensor, Tensor]]
+    output: tuple[Tensor, Tensor]
+
+    def __post_init__(self) -> None:
+        self.hidden = [_pair(f"hidden.{i}", layer) for i, layer in enumerate(self.hidden)]
+        self.output = _pair("output", self.output)
+        self.check("MLPParams")
+
+    @classmethod
+    def from_module(cls, model: nn.Module) -> MLPParams:
+        """The parameters of ``model`` themselves: training them trains the module.
+
+        ``model`` has, in the order of ``model.modules()``, the layers Embedding, perhaps Flatten,
+        then (Linear, Tanh) or LinearTanh at least once, then Linear; or it says what is what with
+        attributes: ``embedding`` and ``output``, an Embedding and a Linear, and a method
+        ``hidden_parameters()`` that gives (weight, bias) of each hidden layer, as
+        `mlpkern.lm.MLPLanguageModel` does.
+
+        Raises ValueError for any other layer, a Linear without bias, and options of the Embedding
+        that change its gradient (padding_idx, max_norm, scale_grad_by_freq, sparse).
+        """
+        from mlpkern.module_layers import mlp_layers
+
+        return cls(*mlp_layers(model))
+
+    @classmethod
+    def stack(cls, models: Sequence[MLPParams]) -> MLPParams:
+        """Copies of single models of the same shapes, side by side with a leading M.
+
+        Raises ValueError for no model at all, different shapes, or models that have an M already.
+        """
+        if not models:
+            raise ValueError("MLPParams.stack: models must hold at least one model, got none")
+        for m, model in enumerate(models):
+            if model.models is not None:
+                raise ValueError(f"MLPParams.stack: models[{m}] must be one model, got several")
+            for name, tensor in model.named_tensors().items():
+                expected = models[0].named_tensors().get(name, tensor.new_empty(()))
+                if tensor.shape != expected.shape or len(model.hidden) != len(models[0].hidden):
+                    raise ValueError(
+                        f"MLPParams.stack: all models must have the shapes of models[0], but "
+                        f"{name} of models[{m}] is {shape(tensor)}"
+                    )
+        layers = zip(*(model.tensors() for model in models), strict=True)
+        return cls.from_tensors([torch.stack([t.detach() for t in layer]) for layer in layers])
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor]) -> MLPParams:
+        """The parameters from the list that `tensors` gives."""
+        embedding, *rest = tensors
+        pairs = list(zip(rest[::2], rest[1::2], strict=True))
+        return cls(embedding, pairs[:-1], pairs[-1])
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors in order: embedding, then weight and bias of each layer."""
+        flat = [self.embedding]
+        for layer in self.hidden:
+            flat += layer
+        flat += self.output
+        return flat
+
+    def names(self) -> list[str]:
+        """The names of `tensors`: embedding, hidden.0.weight, hidden.0.bias, …, output.bias."""
+        layers = [f"hidden.{i}" for i in range(len(self.hidden))] + ["output"]
+        return ["embedding", *(f"{layer}.{part}" for layer in layers for part in _PARTS)]
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """`tensors` by their `names`."""
+        return dict(zip(self.names(), self.tensors(), strict=True))
+
+    @property
+    def models(self) -> int | None:
+        """M, or None for one model without the leading axis."""
+        return self.embedding.shape[0] if self.embedding.dim() == 3 else None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """(V, D, T*D, H1, …, C): equal for models that can be stacked."""
+        widths = [weight.shape[-1] for weight, _ in [*self.hidden, self.output]]
+        return (*self.embedding.shape[-2:], *widths, self.output[0].shape[-2])
+
+    @property
+    def context(self) -> int:
+        """T, the number of ids in a row of inputs."""
+        return self.hidden[0][0].shape[-1] // self.embedding.shape[-1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.device
+
+    def model(self, m: int) -> MLPParams:
+        """Model ``m`` of several as views without the leading axis: a change shows on both sides.
+
+        Raises IndexError for a model that there is not, ValueError without a leading axis.
+        """
+        if self.models is None:
+            raise ValueError("MLPParams.model: these are the parameters of one model already")
+        if not -self.models <= m < self.models:
+            raise IndexError(f"MLPParams.model: m is {m}, expected 0 <= m < {self.models}")
+        return self.map(lambda tensor: tensor.detach()[m])
+
+    def clone(self) -> MLPParams:
+        """A copy, detached from any graph."""
+        return self.map(lambda tensor: tensor.detach().clone())
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> MLPParams:
+        """``function`` of every tensor, as parameters."""
+        return self.from_tensors([function(tensor) for tensor in self.tensors()])
+
+    def check(self, op: str) -> None:
+        """Raise what the docstring of the class announces, in the name of ``op``."""
+        if not self.hidden:
+            raise ValueError(f"{op}: hidden must have at least one (weight, bias), got none")
+        tensors = self.tensors()
+        embedding = tensors[0]
+        if not self._alike(tensors):
+            self._say_what_differs(op)
+        lead = embedding.shape[:-2]
+        sizes = embedding.shape[-2:]
+        if len(lead) > 1 or len(sizes) != 2:
+            raise ValueError(
+                f"{op}: embedding must be (V, D), or (M, V, D) for M models, got {shape(embedding)}"
+            )
+        width = tensors[1].shape[-1] if tensors[1].dim() else 0
+        if sizes[1] == 0 or width == 0 or width % sizes[1]:
+            raise ValueError(
+                f"{op}: hidden.0.weight must be {_expected(lead, 'H', f'T*{sizes[1]}')} to match "
+                f"embedding {shape(embedding)}, got {shape(tensors[1])}"
+            )
+        for i in range(1, len(tensors), 2):
+            weight, bias = tensors[i], tensors[i + 1]
+            rows = "C" if i == len(tensors) - 2 else "H"
+            if weight.dim() != len(lead) + 2 or weight.shape != (*lead, weight.shape[-2], width):
+                raise ValueError(
+                    f"{op}: {self.names()[i]} must be {_expected(lead, rows, width)} to match "
+                    f"embedding {shape(embedding)} and the layers before, got {shape(weight)}"
+                )
+            width = weight.shape[-2]
+            if bias.shape != weight.shape[:-1]:
+                raise ValueError(
+                    f"{op}: {self.names()[i + 1]} must be {_expected(lead, width)} to match "
+                    f"{self.names()[i]} {shape(weight)}, got {shape(bias)}"
+                )
+            if weight.numel() == 0:
+                raise ValueError(
+                    f"{op}: every size must be at least 1, got {self.names()[i]} {shape(weight)}"
+                )
+        if embedding.numel() == 0:
+            raise ValueError(
+                f"{op}: every size must be at least 1, got embedding {shape(embedding)}"
+            )
+
+    def _alike(self, tensors: list[Tensor]) -> bool:
+        """Whether all are dense tensors of one dtype that is allowed, on one device."""
+        first = tensors[0]
+        if not isinstance(first, Tensor) or first.dtype not in (torch.float32, torch.float64):
+            return False
+        dtype, device = first.dtype, first.device
+        return all(
+            isinstance(t, Tensor)
+            and t.dtype is dtype
+            and t.device == device
+            and t.layout is torch.strided
+            for t in tensors
+        )
+
+    def _say_what_differs(self, op: str) -> None:
+        for name, tensor in self.named_tensors().items():
+            require_tensor(op, name, tensor)
+            if tensor.dtype not in (torch.float32, torch.float64):
+                kind = dtype_name(tensor)
+                raise TypeError(f"{op}: {name} must be float32 or float64, got {kind}")
+            require_same_dtype(op, name, tensor, "embedding", self.embedding)
+            require_same_device(op, name, tensor, "embedding", self.embedding)
+
+
+@dataclass(eq=False)
+class OptimizerState:
+    """What a run of `train_steps` needs besides the parameters to continue bit for bit.
+
+    Make one with `OptimizerState.zeros` and hand it to every call: each updates it in place.
+
+    Attributes:
+        step: steps done so far, those of stopped models included; the dropout masks and AdamW's
+            bias correction count on from here.
+        stopped: (M,) int64, for one model (1,): -1, or the step at which the loss of the model was
+            not finite. A stopped model stays as it is.
+        first: momentum buffers (sgd) or mean gradients (adamw, "exp_avg"); None if unused.
+        second: mean squared gradients (adamw, "exp_avg_sq"); None for sgd.
+    """
+
+    step: int
+    stopped: Tensor
+    first: MLPParams | None
+    second: MLPParams | None
+
+    @classmethod
+    def zeros(
+        cls, params: MLPParams, optimizer: str = "sgd", momentum: float = 0.0
+    ) -> OptimizerState:
+        """The state before the first step; with ``optimizer`` and ``momentum`` of the run."""
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"OptimizerState: optimizer must be 'sgd' or 'adamw', got {optimizer!r}"
+            )
+
+        def zeros() -> MLPParams:
+            kept = torch.contiguous_format
+            return params.map(lambda t: torch.zeros_like(t.detach(), memory_format=kept))
+
+        stopped = torch.full((params.models or 1,), -1, dtype=torch.int64, device=params.device)
+        adamw = optimizer == "adamw"
+        first = zeros() if adamw or momentum else None
+        return cls(0, stopped, first, zeros() if adamw else None)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors: stopped, then those of first and second as far as there are any."""
+        return [self.stopped, *(tensor for _, tensor in self._moments())]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every field as a tensor by name, not copied: "step" (), "stopped", "first.embedding", …
+
+        It can be saved by torch or safetensors as it is.
+        """
+        step = torch.tensor(self.step, dtype=torch.int64)
+        return {"step": step, "stopped": self.stopped, **dict(self._moments())}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy the values of another state into this one, which must have the same tensors.
+
+        Raises ValueError for missing or unexpected names and for wrong shapes, with nothing copied.
+        """
+        own = self.state_dict()
+        for problem, names in {
+            "misses": own.keys() - state_dict.keys(),
+            "has unexpected": state_dict.keys() - own.keys(),
+        }.items():
+            if names:
+                listed = ", ".join(sorted(names))
+                raise ValueError(f"OptimizerState: state_dict {problem} {listed}")
+        for name, tensor in own.items():
+            require_tensor("OptimizerState", name, state_dict[name])
+            if state_dict[name].shape != tensor.shape:
+                raise ValueError(
+                    f"OptimizerState: {name} must be {shape(tensor)}, got {shape(state_dict[name])}"
+                )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state_dict[name])
+        self.step = int(state_dict["step"])
+
+    def clone(self) -> OptimizerState:
+        """A copy."""
+        first = None if self.first is None else self.first.clone()
+        second = None if self.second is None else self.second.clone()
+        return OptimizerState(self.step, self.stopped.clone(), first, second)
+
+    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+        for name, params in (("first", self.first), ("second", self.second)):
+            if params is not None:
+                for inner, tensor in params.named_tensors().items():
+                    yield f"{name}.{inner}", tensor
+
+
+_PARTS = ("weight", "bias")
+
+
+def _pair(name: str, layer: Any) -> tuple[Tensor, Tensor]:
+    try:
+        weight, bias = layer
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"MLPParams: {name} must be a pair (weight, bias), got {type(layer).__name__}"
+        ) from None
+    return weight, bias
+
+
+def _expected(lead: Sequence[int], *sizes: Any) -> str:
+    """``(200, 30)``, or with a leading M ``(8, 200, 30)``, for a message."""
+    text = ", ".join(map(str, (*lead, *sizes)))
+    return f"({text},)" if len(lead) + len(sizes) == 1 else f"({text})"

@@ -1,0 +1,193 @@
+"""``train_steps`` in plain torch: the training loop itself, model after model.
+
+Step s of model m, with E, (W, b) … the model's parameters::
+
+    rows = batches[m, s]
+    x = F.embedding(inputs[rows], E).flatten(1), times its dropout mask       (N, T*D)
+    x = torch.tanh(F.linear(x, W, b)), times its dropout mask                 (N, H), each layer
+    loss = F.cross_entropy(F.linear(x, W, b), targets[rows], label_smoothing)
+    gradients by autograd; torch.nn.utils.clip_grad_norm_ over all of them; step of torch.optim
+
+The optimizer is ``torch.optim.SGD`` with one parameter group, or ``torch.optim.AdamW`` with two:
+the embedding and the weights decay, the biases do not. The masks are those of
+`mlpkern.reference.philox.dropout_mask`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlpkern.reference.bounds import check_ids, id_message
+from mlpkern.reference.philox import dropout_mask
+
+_OP = "train_steps"
+SGD, ADAMW = 0, 1
+
+
+def train_steps(
+    parameters: list[Tensor],
+    first: list[Tensor] | None,
+    second: list[Tensor] | None,
+    inputs: Tensor,
+    targets: Tensor,
+    batches: Tensor,
+    rates: Tensor,
+    stopped: Tensor,
+    step: int,
+    optimizer: int,
+    momentum: float,
+    nesterov: bool,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    max_grad_norm: float,
+    label_smoothing: float,
+    weight_decay: Tensor,
+    input_dropout: Tensor,
+    hidden_dropout: Tensor,
+    seeds: Tensor,
+    streams: Tensor,
+) -> Tensor:
+    """The losses (M, S); ``parameters``, ``first``, ``second``, ``stopped`` change in place.
+
+    Every tensor but ``inputs`` and ``targets`` has a leading M. ``batches`` (M, S, N) and ``rates``
+    (M, S), float64, may have stride 0 along M. ``optimizer``: 0 sgd, 1 adamw. ``max_grad_norm``:
+    inf for none. ``weight_decay``, ``input_dropout``, ``hidden_dropout``: (M,) float64. ``seeds``,
+    ``streams``: (M,) int64. Raises IndexError for a row, an id or a target out of range before
+    anything is touched; only the rows that the batches name are read.
+    """
+    _check_ids(parameters, inputs, targets, batches)
+    count, steps = rates.shape
+    losses = parameters[0].new_full((count, steps), math.nan)
+    for m in range(count):
+        if stopped[m] >= 0:
+            continue
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(losses.device.type, enabled=False),
+        ):
+            model = [parameter[m].clone().requires_grad_() for parameter in parameters]
+            moments = [
+                None if tensors is None else [tensor[m].clone() for tensor in tensors]
+                for tensors in (first, second)
+            ]
+            stepper = _stepper(
+                model, moments, step, optimizer, momentum, nesterov, (beta1, beta2), eps,
+                weight_decay[m].item(),
+            )  # fmt: skip
+            run: list[Tensor] = []
+            for s, rate in enumerate(rates[m].tolist()):
+                rows = batches[m, s].long()  # (N,)
+                loss = _loss(
+                    model, inputs[rows].long(), targets[rows].long(), label_smoothing,
+                    input_dropout[m].item(), hidden_dropout[m].item(),
+                    seed=int(seeds[m]), stream=int(streams[m]), step=step + s,
+                )  # fmt: skip
+                run.append(loss.detach())
+                if not loss.isfinite():
+                    stopped[m] = step + s
+                    break
+                stepper.zero_grad()
+                loss.backward()
+                if max_grad_norm != math.inf:
+                    torch.nn.utils.clip_grad_norm_(model, max_grad_norm)
+                for group in stepper.param_groups:
+                    group["lr"] = rate
+                stepper.step()
+        with torch.no_grad():
+            losses[m, : len(run)] = torch.stack(run)
+            for old, new in zip((parameters, first, second), (model, *moments), strict=True):
+                for tensor, value in zip(old or [], new or [], strict=True):
+                    tensor[m] = value
+    return losses
+
+
+def _loss(
+    model: Sequence[Tensor],
+    ids: Tensor,
+    targets: Tensor,
+    label_smoothing: float,
+    input_dropout: float,
+    hidden_dropout: float,
+    *,
+    seed: int,
+    stream: int,
+    step: int,
+) -> Tensor:
+    """The mean loss of the rows ``ids`` (N, T) of one model, ``targets`` (N,)."""
+    embedding, *layers = model
+
+    def dropout(x: Tensor, p: float, layer: int) -> Tensor:
+        if p == 0:
+            return x
+        return x * dropout_mask(
+            p, *x.shape, seed=seed, step=step, layer=layer, stream=stream,
+            dtype=x.dtype, device=x.device,
+        )  # fmt: skip
+
+    x = dropout(F.embedding(ids, embedding).flatten(1), input_dropout, 0)  # (N, T*D)
+    for i in range(0, len(layers) - 2, 2):
+        x = torch.tanh(F.linear(x, layers[i], layers[i + 1]))  # (N, H)
+        x = dropout(x, hidden_dropout, i // 2 + 1)
+    logits = F.linear(x, layers[-2], layers[-1])  # (N, C)
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+
+def _stepper(
+    model: list[Tensor],
+    moments: Sequence[list[Tensor] | None],
+    step: int,
+    optimizer: int,
+    momentum: float,
+    nesterov: bool,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> torch.optim.Optimizer:
+    """torch's optimizer of ``model`` in the state after ``step`` steps; it updates ``moments``."""
+    first, second = moments
+    if optimizer == SGD:
+        stepper: torch.optim.Optimizer = torch.optim.SGD(
+            model, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
+        )
+        if first is not None:
+            for parameter, buffer in zip(model, first, strict=True):
+                stepper.state[parameter] = {"momentum_buffer": buffer}
+        return stepper
+    assert first is not None
+    assert second is not None
+    biases = [parameter for parameter in model if parameter.dim() == 1]
+    weights = [parameter for parameter in model if parameter.dim() == 2]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
+    stepper = torch.optim.AdamW(groups, betas=betas, eps=eps, weight_decay=weight_decay)
+    for parameter, mean, square in zip(model, first, second, strict=True):
+        done = torch.tensor(step, dtype=torch.float64)
+        stepper.state[parameter] = {"step": done, "exp_avg": mean, "exp_avg_sq": square}
+    return stepper
+
+
+def _check_ids(
+    parameters: Sequence[Tensor], inputs: Tensor, targets: Tensor, batches: Tensor
+) -> None:
+    """IndexError for the first bad row number, else for the first bad id, else target, by row."""
+    shared = batches.shape[0] == 1 or batches.stride(0) == 0
+    check_ids(_OP, "batches", batches[0] if shared else batches, inputs.shape[0], noun="row")
+    named = batches.unique().long()
+    for argument, ids, limit, noun in (
+        ("inputs", inputs, parameters[0].shape[-2], "id"),
+        ("targets", targets, parameters[-1].shape[-1], "target"),
+    ):
+        used = ids[named].long()
+        bad = ((used < 0) | (used >= limit)).nonzero()
+        if len(bad):
+            row, *rest = bad[0].tolist()
+            value = int(used[(row, *rest)])
+            position = [int(named[row]), *rest]
+            raise IndexError(id_message(_OP, argument, position, value, limit, noun))
