@@ -89,10 +89,11 @@ def test_stock_engine_is_the_loop_of_the_lecture_bit_for_bit(hidden):
 def test_engines_agree_to_rounding_over_the_first_steps(init, hidden):
     config = TrainConfig(embedding_dim=4, hidden=hidden, batch_size=8, init=init, lr=((0, 0.1),))
     stock, _ = losses_of("stock", 300, config)
-    ops, _ = losses_of("ops", 300, config)
-    # rounding grows along a trajectory: 1e-6 at once, still small after hundreds of steps
-    torch.testing.assert_close(ops[:20], stock[:20], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(ops, stock, rtol=5e-3, atol=1e-3)
+    for name in ("ops", "run"):
+        ours, _ = losses_of(name, 300, config)
+        # rounding grows along a trajectory: 1e-6 at once, still small after hundreds of steps
+        torch.testing.assert_close(ours[:20], stock[:20], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours, stock, rtol=5e-3, atol=1e-3)
 
 
 def test_one_draw_of_many_steps_equals_many_draws_of_one():
@@ -139,7 +140,7 @@ def test_staged_learning_rate():
     ]  # fmt: skip
     state = trainer().state
     state.step = 398
-    assert state.learning_rates(4) == [0.1, 0.1, 0.02, 0.02]
+    assert state.learning_rates(4).tolist() == [0.1, 0.1, 0.02, 0.02]
 
 
 def test_preset_lecture():
@@ -173,17 +174,21 @@ def test_impossible_settings_are_named(settings, message):
 
 def test_auto_takes_the_first_engine_that_applies(monkeypatch):
     cpu = torch.device("cpu")
-    monkeypatch.setattr(ENGINES["ops"], "unavailable", staticmethod(lambda _: None))
+    for name in ("run", "ops"):
+        monkeypatch.setattr(ENGINES[name], "unavailable", staticmethod(lambda _: None))
     engine, why = choose_engine("auto", cpu)
-    assert (engine.name, why) == ("ops", "the fastest that applies on cpu")
+    assert (engine.name, why) == ("run", "the fastest that applies on cpu")
+    monkeypatch.setattr(ENGINES["run"], "unavailable", staticmethod(lambda _: "no kernel"))
+    engine, why = choose_engine("auto", cpu)
+    assert (engine.name, why) == ("ops", "the fastest that applies on cpu; not run: no kernel")
     monkeypatch.setattr(ENGINES["ops"], "unavailable", staticmethod(lambda _: "no compiler"))
     engine, why = choose_engine("auto", cpu)
     assert engine.name == "stock"
-    assert "not ops: no compiler" in why
+    assert "not run: no kernel; not ops: no compiler" in why
     engine, why = choose_engine("ops", cpu)
     assert engine.name == "ops"
     assert "slow: no compiler" in why
-    with pytest.raises(ConfigError, match="engine must be auto, ops, stock, got 'x'"):
+    with pytest.raises(ConfigError, match="engine must be auto, run, ops, stock, got 'x'"):
         choose_engine("x", cpu)
 
 

@@ -8,9 +8,20 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from mlpkern.lm.errors import ConfigError
 
-__all__ = ["DEFAULT_PRESET", "INITS", "PRESETS", "TrainConfig", "learning_rate", "seed_for"]
+__all__ = [
+    "DEFAULT_PRESET",
+    "INITS",
+    "PRESETS",
+    "TrainConfig",
+    "learning_rate",
+    "learning_rates",
+    "seed_for",
+]
 
 INITS = ("lecture", "scaled")
 Schedule = tuple[tuple[int, float], ...]
@@ -88,6 +99,14 @@ def learning_rate(schedule: Schedule, step: int) -> float:
             break
         current = value
     return current
+
+
+def learning_rates(schedule: Schedule, first: int, steps: int) -> Tensor:
+    """The learning rates of the ``steps`` steps from step ``first`` on: (steps,) float64, CPU."""
+    rates = torch.empty(steps, dtype=torch.float64)
+    for start, value in schedule:
+        rates[max(0, start - first) :] = value  # a later entry overwrites the rest
+    return rates
 
 
 def seed_for(seed: int, purpose: str) -> int:

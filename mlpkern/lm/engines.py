@@ -1,4 +1,4 @@
-"""The engines: ways of carrying out the same SGD steps, from the lecture's own code to fused ops.
+"""The engines: ways of carrying out the same SGD steps, from the lecture's code to a single call.
 
 An engine turns a `TrainState` into the state some steps later. For one seed all engines draw the
 same batches and apply the same updates, so their losses agree to rounding. To add one, write a
@@ -7,6 +7,7 @@ class with the members of `Engine` and put it into `ENGINES`.
 
 from __future__ import annotations
 
+import warnings
 from typing import Protocol
 
 import torch
@@ -14,15 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mlpkern
+from mlpkern import cpu as cpu_backend
 from mlpkern.autograd import CrossEntropy, EmbeddingGather, LinearTanh
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.state import TrainState
 
-__all__ = ["ENGINES", "Engine", "OpsEngine", "StockEngine", "choose_engine"]
+__all__ = ["ENGINES", "Engine", "OpsEngine", "RunEngine", "StockEngine", "choose_engine"]
 
-# rows gathered at once by an engine that prepares the batches of a whole chunk: 64 MB of int64 ids
+# What engines that prepare the batches of a whole chunk hold at once: 64 MB of int64 numbers.
 MAX_GATHERED_IDS = 8_000_000
+MAX_ROWS = 8_000_000
 
 
 class Engine(Protocol):
@@ -64,7 +67,7 @@ class StockEngine:
         parameters = list(model.parameters())
         inputs, targets = self._int64_rows(state.train)
         losses = []
-        for lr in state.learning_rates(steps):
+        for lr in state.learning_rates(steps).tolist():
             ix = state.draw_batches(1)[0].to(targets.device)  # (N,)
             # forward
             x = F.embedding(inputs[ix], embedding)  # (N, T, D)
@@ -79,7 +82,7 @@ class StockEngine:
             loss.backward()
             # update
             for p in parameters:
-                p.data += -lr * p.grad  # type: ignore[operator]
+                p.data += -lr * p.grad
             losses.append(loss.detach())
         for p in parameters:
             p.grad = None
@@ -109,7 +112,7 @@ class OpsEngine:
     def run_chunk(self, state: TrainState, steps: int) -> Tensor:
         per_step = state.config.batch_size * state.train.inputs.shape[1]
         piece = max(1, MAX_GATHERED_IDS // per_step)
-        rates = state.learning_rates(steps)
+        rates = state.learning_rates(steps).tolist()
         losses = [
             self._run_gathered(state, rates[first : first + piece])
             for first in range(0, steps, piece)
@@ -159,8 +162,41 @@ def _gradients(loss: Tensor, one: Tensor, leaves: tuple[Tensor, ...]) -> tuple[T
     )
 
 
+class RunEngine:
+    """A chunk in one call: `mlpkern.train_steps` on the model's own parameters."""
+
+    name = "run"
+    kernels = "fused"
+
+    @staticmethod
+    def unavailable(device: torch.device) -> str | None:
+        if device.type != "cpu":
+            return f"train_steps has no {device.type} kernel in this version"
+        cpu = mlpkern.backends()["cpu"]
+        if not cpu.available:
+            return f"backend cpu: {cpu.reason}"
+        has = hasattr(cpu_backend, "train_steps")
+        return None if has else "backend cpu: it has no train_steps"
+
+    def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        train, params = state.train, mlpkern.MLPParams.from_module(state.model)
+        going = mlpkern.OptimizerState.zeros(params)  # a model that stopped in one piece stays so
+        pieces = state.learning_rates(steps).split(max(1, MAX_ROWS // state.config.batch_size))
+        losses = []
+        with warnings.catch_warnings():  # the trainer reads a bad loss itself and says more
+            warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
+            for rates in pieces:
+                rows = state.draw_batches(len(rates)).to(train.targets.device)  # (S, N)
+                losses.append(
+                    mlpkern.train_steps(
+                        params, train.inputs, train.targets, rows, rates, state=going
+                    )
+                )
+        return torch.cat(losses).to(torch.float32)
+
+
 # fastest first: the order in which "auto" tries them
-ENGINES: dict[str, type[Engine]] = {"ops": OpsEngine, "stock": StockEngine}
+ENGINES: dict[str, type[Engine]] = {"run": RunEngine, "ops": OpsEngine, "stock": StockEngine}
 
 
 def choose_engine(name: str, device: torch.device) -> tuple[Engine, str]:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+import mlpkern
 from mlpkern.lm.data import Split
+from mlpkern.lm.engines import RunEngine
 from mlpkern.lm.errors import DataError
 from mlpkern.lm.model import MLPLanguageModel
 
@@ -29,14 +31,21 @@ class Metrics:
 def evaluate(model: MLPLanguageModel, split: Split, *, batch_size: int | None = None) -> Metrics:
     """The metrics of ``model`` over all rows of ``split``, which lies on the model's device.
 
-    The loss is the mean over rows, whatever the batches: row losses are summed in float64.
-    ``batch_size`` only bounds the memory; by default it follows from the vocabulary.
+    With ``kernels="fused"``, where the engine `run` applies, it is one call of `mlpkern.evaluate`.
+    Else, or with ``batch_size``, the split goes through the model in batches; row losses are summed
+    in float64, and ``batch_size`` only bounds the memory (by default it follows from the
+    vocabulary).
     """
     rows = len(split)
     if rows == 0:
         raise DataError("evaluate: the split has no rows")
-    size = batch_size or max(1, MAX_LOGITS // model.vocab_size)
     device = split.targets.device
+    fused = model.kernels == "fused" and batch_size is None
+    if fused and RunEngine.unavailable(device) is None:
+        params = mlpkern.MLPParams.from_module(model)
+        both = mlpkern.evaluate(params, split.inputs, split.targets)
+        return Metrics(both.loss.item(), both.accuracy.item(), rows)
+    size = batch_size or max(1, MAX_LOGITS // model.vocab_size)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     hits = torch.zeros((), dtype=torch.int64, device=device)
     for inputs, targets in zip(split.inputs.split(size), split.targets.split(size), strict=True):

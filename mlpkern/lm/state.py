@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlpkern.lm.config import TrainConfig, learning_rate, seed_for
+from mlpkern.lm.config import TrainConfig, learning_rates, seed_for
 from mlpkern.lm.data import Split
 from mlpkern.lm.model import MLPLanguageModel
 
@@ -47,6 +47,6 @@ class TrainState:
         shape = (steps, self.config.batch_size)
         return torch.randint(0, len(self.train), shape, generator=self.generator)
 
-    def learning_rates(self, steps: int) -> list[float]:
-        """The learning rate of each of the next ``steps`` steps."""
-        return [learning_rate(self.config.lr, self.step + s) for s in range(steps)]
+    def learning_rates(self, steps: int) -> Tensor:
+        """The learning rates of the next ``steps`` steps: (steps,) float64, on the CPU."""
+        return learning_rates(self.config.lr, self.step, steps)
