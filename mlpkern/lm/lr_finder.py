@@ -1,0 +1,205 @@
+"""The learning-rate finder: the loss while the learning rate grows exponentially, and what it says.
+
+    lr_s = low * (high / low)^(s / (S - 1))        one SGD step each, s = 0 … S-1
+
+The loss stays flat while the rate is too small, falls, and rises or stops being a number where the
+rate is too large. Sources: Smith, "Cyclical learning rates for training neural networks", WACV 2017
+(arXiv 1506.01186, section 3.3), for the sweep; fastai, ``fastai/callback/schedule.py``, functions
+``steep`` and ``valley``, for the two suggestions.
+
+Sizes: S steps, M seeds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import warnings
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import mlpkern
+from mlpkern.lm.config import seed_for
+from mlpkern.lm.data import Split
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.model import MLPLanguageModel
+
+__all__ = ["LRCurve", "lr_finder"]
+
+STOP_AT = 4.0  # the curve ends where it exceeds this many times its lowest loss before, as fastai's
+
+
+@dataclass(frozen=True)
+class LRCurve:
+    """What a sweep measured and what follows from it.
+
+    lrs       (S,) float64: the learning rate of each step
+    losses    (M, S): the loss of each seed before each update; nan after a seed's first loss that
+              is not finite
+    smoothed  (K,) float64, K <= S: the median of the seeds at each step, up to where it exceeds
+              four times its lowest value before or half of the seeds have ended; then twice the
+              mean over a centered window of ``window`` steps (shorter at the ends)
+    window    K // 10, made odd
+    steepest  the learning rate where ``smoothed`` falls fastest per factor of learning rate: the
+              least difference of neighbors, at steps where the whole window fits; None where it
+              never falls (fastai's ``steep``)
+    valley    the learning rate of step e - L + L // 3 + L // 6, about the middle of the descent;
+              L is the length of the longest strictly falling subsequence of ``smoothed`` and e its
+              last step, of several the first; None where ``steepest`` is (fastai's ``valley``)
+    diverged  how many seeds ended at a loss that was not finite
+    """
+
+    lrs: Tensor
+    losses: Tensor
+    smoothed: Tensor
+    window: int
+    steepest: float | None
+    valley: float | None
+    diverged: int
+
+    def to_csv(self) -> str:
+        """The columns lr, smoothed, then the loss of each seed; empty where there is none."""
+        buffer = io.StringIO()
+        write = csv.writer(buffer, lineterminator="\n").writerow
+        write(["lr", "smoothed", *(f"loss_{m}" for m in range(len(self.losses)))])
+        smoothed = [f"{value:.6f}" for value in self.smoothed.tolist()]
+        smoothed += [""] * (len(self.lrs) - len(smoothed))
+        for lr, value, losses in zip(
+            self.lrs.tolist(), smoothed, self.losses.T.tolist(), strict=True
+        ):
+            write([f"{lr:.6g}", value, *("" if math.isnan(x) else f"{x:.6f}" for x in losses)])
+        return buffer.getvalue()
+
+
+def lr_finder(
+    model: MLPLanguageModel | Sequence[MLPLanguageModel],
+    train: Split,
+    *,
+    low: float = 1e-4,
+    high: float = 10.0,
+    steps: int = 1_000,
+    batch_size: int = 32,
+    seeds: Sequence[int] = (0,),
+) -> LRCurve:
+    """The losses of an exponential sweep of the learning rate over all seeds, in one call.
+
+    Args:
+        model: where every seed starts, or one model for each seed, all of one shape. They are
+            copied, never changed.
+        train: the rows that batches are drawn from, on the model's device.
+        low, high: the learning rates of the first and last step, 0 < low < high.
+        steps: S, at least 2.
+        batch_size: N, rows of a step, at least 1.
+        seeds: of the batches. A seed draws those that `TrainConfig.seed` draws in a training.
+
+    Raises ConfigError for values out of range.
+
+    >>> curve = lr_finder(model, dataset.splits["train"], seeds=range(8))
+    >>> curve.valley, curve.steepest, curve.diverged
+    """
+    models = [model] * len(seeds) if isinstance(model, MLPLanguageModel) else list(model)
+    _check(low, high, steps, batch_size, len(seeds), len(models), len(train))
+    params = mlpkern.MLPParams.stack([mlpkern.MLPParams.from_module(one) for one in models])
+    lrs = low * (high / low) ** torch.linspace(0, 1, steps, dtype=torch.float64)
+    with warnings.catch_warnings():  # a seed that diverges is an expected result here
+        warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
+        losses = mlpkern.train_steps(
+            params, train.inputs, train.targets, _batches(seeds, train, steps, batch_size), lrs
+        )
+    losses = losses.cpu()
+    smoothed, window = _smooth(_median_curve(losses))
+    steepest, valley = _suggestions(smoothed, window)
+    return LRCurve(
+        lrs,
+        losses,
+        smoothed,
+        window,
+        None if steepest is None else lrs[steepest].item(),
+        None if valley is None else lrs[valley].item(),
+        int((~losses.isfinite()).any(1).sum()),
+    )
+
+
+def _batches(seeds: Sequence[int], train: Split, steps: int, batch_size: int) -> Tensor:
+    """(M, S, N) row numbers; those of a seed are the first of a training with that seed."""
+    drawn = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed_for(seed, "batches"))
+        drawn.append(torch.randint(0, len(train), (steps, batch_size), generator=generator))
+    return torch.stack(drawn).to(train.targets.device)
+
+
+def _median_curve(losses: Tensor) -> Tensor:
+    """The median over the seeds (M, S) -> (K,) float64, cut where it explodes or most have ended.
+
+    A seed that has ended counts as infinitely bad, so the median moves when few are left, and is
+    not finite once half of them have ended.
+    """
+    ended = losses.double().nan_to_num(nan=torch.inf).sort(0).values  # (M, S)
+    count = len(ended)
+    median = (ended[(count - 1) // 2] + ended[count // 2]) / 2  # (S,)
+    lowest = median.cummin(0).values
+    over = (~median.isfinite() | (median > STOP_AT * lowest)).nonzero()
+    return median[: int(over[0])] if len(over) else median
+
+
+def _smooth(curve: Tensor) -> tuple[Tensor, int]:
+    """``curve`` (K,) after two centered means, and the number of steps in their window."""
+    window = max(1, len(curve) // 10) | 1
+    if len(curve) == 0:
+        return curve, window
+    half = window // 2
+    counts = F.avg_pool1d(
+        F.pad(torch.ones_like(curve)[None], (half, half)), window, stride=1
+    )  # the share of each window that lies on the curve
+    smoothed = curve[None]
+    for _ in range(2):
+        smoothed = F.avg_pool1d(F.pad(smoothed, (half, half)), window, stride=1) / counts
+    return smoothed[0], window
+
+
+def _suggestions(smoothed: Tensor, window: int) -> tuple[int | None, int | None]:
+    """The steps (steepest, valley), see `LRCurve`. Steps are evenly spaced in log(lr)."""
+    slopes = smoothed.diff()[window:-window]
+    if len(slopes) == 0 or slopes.min() >= 0:
+        return None, None
+    length, end = _longest_fall(smoothed.tolist())
+    valley = end - length + length // 3 + length // 6
+    return window + int(slopes.argmin()), max(0, valley)
+
+
+def _longest_fall(values: list[float]) -> tuple[int, int]:
+    """(length, index of the last element) of the longest strictly falling subsequence."""
+    tails: list[float] = []  # tails[k]: negated, the best last value of a fall of k + 1 elements
+    end = 0
+    for i, value in enumerate(values):
+        place = bisect_left(tails, -value)
+        if place == len(tails):
+            tails.append(-value)
+            end = i
+        else:
+            tails[place] = -value
+    return len(tails), end
+
+
+def _check(
+    low: float, high: float, steps: int, batch_size: int, seeds: int, models: int, rows: int
+) -> None:
+    if not (math.isfinite(high) and 0 < low < high):
+        raise ConfigError(f"lr_finder: low and high must be 0 < low < high, got {low} and {high}")
+    for name, value, least in (
+        ("steps", steps, 2),
+        ("batch_size", batch_size, 1),
+        ("number of seeds", seeds, 1),
+        ("number of training rows", rows, 1),
+    ):
+        if value < least:
+            raise ConfigError(f"lr_finder: {name} must be at least {least}, got {value}")
+    if models != seeds:
+        raise ConfigError(f"lr_finder: expected one model for each of {seeds} seeds, got {models}")
