@@ -1,6 +1,7 @@
 """The makemore MLP language model on the fused ops: data, model, trainer, checkpoints, sampling.
 
     words -> data.py -> Dataset -> train.py (engines.py, state.py) -> checkpoint.py -> sample.py
+                                   lr_finder.py, population.py: many models in one call
 
 >>> import torch
 >>> from mlpkern import lm
@@ -26,10 +27,19 @@ from mlpkern.lm.data import (
     windows,
 )
 from mlpkern.lm.download import makemore_names
-from mlpkern.lm.engines import ENGINES, Engine, OpsEngine, StockEngine, choose_engine
+from mlpkern.lm.engines import (
+    ENGINES,
+    Engine,
+    OpsEngine,
+    RunEngine,
+    StockEngine,
+    choose_engine,
+)
 from mlpkern.lm.errors import CheckpointError, ConfigError, DataError, LMError, NonFiniteLossError
 from mlpkern.lm.evaluate import Metrics, evaluate
+from mlpkern.lm.lr_finder import LRCurve, lr_finder
 from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.population import Trained, population
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
 from mlpkern.lm.state import TrainState
@@ -47,15 +57,18 @@ __all__ = [
     "Engine",
     "Interrupted",
     "LMError",
+    "LRCurve",
     "MLPLanguageModel",
     "Metrics",
     "NonFiniteLossError",
     "OpsEngine",
+    "RunEngine",
     "RunFolder",
     "Split",
     "StockEngine",
     "TrainConfig",
     "TrainState",
+    "Trained",
     "Trainer",
     "Vocab",
     "build_dataset",
@@ -64,7 +77,9 @@ __all__ = [
     "evaluate",
     "load_checkpoint",
     "load_model",
+    "lr_finder",
     "makemore_names",
+    "population",
     "read_words",
     "sample",
     "save_checkpoint",

@@ -1,0 +1,160 @@
+"""Populations: every result has the bits of the single training, however configurations mix."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+
+import pytest
+import torch
+from lm_words import make_words, one_thread  # noqa: F401
+
+from mlpkern.lm import population
+from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.data import build_dataset
+from mlpkern.lm.engines import RunEngine
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.evaluate import evaluate
+from mlpkern.lm.progress import NoProgress
+from mlpkern.lm.train import Trainer
+
+MODULE = importlib.import_module("mlpkern.lm.population")
+WORDS = make_words()
+DATASET = build_dataset(WORDS, block_size=3)
+BASE = TrainConfig(
+    embedding_dim=4, hidden=(16,), batch_size=8, steps=150, lr=((0, 0.1), (100, 0.02))
+)
+# shapes alternate, so that groups must be put back into this order
+MIXED = [
+    BASE,
+    replace(BASE, hidden=(9, 5)),
+    replace(BASE, seed=1),
+    replace(BASE, batch_size=3, seed=2),
+    replace(BASE, seed=2, lr=((0, 0.3), (50, 0.001)), init="lecture"),
+    replace(BASE, steps=70),
+    replace(BASE, block_size=2, seed=4),
+    replace(BASE, hidden=(9, 5), seed=5),
+]
+
+
+def alone(config):
+    """(model, losses, metrics on dev) of one training with the engine `run`."""
+    dataset = build_dataset(WORDS, block_size=config.block_size)
+    trainer = Trainer.start(config, dataset, RunEngine())
+    losses = trainer.engine.run_chunk(trainer.state, config.steps)
+    model = trainer.state.model
+    return model, losses, evaluate(model, dataset.splits["dev"])
+
+
+def same_bits(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# equals single trainings
+
+
+def test_every_result_is_the_single_training_bit_for_bit():
+    for config, result in zip(MIXED, population(MIXED, DATASET), strict=True):
+        model, losses, dev = alone(config)
+        assert result.config is config
+        assert same_bits(result.model, model)
+        assert result.every == 1
+        assert torch.equal(result.losses, losses)
+        assert result.stopped is None
+        assert result.dev.rows == dev.rows
+        assert result.dev.loss == pytest.approx(dev.loss, rel=1e-6)
+        assert result.dev.accuracy == pytest.approx(dev.accuracy, abs=1e-7)
+
+
+def test_grouping_and_order_change_nothing():
+    together = population(MIXED, DATASET)
+    backwards = population(MIXED[::-1], DATASET)[::-1]
+    for i, (a, b) in enumerate(zip(together, backwards, strict=True)):
+        (single,) = population([MIXED[i]], DATASET)
+        for other in (b, single):
+            assert same_bits(a.model, other.model)
+            assert torch.equal(a.losses, other.losses)
+            assert a.dev == other.dev
+
+
+@pytest.mark.parametrize("max_points", [2_000, 20])
+def test_chunks_change_nothing(monkeypatch, max_points):
+    configs = [BASE, replace(BASE, seed=1)]
+    whole = population(configs, DATASET, max_points=max_points)
+    monkeypatch.setattr(MODULE, "MAX_ROWS", 2 * 8 * 7)  # chunks of 7 steps
+    for a, b in zip(whole, population(configs, DATASET, max_points=max_points), strict=True):
+        assert same_bits(a.model, b.model)
+        assert torch.equal(a.losses, b.losses)
+
+
+def test_as_few_calls_as_there_are_shapes(monkeypatch):
+    monkeypatch.setattr(MODULE, "FIRST_CHUNK", 10_000)
+    calls = []
+    train_steps = MODULE.mlpkern.train_steps
+
+    def counting(params, *arguments, **options):
+        calls.append(params.models)
+        return train_steps(params, *arguments, **options)
+
+    monkeypatch.setattr(MODULE.mlpkern, "train_steps", counting)
+    population(MIXED, DATASET)
+    assert calls == [3, 2, 1, 1, 1]
+
+
+def test_curves_are_means_over_equal_numbers_of_steps():
+    _, losses, _ = alone(BASE)
+    (result,) = population([BASE], DATASET, max_points=20)
+    assert result.every == 8  # 150 steps in at most 20 points
+    expected = torch.stack([part.double().mean() for part in losses.split(8)]).float()
+    assert len(expected) == 19
+    torch.testing.assert_close(result.losses, expected, rtol=1e-6, atol=0)
+    (result,) = population([BASE], DATASET, max_points=1)
+    assert result.losses.item() == pytest.approx(losses.double().mean().item(), rel=1e-6)
+
+
+# edges
+
+
+def test_no_configurations_and_no_steps():
+    assert population([], DATASET) == []
+    (result,) = population([replace(BASE, steps=0)], DATASET)
+    start = Trainer.start(BASE, DATASET, RunEngine()).state.model
+    assert same_bits(result.model, start)
+    assert len(result.losses) == 0
+    assert result.dev.loss == pytest.approx(evaluate(start, DATASET.splits["dev"]).loss, rel=1e-6)
+
+
+def test_a_model_that_diverges_stops_and_the_others_go_on():
+    bad = replace(BASE, seed=1, lr=((0, 0.1), (60, 1e38)))
+    with pytest.warns(RuntimeWarning, match=r"configuration 1 stopped at step 6\d: .* finite"):
+        first, stopped, last = population([BASE, bad, replace(BASE, seed=2)], DATASET)
+    assert 60 < stopped.stopped < 70
+    assert stopped.losses[: stopped.stopped].isfinite().all()
+    assert not stopped.losses[stopped.stopped :].isfinite().any()
+    for result in (first, last):
+        assert result.stopped is None
+        assert same_bits(result.model, alone(result.config)[0])
+
+
+def test_progress_counts_the_steps_of_all_models_and_ctrl_c_ends_it():
+    class Counting(NoProgress):
+        steps = 0
+
+        def advance(self, steps):
+            self.steps += steps
+            if self.steps >= limit:
+                raise KeyboardInterrupt
+
+    limit = 10**9
+    progress = Counting()
+    population(MIXED, DATASET, progress=progress)
+    assert progress.steps == sum(config.steps for config in MIXED)
+    limit = 1
+    with pytest.raises(KeyboardInterrupt):
+        population(MIXED, DATASET, progress=Counting())
+
+
+def test_max_points_must_be_positive():
+    with pytest.raises(ConfigError, match="max_points must be at least 1, got 0"):
+        population([BASE], DATASET, max_points=0)
