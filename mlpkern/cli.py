@@ -12,6 +12,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mlpkern import __version__
+from mlpkern.cli_arguments import (
+    add_machine,
+    add_max_word_length,
+    add_model,
+    add_words,
+    schedule,
+)
 
 __all__ = ["main"]
 
@@ -37,6 +44,15 @@ examples:
   mlpkern evaluate RUN                  all three splits of the words it was trained on
   mlpkern evaluate RUN --split dev
   mlpkern evaluate RUN other.txt        a model on other words, split the same way
+"""
+_FIND_LR = """\
+examples:
+  mlpkern find-lr                                     the embedded names
+  mlpkern find-lr names.txt --preset lecture --seeds 8 --out lr.csv
+
+Every seed trains while the learning rate grows from --low to --high, all of them at once. The last
+two lines printed are the rate at which the median loss falls fastest, and the one in the middle of
+the descent, which is more cautious.
 """
 _INFO = """\
 example:
@@ -88,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_sample(commands)
     _add_evaluate(commands)
+    _add_find_lr(commands)
     return parser
 
 
@@ -127,31 +144,26 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         return train_command(args)
 
     parser = _add_command(commands, "train", run, "train the MLP language model on words", _TRAIN)
-    _add_words(parser)
+    add_words(parser)
+    add_max_word_length(parser)
     add = parser.add_argument
-    add("--max-word-length", type=int, metavar="N", help="longest word accepted (default 100)")
     add("--preset", choices=("quick", "lecture"),
         help="settings that the flags below override: quick (default; 20,000 steps) or lecture "
         "(makemore part 2; 200,000 steps)")  # fmt: skip
     add("--out", metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
     add("--force", action="store_true", help="replace a run that is already in --out")
     add("--resume", metavar="RUN", help="continue this run where its checkpoint stands")
-    model = parser.add_argument_group("model").add_argument
-    model("--block-size", type=int, metavar="T", help="symbols of context (3)")
-    model("--embedding-dim", type=int, metavar="D", help="width of the embedding (10)")
-    model("--hidden", type=_widths, metavar="H[,H...]", help="width of each hidden layer (200)")
-    model("--init", choices=("lecture", "scaled"),
-          help="initial parameters: lecture: all N(0,1); scaled: by fan-in")  # fmt: skip
+    add_model(parser)
     steps = parser.add_argument_group("training").add_argument
     steps("--batch-size", type=int, metavar="N", help="rows of a step (32)")
     steps("--steps", type=int, metavar="S", help="SGD steps of the whole run")
-    steps("--lr", type=_schedule, metavar="LR[,LR@STEP...]",
+    steps("--lr", type=schedule, metavar="LR[,LR@STEP...]",
           help="learning rate, and others from later steps on: 0.1,0.01@100000")  # fmt: skip
     steps("--seed", type=int, help="seed of initial parameters and batches (0)")
     steps("--split-seed", type=int, help="seed of the shuffle before the split (42)")
-    steps("--engine", choices=("auto", "ops", "stock"),
-          help="ops: the fused ops; stock: the lecture's own torch code; auto (default): the "
-          "fastest that applies")  # fmt: skip
+    steps("--engine", choices=("auto", "run", "ops", "stock"),
+          help="run: thousands of steps in one call; ops: the fused ops, step by step; stock: the "
+          "lecture's own torch code; auto (default): the fastest that applies")  # fmt: skip
     often = parser.add_argument_group("on the way").add_argument
     often("--log-every", type=int, metavar="S", help="steps between log rows")
     often(
@@ -159,7 +171,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     )
     often("--checkpoint-every", type=int, metavar="S",
           help="steps between checkpoints; 0: only at the end")  # fmt: skip
-    _add_machine(parser)
+    add_machine(parser)
 
 
 def _add_sample(commands: argparse._SubParsersAction) -> None:
@@ -179,7 +191,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     add("--temperature", type=float, default=1.0,
         help="above 0; below 1: likelier words, above 1: wilder ones (1)")  # fmt: skip
     add("--max-length", type=int, default=100, help="cut words at this length (100)")
-    _add_machine(parser)
+    add_machine(parser)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -191,44 +203,34 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     summary = "print loss and accuracy of a trained model over whole splits"
     parser = _add_command(commands, "evaluate", run, summary, _EVALUATE)
     parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
-    _add_words(parser)
+    add_words(parser)
     splits = ("train", "dev", "test")
     parser.add_argument("--split", nargs="+", choices=splits, default=splits,
                         help="which splits (all three)")  # fmt: skip
-    _add_machine(parser)
+    add_machine(parser)
 
 
-def _add_words(parser: argparse.ArgumentParser) -> None:
-    words = parser.add_mutually_exclusive_group()
-    words.add_argument("file", nargs="?", metavar="FILE", help="UTF-8 text, one word a line")
-    words.add_argument("--data", choices=("embedded", "makemore"),
-                       help="instead of FILE: the names that come with the package, or the list of "
-                       "the makemore project (downloaded once)")  # fmt: skip
+def _add_find_lr(commands: argparse._SubParsersAction) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from mlpkern.lm.commands import find_lr_command
 
+        return find_lr_command(args)
 
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("machine").add_argument
-    group("--kernels", choices=("fused", "stock"),
-          help="forward for evaluation and sampling (train: the engine's; else fused)")  # fmt: skip
-    group("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    group("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected widths as in 200 or 300,100, got {text!r}"
-        ) from None
-
-
-def _schedule(text: str) -> tuple[tuple[int, float], ...]:
-    """``0.1,0.01@100000`` -> ((0, 0.1), (100000, 0.01))."""
-    try:
-        entries = [part.split("@") for part in text.split(",")]
-        return tuple((int(rest[0]) if rest else 0, float(lr)) for lr, *rest in entries)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected learning rates as in 0.1 or 0.1,0.01@100000, got {text!r}"
-        ) from None
+    summary = "sweep the learning rate and suggest one"
+    parser = _add_command(commands, "find-lr", run, summary, _FIND_LR)
+    add_words(parser)
+    add_max_word_length(parser)
+    add = parser.add_argument
+    add("--preset", choices=("quick", "lecture"), help="settings of the model (quick)")
+    add("--out", metavar="CSV", help="write the curve to this file")
+    add("--force", action="store_true", help="replace a file that is already there")
+    add_model(parser)
+    sweep = parser.add_argument_group("sweep").add_argument
+    sweep("--low", type=float, default=1e-4, metavar="LR", help="first learning rate (0.0001)")
+    sweep("--high", type=float, default=10.0, metavar="LR", help="last learning rate (10)")
+    sweep("--steps", type=int, default=1_000, metavar="S", dest="sweep_steps", help="steps (1000)")
+    sweep("--batch-size", type=int, metavar="N", help="rows of a step (32)")
+    sweep("--seeds", type=int, default=1, metavar="M", help="seeds side by side (1)")
+    sweep("--seed", type=int, help="the first of them (0)")
+    sweep("--split-seed", type=int, help="seed of the shuffle before the split (42)")
+    add_machine(parser, kernels=False)

@@ -54,7 +54,7 @@ def fails(capsys, *arguments, code=2):
 # whole runs
 
 
-@pytest.mark.parametrize("engine", ["stock", "ops"])
+@pytest.mark.parametrize("engine", ["stock", "ops", "run"])
 def test_train_sample_evaluate(words, tmp_path, capsys, engine):
     out = tmp_path / "run"
     assert train(words, *FAST, "--steps", 300, "--engine", engine, "--out", out) == 0
@@ -126,6 +126,36 @@ def test_resume_goes_on_and_keeps_the_engine(words, tmp_path, capsys):
     assert all(torch.equal(a.parameters[name], b.parameters[name]) for name in a.parameters)
 
 
+def test_find_lr_prints_two_suggestions_and_writes_the_curve(words, tmp_path, capsys):
+    out = tmp_path / "curves" / "lr.csv"
+    options = ["--hidden", "16", "--embedding-dim", "3", "--steps", "400", "--seeds", "3"]
+    assert main(["find-lr", words, *options, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "sweep   400 steps, 3 seeds, learning rate 0.0001 to 10, " in printed
+    assert f"saved in {out}" in printed
+    *_, steepest, valley = printed.strip().splitlines()
+    assert 0.003 < float(re.fullmatch(r"steepest descent (\S+)", steepest)[1]) < 3
+    assert 0.001 < float(re.fullmatch(r"valley           (\S+)", valley)[1]) < 3
+    table = out.read_text().splitlines()
+    assert table[0] == "lr,smoothed,loss_0,loss_1,loss_2"
+    assert len(table) == 401
+    assert (table[1][:7], table[-1][:3]) == ("0.0001,", "10,")
+    assert os.listdir(out.parent) == ["lr.csv"]
+
+    error = fails(capsys, "find-lr", words, "--out", out)
+    assert f"{out}: exists; replace it with --force" in error
+    assert main(["find-lr", words, *options, "--out", str(out), "--force"]) == 0
+    assert out.read_text().splitlines() == table
+
+
+def test_find_lr_errors(words, tmp_path, capsys):
+    assert "--seeds must be at least 1" in fails(capsys, "find-lr", words, "--seeds", "0")
+    error = fails(capsys, "find-lr", words, "--low", "2", "--high", "1")
+    assert "low and high must be 0 < low < high, got 2.0 and 1.0" in error
+    error = fails(capsys, "find-lr", words, "--low", "1e30", "--high", "1e38", "--steps", "30")
+    assert "the loss never falls between --low 1e+30 and --high 1e+38" in error
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_go_on(words, tmp_path, sent, code):
     out = tmp_path / "run"
@@ -181,7 +211,7 @@ def test_a_terminal_shows_a_bar_and_a_pipe_shows_lines(words, tmp_path):
 # help and versions
 
 
-@pytest.mark.parametrize("command", ["info", "train", "sample", "evaluate"])
+@pytest.mark.parametrize("command", ["info", "train", "sample", "evaluate", "find-lr"])
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

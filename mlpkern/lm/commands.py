@@ -11,30 +11,37 @@ from typing import Any
 
 import torch
 
-from mlpkern.lm.atomic_write import write_json
+from mlpkern.lm.arguments import (
+    given_settings,
+    load_words,
+    make_dataset,
+    set_threads,
+    torch_device,
+)
+from mlpkern.lm.atomic_write import write_bytes, write_json
 from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint, load_model, versions
-from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, TrainConfig
-from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset, build_dataset, embedded_names, read_words
-from mlpkern.lm.download import makemore_names
+from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, TrainConfig, seed_for
+from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset
 from mlpkern.lm.engines import choose_engine
 from mlpkern.lm.errors import CheckpointError, ConfigError
 from mlpkern.lm.evaluate import evaluate
+from mlpkern.lm.lr_finder import lr_finder
+from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.progress import make_progress
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
 from mlpkern.lm.train import Trainer, check_vocab
 
-__all__ = ["evaluate_command", "sample_command", "train_command"]
+__all__ = ["evaluate_command", "find_lr_command", "sample_command", "train_command"]
 
 # what --resume may change: how far and how often, and the learning rate of what is to come
 _CHANGEABLE = {"steps", "lr", "log_every", "eval_every", "checkpoint_every"}
-_SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
 
 
 def train_command(args: argparse.Namespace) -> int:
     """``mlpkern train``: a new run, or with ``--resume`` the rest of one."""
-    device = _device(args.device)
-    _set_threads(args.threads)
+    device = torch_device(args.device)
+    set_threads(args.threads)
     checkpoint: Checkpoint | None = None
     if args.resume:
         run = RunFolder.open(args.resume)
@@ -44,10 +51,10 @@ def train_command(args: argparse.Namespace) -> int:
     else:
         out = args.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
         run = RunFolder.check_free(out, force=args.force)
-        config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **_given(args))
+        config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
         limit = args.max_word_length or MAX_WORD_LENGTH
-        words, data = _load_words(args.file, args.data or "embedded", limit)
-        dataset = _dataset(words, config, data)
+        words, data = load_words(args.file, args.data or "embedded", limit)
+        dataset = make_dataset(words, config, data)
     name = args.engine or (checkpoint.engine if checkpoint else "auto")
     engine, why = choose_engine(name, device)
     options: dict[str, Any] = {
@@ -68,8 +75,8 @@ def train_command(args: argparse.Namespace) -> int:
 
 def sample_command(args: argparse.Namespace) -> int:
     """``mlpkern sample``: one word a line."""
-    device = _device(args.device)
-    _set_threads(args.threads)
+    device = torch_device(args.device)
+    set_threads(args.threads)
     model, vocab = load_model(args.run, kernels=args.kernels or "fused", device=device)
     words = sample(
         model, vocab, args.count, seed=args.seed, prefix=args.prefix,
@@ -82,8 +89,8 @@ def sample_command(args: argparse.Namespace) -> int:
 
 def evaluate_command(args: argparse.Namespace) -> int:
     """``mlpkern evaluate``: loss and accuracy over whole splits."""
-    device = _device(args.device)
-    _set_threads(args.threads)
+    device = torch_device(args.device)
+    set_threads(args.threads)
     checkpoint = load_checkpoint(args.run)
     dataset, _ = _resumed_data(args, checkpoint, same_words=False)
     check_vocab(checkpoint.vocab, dataset.vocab)
@@ -97,17 +104,53 @@ def evaluate_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _given(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of `TrainConfig` that the command line names."""
-    values = {name: getattr(args, name, None) for name in _SETTINGS}
-    return {name: value for name, value in values.items() if value is not None}
+def find_lr_command(args: argparse.Namespace) -> int:
+    """``mlpkern find-lr``: a sweep of the learning rate, its curve and two suggestions."""
+    device = torch_device(args.device)
+    set_threads(args.threads)
+    out = Path(args.out) if args.out else None
+    if out is not None and out.exists() and not args.force:
+        raise ConfigError(f"{out}: exists; replace it with --force, or choose another --out")
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
+    config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
+    words, data = load_words(
+        args.file, args.data or "embedded", args.max_word_length or MAX_WORD_LENGTH
+    )
+    dataset = make_dataset(words, config, data).to(device)
+    seeds = range(config.seed, config.seed + args.seeds)
+    sizes = (len(dataset.vocab), config.block_size, config.embedding_dim, config.hidden)
+    models = [
+        MLPLanguageModel(*sizes, init=config.init, seed=seed_for(seed, "init")).to(device)
+        for seed in seeds
+    ]
+    _print_words_and_model(config, models[0], dataset, data)
+    began = time.perf_counter()
+    curve = lr_finder(
+        models, dataset.splits["train"], low=args.low, high=args.high, steps=args.sweep_steps,
+        batch_size=config.batch_size, seeds=seeds,
+    )  # fmt: skip
+    print(
+        f"sweep   {args.sweep_steps} steps, {args.seeds} seeds, learning rate {args.low:g} to "
+        f"{args.high:g}, {time.perf_counter() - began:.2f} s; diverged: {curve.diverged}"
+    )
+    if out is not None:
+        write_bytes(out, curve.to_csv().encode())
+        print(f"saved in {out}")
+    if curve.steepest is None or curve.valley is None:
+        raise ConfigError(
+            f"the loss never falls between --low {args.low:g} and --high {args.high:g}"
+        )
+    print(f"steepest descent {curve.steepest:.3g}")
+    print(f"valley           {curve.valley:.3g}")
+    return 0
 
 
 def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainConfig:
     for flag in ("out", "preset", "force", "max_word_length"):
         if getattr(args, flag):
             raise ConfigError(f"--{flag.replace('_', '-')} does not go with --resume")
-    given = _given(args)
+    given = given_settings(args)
     for name, value in given.items():
         before = getattr(checkpoint.config, name)
         if name not in _CHANGEABLE and value != before:
@@ -128,57 +171,18 @@ def _resumed_data(
     source = str(checkpoint.data.get("source", "embedded"))
     limit = int(checkpoint.data.get("max_word_length", MAX_WORD_LENGTH))
     if named:
-        words, data = _load_words(args.file, args.data or "embedded", limit)
+        words, data = load_words(args.file, args.data or "embedded", limit)
     elif source in ("embedded", "makemore"):
-        words, data = _load_words(None, source, limit)
+        words, data = load_words(None, source, limit)
     else:
-        words, data = _load_words(source, "embedded", limit)
-    dataset = _dataset(words, checkpoint.config, data)
+        words, data = load_words(source, "embedded", limit)
+    dataset = make_dataset(words, checkpoint.config, data)
     if dataset.digest != checkpoint.data.get("digest") and (same_words or not named):
         raise CheckpointError(
             f"{data['source']}: not the words this run was trained on (SHA-256 of the words "
             f"{dataset.digest[:12]}…, then {str(checkpoint.data.get('digest'))[:12]}…)"
         )
     return dataset, data
-
-
-def _load_words(file: str | None, data: str, limit: int) -> tuple[list[str], dict[str, Any]]:
-    """The words of ``file``, or of a known list, and the record of them that a checkpoint keeps."""
-    if file is None and data == "embedded":
-        words, source = embedded_names(), data
-    elif file is None:
-        words, source = read_words(makemore_names(), max_word_length=limit), data
-    else:
-        words, source = read_words(file, max_word_length=limit), str(Path(file).resolve())
-    return words, {"source": source, "words": len(words), "max_word_length": limit}
-
-
-def _dataset(words: list[str], config: TrainConfig, data: dict[str, Any]) -> Dataset:
-    dataset = build_dataset(
-        words, block_size=config.block_size, split_seed=config.split_seed, source=data["source"]
-    )
-    data["digest"] = dataset.digest
-    return dataset
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is None:
-        return
-    if threads < 1:
-        raise ConfigError(f"--threads must be at least 1, got {threads}")
-    torch.set_num_threads(threads)
 
 
 def _write_config(
@@ -202,9 +206,10 @@ def _write_config(
     )
 
 
-def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
-    config, model, data = trainer.state.config, trainer.state.model, trainer.data
-    rows = ", ".join(f"{len(s)} {name}" for name, s in trainer.dataset.splits.items())
+def _print_words_and_model(
+    config: TrainConfig, model: MLPLanguageModel, dataset: Dataset, data: dict[str, Any]
+) -> None:
+    rows = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits.items())
     hidden = "+".join(map(str, config.hidden))
     count = sum(p.numel() for p in model.parameters())
     print(f"data    {data['source']}: {data['words']} words; rows: {rows}")
@@ -212,9 +217,14 @@ def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
         f"model   {count} parameters (T={config.block_size}, D={config.embedding_dim}, H={hidden}, "
         f"V={model.vocab_size}), {config.init} init"
     )
+
+
+def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
+    state = trainer.state
+    _print_words_and_model(state.config, state.model, trainer.dataset, trainer.data)
     print(f"engine  {trainer.engine.name} on {device}, {torch.get_num_threads()} threads: {why}")
-    if trainer.state.step:
-        print(f"resumed at step {trainer.state.step}")
+    if state.step:
+        print(f"resumed at step {state.step}")
 
 
 def _print_summary(trainer: Trainer, run: RunFolder) -> None:

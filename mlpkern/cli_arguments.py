@@ -1,0 +1,71 @@
+"""The arguments that several commands share, and the forms that their values take."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = [
+    "add_machine",
+    "add_max_word_length",
+    "add_model",
+    "add_words",
+    "schedule",
+    "widths",
+]
+
+
+def add_max_word_length(parser: argparse.ArgumentParser) -> None:
+    """The longest word of a file that is read for the first time."""
+    parser.add_argument("--max-word-length", type=int, metavar="N",
+                        help="longest word accepted (default 100)")  # fmt: skip
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The sizes of a model and its initial parameters."""
+    add = parser.add_argument_group("model").add_argument
+    add("--block-size", type=int, metavar="T", help="symbols of context (3)")
+    add("--embedding-dim", type=int, metavar="D", help="width of the embedding (10)")
+    add("--hidden", type=widths, metavar="H[,H...]", help="width of each hidden layer (200)")
+    add("--init", choices=("lecture", "scaled"),
+        help="initial parameters: lecture: all N(0,1); scaled: by fan-in")  # fmt: skip
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """FILE or --data: the words to read."""
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("file", nargs="?", metavar="FILE", help="UTF-8 text, one word a line")
+    words.add_argument("--data", choices=("embedded", "makemore"),
+                       help="instead of FILE: the names that come with the package, or the list of "
+                       "the makemore project (downloaded once)")  # fmt: skip
+
+
+def add_machine(parser: argparse.ArgumentParser, *, kernels: bool = True) -> None:
+    """--device and --threads, and --kernels where something is evaluated."""
+    group = parser.add_argument_group("machine").add_argument
+    if kernels:
+        group("--kernels", choices=("fused", "stock"),
+              help="forward for evaluation and sampling (train: the engine's; else "
+              "fused)")  # fmt: skip
+    group("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    group("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """``300,100`` -> (300, 100)."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected widths as in 200 or 300,100, got {text!r}"
+        ) from None
+
+
+def schedule(text: str) -> tuple[tuple[int, float], ...]:
+    """``0.1,0.01@100000`` -> ((0, 0.1), (100000, 0.01))."""
+    try:
+        entries = [part.split("@") for part in text.split(",")]
+        return tuple((int(rest[0]) if rest else 0, float(lr)) for lr, *rest in entries)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected learning rates as in 0.1 or 0.1,0.01@100000, got {text!r}"
+        ) from None
