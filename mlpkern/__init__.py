@@ -13,7 +13,8 @@ from mlpkern.functional import (
 )
 from mlpkern.fuse import fuse
 from mlpkern.ops.evaluate import Evaluation
-from mlpkern.params import MLPParams, OptimizerState
+from mlpkern.optimizer_state import OptimizerState
+from mlpkern.params import MLPParams
 
 __version__ = "0.1.0"
 

@@ -20,7 +20,8 @@ from mlpkern.ops.train_steps_arguments import (
     require_state,
     require_writable,
 )
-from mlpkern.params import OPTIMIZERS, MLPParams, OptimizerState
+from mlpkern.optimizer_state import OPTIMIZERS, OptimizerState
+from mlpkern.params import MLPParams
 
 _OP = "train_steps"
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlpkern.ops.checks import dtype_name, require_tensor, shape
+from mlpkern.ops.checks import dtype_name, require_same_device, require_tensor, shape
 from mlpkern.ops.mlp_arguments import require_ids
-from mlpkern.params import OPTIMIZERS, MLPParams, OptimizerState
+from mlpkern.optimizer_state import OPTIMIZERS, OptimizerState
+from mlpkern.params import MLPParams
 
 _OP = "train_steps"
 
@@ -34,7 +35,7 @@ def require_batches(params: MLPParams, batches: Any) -> Tensor:
 
 
 def learning_rates(params: MLPParams, lr: Any, steps: int) -> Tensor:
-    """The rates as (M, S) float64 of any strides, on the device of the parameters."""
+    """The rates as (M, S) float64 with adjacent steps, on the device of the parameters."""
     models = params.models
     largest = torch.finfo(params.dtype).max
     rates = _float64("lr", lr, params)
@@ -49,7 +50,8 @@ def learning_rates(params: MLPParams, lr: Any, steps: int) -> Tensor:
             f"{_OP}: {_item('lr', where)} is {rates[tuple(where)].item()}, expected a finite "
             "number >= 0"
         )
-    return rates.expand(models or 1, steps)
+    rates = rates if rates.dim() else rates.expand(steps)
+    return rates.contiguous().expand(models or 1, steps)
 
 
 def per_model(params: MLPParams, name: str, value: Any, below: float) -> Tensor:
@@ -133,6 +135,9 @@ def require_state(params: MLPParams, state: Any, optimizer: str, momentum: float
             f"{_OP}: state.stopped must be ({models},) int64 to match params, got "
             f"{shape(state.stopped)} {dtype_name(state.stopped)}"
         )
+    require_same_device(_OP, "state.stopped", state.stopped, "params", params.embedding)
+    if not state.stopped.is_contiguous():
+        raise ValueError(f"{_OP}: state.stopped must be contiguous")
     if not isinstance(state.step, int) or state.step < 0:
         raise ValueError(f"{_OP}: state.step must be an int >= 0, got {state.step!r}")
     adamw = optimizer == "adamw"
