@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "bindings.h"
 #include "cpu/parallel.h"
+#include "id_range.h"
 #include "kernels.h"
 #include "memory.h"
 #include "tensor.h"
@@ -38,16 +40,7 @@ int64_t index_at(const Tensor& t, int64_t flat, std::string* position) {
   for (int64_t axis = 0; axis < t.ndim(); ++axis)
     *position += (axis ? ", " : "[") + std::to_string(coordinates[static_cast<size_t>(axis)]);
   if (t.ndim()) *position += "]";
-  switch (t.index_type()) {
-    case IndexType::u8:
-      return static_cast<const uint8_t*>(t.data())[offset];
-    case IndexType::i16:
-      return static_cast<const int16_t*>(t.data())[offset];
-    case IndexType::i32:
-      return static_cast<const int32_t*>(t.data())[offset];
-    default:
-      return static_cast<const int64_t*>(t.data())[offset];
-  }
+  return read_id(t.index_type(), t.data(), offset);
 }
 
 [[noreturn]] void throw_bad_id(const Tensor& input, int64_t flat, int64_t V) {
@@ -341,6 +334,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("cross_entropy_backward", cross_entropy_backward, py::arg("grad_output"), py::arg("input"),
         py::arg("target"), py::arg("weight"), py::arg("lse"), py::arg("total_weight"),
         py::arg("ignore_index"), py::arg("reduction"), py::arg("label_smoothing"));
+
+  bind_train_steps(m);
 
   m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2 or baseline.");
   m.def("isas_available", cpu::isas_available, "Instruction sets this machine can run.");

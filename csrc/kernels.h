@@ -129,6 +129,69 @@ struct CrossEntropyBackward {
   void* workspace;
 };
 
+// The model of train_steps and evaluate: T ids -> their embeddings side by side -> L >= 1 layers
+// tanh(x weight^T + bias) -> logits. Tensors in the order embedding (V, D); weight (H1, T*D), bias
+// (H1,); ...; output weight (C, HL), bias (C,): 2 L + 3 pointers, each tensor of a model
+// contiguous, models model_strides[i] elements apart.
+struct MLP {
+  DType dtype;  // f32 or f64
+  int64_t M, V, T, D, C, L;
+  const int64_t* hidden;  // (L,) widths H1 ... HL
+  void* const* parameters;
+  const int64_t* model_strides;
+};
+
+// The rows a model is trained or evaluated on. Ids and targets are in range: the caller checked.
+struct Examples {
+  IndexType input_type, target_type;
+  int64_t rows;
+  const void* inputs;  // (rows, T) ids
+  int64_t input_row_stride, input_col_stride;
+  const void* targets;  // (rows,) ids
+  int64_t target_stride;
+};
+
+enum class Optimizer : int32_t { sgd = 0, adamw = 1 };
+
+// S steps of M models: for each step the mean cross-entropy of N rows and one optimizer step, as
+// mlpkern/reference/train_steps.py defines. Updates parameters, moments and `stopped` in place.
+struct TrainSteps {
+  MLP model;
+  void* const* first;   // momentum buffers or first moments, shaped and strided like parameters
+  void* const* second;  // second moments; null where the optimizer has none
+  const int64_t* first_strides;
+  const int64_t* second_strides;
+  Examples examples;
+  IndexType batch_type;
+  int64_t S, N;
+  const void* batches;  // (M, S, N) row numbers, in range
+  int64_t batch_model_stride, batch_step_stride, batch_row_stride;
+  const double* rates;  // (M, S) learning rates, elements adjacent
+  int64_t rate_model_stride;
+  int64_t* stopped;  // (M,) -1, or the step at which the loss was not finite
+  int64_t step;      // steps done before this call
+  Optimizer optimizer;
+  bool nesterov;
+  double momentum, beta1, beta2, eps, max_grad_norm, label_smoothing;
+  const double* weight_decay;    // (M,)
+  const double* input_dropout;   // (M,) probabilities in [0, 1)
+  const double* hidden_dropout;  // (M,)
+  bool dropout;                  // whether any of these probabilities is above 0
+  const int64_t* seeds;          // (M,) of the dropout masks
+  const int64_t* streams;        // (M,)
+  void* losses;                  // (M, S) of dtype, contiguous
+  void* workspace;
+};
+
+// Mean loss and share of right predictions of M models over all rows.
+struct Evaluate {
+  MLP model;
+  Examples examples;
+  double* loss;      // (M,)
+  double* accuracy;  // (M,)
+  void* workspace;
+};
+
 // Every kernel: X(name, argument struct). Declarations, dispatch tables and tests expand this list.
 #define MLPKERN_KERNELS(X)                              \
   X(embedding_gather_forward, EmbeddingGatherForward)   \
@@ -136,7 +199,9 @@ struct CrossEntropyBackward {
   X(linear_tanh_forward, LinearTanhForward)             \
   X(linear_tanh_backward, LinearTanhBackward)           \
   X(cross_entropy_forward, CrossEntropyForward)         \
-  X(cross_entropy_backward, CrossEntropyBackward)
+  X(cross_entropy_backward, CrossEntropyBackward)       \
+  X(train_steps, TrainSteps)                            \
+  X(evaluate, Evaluate)
 
 #define MLPKERN_DECLARE_KERNEL(name, Args) \
   int64_t name(const Args& args);          \

@@ -14,14 +14,6 @@
 
 namespace mlpkern::cpu {
 
-#define MLPKERN_DECLARE_ISA(ns)           \
-  namespace ns {                          \
-  MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL) \
-  }
-MLPKERN_ISAS(MLPKERN_DECLARE_ISA)
-
-namespace {
-
 struct KernelTable {
   const char* isa;
 #define MLPKERN_POINTERS(name, Args) \
@@ -30,13 +22,19 @@ struct KernelTable {
   MLPKERN_KERNELS(MLPKERN_POINTERS)
 };
 
-#define MLPKERN_ENTRIES(ns, name) ns::name, ns::name##_workspace,
-#define MLPKERN_TABLE(ns)                                                                        \
-  {#ns, MLPKERN_ENTRIES(ns, embedding_gather_forward) MLPKERN_ENTRIES(                           \
-            ns, embedding_gather_backward) MLPKERN_ENTRIES(ns, linear_tanh_forward)              \
-            MLPKERN_ENTRIES(ns, linear_tanh_backward) MLPKERN_ENTRIES(ns, cross_entropy_forward) \
-                MLPKERN_ENTRIES(ns, cross_entropy_backward)},
-const KernelTable kTables[] = {MLPKERN_ISAS(MLPKERN_TABLE)};  // best first
+// One table in the namespace of each instruction set, where the bare names are its launchers.
+#define MLPKERN_ENTRY(name, Args) name, name##_workspace,
+#define MLPKERN_DECLARE_ISA(ns)                                           \
+  namespace ns {                                                          \
+  MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)                                 \
+  static const KernelTable table = {#ns, MLPKERN_KERNELS(MLPKERN_ENTRY)}; \
+  }
+MLPKERN_ISAS(MLPKERN_DECLARE_ISA)
+
+namespace {
+
+#define MLPKERN_TABLE(ns) &ns::table,
+const KernelTable* const kTables[] = {MLPKERN_ISAS(MLPKERN_TABLE)};  // best first
 
 bool runs_here(const char* isa) {
 #ifdef MLPKERN_X86
@@ -52,8 +50,8 @@ bool runs_here(const char* isa) {
 }
 
 const KernelTable* find(const char* isa) {
-  for (const KernelTable& table : kTables)
-    if (!std::strcmp(table.isa, isa) && runs_here(isa)) return &table;
+  for (const KernelTable* table : kTables)
+    if (!std::strcmp(table->isa, isa) && runs_here(isa)) return table;
   return nullptr;
 }
 
@@ -71,8 +69,8 @@ struct Choice {
   }
 
   static const KernelTable* best() {
-    for (const KernelTable& table : kTables)
-      if (runs_here(table.isa)) return &table;
+    for (const KernelTable* table : kTables)
+      if (runs_here(table->isa)) return table;
     return nullptr;  // unreachable: baseline always runs
   }
 };
@@ -99,10 +97,10 @@ const char* isa_error() { return choice().error; }
 const char* isas_available() {
   static char list[64];
   if (!*list) {
-    for (const KernelTable& table : kTables) {
-      if (!runs_here(table.isa)) continue;
+    for (const KernelTable* table : kTables) {
+      if (!runs_here(table->isa)) continue;
       if (*list) std::strcat(list, ",");
-      std::strcat(list, table.isa);
+      std::strcat(list, table->isa);
     }
   }
   return list;

@@ -1,0 +1,193 @@
+// A model in the form the kernels of train_steps and evaluate work on: packed weights, and the
+// activations of a block of rows.
+//
+// Weights are padded with zeros to whole vectors and carry their bias:
+//   layer 0      (H1, T*D + 1): row h is unit h, the bias is the last column
+//   layer l > 0  (H_l + 1, out): the transpose, so that a row is a vector of outputs; the bias is
+//                the last row
+// Activations are kept with the rows of the batch in the lanes, (units + 1, rows), the last unit
+// always 1. So every product of a step has one form (gemm.h): scalars of one matrix, broadcast,
+// times vectors of another.
+//   forward          z_l (out, n) = weight_l  x_l (in, n)
+//   backward         dx_l (in, n) = weight_l^T  dz_l (out, n)
+//   weight gradient  dweight_0 (h, k) = dz_0 (h, n)  x (n, k);  dweight_l (i, o) = x_l (i, n)  dz_l
+//   (n, o)
+// The right factors of the last line have the batch in the rows: the embedded input is gathered
+// that way, and dz_l is transposed once.
+#pragma once
+
+#include "cpu/gemm.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+// Hands out parts of a workspace, each on a cache line. Without memory it only counts.
+class Arena {
+ public:
+  explicit Arena(void* memory) : base_(static_cast<char*>(memory)) {}
+
+  template <class T>
+  T* take(int64_t count) {
+    T* part = base_ ? reinterpret_cast<T*>(base_ + used_) : nullptr;
+    used_ += static_cast<size_t>(round_up(count * static_cast<int64_t>(sizeof(T)), 64));
+    return part;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  size_t used_ = 0;
+};
+
+// Rows `step` elements apart.
+template <class A>
+struct Matrix {
+  A* data = nullptr;
+  int64_t step = 0;
+  MLPKERN_INLINE A* row(int64_t r) const { return data + r * step; }
+};
+
+// A step for rows that are walked down a column: past 512 bytes an odd number of vectors, so that
+// tall columns do not fall into a few cache sets.
+template <class A>
+int64_t step_for(int64_t columns) {
+  const int64_t vectors = ceil_div(columns, kLanes<A>);
+  return (vectors * kVectorBytes > 512 ? vectors | 1 : vectors) * kLanes<A>;
+}
+
+template <class A>
+Matrix<A> take_matrix(Arena& arena, int64_t rows, int64_t columns) {
+  const int64_t step = step_for<A>(columns);
+  // one vector more: rows are read and written by whole vectors from any column on
+  return {arena.take<A>(rows * step + kLanes<A>), step};
+}
+
+// Sizes of a model. Layer l has inputs(l) inputs and outputs(l) outputs; layer L gives the logits.
+struct Sizes {
+  int64_t V, T, D, C, L;
+  const int64_t* hidden;
+
+  explicit Sizes(const MLP& m) : V(m.V), T(m.T), D(m.D), C(m.C), L(m.L), hidden(m.hidden) {}
+  int64_t inputs(int64_t l) const { return l == 0 ? T * D : hidden[l - 1]; }
+  int64_t outputs(int64_t l) const { return l == L ? C : hidden[l]; }
+  // of the packed weight, its bias included
+  int64_t weight_rows(int64_t l) const { return l == 0 ? outputs(0) : inputs(l) + 1; }
+  int64_t weight_columns(int64_t l) const { return l == 0 ? inputs(0) + 1 : outputs(l); }
+  int64_t multiply_adds() const {  // of one row, forward
+    int64_t sum = 0;
+    for (int64_t l = 0; l <= L; ++l) sum += inputs(l) * outputs(l);
+    return sum;
+  }
+};
+
+constexpr int64_t kMaxLayers = 64;  // hidden layers and the output
+
+// The parameters of one model, or anything of their shape: moments, gradients.
+template <class A>
+struct Weights {
+  A* embedding = nullptr;  // (V, D): the caller's own memory, or a buffer
+  Matrix<A> layers[kMaxLayers];
+};
+
+template <class A>
+Weights<A> take_weights(Arena& arena, const Sizes& z) {
+  Weights<A> w;
+  for (int64_t l = 0; l <= z.L; ++l)
+    w.layers[l] = take_matrix<A>(arena, z.weight_rows(l), z.weight_columns(l));
+  return w;
+}
+
+// The caller's tensors of model m, see MLP.
+template <class A>
+struct Tensors {
+  void* const* pointers;
+  const int64_t* strides;
+  int64_t m;
+  A* at(int64_t i) const { return static_cast<A*>(pointers[i]) + m * strides[i]; }
+  A* weight(int64_t l) const { return at(1 + 2 * l); }
+  A* bias(int64_t l) const { return at(2 + 2 * l); }
+};
+
+// Copies the caller's tensors into packed form. The embedding is used where it lies.
+template <class A>
+void pack(Weights<A>& w, const Sizes& z, const Tensors<A>& from) {
+  w.embedding = from.at(0);
+  for (int64_t l = 0; l <= z.L; ++l) {
+    const Matrix<A> to = w.layers[l];
+    const int64_t in = z.inputs(l), out = z.outputs(l), columns = z.weight_columns(l);
+    const A *weight = from.weight(l), *bias = from.bias(l);
+    if (l == 0) {
+      pack_rows(to.data, to.step, weight, in, out, in);
+      for (int64_t o = 0; o < out; ++o) to.row(o)[in] = bias[o];
+    } else {
+      pack_transposed(to.data, to.step, weight, in, out, in);
+      for (int64_t o = 0; o < out; ++o) to.row(in)[o] = bias[o];
+    }
+    for (int64_t r = 0; r < z.weight_rows(l); ++r)
+      for (int64_t c = columns; c < to.step; ++c) to.row(r)[c] = A{0};
+  }
+}
+
+// The reverse of pack, except for the embedding, which was changed in place.
+template <class A>
+void unpack(const Weights<A>& w, const Sizes& z, const Tensors<A>& to) {
+  for (int64_t l = 0; l <= z.L; ++l) {
+    const Matrix<A> from = w.layers[l];
+    const int64_t in = z.inputs(l), out = z.outputs(l);
+    A *weight = to.weight(l), *bias = to.bias(l);
+    constexpr int64_t kBlock = 16;  // of both axes, so that the transposed copy keeps its lines
+    for (int64_t i0 = 0; i0 < in; i0 += kBlock)
+      for (int64_t o = 0; o < out; ++o)
+        for (int64_t i = i0; i < in && i < i0 + kBlock; ++i)
+          weight[o * in + i] = l == 0 ? from.row(o)[i] : from.row(i)[o];
+    for (int64_t o = 0; o < out; ++o) bias[o] = l == 0 ? from.row(o)[in] : from.row(in)[o];
+  }
+}
+
+// ---- products ----
+
+constexpr int64_t kGroupPanels = 8;  // column panels that share a tile's rows in L1
+
+// A range [begin, end).
+struct Range {
+  int64_t begin, end;
+};
+
+// finish(row, height, panel, tile) for every tile of  a b,  where a has `cut.rows` rows, element
+// (r, k) at a[r * row_step + k * k_step], and b rows k of vectors, `b_step` apart. Covers the tiles
+// and column panels given. Each sum is formed in chunks of kDepthChunk terms, in order.
+template <class A, class Finish>
+MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const A* a, int64_t row_step,
+                            int64_t k_step, int64_t depth, const A* b, int64_t b_step,
+                            const ColumnPanels<A>& panels, Range columns, const Finish& finish) {
+  Tile<A> sums[kGroupPanels];
+  for (int64_t first = columns.begin; first < columns.end; first += kGroupPanels) {
+    const int64_t last = first + kGroupPanels < columns.end ? first + kGroupPanels : columns.end;
+    for (int64_t t = tiles.begin; t < tiles.end; ++t) {
+      const int64_t row = cut.begin(t), height = cut.height(t);
+      for (int64_t done = 0; done == 0 || done < depth; done += kDepthChunk) {
+        const int64_t chunk = depth - done < kDepthChunk ? depth - done : kDepthChunk;
+        for (int64_t p = first; p < last; ++p) {
+          multiply(sums[p - first], done == 0, height, panels.vectors(p), chunk,
+                   a + row * row_step + done * k_step, row_step, k_step,
+                   b + done * b_step + p * kTileColumns<A>, b_step);
+          if (done + chunk >= depth) finish(row, height, p, sums[p - first]);
+        }
+      }
+    }
+  }
+}
+
+// Calls body(r, c) for the vectors of a finished tile, r its row and c its column.
+template <class A, class Body>
+MLPKERN_INLINE void for_vectors(int64_t height, int64_t vectors, const Body& body) {
+  if (vectors == kTileVectors)
+    for (int64_t r = 0; r < height; ++r)
+#pragma GCC unroll 2
+      for (int64_t v = 0; v < kTileVectors; ++v) body(r, v * kLanes<A>);
+  else
+    for (int64_t r = 0; r < height; ++r) body(r, int64_t{0});
+}
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA

@@ -1,0 +1,164 @@
+// The loss of a block of rows and the backward pass from it, see mlp.h for the layout.
+#pragma once
+
+#include "cpu/mlp_forward.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+// What the backward pass of a block writes. dz of the output layer takes the place of the logits.
+template <class A>
+struct Backward {
+  double* losses;                 // (capacity,)
+  Matrix<A> dz[kMaxLayers];       // [l] (outputs(l), capacity), l < L
+  Matrix<A> dz_rows[kMaxLayers];  // [l] (capacity, outputs(l)), l > 0
+  Matrix<A> dx;                   // (capacity, T*D)
+  Matrix<A> masks[kMaxLayers];    // [l] (outputs(l), capacity) dropout of hidden layer l, or null
+  Matrix<A> input_mask;           // (capacity, T*D), or null
+  Matrix<A> drawn_mask;           // (T*D, capacity): as drawn, before its transposition
+};
+
+template <class A>
+Backward<A> take_backward(Arena& arena, const Sizes& z, int64_t capacity, bool dropout) {
+  Backward<A> b;
+  const int64_t lanes = round_up(capacity, kLanes<A>);
+  b.losses = arena.take<double>(capacity);
+  for (int64_t l = 0; l < z.L; ++l) b.dz[l] = take_matrix<A>(arena, z.outputs(l), lanes);
+  for (int64_t l = 1; l <= z.L; ++l) b.dz_rows[l] = take_matrix<A>(arena, capacity, z.outputs(l));
+  b.dx = take_matrix<A>(arena, capacity, z.inputs(0) + kLanes<A>);
+  if (!dropout) return b;
+  for (int64_t l = 0; l < z.L; ++l) b.masks[l] = take_matrix<A>(arena, z.outputs(l), lanes);
+  b.input_mask = take_matrix<A>(arena, capacity, z.inputs(0));
+  b.drawn_mask = take_matrix<A>(arena, z.inputs(0), lanes);
+  return b;
+}
+
+// Rows [begin, begin + Vectors * kLanes) of the block: their losses, and logits become
+//   dz = (softmax - (1 - e) onehot(target) - e / C) / batch     (e: label smoothing)
+// or 0 in the lanes past the last row. The classes are walked three times, a vector of rows at
+// once, so nothing is summed across lanes.
+template <int Vectors, class A>
+MLPKERN_INLINE void loss_vectors(const Activations<A>& s, const Backward<A>& b, int64_t C,
+                                 int64_t begin, int64_t batch, double smoothing) {
+  constexpr int64_t L = kLanes<A>;
+  A* const z = s.logits.data + begin;
+  const int64_t step = s.logits.step;
+  const int64_t rows = s.rows - begin < Vectors * L ? s.rows - begin : Vectors * L;
+  vec_t<A> largest[Vectors], sum[Vectors], total[Vectors];
+#pragma GCC unroll 2
+  for (int v = 0; v < Vectors; ++v) {
+    largest[v] = load(z + v * L);
+    sum[v] = total[v] = vec_t<A>{};
+  }
+  for (int64_t c = 1; c < C; ++c)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) largest[v] = maximum(largest[v], load(z + c * step + v * L));
+  alignas(64) A target_logits[Vectors * L] = {};
+  for (int64_t n = 0; n < rows; ++n) target_logits[n] = z[s.targets[begin + n] * step + n];
+  for (int64_t c = 0; c < C; ++c)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) {
+      A* z_c = z + c * step + v * L;
+      const vec_t<A> shifted = load(z_c) - largest[v];
+      const vec_t<A> e = exp_nonpositive(shifted);
+      total[v] += shifted;
+      sum[v] += e;
+      store(z_c, e);
+    }
+  const A keep = static_cast<A>(1 - smoothing), even = static_cast<A>(smoothing / C);
+  const A one_row = A{1} / static_cast<A>(batch);
+#pragma GCC unroll 2
+  for (int v = 0; v < Vectors; ++v) {
+    const vec_t<A> log_sum = log_of_sum(sum[v]);
+    vec_t<A> loss = keep * (log_sum - (load(target_logits + v * L) - largest[v]));
+    if (smoothing != 0) loss += even * (static_cast<A>(C) * log_sum - total[v]);
+    store(target_logits + v * L, loss);
+    const int64_t left = rows - v * L;
+    const vec_t<A> row = first_lanes<A>(splat(one_row), left < 0 ? 0 : left, A{0});
+    sum[v] = row / sum[v];
+    total[v] = row * even;
+  }
+  for (int64_t n = 0; n < rows; ++n) b.losses[begin + n] = static_cast<double>(target_logits[n]);
+  for (int64_t c = 0; c < C; ++c)
+#pragma GCC unroll 2
+    for (int v = 0; v < Vectors; ++v) {
+      A* z_c = z + c * step + v * L;
+      // a select, not a product: past the last row e may be NaN
+      const vec_t<A> p = load(z_c) * sum[v] - total[v];
+      store(z_c, sum[v] != vec_t<A>{} ? p : vec_t<A>{});
+    }
+  for (int64_t n = 0; n < rows; ++n) z[s.targets[begin + n] * step + n] -= keep * one_row;
+}
+
+template <class A>
+void loss_and_gradient(const Activations<A>& s, const Backward<A>& b, int64_t C, Range panels,
+                       int64_t batch, double smoothing) {
+  for (int64_t p = panels.begin; p < panels.end; ++p) {
+    const int64_t begin = p * kTileColumns<A>;
+    if (s.panels().vectors(p) == kTileVectors)
+      loss_vectors<kTileVectors>(s, b, C, begin, batch, smoothing);
+    else
+      loss_vectors<1>(s, b, C, begin, batch, smoothing);
+  }
+}
+
+// dz of layer l, from (outputs, n) to (n, outputs) with zeros in the padding.
+template <class A>
+void transpose_dz(const Sizes& z, const Matrix<A>& dz, const Matrix<A>& to, int64_t l, Range rows) {
+  pack_transposed(to.row(rows.begin), to.step, dz.data + rows.begin, dz.step, z.outputs(l),
+                  rows.end - rows.begin);
+}
+
+// dz[l - 1] = (weight_l^T dz_l) (1 - units[l]^2)
+template <class A>
+void backward_hidden(const Activations<A>& s, const Backward<A>& b, const Sizes& z,
+                     const Weights<A>& w, int64_t l, Range tiles, Range panels) {
+  const Matrix<A>& weight = w.layers[l];
+  const Matrix<A>& from = l == z.L ? s.logits : b.dz[l];
+  const Matrix<A>&to = b.dz[l - 1], &units = s.units[l], &slope = b.masks[l - 1];
+  const ColumnPanels<A> cut = s.panels();
+  product(RowTiles(z.inputs(l)), tiles, weight.data, weight.step, 1, z.outputs(l), from.data,
+          from.step, cut, panels,
+          [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
+            const int64_t column = panel * kTileColumns<A>;
+            for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t c) {
+              const vec_t<A> dy = load(tile.row(r) + c);
+              const vec_t<A> y = load(units.row(row + r) + column + c);
+              const vec_t<A> d = slope.data ? load(slope.row(row + r) + column + c) : A{1} - y * y;
+              store(to.row(row + r) + column + c, dy * d);
+            });
+          });
+}
+
+// dx = dz_0^T weight_0, times the dropout mask; rows of the batch are the rows of the tiles.
+template <class A>
+void backward_input(const Backward<A>& b, const Sizes& z, const Weights<A>& w, Range rows) {
+  const RowTiles tiles(rows.end - rows.begin);
+  const ColumnPanels<A> cut(z.inputs(0));
+  const Matrix<A>& dz = b.dz[0];
+  product(tiles, {0, tiles.count}, dz.data + rows.begin, 1, dz.step, z.outputs(0), w.layers[0].data,
+          w.layers[0].step, cut, {0, cut.count},
+          [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
+            const int64_t column = panel * kTileColumns<A>;
+            for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t c) {
+              const int64_t n = rows.begin + row + r;
+              vec_t<A> d = load(tile.row(r) + c);
+              if (b.input_mask.data) d *= load(b.input_mask.row(n) + column + c);
+              store(b.dx.row(n) + column + c, d);
+            });
+          });
+}
+
+// finish(row, height, panel, tile) for the tiles of dweight_l over the rows of the block.
+template <class A, class Finish>
+MLPKERN_INLINE void weight_gradient(const Activations<A>& s, const Backward<A>& b, const Sizes& z,
+                                    int64_t l, Range tiles, const Finish& finish) {
+  const Matrix<A>& left = l == 0 ? b.dz[0] : s.units[l];
+  const Matrix<A>& right = l == 0 ? s.x : b.dz_rows[l];
+  const ColumnPanels<A> cut(z.weight_columns(l));
+  product(RowTiles(z.weight_rows(l)), tiles, left.data, left.step, 1, s.rows, right.data,
+          right.step, cut, {0, cut.count}, finish);
+}
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA

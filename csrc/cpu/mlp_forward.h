@@ -1,0 +1,128 @@
+// The forward pass of a block of rows: gather, hidden layers, logits. Each function covers a range
+// of rows (whole column panels) or of tiles, so that threads can share a block either way.
+#pragma once
+
+#include "cpu/mlp.h"
+#include "cpu/philox.h"
+#include "cpu/vmath.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+// The activations of a block of at most `capacity` rows.
+template <class A>
+struct Activations {
+  int64_t capacity, rows = 0;       // rows: of the block in work
+  int64_t* ids;                     // (capacity, T)
+  int64_t* targets;                 // (capacity,)
+  Matrix<A> x;                      // (capacity, T*D + 1) the embedded input
+  Matrix<A> units[kMaxLayers + 1];  // [l] (inputs(l) + 1, capacity): what layer l reads
+  Matrix<A> logits;                 // (C, capacity)
+
+  int64_t padded_rows() const { return round_up(rows, kLanes<A>); }
+  ColumnPanels<A> panels() const { return ColumnPanels<A>(rows); }
+};
+
+template <class A>
+Activations<A> take_activations(Arena& arena, const Sizes& z, int64_t capacity) {
+  Activations<A> s;
+  s.capacity = capacity;
+  s.ids = arena.take<int64_t>(capacity * z.T);
+  s.targets = arena.take<int64_t>(capacity);
+  s.x = take_matrix<A>(arena, capacity, z.inputs(0) + 1 + kLanes<A>);
+  for (int64_t l = 0; l <= z.L; ++l)
+    s.units[l] = take_matrix<A>(arena, z.inputs(l) + 1, round_up(capacity, kLanes<A>));
+  s.logits = take_matrix<A>(arena, z.C, round_up(capacity, kLanes<A>));
+  return s;
+}
+
+// The unit that is always 1, whose weight is the bias; once per workspace.
+template <class A>
+void set_ones(const Activations<A>& s, const Sizes& z) {
+  for (int64_t l = 1; l <= z.L; ++l)
+    for (int64_t n = 0; n < s.units[l].step; ++n) s.units[l].row(z.inputs(l))[n] = A{1};
+}
+
+MLPKERN_INLINE void read_example(const Examples& e, int64_t T, int64_t row, int64_t* ids,
+                                 int64_t* target) {
+  for (int64_t t = 0; t < T; ++t)
+    ids[t] = read_index(e.input_type, e.inputs, row * e.input_row_stride + t * e.input_col_stride);
+  *target = read_index(e.target_type, e.targets, row * e.target_stride);
+}
+
+// x[n] = the rows of the table named by ids[n], side by side, then the 1 of the bias.
+template <class A>
+void gather(const Activations<A>& s, const Sizes& z, const A* embedding, Range rows) {
+  constexpr int64_t L = kLanes<A>;
+  const int64_t K = z.inputs(0), D = z.D, last = (D - 1) / L * L;  // the last vector's column
+  for (int64_t n = rows.begin; n < rows.end; ++n) {
+    A* x_n = s.x.row(n);
+    for (int64_t t = 0; t < z.T; ++t) {
+      const A* from = embedding + s.ids[n * z.T + t] * D;
+      A* to = x_n + t * D;
+      for (int64_t d = 0; d < last; d += L) store(to + d, load(from + d));
+      store(to + last, load_part(from + last, D - last));  // past D: the next row writes again
+    }
+    store(x_n + K, vec_t<A>{});
+    x_n[K] = A{1};
+  }
+}
+
+// The embedded input with the batch in the lanes, zeros past the last row.
+template <class A>
+void transpose_input(const Activations<A>& s, const Sizes& z, Range rows) {
+  pack_transposed(s.units[0].data + rows.begin, s.units[0].step, s.x.row(rows.begin), s.x.step,
+                  rows.end - rows.begin, z.inputs(0) + 1);
+}
+
+// Tiles of the outputs of layer l.
+inline RowTiles output_tiles(const Sizes& z, int64_t l) { return RowTiles(z.outputs(l)); }
+
+template <class A, class Finish>
+MLPKERN_INLINE void multiply_layer(const Activations<A>& s, const Sizes& z, const Weights<A>& w,
+                                   int64_t l, Range tiles, Range panels, const Finish& finish) {
+  const Matrix<A>& weight = w.layers[l];
+  const int64_t row_step = l == 0 ? weight.step : 1, k_step = l == 0 ? 1 : weight.step;
+  product(output_tiles(z, l), tiles, weight.data, row_step, k_step, z.inputs(l) + 1,
+          s.units[l].data, s.units[l].step, s.panels(), panels, finish);
+}
+
+// units[l + 1] = tanh(weight_l units[l]). With a dropout mask it is multiplied by it, and the mask
+// becomes mask (1 - tanh^2), which the backward pass needs.
+template <class A>
+void forward_hidden(const Activations<A>& s, const Sizes& z, const Weights<A>& w, int64_t l,
+                    Range tiles, Range panels, const Matrix<A>& mask = {}) {
+  const Matrix<A> to = s.units[l + 1];
+  const ColumnPanels<A> cut = s.panels();
+  multiply_layer(s, z, w, l, tiles, panels,
+                 [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
+                   const int64_t column = panel * kTileColumns<A>;
+                   for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t c) {
+                     vec_t<A> y = tanh(load(tile.row(r) + c));
+                     if (mask.data) {
+                       A* mask_row = mask.row(row + r) + column + c;
+                       const vec_t<A> kept = load(mask_row);
+                       store(mask_row, kept * (A{1} - y * y));
+                       y *= kept;
+                     }
+                     store(to.row(row + r) + column + c, y);
+                   });
+                 });
+}
+
+template <class A>
+void forward_logits(const Activations<A>& s, const Sizes& z, const Weights<A>& w, Range tiles,
+                    Range panels) {
+  const Matrix<A> to = s.logits;
+  const ColumnPanels<A> cut = s.panels();
+  multiply_layer(s, z, w, z.L, tiles, panels,
+                 [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
+                   const int64_t column = panel * kTileColumns<A>;
+                   for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t c) {
+                     store(to.row(row + r) + column + c, load(tile.row(r) + c));
+                   });
+                 });
+}
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA

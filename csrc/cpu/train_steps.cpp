@@ -1,0 +1,412 @@
+// train_steps on a CPU: S optimizer steps of M models in one call (see kernels.h and mlp.h).
+//
+// A step cuts the batch into blocks of at most kBlockRows rows. For each block
+//   forward and backward  gather, layers, loss, dz of every layer, dx; reads the weights only
+//   gradients             weight gradients and the embedding's, from what the first part left
+// With a single block and no clipping the second part applies the optimizer to each tile of a
+// weight while it is in L1, and no gradient is ever stored. Otherwise gradients are summed over the
+// blocks, and a pass of its own updates the parameters.
+//
+// Which thread works on what: models are dealt out to threads if there are enough of them, or if a
+// step is small; else the parts of a step are, by rows of the batch or by tiles. Every number comes
+// from the same operations in the same order either way, so bits depend on neither.
+//
+// Compile alone:
+//   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c
+//   csrc/cpu/train_steps.cpp
+#include <cmath>
+#include <limits>
+
+#include "cpu/embedding_update.h"
+#include "cpu/mlp_backward.h"
+#include "cpu/optimizer.h"
+#include "cpu/parallel.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+constexpr int64_t kBlockRows = 512;
+constexpr int64_t kSplitMultiplyAdds = 1 << 22;  // a step above this is worth several threads
+constexpr int64_t kTasksPerThread = 4;
+
+int64_t rows_per_block(const TrainSteps& a) {
+  if (a.N <= kBlockRows) return a.N;
+  const int64_t blocks = ceil_div(a.N, kBlockRows);
+  return round_up(ceil_div(a.N, blocks), 32);  // whole column panels of every instruction set
+}
+
+// How the work is shared, the same for the workspace and the run.
+struct Sharing {
+  bool within_step;     // several threads work on one step
+  int64_t model_slots;  // models in work at the same time
+};
+
+Sharing sharing(const TrainSteps& a) {
+  const int64_t threads = max_threads() < kMaxWorkers ? max_threads() : kMaxWorkers;
+  const int64_t work = 3 * a.N * Sizes(a.model).multiply_adds();
+  Sharing s;
+  s.within_step = threads > 1 && a.model.M < threads && work >= kSplitMultiplyAdds;
+  s.model_slots = s.within_step ? 1 : a.model.M < threads ? a.model.M : threads;
+  return s;
+}
+
+// body(range) over [0, count): in one piece, or in pieces that threads take.
+template <class Body>
+MLPKERN_INLINE void split(bool threads, int64_t count, const Body& body) {
+  if (!threads) {
+    body(Range{0, count});
+    return;
+  }
+  const int64_t wanted = kTasksPerThread * max_threads(), pieces = count < wanted ? count : wanted;
+  parallel_for_dynamic(pieces, [&](int64_t i, int64_t) {
+    body(Range{count * i / pieces, count * (i + 1) / pieces});
+  });
+}
+
+template <class A>
+class Trainer {
+ public:
+  // Lays out the workspace of one model. Without memory only the size counts.
+  Trainer(const TrainSteps& a, void* memory, bool threads)
+      : a_(a),
+        z_(a.model),
+        rule_(rule_of(a)),
+        threads_(threads),
+        block_rows_(rows_per_block(a)),
+        stores_gradients_(a.N > block_rows_ || std::isfinite(a.max_grad_norm)) {
+    Arena arena(memory);
+    parameters_ = take_weights<A>(arena, z_);
+    if (a.first) first_ = take_weights<A>(arena, z_);
+    if (a.second) second_ = take_weights<A>(arena, z_);
+    if (stores_gradients_) gradients_ = take_weights<A>(arena, z_);
+    activations_ = take_activations<A>(arena, z_, block_rows_);
+    backward_ = take_backward<A>(arena, z_, block_rows_, a.dropout);
+    embedding_ = take_embedding_gradient<A>(arena, z_);
+    if (memory) set_ones(activations_, z_);
+    bytes_ = arena.used();
+  }
+  size_t bytes() const { return bytes_; }
+
+  void run(int64_t model) {
+    A* losses = static_cast<A*>(a_.losses) + model * a_.S;
+    const A nan = std::numeric_limits<A>::quiet_NaN();
+    int64_t s = 0;
+    if (a_.stopped[model] < 0) {
+      load_model(model);
+      for (; s < a_.S; ++s) {
+        losses[s] = step(model, s);
+        if (!std::isfinite(losses[s])) {
+          a_.stopped[model] = a_.step + s;
+          ++s;
+          break;
+        }
+      }
+      store_model(model);
+    }
+    for (; s < a_.S; ++s) losses[s] = nan;
+  }
+
+ private:
+  static Tensors<A> tensors(void* const* pointers, const int64_t* strides, int64_t model) {
+    return {pointers, strides, model};
+  }
+
+  void load_model(int64_t m) {
+    pack(parameters_, z_, tensors(a_.model.parameters, a_.model.model_strides, m));
+    if (a_.first) pack(first_, z_, tensors(a_.first, a_.first_strides, m));
+    if (a_.second) pack(second_, z_, tensors(a_.second, a_.second_strides, m));
+    for (int64_t v = 0; v < z_.V; ++v) embedding_.stamps[v] = -1;
+    has_decay_ = a_.weight_decay[m] != 0;
+    input_dropout_ = a_.input_dropout[m];
+    hidden_dropout_ = a_.hidden_dropout[m];
+    // Masks of ones would do for the models that have no dropout, but take time.
+    masked_ = backward_;
+    if (!(hidden_dropout_ > 0))
+      for (int64_t l = 0; l < z_.L; ++l) masked_.masks[l] = {};
+    if (!(input_dropout_ > 0)) masked_.input_mask = {};
+  }
+
+  void store_model(int64_t m) {
+    unpack(parameters_, z_, tensors(a_.model.parameters, a_.model.model_strides, m));
+    if (a_.first) unpack(first_, z_, tensors(a_.first, a_.first_strides, m));
+    if (a_.second) unpack(second_, z_, tensors(a_.second, a_.second_strides, m));
+  }
+
+  // The loss of step s; updates the parameters unless it is not finite.
+  A step(int64_t m, int64_t s) {
+    const double lr = a_.rates[m * a_.rate_model_stride + s];
+    const auto constants = [&](double scale) {
+      return step_constants<A>(a_, m, lr, a_.step + s + 1, scale);
+    };
+    double sum = 0;
+    for (int64_t share = 0; share < kShares; ++share) embedding_.begin_step(share);
+    for (int64_t begin = 0; begin < a_.N; begin += block_rows_) {
+      read_block(m, s, begin);
+      forward_and_backward(m, s, begin);
+      for (int64_t n = 0; n < activations_.rows; ++n) sum += masked_.losses[n];
+      if (stores_gradients_) add_gradients(s, begin == 0);
+    }
+    const A loss = static_cast<A>(sum / static_cast<double>(a_.N));
+    if (!std::isfinite(loss)) return loss;
+    if (!stores_gradients_) {
+      const StepConstants<A> c = constants(1);
+      for_rule(rule_, [&](auto rule) { update_from_block<decltype(rule)::value>(c, s); });
+    } else {
+      const StepConstants<A> c = constants(clip_scale());
+      for_rule(rule_, [&](auto rule) { update_from_gradients<decltype(rule)::value>(c, s); });
+    }
+    return loss;
+  }
+
+  void read_block(int64_t m, int64_t s, int64_t begin) {
+    activations_.rows = a_.N - begin < block_rows_ ? a_.N - begin : block_rows_;
+    const int64_t at = m * a_.batch_model_stride + s * a_.batch_step_stride;
+    for (int64_t n = 0; n < activations_.rows; ++n) {
+      const int64_t row =
+          read_index(a_.batch_type, a_.batches, at + (begin + n) * a_.batch_row_stride);
+      read_example(a_.examples, z_.T, row, activations_.ids + n * z_.T, activations_.targets + n);
+    }
+  }
+
+  // ---- first part ----
+
+  void forward_and_backward(int64_t m, int64_t s, int64_t begin) {
+    const int64_t panels = activations_.panels().count;
+    const int64_t group = panels_per_task(panels);
+    const int64_t tasks = ceil_div(panels, group);
+    if (threads_ && tasks < max_threads()) {  // few rows, large layers: share the tiles instead
+      run_panels<true>(m, s, begin, {0, panels});
+      return;
+    }
+    const auto body = [&](int64_t task) {
+      const int64_t first = task * group;
+      run_panels<false>(m, s, begin, {first, first + group < panels ? first + group : panels});
+    };
+    if (!threads_)
+      for (int64_t task = 0; task < tasks; ++task) body(task);
+    else
+      parallel_for_dynamic(tasks, [&](int64_t task, int64_t) { body(task); });
+  }
+
+  // Weights that fit L2 are read once per panel, so that the activations stay near; larger ones
+  // once per group of panels.
+  int64_t panels_per_task(int64_t panels) const {
+    const bool small = z_.multiply_adds() * static_cast<int64_t>(sizeof(A)) <= (1 << 19);
+    if (small) return 1;
+    const int64_t share = threads_ ? ceil_div(panels, 2 * max_threads()) : panels;
+    return share < kGroupPanels ? share : kGroupPanels;
+  }
+
+  template <bool ShareTiles>
+  void run_panels(int64_t m, int64_t s, int64_t begin, Range panels) {
+    const Activations<A>& act = activations_;
+    const auto tiles = [&](int64_t units, const auto& body) {
+      split(ShareTiles, RowTiles(units).count, body);
+    };
+    const int64_t last = panels.end * kTileColumns<A>;
+    const Range rows{panels.begin * kTileColumns<A>, last < act.rows ? last : act.rows};
+    gather(act, z_, parameters_.embedding, rows);
+    if (a_.dropout) draw_masks(m, s, begin, rows);
+    transpose_input(act, z_, rows);
+    for (int64_t l = 0; l < z_.L; ++l)
+      tiles(z_.outputs(l),
+            [&](Range t) { forward_hidden(act, z_, parameters_, l, t, panels, masked_.masks[l]); });
+    tiles(z_.C, [&](Range t) { forward_logits(act, z_, parameters_, t, panels); });
+    loss_and_gradient(act, masked_, z_.C, panels, a_.N, a_.label_smoothing);
+    for (int64_t l = z_.L; l > 0; --l) {
+      transpose_dz(z_, l == z_.L ? act.logits : masked_.dz[l], masked_.dz_rows[l], l, rows);
+      tiles(z_.inputs(l),
+            [&](Range t) { backward_hidden(act, masked_, z_, parameters_, l, t, panels); });
+    }
+    backward_input(masked_, z_, parameters_, rows);
+  }
+
+  void draw_masks(int64_t m, int64_t s, int64_t begin, Range rows) {
+    const uint64_t seed = static_cast<uint64_t>(a_.seeds[m]);
+    DropoutKey key{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32),
+                   static_cast<uint32_t>(a_.step + s), static_cast<uint32_t>(a_.streams[m]) << 8};
+    for (int64_t l = 0; l < z_.L; ++l) {
+      if (!masked_.masks[l].data) continue;
+      DropoutKey at = key;
+      at.stream_layer |= static_cast<uint32_t>(l + 1);
+      dropout_mask(masked_.masks[l].data, masked_.masks[l].step, z_.outputs(l), rows, begin,
+                   hidden_dropout_, at);
+    }
+    if (!masked_.input_mask.data) return;
+    const Matrix<A>&drawn = masked_.drawn_mask, &mask = masked_.input_mask, &x = activations_.x;
+    const int64_t K = z_.inputs(0);
+    dropout_mask(drawn.data, drawn.step, K, rows, begin, input_dropout_, key);
+    pack_transposed(mask.row(rows.begin), mask.step, drawn.data + rows.begin, drawn.step, K,
+                    rows.end - rows.begin);
+    for (int64_t n = rows.begin; n < rows.end; ++n)
+      for (int64_t k = 0; k < K; ++k) x.row(n)[k] *= mask.row(n)[k];
+  }
+
+  // ---- second part ----
+
+  // Calls body(l, tiles) for all weights and share(i) for the shares of the embedding.
+  template <class Body, class Share>
+  void for_weights(const Body& body, const Share& share) {
+    if (!threads_) {
+      for (int64_t i = 0; i < kShares; ++i) share(i);
+      for (int64_t l = 0; l <= z_.L; ++l) body(l, Range{0, RowTiles(z_.weight_rows(l)).count});
+      return;
+    }
+    const int64_t pieces = kTasksPerThread * max_threads();
+    parallel_for_dynamic(kShares + (z_.L + 1) * pieces, [&](int64_t i, int64_t) {
+      if (i < kShares) {
+        share(i);
+        return;
+      }
+      const int64_t l = (i - kShares) / pieces, piece = (i - kShares) % pieces;
+      const int64_t count = RowTiles(z_.weight_rows(l)).count;
+      body(l, Range{count * piece / pieces, count * (piece + 1) / pieces});
+    });
+  }
+
+  bool sparse() const { return rule_ == Rule::sgd && !has_decay_; }
+
+  template <Rule rule>
+  void update_from_block(const StepConstants<A>& c, int64_t s) {
+    for_weights(
+        [&](int64_t l, Range tiles) {
+          weight_gradient(activations_, masked_, z_, l, tiles,
+                          [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
+                            update_tile<rule>(c, l, row, height, panel, [&](int64_t r, int64_t v) {
+                              return load(tile.row(r) + v);
+                            });
+                          });
+        },
+        [&](int64_t share) {
+          embedding_.add(share, s, activations_.ids, masked_.dx, activations_.rows, z_.T);
+          embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
+        });
+  }
+
+  void add_gradients(int64_t s, bool first_block) {
+    for_weights(
+        [&](int64_t l, Range tiles) {
+          const Matrix<A>& to = gradients_.layers[l];
+          const ColumnPanels<A> cut(z_.weight_columns(l));
+          weight_gradient(activations_, masked_, z_, l, tiles,
+                          [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
+                            for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t v) {
+                              A* at = to.row(row + r) + panel * kTileColumns<A> + v;
+                              const vec_t<A> sum = load(tile.row(r) + v);
+                              store(at, first_block ? sum : load(at) + sum);
+                            });
+                          });
+        },
+        [&](int64_t share) {
+          embedding_.add(share, s, activations_.ids, masked_.dx, activations_.rows, z_.T);
+        });
+  }
+
+  template <Rule rule>
+  void update_from_gradients(const StepConstants<A>& c, int64_t s) {
+    for_weights(
+        [&](int64_t l, Range tiles) {
+          const RowTiles cut(z_.weight_rows(l));
+          const Matrix<A>& from = gradients_.layers[l];
+          const ColumnPanels<A> panels(z_.weight_columns(l));
+          for (int64_t t = tiles.begin; t < tiles.end; ++t)
+            for (int64_t p = 0; p < panels.count; ++p)
+              update_tile<rule>(c, l, cut.begin(t), cut.height(t), p, [&](int64_t r, int64_t v) {
+                return load(from.row(cut.begin(t) + r) + p * kTileColumns<A> + v);
+              });
+        },
+        [&](int64_t share) {
+          embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
+        });
+  }
+
+  // Updates a tile of weight l; gradient(r, v) is its gradient in row r from column v on.
+  template <Rule rule, class Gradient>
+  MLPKERN_INLINE void update_tile(const StepConstants<A>& c, int64_t l, int64_t row, int64_t height,
+                                  int64_t panel, const Gradient& gradient) {
+    const ColumnPanels<A> cut(z_.weight_columns(l));
+    const Matrix<A>&w = parameters_.layers[l], &m = first_.layers[l], &v = second_.layers[l];
+    const int64_t bias = l == 0 ? z_.inputs(0) : -1;  // the column of the bias
+    for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t at) {
+      const int64_t column = panel * kTileColumns<A> + at;
+      vec_t<A> first = {}, second = {};
+      if constexpr (rule != Rule::sgd) first = load(m.row(row + r) + column);
+      if constexpr (rule == Rule::adamw) second = load(v.row(row + r) + column);
+      const vec_t<A> old = load(w.row(row + r) + column);
+      const vec_t<A> g = gradient(r, at);
+      vec_t<A> now;
+      if constexpr (rule == Rule::adamw) {
+        StepConstants<A> here = c;
+        if (l > 0 && row + r == z_.inputs(l)) here.decay = splat(A{1});
+        if (bias >= column && bias < column + kLanes<A>) here.decay[bias - column] = A{1};
+        now = updated<rule>(here, old, g, first, second, true);
+      } else {
+        now = updated<rule>(c, old, g, first, second, true);
+      }
+      store(w.row(row + r) + column, now);
+      if constexpr (rule != Rule::sgd) store(m.row(row + r) + column, first);
+      if constexpr (rule == Rule::adamw) store(v.row(row + r) + column, second);
+    });
+  }
+
+  // What torch.nn.utils.clip_grad_norm_ multiplies the gradients with.
+  double clip_scale() const {
+    if (!std::isfinite(a_.max_grad_norm)) return 1;
+    double sum = embedding_.sum_of_squares();
+    for (int64_t l = 0; l <= z_.L; ++l)
+      for (int64_t r = 0; r < z_.weight_rows(l); ++r) {
+        const A* row = gradients_.layers[l].row(r);
+        vec_t<A> squares = {};  // the padding of a row is zero
+        for (int64_t c = 0; c < z_.weight_columns(l); c += kLanes<A>)
+          squares += load(row + c) * load(row + c);
+        sum += static_cast<double>(reduce_add<A>(squares));
+      }
+    const double scale = a_.max_grad_norm / (std::sqrt(sum) + 1e-6);
+    return scale < 1 ? scale : 1;
+  }
+
+  const TrainSteps& a_;
+  const Sizes z_;
+  const Rule rule_;
+  const bool threads_;
+  const int64_t block_rows_;
+  const bool stores_gradients_;
+  size_t bytes_ = 0;
+  Weights<A> parameters_, first_, second_, gradients_;
+  Activations<A> activations_;
+  Backward<A> backward_, masked_;  // masked_: with the masks that the model in work needs
+  EmbeddingGradient<A> embedding_;
+  double input_dropout_ = 0, hidden_dropout_ = 0;
+  bool has_decay_ = false;
+};
+
+template <class A>
+int64_t run(const TrainSteps& a) {
+  const Sharing share = sharing(a);
+  const int64_t slot_bytes =
+      round_up(static_cast<int64_t>(Trainer<A>(a, nullptr, false).bytes()), 64);
+  const auto train = [&](int64_t model, int64_t slot) {
+    Trainer<A>(a, static_cast<char*>(a.workspace) + slot * slot_bytes, share.within_step)
+        .run(model);
+  };
+  if (share.model_slots > 1)
+    parallel_for_dynamic(a.model.M, train);
+  else
+    for (int64_t model = 0; model < a.model.M; ++model) train(model, 0);
+  return -1;
+}
+
+}  // namespace
+
+size_t train_steps_workspace(const TrainSteps& a) {
+  const size_t bytes = a.model.dtype == DType::f64 ? Trainer<double>(a, nullptr, false).bytes()
+                                                   : Trainer<float>(a, nullptr, false).bytes();
+  return static_cast<size_t>(sharing(a).model_slots) *
+         static_cast<size_t>(round_up(static_cast<int64_t>(bytes), 64));
+}
+
+int64_t train_steps(const TrainSteps& a) {
+  return a.model.dtype == DType::f64 ? run<double>(a) : run<float>(a);
+}
+
+}  // namespace mlpkern::cpu::MLPKERN_ISA

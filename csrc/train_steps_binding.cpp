@@ -1,0 +1,285 @@
+// The bindings of train_steps and evaluate: many tensors, checked once, then one launch without the
+// interpreter lock. mlpkern/reference/train_steps.py says what the arguments are.
+#include <string>
+#include <vector>
+
+#include "bindings.h"
+#include "id_range.h"
+#include "kernels.h"
+#include "memory.h"
+#include "tensor.h"
+
+namespace mlpkern {
+namespace {
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw py::value_error(message);
+}
+
+// The tensors of M models in the order of kernels.h, each (M, ...) and contiguous within a model.
+class ModelTensors {
+ public:
+  ModelTensors(const char* op, const char* name, const py::sequence& list) : op_(op), name_(name) {
+    for (size_t i = 0; i < list.size(); ++i) {
+      objects_.push_back(list[i]);
+      tensors_.emplace_back(objects_.back(), ArgumentName{op, name});
+      const Tensor& t = tensors_.back();
+      pointers_.push_back(t.mutable_data());
+      strides_.push_back(t.ndim() > 0 ? t.stride(0) : 0);
+    }
+  }
+
+  // Checks that together they are M models and fills the sizes; `hidden` keeps the widths.
+  void describe(MLP& model, std::vector<int64_t>& hidden, int64_t T) const {
+    const auto count = static_cast<int64_t>(tensors_.size());
+    require(count >= 5 && count % 2 == 1, where() + "must be an embedding and at least two layers");
+    model.L = (count - 3) / 2;
+    require(model.L < 64, where() + "may have at most 63 hidden layers");
+    tensors_[0].require_ndim(3, 3);
+    model.dtype = tensors_[0].dtype();
+    require(model.dtype == DType::f32 || model.dtype == DType::f64,
+            where() + "must be float32 or float64");
+    model.M = tensors_[0].size(0);
+    model.V = tensors_[0].size(1);
+    model.T = T;
+    model.D = tensors_[0].size(2);
+    int64_t in = T * model.D;
+    for (int64_t l = 0; l <= model.L; ++l) {
+      const Tensor &weight = at(1 + 2 * l), &bias = at(2 + 2 * l);
+      weight.require_ndim(3, 3);
+      bias.require_ndim(2, 2);
+      const int64_t out = weight.size(1);
+      weight.require_size(2, in);
+      bias.require_size(1, out);
+      if (l < model.L)
+        hidden.push_back(out);
+      else
+        model.C = out;
+      in = out;
+    }
+    require(model.V > 0 && model.D > 0 && T > 0 && model.C > 0, where() + "must not be empty");
+    for (int64_t width : hidden) require(width > 0, where() + "must not be empty");
+    for (const Tensor& t : tensors_) {
+      t.require_dtype(model.dtype);
+      t.require_size(0, model.M);
+      require(contiguous(t), where() + "must be contiguous within each model");
+    }
+    model.hidden = hidden.data();
+    model.parameters = pointers_.data();
+    model.model_strides = strides_.data();
+  }
+
+  void require_like(const ModelTensors& other) const {
+    require(tensors_.size() == other.tensors_.size(),
+            where() + "must have as many tensors as parameters");
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      const Tensor &mine = tensors_[i], &theirs = other.tensors_[i];
+      mine.require_ndim(theirs.ndim(), theirs.ndim());
+      for (int64_t axis = 0; axis < theirs.ndim(); ++axis)
+        mine.require_size(axis, theirs.size(axis));
+      mine.require_dtype(theirs.dtype());
+      require(contiguous(mine), where() + "must be contiguous within each model");
+    }
+  }
+
+  void* const* pointers() const { return pointers_.data(); }
+  const int64_t* strides() const { return strides_.data(); }
+
+ private:
+  const Tensor& at(int64_t i) const { return tensors_[static_cast<size_t>(i)]; }
+  std::string where() const { return std::string(op_) + ": " + name_ + " "; }
+
+  static bool contiguous(const Tensor& t) {
+    int64_t expected = 1;
+    for (int64_t axis = t.ndim(); axis-- > 1; expected *= t.size(axis))
+      if (t.size(axis) != 1 && t.stride(axis) != expected) return false;
+    return true;
+  }
+
+  const char* op_;
+  const char* name_;
+  std::vector<py::object> objects_;
+  std::vector<Tensor> tensors_;
+  std::vector<void*> pointers_;
+  std::vector<int64_t> strides_;
+};
+
+// ids of a tensor of up to three axes, checked against [0, limit).
+void require_in_range(const char* op, const char* name, const Tensor& t, int64_t limit,
+                      const char* noun, int64_t hidden_axes = 0) {
+  int64_t sizes[3] = {1, 1, 1}, strides[3] = {0, 0, 0};
+  for (int64_t axis = 0; axis < t.ndim(); ++axis) {
+    sizes[3 - t.ndim() + axis] = t.size(axis);
+    strides[3 - t.ndim() + axis] = t.stride(axis);
+  }
+  for (int64_t axis = 0; axis < hidden_axes; ++axis) sizes[axis] = 1;
+  const int64_t flat = first_out_of_range(t.index_type(), t.data(), sizes, strides, limit);
+  if (flat < 0) return;
+  const int64_t at[3] = {flat / (sizes[1] * sizes[2]), flat / sizes[2] % sizes[1], flat % sizes[2]};
+  std::string position;
+  int64_t offset = 0;
+  for (int64_t axis = 3 - t.ndim() + hidden_axes; axis < 3; ++axis)
+    position += (position.empty() ? "[" : ", ") + std::to_string(at[axis]);
+  for (int axis = 0; axis < 3; ++axis) offset += at[axis] * strides[axis];
+  const int64_t value = read_id(t.index_type(), t.data(), offset);
+  throw py::index_error(std::string(op) + ": " + name + position + "] is " + std::to_string(value) +
+                        ", expected 0 <= " + noun + " < " + std::to_string(limit));
+}
+
+Examples describe_examples(const Tensor& inputs, const Tensor& targets) {
+  inputs.require_ndim(2, 2);
+  targets.require_ndim(1, 1);
+  targets.require_size(0, inputs.size(0));
+  Examples e;
+  e.input_type = inputs.index_type();
+  e.target_type = targets.index_type();
+  e.rows = inputs.size(0);
+  e.inputs = inputs.data();
+  e.input_row_stride = inputs.stride(0);
+  e.input_col_stride = inputs.stride(1);
+  e.targets = targets.data();
+  e.target_stride = targets.stride(0);
+  return e;
+}
+
+template <class T>
+T* vector_of(const char* name, const Tensor& t, int64_t size, bool integer) {
+  t.require_ndim(1, 1);
+  t.require_size(0, size);
+  require(size <= 1 || t.stride(0) == 1,
+          std::string("train_steps: ") + name + " must be contiguous");
+  if (integer)
+    require(t.index_type() == IndexType::i64,
+            std::string("train_steps: ") + name + " must be int64");
+  else
+    t.require_dtype(DType::f64);
+  return static_cast<T*>(t.mutable_data());
+}
+
+py::object train_steps(const py::sequence& parameters_, const py::object& first_,
+                       const py::object& second_, py::handle inputs_, py::handle targets_,
+                       py::handle batches_, py::handle rates_, py::handle stopped_, int64_t step,
+                       int64_t optimizer, double momentum, bool nesterov, double beta1,
+                       double beta2, double eps, double max_grad_norm, double label_smoothing,
+                       py::handle weight_decay_, py::handle input_dropout_,
+                       py::handle hidden_dropout_, py::handle seeds_, py::handle streams_) {
+  const char* op = "train_steps";
+  const Tensor inputs(inputs_, {op, "inputs"}), targets(targets_, {op, "targets"});
+  const Tensor batches(batches_, {op, "batches"}), rates(rates_, {op, "lr"});
+  const Tensor stopped(stopped_, {op, "state.stopped"});
+  const Tensor weight_decay(weight_decay_, {op, "weight_decay"});
+  const Tensor input_dropout(input_dropout_, {op, "input_dropout"});
+  const Tensor hidden_dropout(hidden_dropout_, {op, "hidden_dropout"});
+  const Tensor seeds(seeds_, {op, "seed"}), streams(streams_, {op, "stream"});
+  TrainSteps a = {};
+  a.examples = describe_examples(inputs, targets);
+  const ModelTensors parameters(op, "params", parameters_);
+  std::vector<int64_t> hidden;
+  parameters.describe(a.model, hidden, inputs.size(1));
+  const int64_t M = a.model.M;
+
+  require(optimizer == 0 || optimizer == 1, "train_steps: optimizer must be 0 or 1");
+  a.optimizer = static_cast<Optimizer>(optimizer);
+  const bool needs_second = a.optimizer == Optimizer::adamw;
+  const bool needs_first = needs_second || momentum != 0;
+  require(first_.is_none() == !needs_first, "train_steps: first moments do not fit the optimizer");
+  require(second_.is_none() == !needs_second,
+          "train_steps: second moments do not fit the optimizer");
+  const py::sequence none = py::tuple();
+  const ModelTensors first(op, "state.first", needs_first ? py::sequence(first_) : none);
+  const ModelTensors second(op, "state.second", needs_second ? py::sequence(second_) : none);
+  if (needs_first) {
+    first.require_like(parameters);
+    a.first = first.pointers();
+    a.first_strides = first.strides();
+  }
+  if (needs_second) {
+    second.require_like(parameters);
+    a.second = second.pointers();
+    a.second_strides = second.strides();
+  }
+
+  batches.require_ndim(3, 3);
+  batches.require_size(0, M);
+  a.batch_type = batches.index_type();
+  a.S = batches.size(1);
+  a.N = batches.size(2);
+  require(a.N > 0, "train_steps: batches must name at least one row a step");
+  a.batches = batches.data();
+  a.batch_model_stride = batches.stride(0);
+  a.batch_step_stride = batches.stride(1);
+  a.batch_row_stride = batches.stride(2);
+  rates.require_ndim(2, 2);
+  rates.require_size(0, M);
+  rates.require_size(1, a.S);
+  rates.require_dtype(DType::f64);
+  require(a.S <= 1 || rates.stride(1) == 1, "train_steps: lr must be contiguous");
+  a.rates = static_cast<const double*>(rates.data());
+  a.rate_model_stride = rates.stride(0);
+  a.stopped = vector_of<int64_t>("state.stopped", stopped, M, true);
+  a.step = step;
+  a.nesterov = nesterov;
+  a.momentum = momentum;
+  a.beta1 = beta1;
+  a.beta2 = beta2;
+  a.eps = eps;
+  a.max_grad_norm = max_grad_norm;
+  a.label_smoothing = label_smoothing;
+  a.weight_decay = vector_of<const double>("weight_decay", weight_decay, M, false);
+  a.input_dropout = vector_of<const double>("input_dropout", input_dropout, M, false);
+  a.hidden_dropout = vector_of<const double>("hidden_dropout", hidden_dropout, M, false);
+  for (int64_t m = 0; m < M; ++m) a.dropout |= a.input_dropout[m] > 0 || a.hidden_dropout[m] > 0;
+  a.seeds = vector_of<const int64_t>("seed", seeds, M, true);
+  a.streams = vector_of<const int64_t>("stream", streams, M, true);
+
+  const int64_t shared_axes = M == 1 || batches.stride(0) == 0 ? 1 : 0;
+  require_in_range(op, "batches", batches, a.examples.rows, "row", shared_axes);
+  require_in_range(op, "inputs", inputs, a.model.V, "id");
+  require_in_range(op, "targets", targets, a.model.C, "target");
+
+  py::object losses = new_tensor(a.model.dtype, {M, a.S}, &a.losses);
+  if (M == 0 || a.S == 0) return losses;
+  const memory::Scratch scratch(cpu::train_steps_workspace(a));
+  a.workspace = scratch.get();
+  const py::gil_scoped_release release;
+  cpu::train_steps(a);
+  return losses;
+}
+
+py::tuple evaluate(const py::sequence& parameters_, py::handle inputs_, py::handle targets_) {
+  const char* op = "evaluate";
+  const Tensor inputs(inputs_, {op, "inputs"}), targets(targets_, {op, "targets"});
+  Evaluate a = {};
+  a.examples = describe_examples(inputs, targets);
+  const ModelTensors parameters(op, "params", parameters_);
+  std::vector<int64_t> hidden;
+  parameters.describe(a.model, hidden, inputs.size(1));
+  require_in_range(op, "inputs", inputs, a.model.V, "id");
+  require_in_range(op, "targets", targets, a.model.C, "target");
+  void *loss, *accuracy;
+  py::object losses = new_tensor(DType::f64, {a.model.M}, &loss);
+  py::object accuracies = new_tensor(DType::f64, {a.model.M}, &accuracy);
+  a.loss = static_cast<double*>(loss);
+  a.accuracy = static_cast<double*>(accuracy);
+  if (a.model.M > 0) {
+    const memory::Scratch scratch(cpu::evaluate_workspace(a));
+    a.workspace = scratch.get();
+    const py::gil_scoped_release release;
+    cpu::evaluate(a);
+  }
+  return py::make_tuple(std::move(losses), std::move(accuracies));
+}
+
+}  // namespace
+
+void bind_train_steps(py::module_& m) {
+  m.def("train_steps", train_steps, py::arg("parameters"), py::arg("first"), py::arg("second"),
+        py::arg("inputs"), py::arg("targets"), py::arg("batches"), py::arg("rates"),
+        py::arg("stopped"), py::arg("step"), py::arg("optimizer"), py::arg("momentum"),
+        py::arg("nesterov"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
+        py::arg("max_grad_norm"), py::arg("label_smoothing"), py::arg("weight_decay"),
+        py::arg("input_dropout"), py::arg("hidden_dropout"), py::arg("seeds"), py::arg("streams"));
+  m.def("evaluate", evaluate, py::arg("parameters"), py::arg("inputs"), py::arg("targets"));
+}
+
+}  // namespace mlpkern
