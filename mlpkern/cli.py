@@ -51,8 +51,8 @@ examples:
   mlpkern find-lr names.txt --preset lecture --seeds 8 --out lr.csv
 
 Every seed trains while the learning rate grows from --low to --high, all of them at once. The last
-two lines printed are the rate at which the median loss falls fastest, and the one in the middle of
-the descent, which is more cautious.
+two lines printed are the rate at which the median loss is lowest, and the one at which it falls
+fastest, which is more cautious.
 """
 _INFO = """\
 example:

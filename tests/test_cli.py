@@ -133,7 +133,7 @@ def test_find_lr_prints_two_suggestions_and_writes_the_curve(words, tmp_path, ca
     printed = capsys.readouterr().out
     assert "sweep   400 steps, 3 seeds, learning rate 0.0001 to 10, " in printed
     assert f"saved in {out}" in printed
-    *_, steepest, valley = printed.strip().splitlines()
+    *_, valley, steepest = printed.strip().splitlines()
     assert 0.003 < float(re.fullmatch(r"steepest descent (\S+)", steepest)[1]) < 3
     assert 0.001 < float(re.fullmatch(r"valley           (\S+)", valley)[1]) < 3
     table = out.read_text().splitlines()
@@ -151,7 +151,7 @@ def test_find_lr_prints_two_suggestions_and_writes_the_curve(words, tmp_path, ca
 def test_find_lr_errors(words, tmp_path, capsys):
     assert "--seeds must be at least 1" in fails(capsys, "find-lr", words, "--seeds", "0")
     error = fails(capsys, "find-lr", words, "--low", "2", "--high", "1")
-    assert "low and high must be 0 < low < high, got 2.0 and 1.0" in error
+    assert "low and high must be 0 < low < high, both finite in float32, got 2.0 and 1.0" in error
     error = fails(capsys, "find-lr", words, "--low", "1e30", "--high", "1e38", "--steps", "30")
     assert "the loss never falls between --low 1e+30 and --high 1e+38" in error
 

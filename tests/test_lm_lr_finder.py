@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import random
 from dataclasses import replace
 
 import pytest
@@ -18,7 +17,7 @@ from mlpkern.lm.data import build_dataset
 from mlpkern.lm.engines import StockEngine
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.evaluate import evaluate
-from mlpkern.lm.lr_finder import LRCurve, _longest_fall, _median_curve, _smooth, _suggestions
+from mlpkern.lm.lr_finder import LRCurve, _median_curve, _smooth, _suggestions
 from mlpkern.lm.train import Trainer
 
 DATASET = build_dataset(make_words(), block_size=3)
@@ -70,14 +69,14 @@ def test_many_seeds_are_the_single_ones_side_by_side_and_models_stay():
 
 
 def test_a_seed_ends_at_a_loss_that_is_not_finite():
-    curve = lr_finder(make_model(), TRAIN, low=1.0, high=1e38, steps=300, seeds=range(3))
+    curve = lr_finder(make_model(), TRAIN, low=1e36, high=3e38, steps=100, seeds=range(3))
     assert curve.diverged == 3
     for losses in curve.losses:
         first = int((~losses.isfinite()).nonzero()[0])
         assert not losses[first:].isfinite().any()
         assert losses[first + 1 :].isnan().all()
     assert curve.smoothed.isfinite().all()
-    assert 0 < len(curve.smoothed) < 300
+    assert 0 < len(curve.smoothed) < 100
 
 
 # the suggestions
@@ -100,28 +99,16 @@ def test_suggestions_train_better_than_much_smaller_and_larger_rates(seeds):
         assert dev_loss(lr) < dev_loss(10.0) - 0.05
 
 
-def test_steepest_is_the_middle_of_a_sigmoid_and_valley_lies_in_the_descent():
+def test_steepest_is_the_middle_of_a_sigmoid_and_valley_the_lowest_point():
     s = torch.arange(1000, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     noise = 0.02 * torch.randn(1000, generator=generator, dtype=torch.float64)
-    curve = 3 - torch.sigmoid((s - 400) / 40) + 1e-9 * (s - 700).clamp(min=0) ** 4 + noise
+    rise = 1e-9 * (s - 700).clamp(min=0) ** 4
+    curve = 3 - torch.sigmoid((s - 400) / 40) + rise + noise
     smoothed, window = _smooth(_median_curve(curve[None]))
     steepest, valley = _suggestions(smoothed, window)
     assert abs(steepest - 400) <= 25
-    assert 250 <= valley <= 550
-
-
-def test_longest_fall_is_that_of_the_quadratic_search():
-    rng = random.Random(0)
-    for size in (1, 2, 3, 10, 40):
-        for _ in range(20):
-            values = [float(rng.randrange(12)) for _ in range(size)]
-            lengths = []
-            for i in range(size):
-                before = [lengths[j] for j in range(i) if values[i] < values[j]]
-                lengths.append(1 + max(before, default=0))
-            expected = max(lengths), lengths.index(max(lengths))
-            assert _longest_fall(values) == expected
+    assert 550 <= valley <= 800
 
 
 def test_smoothing_keeps_a_line_and_the_window_is_odd():
@@ -169,9 +156,10 @@ def test_csv_has_a_column_per_seed_and_nothing_after_an_end():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"low": 0.0}, "0 < low < high, got 0.0 and 10.0"),
+        ({"low": 0.0}, "0 < low < high, both finite in float32, got 0.0 and 10.0"),
         ({"low": 1.0, "high": 1.0}, "0 < low < high"),
         ({"high": float("inf")}, "0 < low < high"),
+        ({"high": 1e39}, "0 < low < high, both finite in float32, got 0.0001 and 1e"),
         ({"low": float("nan")}, "0 < low < high"),
         ({"steps": 1}, "steps must be at least 2, got 1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),

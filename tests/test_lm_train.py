@@ -162,6 +162,7 @@ def test_preset_lecture():
         ({"lr": ((0, 0.1), (9, 0.2), (3, 0.1))}, "lr must have rising steps"),
         ({"lr": ((0, float("nan")),)}, "lr from step 0 must be finite"),
         ({"lr": ((0, 0.1), (5, -1.0))}, "lr from step 5 must be finite and at least 0"),
+        ({"lr": ((0, 1e39),)}, "lr from step 0 must be finite and at least 0, in float32, got 1e"),
     ],
 )
 def test_impossible_settings_are_named(settings, message):

@@ -141,8 +141,8 @@ def find_lr_command(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"the loss never falls between --low {args.low:g} and --high {args.high:g}"
         )
-    print(f"steepest descent {curve.steepest:.3g}")
     print(f"valley           {curve.valley:.3g}")
+    print(f"steepest descent {curve.steepest:.3g}")
     return 0
 
 

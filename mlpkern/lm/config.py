@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,8 +124,10 @@ def _check_schedule(schedule: Schedule) -> None:
     if steps != sorted(set(steps)):
         raise ConfigError(f"lr must have rising steps, got {steps}")
     for step, value in schedule:
-        if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(f"lr from step {step} must be finite and at least 0, got {value}")
+        if not 0 <= value <= torch.finfo(torch.float32).max:
+            raise ConfigError(
+                f"lr from step {step} must be finite and at least 0, in float32, got {value}"
+            )
 
 
 DEFAULT_PRESET = "quick"

@@ -4,8 +4,8 @@
 
 The loss stays flat while the rate is too small, falls, and rises or stops being a number where the
 rate is too large. Sources: Smith, "Cyclical learning rates for training neural networks", WACV 2017
-(arXiv 1506.01186, section 3.3), for the sweep; fastai, ``fastai/callback/schedule.py``, functions
-``steep`` and ``valley``, for the two suggestions.
+(arXiv 1506.01186), section 3.3, for the sweep and the valley; fastai,
+``fastai/callback/schedule.py``, function ``steep``, for the steepest descent.
 
 Sizes: S steps, M seeds.
 """
@@ -16,7 +16,6 @@ import csv
 import io
 import math
 import warnings
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,12 +45,15 @@ class LRCurve:
               four times its lowest value before or half of the seeds have ended; then twice the
               mean over a centered window of ``window`` steps (shorter at the ends)
     window    K // 10, made odd
-    steepest  the learning rate where ``smoothed`` falls fastest per factor of learning rate: the
-              least difference of neighbors, at steps where the whole window fits; None where it
-              never falls (fastai's ``steep``)
-    valley    the learning rate of step e - L + L // 3 + L // 6, about the middle of the descent;
-              L is the length of the longest strictly falling subsequence of ``smoothed`` and e its
-              last step, of several the first; None where ``steepest`` is (fastai's ``valley``)
+    valley    the learning rate where ``smoothed`` is lowest, the first of equals: the upper bound
+              that Smith reads off, where progress ends. On the makemore names it is the best
+              constant rate to within a factor of two
+    steepest  the learning rate up to there where ``smoothed`` falls fastest per factor of learning
+              rate: the least difference of neighbors, at steps where the whole window fits
+              (fastai's ``steep``). The cautious choice, a few times smaller.
+              Both are None where the loss never falls. fastai's own ``valley`` is another thing,
+              the middle of the longest fall, which begins where the fall is still very slow: on
+              the makemore names twenty times below the best rate
     diverged  how many seeds ended at a loss that was not finite
     """
 
@@ -59,8 +61,8 @@ class LRCurve:
     losses: Tensor
     smoothed: Tensor
     window: int
-    steepest: float | None
     valley: float | None
+    steepest: float | None
     diverged: int
 
     def to_csv(self) -> str:
@@ -120,8 +122,8 @@ def lr_finder(
         losses,
         smoothed,
         window,
-        None if steepest is None else lrs[steepest].item(),
         None if valley is None else lrs[valley].item(),
+        None if steepest is None else lrs[steepest].item(),
         int((~losses.isfinite()).any(1).sum()),
     )
 
@@ -166,33 +168,23 @@ def _smooth(curve: Tensor) -> tuple[Tensor, int]:
 
 def _suggestions(smoothed: Tensor, window: int) -> tuple[int | None, int | None]:
     """The steps (steepest, valley), see `LRCurve`. Steps are evenly spaced in log(lr)."""
-    slopes = smoothed.diff()[window:-window]
+    if len(smoothed) == 0:
+        return None, None
+    valley = int(smoothed.argmin())
+    slopes = smoothed.diff()[window : min(valley, len(smoothed) - window)]
     if len(slopes) == 0 or slopes.min() >= 0:
         return None, None
-    length, end = _longest_fall(smoothed.tolist())
-    valley = end - length + length // 3 + length // 6
-    return window + int(slopes.argmin()), max(0, valley)
-
-
-def _longest_fall(values: list[float]) -> tuple[int, int]:
-    """(length, index of the last element) of the longest strictly falling subsequence."""
-    tails: list[float] = []  # tails[k]: negated, the best last value of a fall of k + 1 elements
-    end = 0
-    for i, value in enumerate(values):
-        place = bisect_left(tails, -value)
-        if place == len(tails):
-            tails.append(-value)
-            end = i
-        else:
-            tails[place] = -value
-    return len(tails), end
+    return window + int(slopes.argmin()), valley
 
 
 def _check(
     low: float, high: float, steps: int, batch_size: int, seeds: int, models: int, rows: int
 ) -> None:
-    if not (math.isfinite(high) and 0 < low < high):
-        raise ConfigError(f"lr_finder: low and high must be 0 < low < high, got {low} and {high}")
+    if not 0 < low < high <= torch.finfo(torch.float32).max:
+        raise ConfigError(
+            "lr_finder: low and high must be 0 < low < high, both finite in float32, got "
+            f"{low} and {high}"
+        )
     for name, value, least in (
         ("steps", steps, 2),
         ("batch_size", batch_size, 1),
