@@ -347,6 +347,24 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
     assert [row.step for row in read_log(tmp_path / "log.csv")] == [50, 100, 150]
 
 
+@engine_names
+def test_rows_before_a_bad_loss_are_written_although_its_chunk_is_lost(tmp_path, name):
+    config = TrainConfig(
+        **{**CONFIG.to_json(), "lr": ((0, 0.1), (160, 1e38)), "eval_every": 0, "log_every": 40}
+    )
+    run = trainer(name, config, run=RunFolder(tmp_path))
+    with pytest.raises(NonFiniteLossError, match="no checkpoint was written"):
+        run._advance(600)
+    rows = read_log(tmp_path / "log.csv")
+    assert [row.step for row in rows] == [40, 80, 120, 160]
+    losses, _ = losses_of(name, 160, config)
+    means = [part.double().mean().item() for part in losses.split(40)]
+    assert [row.train_loss for row in rows] == pytest.approx(means, abs=1e-6)
+    seconds = [row.seconds for row in rows]
+    assert 0 < seconds[0]
+    assert seconds == sorted(seconds)
+
+
 def test_a_parameter_that_is_not_finite_is_never_saved(tmp_path):
     # the last step overflows the parameters although its loss was still finite
     config = TrainConfig(**{**CONFIG.to_json(), "lr": ((0, 0.1), (599, 3e38))})

@@ -31,7 +31,14 @@ from mlpkern.lm.errors import CheckpointError, LMError
 from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
 from mlpkern.lm.run_folder import RunFolder
 
-__all__ = ["Checkpoint", "load_checkpoint", "load_model", "save_checkpoint", "versions"]
+__all__ = [
+    "Checkpoint",
+    "check_vocab",
+    "load_checkpoint",
+    "load_model",
+    "save_checkpoint",
+    "versions",
+]
 
 FORMAT = 1
 _KEY = "mlpkern"
@@ -141,6 +148,16 @@ def load_model(
     """The model of a run, ready to evaluate or sample, and its vocabulary."""
     checkpoint = load_checkpoint(path)
     return checkpoint.make_model(kernels).to(device).eval(), checkpoint.vocab
+
+
+def check_vocab(trained: Vocab, given: Vocab) -> None:
+    """Raises CheckpointError unless a model trained on the one can read the other."""
+    if trained != given:
+        differing = sorted(set(trained.symbols) ^ set(given.symbols))
+        raise CheckpointError(
+            f"the words have another vocabulary ({len(given)} symbols) than the model "
+            f"({len(trained)}); they differ in {' '.join(differing[:20])}"
+        )
 
 
 def versions() -> dict[str, str]:

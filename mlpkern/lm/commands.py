@@ -19,7 +19,13 @@ from mlpkern.lm.arguments import (
     torch_device,
 )
 from mlpkern.lm.atomic_write import write_bytes, write_json
-from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint, load_model, versions
+from mlpkern.lm.checkpoint import (
+    Checkpoint,
+    check_vocab,
+    load_checkpoint,
+    load_model,
+    versions,
+)
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, TrainConfig, seed_for
 from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset
 from mlpkern.lm.engines import choose_engine
@@ -30,7 +36,7 @@ from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.progress import make_progress
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
-from mlpkern.lm.train import Trainer, check_vocab
+from mlpkern.lm.train import Trainer
 
 __all__ = ["evaluate_command", "find_lr_command", "sample_command", "train_command"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlpkern.lm.checkpoint import Checkpoint, save_checkpoint
+from mlpkern.lm.checkpoint import Checkpoint, check_vocab, save_checkpoint
 from mlpkern.lm.config import TrainConfig, learning_rate, seed_for
-from mlpkern.lm.data import Dataset, Vocab
+from mlpkern.lm.data import Dataset
 from mlpkern.lm.engines import Engine
-from mlpkern.lm.errors import CheckpointError, ConfigError, NonFiniteLossError
+from mlpkern.lm.errors import ConfigError, NonFiniteLossError
 from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.log import LogRow, append_row, truncate_log
 from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
@@ -27,7 +27,9 @@ __all__ = ["Trainer"]
 
 # A chunk ends at the latest after this time: how long Ctrl-C waits and how often the bar moves.
 CHUNK_SECONDS = 0.25
-FIRST_CHUNK, LONGEST_CHUNK = 16, 5_000
+# Only dev losses and checkpoints end one before: log rows are made of the losses afterwards, so a
+# chunk is long enough that what happens between chunks does not show even when a step takes 15 µs.
+FIRST_CHUNK, LONGEST_CHUNK = 16, 20_000
 
 
 @dataclass
@@ -166,9 +168,9 @@ class Trainer:
             self.saved_step = state.step
 
     def _steps_to_boundary(self) -> int:
-        """Steps to the next log row, dev loss, checkpoint or the end."""
+        """Steps to the next dev loss, checkpoint or the end."""
         config, step = self.state.config, self.state.step
-        every = (config.log_every, config.eval_every, config.checkpoint_every)
+        every = (config.eval_every, config.checkpoint_every)
         return min(config.steps - step, *(e - step % e for e in every if e))
 
     def _advance(self, steps: int) -> float:
@@ -178,34 +180,46 @@ class Trainer:
         losses = self.engine.run_chunk(state, steps).cpu()  # (steps,)
         elapsed = time.perf_counter() - began
         bad = (~torch.isfinite(losses)).nonzero()
-        if len(bad):
-            first = int(bad[0])
-            raise self._not_finite(f"the loss is {losses[first].item()}", state.step + first)
+        good = int(bad[0]) if len(bad) else steps
+        self._take(losses[:good], elapsed / steps)
+        if good < steps:
+            raise self._not_finite(f"the loss is {losses[good].item()}", state.step + good)
         state.step += steps
         self.seconds += elapsed
-        self.pending.append(losses)
         self.progress.advance(steps)
         return elapsed
 
+    def _take(self, losses: Tensor, pace: float) -> None:
+        """The losses from ``state.step`` on into log rows; a step took ``pace`` seconds."""
+        every, first = self.state.config.log_every, self.state.step
+        step = first
+        while len(losses):
+            part = losses[: every - step % every]
+            losses = losses[len(part) :]
+            self.pending.append(part)
+            step += len(part)
+            if _due(step, every) and not self._evaluated_at(step):
+                self._log_row(step, self.seconds + (step - first) * pace, None)
+
     def _after_chunk(self) -> None:
+        """The dev loss and the checkpoint that are due where the chunk ended."""
         config, step = self.state.config, self.state.step
-        last = step == config.steps
-        evaluated = last or _due(step, config.eval_every)
-        if evaluated or _due(step, config.log_every):
-            dev = self.dataset.splits["dev"]
-            row = LogRow(
-                step,
-                learning_rate(config.lr, step - 1),
-                torch.cat(self.pending).mean(dtype=torch.float64).item(),
-                evaluate(self.state.model, dev).loss if evaluated else None,
-                self.seconds,
-            )
-            self.pending.clear()
-            if self.run:
-                append_row(self.run.log, row)
-            self.progress.row(row)
-        if _due(step, config.checkpoint_every) and not last:
+        if self._evaluated_at(step):
+            dev = evaluate(self.state.model, self.dataset.splits["dev"])
+            self._log_row(step, self.seconds, dev.loss)
+        if _due(step, config.checkpoint_every) and step != config.steps:
             self.save()
+
+    def _evaluated_at(self, step: int) -> bool:
+        return step == self.state.config.steps or _due(step, self.state.config.eval_every)
+
+    def _log_row(self, step: int, seconds: float, dev_loss: float | None) -> None:
+        loss = torch.cat(self.pending).mean(dtype=torch.float64).item()
+        self.pending.clear()
+        row = LogRow(step, learning_rate(self.state.config.lr, step - 1), loss, dev_loss, seconds)
+        if self.run:
+            append_row(self.run.log, row)
+        self.progress.row(row)
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
         kept = (
@@ -216,16 +230,6 @@ class Trainer:
         return NonFiniteLossError(
             f"step {step}: {what}; training stopped, {kept}; a smaller learning rate usually helps",
             step,
-        )
-
-
-def check_vocab(trained: Vocab, given: Vocab) -> None:
-    """Raises CheckpointError unless a model trained on the one can read the other."""
-    if trained != given:
-        differing = sorted(set(trained.symbols) ^ set(given.symbols))
-        raise CheckpointError(
-            f"the words have another vocabulary ({len(given)} symbols) than the model "
-            f"({len(trained)}); they differ in {' '.join(differing[:20])}"
         )
 
 
