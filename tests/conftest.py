@@ -41,3 +41,12 @@ def device(backend: str) -> str:
 def _seed(request: pytest.FixtureRequest) -> None:
     """Random inputs that differ from test to test and are the same in every run of one test."""
     torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One torch thread: many small operations in a row gain nothing from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -73,9 +73,9 @@ def train_steps(
             torch.enable_grad(),
             torch.autocast(losses.device.type, enabled=False),
         ):
-            model = [parameter[m].clone().requires_grad_() for parameter in parameters]
+            model = [_copy(parameter[m]).requires_grad_() for parameter in parameters]
             moments = [
-                None if tensors is None else [tensor[m].clone() for tensor in tensors]
+                None if tensors is None else [_copy(tensor[m]) for tensor in tensors]
                 for tensors in (first, second)
             ]
             stepper = _stepper(
@@ -107,6 +107,11 @@ def train_steps(
                 for tensor, value in zip(old or [], new or [], strict=True):
                     tensor[m] = value
     return losses
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """Contiguous, so that the bits of a product do not depend on the strides of the parameters."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _loss(
