@@ -361,7 +361,6 @@ def test_rows_before_a_bad_loss_are_written_although_its_chunk_is_lost(tmp_path,
     means = [part.double().mean().item() for part in losses.split(40)]
     assert [row.train_loss for row in rows] == pytest.approx(means, abs=1e-6)
     seconds = [row.seconds for row in rows]
-    assert 0 < seconds[0]
     assert seconds == sorted(seconds)
 
 
