@@ -305,6 +305,15 @@ def test_log_rows_are_at_the_intervals(tmp_path):
     assert rows[0].train_loss == pytest.approx(losses.mean().item(), abs=1e-6)
 
 
+def test_without_intervals_only_the_end_is_evaluated_and_saved(tmp_path):
+    config = TrainConfig(**{**CONFIG.to_json(), "eval_every": 0, "checkpoint_every": 0})
+    finished(tmp_path, config=config)
+    rows = read_log(tmp_path / "log.csv")
+    assert [row.step for row in rows] == list(range(50, 601, 50))
+    assert [row.step for row in rows if row.dev_loss is not None] == [600]
+    assert load_checkpoint(tmp_path).step == 600
+
+
 def test_log_survives_a_torn_last_line_and_names_a_bad_one(tmp_path):
     path = tmp_path / "log.csv"
     for step in (10, 20, 30):

@@ -171,7 +171,7 @@ class Trainer:
         """Steps to the next dev loss, checkpoint or the end."""
         config, step = self.state.config, self.state.step
         every = (config.eval_every, config.checkpoint_every)
-        return min(config.steps - step, *(e - step % e for e in every if e))
+        return min([config.steps - step, *(e - step % e for e in every if e)])
 
     def _advance(self, steps: int) -> float:
         """One chunk; returns its seconds."""
