@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mlpkern.backends import select
-from mlpkern.ops.mlp_arguments import require_params, require_split
+from mlpkern.ops.mlp_arguments import packed, require_params, require_split
 from mlpkern.params import MLPParams
 
 _OP = "evaluate"
@@ -47,7 +47,7 @@ def evaluate(params: MLPParams, inputs: Tensor, targets: Tensor) -> Evaluation:
     """
     tensors = require_params(_OP, params)
     require_split(_OP, params, inputs, targets)
-    loss, accuracy = select(_OP, tensors[0]).evaluate(tensors, inputs, targets)
+    loss, accuracy = select(_OP, tensors[0]).evaluate(packed(tensors), inputs, targets)
     if params.models is None:
         loss, accuracy = loss[0], accuracy[0]
     return Evaluation(loss.to(params.dtype), accuracy.to(params.dtype))

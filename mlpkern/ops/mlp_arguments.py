@@ -32,6 +32,11 @@ def with_model_axis(params: MLPParams) -> list[Tensor]:
     return tensors if params.models is not None else [tensor.unsqueeze(0) for tensor in tensors]
 
 
+def packed(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors of `with_model_axis`, copied where a model's part is not contiguous."""
+    return [t if t.is_contiguous() or t[0].is_contiguous() else t.contiguous() for t in tensors]
+
+
 def require_memory(op: str, name: str, tensor: Tensor) -> None:
     """TypeError unless the values of ``tensor`` are those that lie in its memory."""
     if type(tensor) not in PLAIN:

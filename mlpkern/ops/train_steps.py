@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from mlpkern.backends import select
-from mlpkern.ops.mlp_arguments import require_params, require_split, with_model_axis
+from mlpkern.ops.mlp_arguments import packed, require_params, require_split, with_model_axis
 from mlpkern.ops.train_steps_arguments import (
     learning_rates,
     per_model,
@@ -115,11 +116,15 @@ def train_steps(
     if steps == 0:
         return params.embedding.new_empty((0,) if params.models is None else (params.models, 0))
     adamw = optimizer == "adamw"
+    first = with_model_axis(state.first) if state.first and (adamw or momentum) else []
+    second = with_model_axis(state.second) if state.second else []
+    given = [tensors, first, second]
+    own = [packed(part) for part in given]
     stopped_before = state.stopped.tolist()
     losses = select(_OP, tensors[0]).train_steps(
-        tensors,
-        with_model_axis(state.first) if state.first and (adamw or momentum) else None,
-        with_model_axis(state.second) if state.second else None,
+        own[0],
+        own[1] or None,
+        own[2] or None,
         inputs,
         targets,
         batches,
@@ -139,6 +144,9 @@ def train_steps(
         seeds,
         streams,
     )
+    for tensor, copy in zip(chain(*given), chain(*own), strict=True):
+        if copy is not tensor:
+            tensor.copy_(copy)
     state.step += steps
     torch.autograd.graph.increment_version([*params.tensors(), *state.tensors()])
     _report(stopped_before, state.stopped.tolist())

@@ -38,6 +38,8 @@ def learning_rates(params: MLPParams, lr: Any, steps: int) -> Tensor:
     """The rates as (M, S) float64 with adjacent steps, on the device of the parameters."""
     models = params.models
     largest = torch.finfo(params.dtype).max
+    if isinstance(lr, float) and 0 <= lr <= largest:
+        return _full(steps, lr, params).expand(models or 1, -1)
     rates = _float64("lr", lr, params)
     fits = rates.dim() < 2 or (models is not None and rates.shape[0] == models)
     if rates.dim() > 2 or not fits or (rates.dim() and rates.shape[-1] != steps):
@@ -57,6 +59,8 @@ def learning_rates(params: MLPParams, lr: Any, steps: int) -> Tensor:
 def per_model(params: MLPParams, name: str, value: Any, below: float) -> Tensor:
     """``value`` as (M,) float64; ValueError unless 0 <= value < below."""
     models = params.models or 1
+    if isinstance(value, float) and 0 <= value < below:
+        return _full(models, value, params)
     tensor = _float64(name, value, params)
     if tensor.dim() > 1 or (tensor.dim() == 1 and tensor.shape[0] != models):
         raise ValueError(f"{_OP}: {name} must be a number or ({models},), got {shape(tensor)}")
@@ -188,6 +192,10 @@ def _overlaps(tensor: Tensor) -> bool:
     return False
 
 
+def _full(count: int, value: float, params: MLPParams) -> Tensor:
+    return torch.full((count,), value, dtype=torch.float64, device=params.device)
+
+
 def _float64(name: str, value: Any, params: MLPParams) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().to(params.device, torch.float64)
@@ -199,7 +207,7 @@ def _float64(name: str, value: Any, params: MLPParams) -> Tensor:
 
 
 def _require_between(name: str, value: Any, low: float, below: float, expected: str) -> None:
-    if not isinstance(value, numbers.Real):
+    if not isinstance(value, (float, int, numbers.Real)):
         raise TypeError(f"{_OP}: {name} must be a float, got {type(value).__name__}")
     if not low <= float(value) < below:
         raise ValueError(f"{_OP}: {name} must be {expected}, got {value}")
