@@ -93,7 +93,7 @@ def train_steps(
     Raises, before anything is touched:
         TypeError: a wrong dtype or kind. ValueError: a wrong shape, device, or option; a learning
             rate that is negative or not finite; parameters that share memory. IndexError: a row
-            number out of range; an id or a target out of range in one of the rows of the batches.
+            number, an id or a target out of range, whether a batch names its row or not.
             RuntimeError: under a transform of torch.func.
     """
     tensors = require_params(_OP, params)

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlpkern.reference.bounds import check_ids, id_message
+from mlpkern.reference.bounds import check_ids
 from mlpkern.reference.philox import dropout_mask
 
 _OP = "train_steps"
@@ -59,10 +59,13 @@ def train_steps(
     Every tensor but ``inputs`` and ``targets`` has a leading M. ``batches`` (M, S, N) and ``rates``
     (M, S), float64, may have stride 0 along M. ``optimizer``: 0 sgd, 1 adamw. ``max_grad_norm``:
     inf for none. ``weight_decay``, ``input_dropout``, ``hidden_dropout``: (M,) float64. ``seeds``,
-    ``streams``: (M,) int64. Raises IndexError for a row, an id or a target out of range before
-    anything is touched; only the rows that the batches name are read.
+    ``streams``: (M,) int64. Raises IndexError for a row number, an id or a target out of range,
+    anywhere in the training set, before anything is touched.
     """
-    _check_ids(parameters, inputs, targets, batches)
+    shared = batches.shape[0] == 1 or batches.stride(0) == 0
+    check_ids(_OP, "batches", batches[0] if shared else batches, inputs.shape[0], noun="row")
+    check_ids(_OP, "inputs", inputs, parameters[0].shape[-2])
+    check_ids(_OP, "targets", targets, parameters[-1].shape[-1], noun="target")
     count, steps = rates.shape
     losses = parameters[0].new_full((count, steps), math.nan)
     for m in range(count):
@@ -176,23 +179,3 @@ def _stepper(
         done = torch.tensor(step, dtype=torch.float64)
         stepper.state[parameter] = {"step": done, "exp_avg": mean, "exp_avg_sq": square}
     return stepper
-
-
-def _check_ids(
-    parameters: Sequence[Tensor], inputs: Tensor, targets: Tensor, batches: Tensor
-) -> None:
-    """IndexError for the first bad row number, else for the first bad id, else target, by row."""
-    shared = batches.shape[0] == 1 or batches.stride(0) == 0
-    check_ids(_OP, "batches", batches[0] if shared else batches, inputs.shape[0], noun="row")
-    named = batches.unique().long()
-    for argument, ids, limit, noun in (
-        ("inputs", inputs, parameters[0].shape[-2], "id"),
-        ("targets", targets, parameters[-1].shape[-1], "target"),
-    ):
-        used = ids[named].long()
-        bad = ((used < 0) | (used >= limit)).nonzero()
-        if len(bad):
-            row, *rest = bad[0].tolist()
-            value = int(used[(row, *rest)])
-            position = [int(named[row]), *rest]
-            raise IndexError(id_message(_OP, argument, position, value, limit, noun))
