@@ -71,9 +71,11 @@ constexpr int kChains = Rows * Vectors >= 8   ? 1
                         : Rows * Vectors >= 4 ? 2
                                               : 4;
 
-template <class A, int Rows, int Vectors>
-void multiply_fixed(Tile<A>& tile, bool first, int64_t depth, const A* a, int64_t row_step,
-                    int64_t k_step, const A* b, int64_t b_step) {
+// Sums the terms of a tile of Rows by Vectors in registers and calls finish(r, v, sum) for each
+// vector.
+template <class A, int Rows, int Vectors, class Finish>
+MLPKERN_INLINE void sum_terms(int64_t depth, const A* a, int64_t row_step, int64_t k_step,
+                              const A* b, int64_t b_step, const Finish& finish) {
   constexpr int kCount = kChains<Rows, Vectors>;
   RowPointers<A, Rows> rows(a, row_step, k_step);
   vec_t<A> sum[kCount][Rows][Vectors];
@@ -109,9 +111,18 @@ void multiply_fixed(Tile<A>& tile, bool first, int64_t depth, const A* a, int64_
       vec_t<A> total = sum[0][r][v];
       if constexpr (kCount == 2) total += sum[1][r][v];
       if constexpr (kCount == 4) total = (total + sum[1][r][v]) + (sum[2][r][v] + sum[3][r][v]);
-      A* to = tile.row(r) + v * kLanes<A>;
-      store(to, first ? total : load(to) + total);
+      finish(r, v, total);
     }
+}
+
+template <class A, int Rows, int Vectors>
+void multiply_fixed(Tile<A>& tile, bool first, int64_t depth, const A* a, int64_t row_step,
+                    int64_t k_step, const A* b, int64_t b_step) {
+  sum_terms<A, Rows, Vectors>(depth, a, row_step, k_step, b, b_step,
+                              [&](int r, int v, vec_t<A> sum) {
+                                A* to = tile.row(r) + v * kLanes<A>;
+                                store(to, first ? sum : load(to) + sum);
+                              });
 }
 
 template <class A>

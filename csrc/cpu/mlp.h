@@ -153,13 +153,41 @@ struct Range {
   int64_t begin, end;
 };
 
-// finish(row, height, panel, tile) for every tile of  a b,  where a has `cut.rows` rows, element
+// A tile of exactly Rows rows and kTileVectors vectors whose depth is one chunk: its sums go to
+// finish out of registers, since with little depth the way through memory takes as long as the
+// product. The copy of finish lets its pointers stay in registers between the stores.
+template <class A, int Rows, class Finish>
+__attribute__((noinline)) void finish_tile(int64_t row, int64_t column, int64_t depth, const A* a,
+                                           int64_t row_step, int64_t k_step, const A* b,
+                                           int64_t b_step, const Finish& given) {
+  const Finish finish = given;
+  sum_terms<A, Rows, kTileVectors>(
+      depth, a, row_step, k_step, b, b_step,
+      [&](int r, int v, vec_t<A> sum) { finish(row + r, column + v * kLanes<A>, sum); });
+}
+
+// Calls finish_tile for a tall tile; false for the others, for which it is not compiled.
+template <class A, class... Arguments>
+MLPKERN_INLINE bool finish_tall_tile(int64_t height, const Arguments&... arguments) {
+  constexpr int R = kTileRows;
+  if (height == R) return finish_tile<A, R>(arguments...), true;
+  if (height == R - 1) return finish_tile<A, R - 1>(arguments...), true;
+  if constexpr (R > 8) {
+    if (height == R - 2) return finish_tile<A, R - 2>(arguments...), true;
+    if (height == R - 3) return finish_tile<A, R - 3>(arguments...), true;
+  }
+  return false;
+}
+
+// finish(row, column, values) for every vector of  a b,  where a has `cut.rows` rows, element
 // (r, k) at a[r * row_step + k * k_step], and b rows k of vectors, `b_step` apart. Covers the tiles
-// and column panels given. Each sum is formed in chunks of kDepthChunk terms, in order.
+// and column panels given. finish holds its state by value. Each sum is formed in chunks of
+// kDepthChunk terms, in order.
 template <class A, class Finish>
 MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const A* a, int64_t row_step,
                             int64_t k_step, int64_t depth, const A* b, int64_t b_step,
                             const ColumnPanels<A>& panels, Range columns, const Finish& finish) {
+  constexpr int64_t L = kLanes<A>;
   Tile<A> sums[kGroupPanels];
   for (int64_t first = columns.begin; first < columns.end; first += kGroupPanels) {
     const int64_t last = first + kGroupPanels < columns.end ? first + kGroupPanels : columns.end;
@@ -167,26 +195,26 @@ MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const A* a, int64_
       const int64_t row = cut.begin(t), height = cut.height(t);
       for (int64_t done = 0; done == 0 || done < depth; done += kDepthChunk) {
         const int64_t chunk = depth - done < kDepthChunk ? depth - done : kDepthChunk;
+        const bool complete = done + chunk >= depth;
+        const A* a_chunk = a + row * row_step + done * k_step;
         for (int64_t p = first; p < last; ++p) {
-          multiply(sums[p - first], done == 0, height, panels.vectors(p), chunk,
-                   a + row * row_step + done * k_step, row_step, k_step,
-                   b + done * b_step + p * kTileColumns<A>, b_step);
-          if (done + chunk >= depth) finish(row, height, p, sums[p - first]);
+          Tile<A>& sum = sums[p - first];
+          const int64_t column = p * kTileColumns<A>, vectors = panels.vectors(p);
+          const A* b_chunk = b + done * b_step + column;
+          if (depth <= kDepthChunk && vectors == kTileVectors && sizeof(A) == 4 &&
+              finish_tall_tile<A>(height, row, column, depth, a_chunk, row_step, k_step, b_chunk,
+                                  b_step, finish))
+            continue;
+          multiply(sum, done == 0, height, vectors, chunk, a_chunk, row_step, k_step, b_chunk,
+                   b_step);
+          if (!complete) continue;
+          for (int64_t r = 0; r < height; ++r)
+            for (int64_t v = 0; v < vectors; ++v)
+              finish(row + r, column + v * L, load(sum.row(r) + v * L));
         }
       }
     }
   }
-}
-
-// Calls body(r, c) for the vectors of a finished tile, r its row and c its column.
-template <class A, class Body>
-MLPKERN_INLINE void for_vectors(int64_t height, int64_t vectors, const Body& body) {
-  if (vectors == kTileVectors)
-    for (int64_t r = 0; r < height; ++r)
-#pragma GCC unroll 2
-      for (int64_t v = 0; v < kTileVectors; ++v) body(r, v * kLanes<A>);
-  else
-    for (int64_t r = 0; r < height; ++r) body(r, int64_t{0});
 }
 
 }  // namespace

@@ -113,21 +113,22 @@ void transpose_dz(const Sizes& z, const Matrix<A>& dz, const Matrix<A>& to, int6
 template <class A>
 void backward_hidden(const Activations<A>& s, const Backward<A>& b, const Sizes& z,
                      const Weights<A>& w, int64_t l, Range tiles, Range panels) {
-  const Matrix<A>& weight = w.layers[l];
-  const Matrix<A>& from = l == z.L ? s.logits : b.dz[l];
-  const Matrix<A>&to = b.dz[l - 1], &units = s.units[l], &slope = b.masks[l - 1];
-  const ColumnPanels<A> cut = s.panels();
-  product(RowTiles(z.inputs(l)), tiles, weight.data, weight.step, 1, z.outputs(l), from.data,
-          from.step, cut, panels,
-          [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
-            const int64_t column = panel * kTileColumns<A>;
-            for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t c) {
-              const vec_t<A> dy = load(tile.row(r) + c);
-              const vec_t<A> y = load(units.row(row + r) + column + c);
-              const vec_t<A> d = slope.data ? load(slope.row(row + r) + column + c) : A{1} - y * y;
-              store(to.row(row + r) + column + c, dy * d);
+  const Matrix<A> weight = w.layers[l], from = l == z.L ? s.logits : b.dz[l];
+  const Matrix<A> to = b.dz[l - 1], units = s.units[l], slope = b.masks[l - 1];
+  const auto multiply_by = [&](const auto& slope_of) {
+    product(RowTiles(z.inputs(l)), tiles, weight.data, weight.step, 1, z.outputs(l), from.data,
+            from.step, s.panels(), panels,
+            [to, slope_of](int64_t row, int64_t column, vec_t<A> dy) {
+              store(to.row(row) + column, dy * slope_of(row, column));
             });
-          });
+  };
+  if (slope.data)
+    multiply_by([slope](int64_t row, int64_t column) { return load(slope.row(row) + column); });
+  else
+    multiply_by([units](int64_t row, int64_t column) {
+      const vec_t<A> y = load(units.row(row) + column);
+      return A{1} - y * y;
+    });
 }
 
 // dx = dz_0^T weight_0, times the dropout mask; rows of the batch are the rows of the tiles.
@@ -135,21 +136,24 @@ template <class A>
 void backward_input(const Backward<A>& b, const Sizes& z, const Weights<A>& w, Range rows) {
   const RowTiles tiles(rows.end - rows.begin);
   const ColumnPanels<A> cut(z.inputs(0));
-  const Matrix<A>& dz = b.dz[0];
-  product(tiles, {0, tiles.count}, dz.data + rows.begin, 1, dz.step, z.outputs(0), w.layers[0].data,
-          w.layers[0].step, cut, {0, cut.count},
-          [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
-            const int64_t column = panel * kTileColumns<A>;
-            for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t c) {
-              const int64_t n = rows.begin + row + r;
-              vec_t<A> d = load(tile.row(r) + c);
-              if (b.input_mask.data) d *= load(b.input_mask.row(n) + column + c);
-              store(b.dx.row(n) + column + c, d);
-            });
-          });
+  const Matrix<A> dz = b.dz[0], weight = w.layers[0], mask = b.input_mask;
+  const Matrix<A> to = {b.dx.row(rows.begin), b.dx.step};
+  const auto multiply_by_weight = [&](const auto& finish) {
+    product(tiles, {0, tiles.count}, dz.data + rows.begin, 1, dz.step, z.outputs(0), weight.data,
+            weight.step, cut, {0, cut.count}, finish);
+  };
+  if (mask.data) {
+    const Matrix<A> factor = {mask.row(rows.begin), mask.step};
+    multiply_by_weight([to, factor](int64_t row, int64_t column, vec_t<A> d) {
+      store(to.row(row) + column, d * load(factor.row(row) + column));
+    });
+  } else {
+    multiply_by_weight(
+        [to](int64_t row, int64_t column, vec_t<A> d) { store(to.row(row) + column, d); });
+  }
 }
 
-// finish(row, height, panel, tile) for the tiles of dweight_l over the rows of the block.
+// finish(row, column, values) for the tiles of dweight_l over the rows of the block.
 template <class A, class Finish>
 MLPKERN_INLINE void weight_gradient(const Activations<A>& s, const Backward<A>& b, const Sizes& z,
                                     int64_t l, Range tiles, const Finish& finish) {

@@ -93,35 +93,25 @@ template <class A>
 void forward_hidden(const Activations<A>& s, const Sizes& z, const Weights<A>& w, int64_t l,
                     Range tiles, Range panels, const Matrix<A>& mask = {}) {
   const Matrix<A> to = s.units[l + 1];
-  const ColumnPanels<A> cut = s.panels();
-  multiply_layer(s, z, w, l, tiles, panels,
-                 [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
-                   const int64_t column = panel * kTileColumns<A>;
-                   for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t c) {
-                     vec_t<A> y = tanh(load(tile.row(r) + c));
-                     if (mask.data) {
-                       A* mask_row = mask.row(row + r) + column + c;
-                       const vec_t<A> kept = load(mask_row);
-                       store(mask_row, kept * (A{1} - y * y));
-                       y *= kept;
-                     }
-                     store(to.row(row + r) + column + c, y);
-                   });
-                 });
+  if (mask.data)
+    multiply_layer(s, z, w, l, tiles, panels, [=](int64_t row, int64_t column, vec_t<A> value) {
+      const vec_t<A> y = tanh(value), kept = load(mask.row(row) + column);
+      store(mask.row(row) + column, kept * (A{1} - y * y));
+      store(to.row(row) + column, y * kept);
+    });
+  else
+    multiply_layer(s, z, w, l, tiles, panels, [to](int64_t row, int64_t column, vec_t<A> value) {
+      store(to.row(row) + column, tanh(value));
+    });
 }
 
 template <class A>
 void forward_logits(const Activations<A>& s, const Sizes& z, const Weights<A>& w, Range tiles,
                     Range panels) {
   const Matrix<A> to = s.logits;
-  const ColumnPanels<A> cut = s.panels();
-  multiply_layer(s, z, w, z.L, tiles, panels,
-                 [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
-                   const int64_t column = panel * kTileColumns<A>;
-                   for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t c) {
-                     store(to.row(row + r) + column + c, load(tile.row(r) + c));
-                   });
-                 });
+  multiply_layer(s, z, w, z.L, tiles, panels, [to](int64_t row, int64_t column, vec_t<A> value) {
+    store(to.row(row) + column, value);
+  });
 }
 
 }  // namespace

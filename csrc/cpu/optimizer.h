@@ -11,7 +11,7 @@ namespace {
 
 enum class Rule { sgd, momentum, nesterov, adamw };
 
-// The step number counts from 1. `decays` is false for biases under AdamW.
+// The step number counts from 1.
 template <class A>
 struct StepConstants {
   vec_t<A> rate;      // sgd: -lr; adamw: -lr / (1 - beta1^t)
@@ -61,17 +61,18 @@ MLPKERN_INLINE vec_t<double> square_root(vec_t<double> x) {
 }
 
 // The new value of w for the gradient g; first and second are updated where the rule has them.
+// decay is that of the constants, or what leaves w alone.
 template <Rule rule, class A>
 MLPKERN_INLINE vec_t<A> updated(const StepConstants<A>& c, vec_t<A> w, vec_t<A> g, vec_t<A>& first,
-                                vec_t<A>& second, bool decays) {
+                                vec_t<A>& second, vec_t<A> decay) {
   g *= c.scale;
   if constexpr (rule == Rule::adamw) {
-    if (decays) w *= c.decay;
+    w *= decay;
     first += (g - first) * c.momentum;
     second = second * c.beta2 + g * g * c.one_minus_beta2;
     return w + c.rate * (first / (square_root(second) * c.root_correction + c.eps));
   }
-  g += c.decay * w;
+  g += decay * w;
   if constexpr (rule == Rule::sgd) return w + c.rate * g;
   first = c.momentum * first + g;
   if constexpr (rule == Rule::nesterov) return w + c.rate * (g + c.momentum * first);

@@ -63,6 +63,30 @@ MLPKERN_INLINE void split(bool threads, int64_t count, const Body& body) {
   });
 }
 
+// One optimizer step on a vector of a packed weight, given its gradient.
+template <class A, Rule rule>
+struct WeightUpdate {
+  StepConstants<A> constants;
+  Matrix<A> weight, first, second;
+  int64_t bias_row, bias_column;  // where the bias is, -1 for the axis along which it extends
+
+  MLPKERN_INLINE void operator()(int64_t row, int64_t column, vec_t<A> g) const {
+    const vec_t<A> w = load(weight.row(row) + column);
+    vec_t<A> m = {}, v = {};
+    if constexpr (rule != Rule::sgd) m = load(first.row(row) + column);
+    if constexpr (rule == Rule::adamw) v = load(second.row(row) + column);
+    vec_t<A> decay = constants.decay;
+    if constexpr (rule == Rule::adamw) {  // which spares the biases
+      if (row == bias_row) decay = splat(A{1});
+      if (bias_column >= column && bias_column < column + kLanes<A>)
+        decay[bias_column - column] = A{1};
+    }
+    store(weight.row(row) + column, updated<rule>(constants, w, g, m, v, decay));
+    if constexpr (rule != Rule::sgd) store(first.row(row) + column, m);
+    if constexpr (rule == Rule::adamw) store(second.row(row) + column, v);
+  }
+};
+
 template <class A>
 class Trainer {
  public:
@@ -81,7 +105,7 @@ class Trainer {
     if (stores_gradients_) gradients_ = take_weights<A>(arena, z_);
     activations_ = take_activations<A>(arena, z_, block_rows_);
     backward_ = take_backward<A>(arena, z_, block_rows_, a.dropout);
-    embedding_ = take_embedding_gradient<A>(arena, z_);
+    embedding_ = take_embedding_gradient<A>(arena, z_, a.N, threads);
     if (memory) set_ones(activations_, z_);
     bytes_ = arena.used();
   }
@@ -115,7 +139,7 @@ class Trainer {
     pack(parameters_, z_, tensors(a_.model.parameters, a_.model.model_strides, m));
     if (a_.first) pack(first_, z_, tensors(a_.first, a_.first_strides, m));
     if (a_.second) pack(second_, z_, tensors(a_.second, a_.second_strides, m));
-    for (int64_t v = 0; v < z_.V; ++v) embedding_.stamps[v] = -1;
+    embedding_.begin_model();
     has_decay_ = a_.weight_decay[m] != 0;
     input_dropout_ = a_.input_dropout[m];
     hidden_dropout_ = a_.hidden_dropout[m];
@@ -139,7 +163,7 @@ class Trainer {
       return step_constants<A>(a_, m, lr, a_.step + s + 1, scale);
     };
     double sum = 0;
-    for (int64_t share = 0; share < kShares; ++share) embedding_.begin_step(share);
+    embedding_.begin_step();
     for (int64_t begin = 0; begin < a_.N; begin += block_rows_) {
       read_block(m, s, begin);
       forward_and_backward(m, s, begin);
@@ -248,17 +272,17 @@ class Trainer {
   template <class Body, class Share>
   void for_weights(const Body& body, const Share& share) {
     if (!threads_) {
-      for (int64_t i = 0; i < kShares; ++i) share(i);
+      share(0);
       for (int64_t l = 0; l <= z_.L; ++l) body(l, Range{0, RowTiles(z_.weight_rows(l)).count});
       return;
     }
     const int64_t pieces = kTasksPerThread * max_threads();
-    parallel_for_dynamic(kShares + (z_.L + 1) * pieces, [&](int64_t i, int64_t) {
-      if (i < kShares) {
+    parallel_for_dynamic(kMaxShares + (z_.L + 1) * pieces, [&](int64_t i, int64_t) {
+      if (i < kMaxShares) {
         share(i);
         return;
       }
-      const int64_t l = (i - kShares) / pieces, piece = (i - kShares) % pieces;
+      const int64_t l = (i - kMaxShares) / pieces, piece = (i - kMaxShares) % pieces;
       const int64_t count = RowTiles(z_.weight_rows(l)).count;
       body(l, Range{count * piece / pieces, count * (piece + 1) / pieces});
     });
@@ -267,18 +291,24 @@ class Trainer {
   bool sparse() const { return rule_ == Rule::sgd && !has_decay_; }
 
   template <Rule rule>
+  WeightUpdate<A, rule> weight_update(const StepConstants<A>& c, int64_t l) const {
+    const int64_t bias = z_.inputs(l);
+    return {c,
+            parameters_.layers[l],
+            first_.layers[l],
+            second_.layers[l],
+            l == 0 ? -1 : bias,
+            l == 0 ? bias : -1};
+  }
+
+  template <Rule rule>
   void update_from_block(const StepConstants<A>& c, int64_t s) {
     for_weights(
         [&](int64_t l, Range tiles) {
-          weight_gradient(activations_, masked_, z_, l, tiles,
-                          [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
-                            update_tile<rule>(c, l, row, height, panel, [&](int64_t r, int64_t v) {
-                              return load(tile.row(r) + v);
-                            });
-                          });
+          weight_gradient(activations_, masked_, z_, l, tiles, weight_update<rule>(c, l));
         },
         [&](int64_t share) {
-          embedding_.add(share, s, activations_.ids, masked_.dx, activations_.rows, z_.T);
+          embedding_.add(share, s, activations_.ids, masked_.dx, activations_.rows);
           embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
         });
   }
@@ -286,19 +316,15 @@ class Trainer {
   void add_gradients(int64_t s, bool first_block) {
     for_weights(
         [&](int64_t l, Range tiles) {
-          const Matrix<A>& to = gradients_.layers[l];
-          const ColumnPanels<A> cut(z_.weight_columns(l));
+          const Matrix<A> to = gradients_.layers[l];
           weight_gradient(activations_, masked_, z_, l, tiles,
-                          [&](int64_t row, int64_t height, int64_t panel, const Tile<A>& tile) {
-                            for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t v) {
-                              A* at = to.row(row + r) + panel * kTileColumns<A> + v;
-                              const vec_t<A> sum = load(tile.row(r) + v);
-                              store(at, first_block ? sum : load(at) + sum);
-                            });
+                          [to, first_block](int64_t row, int64_t column, vec_t<A> g) {
+                            A* at = to.row(row) + column;
+                            store(at, first_block ? g : load(at) + g);
                           });
         },
         [&](int64_t share) {
-          embedding_.add(share, s, activations_.ids, masked_.dx, activations_.rows, z_.T);
+          embedding_.add(share, s, activations_.ids, masked_.dx, activations_.rows);
         });
   }
 
@@ -307,46 +333,15 @@ class Trainer {
     for_weights(
         [&](int64_t l, Range tiles) {
           const RowTiles cut(z_.weight_rows(l));
-          const Matrix<A>& from = gradients_.layers[l];
-          const ColumnPanels<A> panels(z_.weight_columns(l));
-          for (int64_t t = tiles.begin; t < tiles.end; ++t)
-            for (int64_t p = 0; p < panels.count; ++p)
-              update_tile<rule>(c, l, cut.begin(t), cut.height(t), p, [&](int64_t r, int64_t v) {
-                return load(from.row(cut.begin(t) + r) + p * kTileColumns<A> + v);
-              });
+          const Matrix<A> from = gradients_.layers[l];
+          const WeightUpdate<A, rule> update = weight_update<rule>(c, l);
+          for (int64_t row = cut.begin(tiles.begin); row < cut.begin(tiles.end); ++row)
+            for (int64_t column = 0; column < z_.weight_columns(l); column += kLanes<A>)
+              update(row, column, load(from.row(row) + column));
         },
         [&](int64_t share) {
           embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
         });
-  }
-
-  // Updates a tile of weight l; gradient(r, v) is its gradient in row r from column v on.
-  template <Rule rule, class Gradient>
-  MLPKERN_INLINE void update_tile(const StepConstants<A>& c, int64_t l, int64_t row, int64_t height,
-                                  int64_t panel, const Gradient& gradient) {
-    const ColumnPanels<A> cut(z_.weight_columns(l));
-    const Matrix<A>&w = parameters_.layers[l], &m = first_.layers[l], &v = second_.layers[l];
-    const int64_t bias = l == 0 ? z_.inputs(0) : -1;  // the column of the bias
-    for_vectors<A>(height, cut.vectors(panel), [&](int64_t r, int64_t at) {
-      const int64_t column = panel * kTileColumns<A> + at;
-      vec_t<A> first = {}, second = {};
-      if constexpr (rule != Rule::sgd) first = load(m.row(row + r) + column);
-      if constexpr (rule == Rule::adamw) second = load(v.row(row + r) + column);
-      const vec_t<A> old = load(w.row(row + r) + column);
-      const vec_t<A> g = gradient(r, at);
-      vec_t<A> now;
-      if constexpr (rule == Rule::adamw) {
-        StepConstants<A> here = c;
-        if (l > 0 && row + r == z_.inputs(l)) here.decay = splat(A{1});
-        if (bias >= column && bias < column + kLanes<A>) here.decay[bias - column] = A{1};
-        now = updated<rule>(here, old, g, first, second, true);
-      } else {
-        now = updated<rule>(c, old, g, first, second, true);
-      }
-      store(w.row(row + r) + column, now);
-      if constexpr (rule != Rule::sgd) store(m.row(row + r) + column, first);
-      if constexpr (rule == Rule::adamw) store(v.row(row + r) + column, second);
-    });
   }
 
   // What torch.nn.utils.clip_grad_norm_ multiplies the gradients with.
