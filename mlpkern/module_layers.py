@@ -25,7 +25,9 @@ def mlp_layers(model: nn.Module) -> Layers:
         table: Any = model.embedding
         hidden = [_with_bias(weight, bias) for weight, bias in named()]
         return _table(table), hidden, _pair(model.output)
-    layers = [module for module in model.modules() if not any(module.children())]
+    leaves = (module for module in model.modules() if not any(module.children()))
+    # mlpkern.fuse leaves an Identity where a layer became part of another
+    layers = [module for module in leaves if type(module) is not nn.Identity]
     return _in_order(layers)
 
 

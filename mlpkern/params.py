@@ -54,10 +54,10 @@ class MLPParams:
         """The parameters of ``model`` themselves: training them trains the module.
 
         ``model`` has, in the order of ``model.modules()``, the layers Embedding, perhaps Flatten,
-        then (Linear, Tanh) or LinearTanh at least once, then Linear; or it says what is what with
-        attributes: ``embedding`` and ``output``, an Embedding and a Linear, and a method
-        ``hidden_parameters()`` that gives (weight, bias) of each hidden layer, as
-        `mlpkern.lm.MLPLanguageModel` does.
+        then (Linear, Tanh) or LinearTanh at least once, then Linear; Identity does not count. Or it
+        says what is what: attributes ``embedding`` and ``output``, an Embedding and a Linear, and a
+        method ``hidden_parameters()`` that gives (weight, bias) of each hidden layer, as those of
+        `mlpkern.lm.MLPLanguageModel`. Its own ``forward`` is not looked at.
 
         Raises ValueError for any other layer, a Linear without bias, and options of the Embedding
         that change its gradient (padding_idx, max_norm, scale_grad_by_freq, sparse).

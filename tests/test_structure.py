@@ -14,6 +14,7 @@ import mlpkern
 PACKAGE = Path(mlpkern.__file__).parent
 ROOT = PACKAGE.parent
 OPS = ["cross_entropy", "embedding_gather", "linear_tanh"]
+RUNS = ["evaluate", "train_steps"]  # ops that autograd does not see
 
 
 def imported(path: Path) -> set[str]:
@@ -54,7 +55,7 @@ def test_only_one_file_imports_the_compiled_module():
             assert path.name in ("cpu.py", "__init__.py", "info.py"), path
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", OPS + RUNS)
 def test_the_same_stem_in_every_folder(op):
     assert (PACKAGE / "ops" / f"{op}.py").is_file()
     assert (PACKAGE / "reference" / f"{op}.py").is_file()
@@ -63,11 +64,12 @@ def test_the_same_stem_in_every_folder(op):
         assert (ROOT / "csrc" / "cpu" / f"{op}.cpp").is_file()
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", OPS + RUNS)
 def test_every_installed_backend_has_every_op(op, backend):
     module = sys.modules["mlpkern.backends"]._load(backend)
-    for direction in ("forward", "backward"):
-        assert callable(getattr(module, f"{op}_{direction}"))
+    for name in [op] if op in RUNS else [f"{op}_forward", f"{op}_backward"]:
+        assert callable(getattr(module, name))
+        assert name in module.__all__
     assert op in mlpkern.functional.__all__
 
 
