@@ -1,10 +1,11 @@
 // evaluate on a CPU: mean loss and accuracy over all rows, a block of rows at a time, so that no
-// logits stay in memory (see kernels.h and mlp.h). Blocks and models are dealt out to threads; sums
-// are added in order of the blocks, so bits do not depend on the threads.
+// logits stay in memory, the first layer folded where it pays (see kernels.h, mlp.h, mlp_fold.h).
+// Blocks and models are dealt out to threads; sums are added in order of the blocks, so bits do not
+// depend on the threads.
 //
 // Compile alone:
 //   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c csrc/cpu/evaluate.cpp
-#include "cpu/mlp_forward.h"
+#include "cpu/mlp_fold.h"
 #include "cpu/parallel.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
@@ -64,13 +65,18 @@ int64_t slots(const Evaluate& a) {
 template <class A>
 struct Layout {
   Weights<A> weights;
+  bool folds;
+  Fold<A> fold;
   BlockSums* sums;
   char* slots;
   size_t bytes;
 
   Layout(const Evaluate& a, void* memory) {
     Arena arena(memory);
-    weights = take_weights<A>(arena, Sizes(a.model));
+    const Sizes z(a.model);
+    weights = take_weights<A>(arena, z);
+    folds = fold_pays<A>(z, a.examples.rows);
+    if (folds) fold = take_fold<A>(arena, z);
     sums = arena.take<BlockSums>(ceil_div(a.examples.rows, kBlockRows));
     slots = arena.take<char>(0);
     bytes = arena.used() + static_cast<size_t>(MLPKERN_ISA::slots(a) * Slot<A>(a, nullptr).bytes);
@@ -85,6 +91,7 @@ int64_t run(const Evaluate& a) {
   const int64_t blocks = ceil_div(rows, kBlockRows);
   for (int64_t m = 0; m < a.model.M; ++m) {
     pack(layout.weights, z, Tensors<A>{a.model.parameters, a.model.model_strides, m});
+    if (layout.folds) fill_tables(layout.fold, z, layout.weights);
     parallel_for_dynamic(blocks, [&](int64_t block, int64_t worker) {
       Activations<A> s = Slot<A>(a, layout.slots + worker * slot_bytes).activations;
       const int64_t first = block * kBlockRows;
@@ -92,9 +99,13 @@ int64_t run(const Evaluate& a) {
       for (int64_t n = 0; n < s.rows; ++n)
         read_example(a.examples, z.T, first + n, s.ids + n * z.T, s.targets + n);
       const Range all{0, s.rows}, panels{0, s.panels().count};
-      gather(s, z, layout.weights.embedding, all);
-      transpose_input(s, z, all);
-      for (int64_t l = 0; l < z.L; ++l)
+      if (layout.folds) {
+        forward_folded(s, z, layout.fold);
+      } else {
+        gather(s, z, layout.weights.embedding, all);
+        transpose_input(s, z, all);
+      }
+      for (int64_t l = layout.folds ? 1 : 0; l < z.L; ++l)
         forward_hidden(s, z, layout.weights, l, {0, output_tiles(z, l).count}, panels);
       forward_logits(s, z, layout.weights, {0, output_tiles(z, z.L).count}, panels);
       BlockSums sums{0, 0};
