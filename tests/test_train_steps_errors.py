@@ -57,9 +57,22 @@ def test_ids_out_of_range(backend, device, models):
     for value in (27, -1, 32_000):
         case = small(device, models)
         case.inputs[3, 1] = value
+        case.batches[1, 2] = 3
         refuse(case, IndexError, rf"inputs\[3, 1\] is {value}, expected 0 <= id < 27$")
         case.inputs = case.inputs.short()
         refuse(case, IndexError, rf"inputs\[3, 1\] is {value}, expected 0 <= id < 27$")
+
+
+def test_ids_and_targets_out_of_range_in_a_large_training_set(backend, device):
+    for name, position, noun, limit in (
+        ("inputs", (70, 2), "id", 27),
+        ("targets", (70,), "target", 30),
+    ):
+        case = problem(V=27, C=30, rows=5000, S=2, N=3, device=device)
+        getattr(case, name)[position] = limit
+        case.batches[1, 1] = 70
+        where = ", ".join(map(str, position))
+        refuse(case, IndexError, rf"{name}\[{where}\] is {limit}, expected 0 <= {noun} < {limit}$")
 
 
 @pytest.mark.parametrize("models", [None, 3])
@@ -67,6 +80,7 @@ def test_targets_out_of_range(backend, device, models):
     for value in (30, -100):
         case = small(device, models)
         case.targets[5] = value
+        case.batches[3, 7] = 5
         refuse(case, IndexError, rf"targets\[5\] is {value}, expected 0 <= target < 30$")
 
 
@@ -74,6 +88,7 @@ def test_uint8_out_of_range(backend, device):
     case = small(device)
     case.inputs = case.inputs.to(torch.uint8)
     case.inputs[8, 0] = 255
+    case.batches[0, 0] = 8
     refuse(case, IndexError, r"inputs\[8, 0\] is 255, expected 0 <= id < 27$")
 
 

@@ -93,7 +93,8 @@ def train_steps(
     Raises, before anything is touched:
         TypeError: a wrong dtype or kind. ValueError: a wrong shape, device, or option; a learning
             rate that is negative or not finite; parameters that share memory. IndexError: a row
-            number, an id or a target out of range, whether a batch names its row or not.
+            number out of range; an id or a target out of range in a row that a batch names (one in
+            another row may be found as well).
             RuntimeError: under a transform of torch.func.
     """
     tensors = require_params(_OP, params)

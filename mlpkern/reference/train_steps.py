@@ -59,8 +59,8 @@ def train_steps(
     Every tensor but ``inputs`` and ``targets`` has a leading M. ``batches`` (M, S, N) and ``rates``
     (M, S), float64, may have stride 0 along M. ``optimizer``: 0 sgd, 1 adamw. ``max_grad_norm``:
     inf for none. ``weight_decay``, ``input_dropout``, ``hidden_dropout``: (M,) float64. ``seeds``,
-    ``streams``: (M,) int64. Raises IndexError for a row number, an id or a target out of range,
-    anywhere in the training set, before anything is touched.
+    ``streams``: (M,) int64. Raises IndexError for a row number, an id or a target out of range
+    before anything is touched. A backend may leave rows unread that no batch names.
     """
     shared = batches.shape[0] == 1 or batches.stride(0) == 0
     check_ids(_OP, "batches", batches[0] if shared else batches, inputs.shape[0], noun="row")
