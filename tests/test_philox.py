@@ -90,3 +90,10 @@ def test_scale_is_rounded_once():
         mask = dropout_mask(0.1, 4, 8, seed=0, step=0, layer=0, dtype=dtype)
         assert mask.dtype == dtype
         assert mask.max() == torch.tensor(1 / (1 - 0.1), dtype=dtype)
+
+
+@pytest.mark.parametrize("wrong", [{"p": 1.0}, {"p": -0.1}, {"layer": 256}, {"stream": 1 << 24}])
+def test_values_out_of_range(wrong):
+    good = {"p": 0.5, "rows": 2, "units": 3, "seed": 0, "step": 0, "layer": 0}
+    with pytest.raises(ValueError, match=r"^dropout_mask: (p|layer) must be 0 <= (p|layer) <"):
+        dropout_mask(**(good | wrong))

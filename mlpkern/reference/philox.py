@@ -73,7 +73,16 @@ def dropout_mask(
         layer: 0 for the embedded input, l for the output of the l-th hidden layer.
         stream: the model's number if one seed serves all models, else 0; below 2^24.
         dtype, device: of the mask. 1/(1 − p) is computed in double and rounded once.
+
+    Raises ValueError for a p, layer or stream out of range.
     """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout_mask: p must be 0 <= p < 1, got {p}")
+    if not 0 <= layer < 1 << 8 or not 0 <= stream < 1 << 24:
+        raise ValueError(
+            f"dropout_mask: layer must be 0 <= layer < 2^8 and stream 0 <= stream < 2^24, "
+            f"got {layer} and {stream}"
+        )
     blocks = (units + 3) // 4
     counter = torch.zeros(rows, blocks, 4, dtype=torch.int64, device=device)
     counter[..., 0] = torch.arange(blocks, device=device)
