@@ -43,7 +43,7 @@ def test_options(backend, device, name):
     ("shape", "name"),
     [
         ("all ones", "sgd"),
-        ("H=1 in the middle", "all of sgd"),
+        ("H=1 in the middle", "nesterov"),
         ("D=10, N=33", "momentum"),
         ("prime", "adamw"),
         ("H=513", "sgd"),
