@@ -9,14 +9,13 @@ they only work when set before a process starts. The worker started here holds o
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench.process import Message, Process, serve
+
 ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 MODES = {"eager, malloc keeps pages": False, "compile, malloc keeps pages": True}
 
@@ -26,65 +25,20 @@ def modes(compile: bool) -> list[str]:
     return [name for name, compiles in MODES.items() if compile or not compiles]
 
 
-class WorkerError(RuntimeError):
-    """The worker did not start or died; the message is the last thing it said."""
-
-
-class Worker:
+class Worker(Process):
     """A process that holds the stock providers of one case."""
 
     def __init__(self, op: str, name: str, threads: int, *, compile: bool = True):
         self._modes = modes(compile)
-        environment = {**os.environ, **ENVIRONMENT}
-        paths = [str(ROOT), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.keep_pages", op, name, str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        try:
-            self._ask(None)
-        except WorkerError:
-            self.close()
-            raise
+        super().__init__(["bench.keep_pages", op, name, str(threads)], ENVIRONMENT)
 
     def contestants(self) -> list[RemoteContestant]:
         return [RemoteContestant(name, self) for name in self._modes]
 
     def sample(self, name: str, repeats: int) -> float:
         """Seconds of `repeats` calls, measured inside the worker by the same timer."""
-        return float(self._ask({"name": name, "repeats": repeats})["seconds"])
-
-    def close(self) -> None:
-        """Ends the worker."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _ask(self, question: dict[str, object] | None) -> dict[str, float]:
-        """One line out (none for the greeting), one line back."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            if question is not None:
-                self._process.stdin.write(json.dumps(question) + "\n")
-                self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError as error:
-            raise WorkerError(f"the worker is gone: {error}") from error
-        if not line:
-            raise WorkerError(f"the worker ended with status {self._process.wait()}")
-        answer: dict[str, float] = json.loads(line)
-        return answer
+        self.send({"name": name, "repeats": repeats})
+        return float(self.receive()["seconds"])
 
 
 @dataclass
@@ -101,8 +55,8 @@ class RemoteContestant:
         return self.worker.sample(self.name, repeats)
 
 
-def serve(op: str, name: str, threads: int) -> None:
-    """The worker's loop: builds the case, greets, then answers until stdin ends.
+def prepare(op: str, name: str, threads: int) -> Callable[[Message], Message]:
+    """Builds the case in the worker; what it returns answers with seconds.
 
     A provider compiles at its first call; the timer does not use the first sample.
     """
@@ -113,8 +67,6 @@ def serve(op: str, name: str, threads: int) -> None:
     from bench.tables import OP_TABLES, find_case
     from bench.timer import seconds_of
 
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not look like an answer
     torch.set_num_threads(threads)
     table = OP_TABLES[op]
     problem = table.problem(find_case(op, name))
@@ -122,16 +74,8 @@ def serve(op: str, name: str, threads: int) -> None:
         mode: forward_backward(compiled(table.stock) if compile else table.stock, problem)
         for mode, compile in MODES.items()
     }
-
-    def reply(answer: dict[str, object]) -> None:
-        replies.write(json.dumps(answer) + "\n")
-        replies.flush()
-
-    reply({"ready": True})
-    for line in sys.stdin:
-        question = json.loads(line)
-        reply({"seconds": seconds_of(calls[question["name"]], question["repeats"])})
+    return lambda asked: {"seconds": seconds_of(calls[asked["name"]], asked["repeats"])}
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    serve(partial(prepare, sys.argv[1], sys.argv[2], int(sys.argv[3])))

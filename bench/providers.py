@@ -42,6 +42,7 @@ class Prepared:
     call: Callable[[], object]
     results: Callable[[], tuple[Tensor, ...]]
     units: int = 1  # steps that one call makes; times are given per step
+    close: Callable[[], None] | None = None  # when the case is done
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Provider:
     make: Callable[[], Prepared]
     switch: Callable[[], contextlib.AbstractContextManager[object]]
     backend: str = ""
+    cores: int = 0  # that it works on, where fewer than `threads`
+
+    @property
+    def cores_used(self) -> int:
+        return self.cores or self.threads
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from bench import keep_pages
 from bench.accuracy import Check
 from bench.case import Case, Cost, Settings
 from bench.limits import Limits
+from bench.process import ProcessError
 from bench.providers import (
     MLPKERN,
     OURS,
@@ -42,9 +43,9 @@ def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> di
     torch._dynamo.reset()
     cost = suite.cost(case)
     contest = suite.contest(case, cost, settings)
-    entries = [_prepare(provider, contest) for provider in contest.providers]
-    del contest  # the float64 numbers: hundreds of megabytes for the largest cases
     with contextlib.ExitStack() as stack:
+        entries = [_prepare(provider, contest, stack) for provider in contest.providers]
+        del contest  # the float64 numbers: hundreds of megabytes for the largest cases
         if cost.large and suite.keeps_pages:
             # where torch.compile does not work, or with --quick, where starting it once more would
             # take as long as all else, only the eager row
@@ -75,12 +76,19 @@ def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> di
 
 
 def rate(result: dict[str, Any], limits: Limits) -> None:
-    """Writes into a case's result what bounds it and which fraction of that each row reaches."""
-    bound = limits.bound(result["dtype"], Cost(**result["cost"]))
+    """Writes into a case's result what bounds it and which fraction of that each row reaches.
+
+    `fraction_of_peak` is that of the flop rate of the cores that the row works on.
+    """
+    cost = Cost(**result["cost"])
+    bound = limits.bound(result["dtype"], cost)
     result["bound"] = asdict(bound)
     for row in result["rows"]:
         if "median_s" in row:
             row["fraction_of_limit"] = bound.seconds / row["median_s"]
+            if result["dtype"] == "float32" and cost.flops:
+                rate = cost.flops / row["median_s"]
+                row["fraction_of_peak"] = rate / limits.peak_of_cores(row["cores"])
 
 
 def ratios(rows: list[Row], ours_name: str = OURS, baseline: str = "") -> dict[str, Any]:
@@ -113,13 +121,14 @@ def ratios(rows: list[Row], ours_name: str = OURS, baseline: str = "") -> dict[s
     }
 
 
-def _prepare(provider: Provider, contest: Contest) -> _Entry:
+def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) -> _Entry:
     """Builds a provider and checks its numbers; only a right one gets a contestant."""
     row: Row = {
         "provider": provider.name,
         "kind": provider.kind,
         "backend": provider.backend,
         "threads": provider.threads,
+        "cores": provider.cores_used,
         "status": "ok",
         "reason": "",
     }
@@ -130,6 +139,8 @@ def _prepare(provider: Provider, contest: Contest) -> _Entry:
     try:
         with provider.switch():
             prepared = provider.make()
+            if prepared.close is not None:
+                stack.callback(prepared.close)
             checks = _check(prepared, contest)
     except Unavailable as error:
         row.update(status="unavailable", reason=str(error))
@@ -174,11 +185,12 @@ def _keep_pages_entries(
 ) -> list[_Entry]:
     def row(name: str, **more: str) -> Row:
         start = {"provider": name, "kind": STOCK_KEEPS_PAGES, "backend": ""}
-        return {**start, "threads": settings.threads, "status": "ok", "reason": "", **more}
+        threads = settings.threads
+        return {**start, "threads": threads, "cores": threads, "status": "ok", "reason": "", **more}
 
     try:
         worker = keep_pages.Worker(case.op, case.name, settings.threads, compile=compile)
-    except keep_pages.WorkerError as error:
+    except ProcessError as error:
         names = keep_pages.modes(compile)
         return [_Entry(row(name, status="failed", reason=str(error))) for name in names]
     stack.callback(worker.close)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import cross_entropy, embedding_gather, linear_tanh, training_step
+from bench import cross_entropy, embedding_gather, linear_tanh, training_case, training_step
 from bench.case import Case, Cost, OpTable, Settings
 from bench.providers import OURS, Contest, op_contest
 
@@ -38,8 +38,8 @@ SUITES: tuple[Suite, ...] = (
     *(_op_suite(table) for table in OP_TABLES.values()),
     Suite(
         "training_step",
-        training_step.CASES,
-        training_step.cost,
+        training_case.CASES,
+        training_case.cost,
         training_step.contest,
         ours=training_step.OURS,
         baseline=training_step.BASELINE,

@@ -17,7 +17,7 @@ from bench import (
     providers,
     report,
     run,
-    training_step,
+    training_case,
 )
 from bench.case import Case, Cost
 from bench.runner import ratios, run_case
@@ -167,7 +167,7 @@ def test_floors_of_an_example_of_each_op():
     case = embedding_gather.CASES[2]
     assert embedding_gather.cost(case).largest_output == 1_000_000 * 64 * 4
     # 1.094 million multiply-adds: 32 rows, 30 x 200 and 200 x 27 weights, three products each
-    assert training_step.cost(training_step.CASES[0]).flops == 2 * 3 * 32 * (30 * 200 + 200 * 27)
+    assert training_case.cost(training_case.LECTURE).flops == 2 * 3 * 32 * (30 * 200 + 200 * 27)
 
 
 def test_every_suite_has_quick_cases_and_names_are_unique():
