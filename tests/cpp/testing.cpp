@@ -264,7 +264,7 @@ void for_each_isa(const std::string& label, const std::function<void()>& body) {
   }
 }
 
-void run_everywhere(const std::string& label, std::initializer_list<Buffer*> outputs,
+void run_everywhere(const std::string& label, const std::vector<Buffer*>& outputs,
                     const std::function<int64_t()>& run, const std::function<void()>& check) {
   for (const std::string& isa : isas()) {
     CHECK(cpu::set_isa(isa.c_str()), "%s is listed but cannot be set", isa.c_str());

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -115,7 +114,7 @@ int64_t launch(int64_t (*kernel)(const Args&), size_t (*workspace)(const Args&),
 // Runs `run` for every instruction set and several thread counts. Before each run the outputs are
 // filled with NaN; after it their guards must be intact. `check` compares with the mathematics
 // after the first thread count; after the others the outputs must have the same bits.
-void run_everywhere(const std::string& label, std::initializer_list<Buffer*> outputs,
+void run_everywhere(const std::string& label, const std::vector<Buffer*>& outputs,
                     const std::function<int64_t()>& run, const std::function<void()>& check);
 
 // Runs `body` once for every instruction set that this machine has.
