@@ -1,0 +1,63 @@
+// One call of train_steps: its arrays between guard zones, and what the plain loop makes of them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mlp_arrays.h"
+
+namespace mlpkern::testing {
+
+// What to run. The defaults are the lecture's model; models differ in parameters, rates, seeds and,
+// where the recipe has them, in weight decay and dropout (one model has none).
+struct Problem {
+  const char* name = "";
+  DType dtype = DType::f32;
+  MLPSizes sizes = {27, 3, 10, 27, {200}};
+  int64_t M = 1, S = 3, N = 32, rows = 90, step = 0;
+  Recipe recipe;
+  double rate = 0.5;
+  IndexType input_type = IndexType::i64, target_type = IndexType::i64, batch_type = IndexType::i64;
+  bool shared_batches = false, windows = false;  // windows: inputs[r, t] and [r + 1, t - 1] are one
+};
+
+class Trial {
+ public:
+  explicit Trial(const Problem& problem);
+
+  void restore();                             // parameters, moments and `stopped` as at the start
+  int64_t run() { return run_part(0, p.S); }  // all steps
+  int64_t run_part(int64_t begin, int64_t count);  // some of them, from where the arrays stand
+  void poison_outputs();
+
+  void expect();                                    // runs the plain loop on what is in the arrays
+  void check();                                     // compares with it
+  std::vector<double> result(int64_t model) const;  // losses, stopped, parameters and moments
+  double loss(int64_t model, int64_t s) const { return losses.get(model * p.S + s); }
+  Recipe recipe_of(int64_t model) const;
+  std::vector<Buffer*> outputs();
+  std::string label() const;
+
+  const Problem p;
+  ModelArrays parameters, first, second;
+  ExampleArrays examples;
+  Ids batches;
+  int64_t batch_model_stride, batch_step_stride;
+  Ids stopped;
+  Values losses;
+
+ private:
+  static constexpr int64_t kBatchRowStride = 2;
+
+  // [0] losses (S,), then the tensors of the parameters and the moments.
+  using Outcome = std::vector<std::vector<long double>>;
+  template <class Real>
+  Outcome simulate(int64_t model) const;
+  Outcome outcome(int64_t model) const;
+
+  std::vector<double> rates_, weight_decay_, input_dropout_, hidden_dropout_;
+  std::vector<int64_t> seeds_, streams_;
+  std::vector<Outcome> exact_, plain_;  // per model
+};
+
+}  // namespace mlpkern::testing
