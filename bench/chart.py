@@ -1,6 +1,7 @@
 """Result -> PNG: how many times faster than the best stock provider each case is.
 
 python bench/chart.py RESULT.json CHART.png
+python bench/chart.py RESULT.json LADDER.png --ladder    that of the lecture's training step
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from bench.ladder_chart import ladder_png
 from bench.providers import Unavailable
-from bench.report import load, seconds, summary, times
+from bench.report import load, summary
+from bench.text import seconds, times
 
 FASTER, SLOWER, AGAINST_KEPT = "#0072B2", "#D55E00", "#000000"  # Okabe and Ito: safe for all eyes
 
@@ -69,7 +72,7 @@ def chart_png(result: dict[str, Any]) -> bytes:
                       va="center", fontsize=9)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(low, high * (high / low) ** 0.42)  # room for the text right of the longest bar
-    ticks = [t for t in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low <= t <= 1.1 * high]
+    ticks = [t for t in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if low <= t <= 1.1 * high]
     axes.set_xticks(ticks, [f"{t:g}x" for t in ticks])
     axes.minorticks_off()
     axes.set_yticks(places, [_label(case) for case in cases], fontsize=9)
@@ -81,7 +84,7 @@ def chart_png(result: dict[str, Any]) -> bytes:
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_title(
-        "Best of stock PyTorch / mlpkern, forward + backward (right of 1: mlpkern is faster)",
+        "Best of stock PyTorch / mlpkern (right of 1: mlpkern is faster)",
         fontsize=11, loc="left",
     )  # fmt: skip
     machine = result["machine"]
@@ -105,9 +108,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Draws a result of bench/run.py.")
     parser.add_argument("result", type=Path, help="JSON file that bench/run.py wrote")
     parser.add_argument("png", type=Path, help="picture to write")
+    parser.add_argument("--ladder", action="store_true", help="steps per second of one model")
     options = parser.parse_args(arguments)
     try:
-        picture = chart_png(load(options.result))
+        picture = (ladder_png if options.ladder else chart_png)(load(options.result))
     except Unavailable as error:
         raise SystemExit(f"no chart: {error}") from None
     options.png.write_bytes(picture)

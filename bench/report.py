@@ -1,7 +1,7 @@
-"""Result -> text: the table on the terminal, the markdown table of the README, the result folder.
+"""Result -> text: the table on the terminal, the markdown tables of the README, the result folder.
 
 python bench/report.py RESULT.json               the terminal table again
-python bench/report.py RESULT.json --markdown    the table for the README
+python bench/report.py RESULT.json --markdown    the tables for the README
 """
 
 from __future__ import annotations
@@ -18,20 +18,12 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from bench.ladder import ladder_lines, ladder_markdown
+from bench.text import percent, seconds, times
+from bench.training_report import training_lines
+
 WIDTH = 120
 Result = dict[str, Any]
-
-
-def seconds(value: float) -> str:
-    """Four significant digits in the unit that suits: ns, µs, ms or s."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= scale:
-            return f"{value / scale:.4g} {unit}"
-    return f"{value / 1e-9:.4g} ns"
-
-
-def times(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}x"
 
 
 def case_title(case: Result) -> str:
@@ -83,26 +75,28 @@ def case_lines(case: Result) -> list[str]:
     The last column is the row's time divided by ours: below 1, the row is faster than we are.
     """
     step = case["suite"] == "training_step"
-    last = "steps/s" if step else "of limit"
+    columns = f"{'steps/s':>9}{'of peak':>9}" if step else f"{'of limit':>18}"
     bound = case["bound"]
     lines = [
         "",
         f"{case_title(case)}    limit {seconds(bound['seconds'])} = {bound['text']}",
-        f"  {'provider':36}{'threads':>7}{'median':>12}{'quartiles':>26}{'samples':>9}{last:>10}"
-        f"{'÷ ' + case['ours']:>12}",
+        f"  {'provider':33}{'threads':>8}{'median':>12}{'quartiles':>26}{'samples':>9}{columns}"
+        f"{'÷ ' + case['ours']:>10}",
     ]
     ours: Result = next((r for r in case["rows"] if r["provider"] == case["ours"]), {})
     for row in case["rows"]:
-        start = f"  {row['provider']:36}{row['threads']:>7}"
+        start = f"  {row['provider']:33}{row['threads']:>8}"
         if "median_s" not in row:
             lines.append(f"{start}  {row['status'].upper()}: {row['reason']}"[:WIDTH])
             continue
         quartiles = f"{seconds(row['q1_s'])} – {seconds(row['q3_s'])}"
-        figure = f"{1 / row['median_s']:.0f}" if step else f"{100 * row['fraction_of_limit']:.0f} %"
+        figures = f"{percent(row['fraction_of_limit']):>18}"
+        if step:
+            figures = f"{1 / row['median_s']:>9.0f}{percent(row.get('fraction_of_peak')):>9}"
         ratio = row["median_s"] / ours["median_s"] if "median_s" in ours else None
         lines.append(
-            f"{start}{seconds(row['median_s']):>12}{quartiles:>26}{row['samples']:>9}{figure:>10}"
-            f"{times(ratio):>12}"
+            f"{start}{seconds(row['median_s']):>12}{quartiles:>26}{row['samples']:>9}{figures}"
+            f"{times(ratio):>10}"
         )
         if row["reason"]:
             lines.append(f"    note: {row['reason']}"[:WIDTH])
@@ -115,7 +109,8 @@ def summary_lines(result: Result) -> list[str]:
         "",
         "ratio: best stock provider / ours (cpu backend, all threads); kept: against stock under a "
         "malloc that keeps",
-        "its pages; limit: fraction of the machine's limit that ours reaches",
+        "its pages; limit: fraction of the machine's limit that ours reaches, of a training step that "
+        "of its cores",
         f"  {'case':50}{'best stock':>11} {'(1t: 1 thread)':23}{'ours':>11}{'ratio':>7}{'kept':>7}"
         f"{'limit':>7}",
     ]
@@ -138,57 +133,48 @@ def summary(case: Result) -> dict[str, str]:
     rows = {row["provider"]: row for row in case["rows"]}
     ours, best = rows.get(case["ours"], {}), rows.get(case["best_stock"], {})
     timed = "median_s" in ours
+    fraction, bound = ours.get("fraction_of_limit"), case["bound"]["by"]
+    if case["suite"] == "training_step" and "fraction_of_peak" in ours:
+        cores = ours["cores"]
+        fraction, bound = ours["fraction_of_peak"], f"peak, {cores} core{'s' if cores > 1 else ''}"
     return {
         "stock": case["best_stock"] or "–",
         "stock_time": seconds(best["median_s"]) if best else "–",
         "time": seconds(ours["median_s"]) if timed else ours.get("status", "–").upper(),
         "ratio": times(case["ratio"]),
         "keeps_pages": times(case["ratio_keeps_pages"]),
-        "fraction": f"{100 * ours['fraction_of_limit']:.0f} %" if timed else "–",
-        "bound": case["bound"]["by"],
+        "fraction": percent(fraction),
+        "bound": bound,
     }
 
 
-def training_lines(training: Result | None) -> list[str]:
-    """The losses of the two engines side by side."""
-    if training is None:
-        return []
-    if "reason" in training:
-        return ["", f"training run on names: not done: {training['reason']}"]
-    engines = training["engines"]
-    lines = [
-        "",
-        f"training run on names: {training['data']}, V=27 T=3 D=10 H=200 N=32, lr 0.1, "
-        f"{training['steps']} steps",
-        "  " + f"{'mean loss of steps':24}" + "".join(f"{name:>14}" for name in engines),
+def closing_lines(result: Result) -> list[str]:
+    """What follows the cases."""
+    return [
+        *summary_lines(result),
+        *ladder_lines(result),
+        *training_lines(result["training"]),
     ]
-    first = 0
-    for values in zip(*(e["losses"] for e in engines.values()), strict=True):
-        last = min(first + training["every"], training["steps"])
-        label = f"{first} – {last - 1}"
-        lines.append(f"  {label:24}" + "".join(f"{v:14.6f}" for v in values))
-        first = last
-    lines.append(f"  {'dev loss':24}" + "".join(f"{e['dev_loss']:14.6f}" for e in engines.values()))
-    lines.append(f"  {'seconds':24}" + "".join(f"{e['seconds']:14.3f}" for e in engines.values()))
-    return lines
 
 
 def full_text(result: Result) -> str:
     lines = header_lines(result) + limit_lines(result["limits"])
     for case in result["cases"]:
         lines += case_lines(case)
-    return "\n".join(lines + summary_lines(result) + training_lines(result["training"])) + "\n"
+    return "\n".join(lines + closing_lines(result)) + "\n"
 
 
 def markdown(result: Result) -> str:
-    """The table of the README: every case of the run, none left out, worst ratios included."""
+    """The tables of the README: the ladder, then every case of the run, worst ratios included."""
     machine, versions = result["machine"], result["versions"]
     lines = [
         f"{machine['cpu']}, {machine['threads']} threads, mlpkern {machine['mlpkern_isa']}, torch "
         f"{versions['torch']}, {result['date'][:10]}, commit {result['commit'] or 'unknown'}. "
-        "Medians, forward + backward. Ratio: best of all stock providers / ours; in brackets "
-        "against stock under a malloc that keeps its pages.",
+        "Medians; an op is its forward + backward, a training step all of it with the update. "
+        "Ratio: best of all stock providers / ours; in brackets against stock under a malloc that "
+        "keeps its pages.",
         "",
+        *(line for table in [ladder_markdown(result)] if table for line in [*table, ""]),
         "| case | dtype | best stock | time | mlpkern | ratio | of limit |",
         "|---|---|---|--:|--:|--:|--:|",
     ]
@@ -240,7 +226,7 @@ def load(path: Path) -> Result:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Prints a result of bench/run.py as a table.")
     parser.add_argument("result", type=Path, help="JSON file that bench/run.py wrote")
-    parser.add_argument("--markdown", action="store_true", help="the table of the README")
+    parser.add_argument("--markdown", action="store_true", help="the tables of the README")
     options = parser.parse_args(arguments)
     result = load(options.result)
     print(markdown(result) if options.markdown else full_text(result), end="")

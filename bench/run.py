@@ -26,10 +26,13 @@ import torch
 from bench import limits, machine, report
 from bench.case import DTYPES, Case, Settings
 from bench.chart import chart_png
-from bench.names_run import train_both
+from bench.ladder import ladder_lines
+from bench.ladder_chart import ladder_png
+from bench.names_run import Plan, train_all
 from bench.providers import MLPKERN, Unavailable
 from bench.runner import rate, run_case
 from bench.tables import SUITES, Suite
+from bench.training_report import training_lines
 
 HERE = Path(__file__).resolve().parent
 QUICK = {"budget_s": 1.0, "min_sample_s": 1e-3}
@@ -48,8 +51,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(),
                         help="what `all threads` means (default: torch's own choice)")  # fmt: skip
+    parser.add_argument("--file", type=Path, metavar="WORDS",
+                        help="words for the training at the end (default: embedded)")  # fmt: skip
+    parser.add_argument("--reach", type=float, metavar="LOSS",
+                        help="its time to this dev loss is taken (default: stock's)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=HERE / "out", metavar="DIR",
-                        help="folder for result.json, table.txt, chart.png")  # fmt: skip
+                        help="folder for result.json, table.txt and the charts")  # fmt: skip
     parser.add_argument("--record", nargs="?", const="cpu", metavar="MACHINE",
                         help="also keep it as bench/results/MACHINE-DATE.json")  # fmt: skip
     options = parser.parse_args(arguments)
@@ -59,6 +66,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--record needs the whole protocol: leave out --quick and --no-compile")
     if options.device == "cuda":
         parser.error("--device cuda: this version has CPU kernels only")
+    if options.file and not options.file.is_file():
+        parser.error(f"--file {options.file}: no such file")
     return options
 
 
@@ -78,9 +87,12 @@ def chosen(options: argparse.Namespace) -> list[tuple[Suite, Case]]:
 
 
 def run(
-    cases: Iterable[tuple[Suite, Case]], settings: Settings, *, training_steps: int
+    cases: Iterable[tuple[Suite, Case]], settings: Settings, plan: Plan | None = None
 ) -> dict[str, Any]:
-    """Measures everything, printing as it goes; Ctrl-C ends it early with what there is."""
+    """Measures everything, printing as it goes; Ctrl-C ends it early with what there is.
+
+    `plan` is the training at the end, None for none.
+    """
     result: dict[str, Any] = {
         "schema": 1,
         "complete": False,
@@ -115,13 +127,14 @@ def run(
             result["limits"] = asdict(measured)
             for case_result in result["cases"]:
                 rate(case_result, measured)
-        show(report.summary_lines(result))
-        if training_steps:
+        show([*report.summary_lines(result), *ladder_lines(result)])
+        if plan is not None:
             try:
-                result["training"] = train_both(settings.threads, training_steps)
-            except Unavailable as error:
-                result["training"] = {"reason": str(error)}
-            show(report.training_lines(result["training"]))
+                result["training"] = train_all(plan)
+            except Exception as error:  # nor must the training
+                traceback.print_exc()
+                result["training"] = {"reason": f"{type(error).__name__}: {error}"}
+            show(training_lines(result["training"]))
         result["complete"] = True
     except KeyboardInterrupt:
         show(["", "interrupted: what was measured so far is kept, marked as not complete"])
@@ -145,17 +158,18 @@ def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
     """Writes the files of a result, and with `record` its copy among the committed ones."""
     data = (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     files = {"result.json": data, "table.txt": report.full_text(result).encode()}
-    try:
-        files["chart.png"] = chart_png(result)
-    except Unavailable as error:
-        show([f"no chart: {error}"])
+    for name, draw in {"chart": chart_png, "ladder": ladder_png}.items():
+        try:
+            files[f"{name}.png"] = draw(result)
+        except Unavailable as error:
+            show([f"no {name}: {error}"])
     report.write_folder(out, files)
     show(["", f"wrote {', '.join(str(out / name) for name in files)}"])
     if record:
         stem = f"{record}-{result['date'][:10]}"
         named = {f"{stem}.json": data}
-        if "chart.png" in files:
-            named[f"{stem}.png"] = files["chart.png"]
+        endings = {"chart.png": ".png", "ladder.png": "-ladder.png"}
+        named |= {stem + end: files[name] for name, end in endings.items() if name in files}
         report.write_folder(HERE / "results", named)
         show([f"recorded as {HERE / 'results' / stem}.json"])
 
@@ -177,9 +191,9 @@ def main(arguments: list[str] | None = None) -> int:
         compile=not options.no_compile,
         **(QUICK if options.quick else {}),
     )
-    steps = 1_000 if options.quick else 2_000
     trains = any(suite.name == "training_step" for suite, _ in cases)
-    result = run(cases, settings, training_steps=steps if trains else 0)
+    plan = Plan(options.quick or bool(options.case), options.file, options.reach)
+    result = run(cases, settings, plan if trains else None)
     refused = broken(result)
     # a run with a refused kernel is shown and kept, but is no record
     keep(result, options.out, options.record if result["complete"] and not refused else None)

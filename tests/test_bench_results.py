@@ -70,7 +70,7 @@ def result():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "measure", lambda *args, **kwargs: MACHINE)
         suites = [suite_with(), suite_with(ours="eager"), suite_with(nan)]
-        return run.run([(suite, CASE) for suite in suites], SETTINGS, training_steps=0)
+        return run.run([(suite, CASE) for suite in suites], SETTINGS)
 
 
 def test_result_is_json_that_names_machine_versions_date_and_commit(result):
@@ -206,6 +206,7 @@ def test_selection_by_op_case_and_dtype():
         ["--op", "sin"],
         ["--case", "nothing"],
         ["--quick", "--record"],
+        ["--file", "no such file"],
     ],
 )
 def test_bad_command_lines_end_with_status_2(arguments, capsys):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from bench_tiny import SETTINGS
 
 from bench import training_step
+from bench.ladder import LECTURE_SHAPE, TWO_MODELS_SHAPE, ladder_lines, ladder_markdown, rungs
+from bench.ladder_chart import ladder_png
+from bench.names_run import Plan, reached, train_all
+from bench.providers import Unavailable
 from bench.stock_training import adamw_step, lecture_loop, step_loop, stock_results
-from bench.training_case import TWO_MODELS, cost, training_case
+from bench.training_case import LECTURE, TWO_MODELS, cost, training_case
+from bench.training_report import training_lines
 from bench.two_processes import SideBySide
 
 TINY = {"D": 3, "H": 7, "N": 5, "stock_steps": 2, "run_steps": 3}
@@ -75,3 +82,122 @@ def test_models_side_by_side_take_their_steps_in_processes_that_end():
     finally:
         both.close()
     assert all(process._process.poll() is not None for process in both._processes)
+
+
+# --- the training of all engines -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def training():
+    config = replace(Plan(short=True).config(), hidden=(6,), embedding_dim=2, steps=30)
+    return train_all(Plan(short=True), config=config, pieces=3)
+
+
+def test_all_engines_learn_the_same(training):
+    stock = training["engines"]["stock"]
+    assert list(training["engines"]) == ["stock", "ops", "run"]
+    for run in training["engines"].values():
+        assert run["losses"] == pytest.approx(stock["losses"], rel=1e-5)
+        assert run["dev_losses"] == pytest.approx(stock["dev_losses"], rel=1e-5)
+        assert len(run["piece_seconds"]) == 3
+        assert 0 < run["seconds_to_reach"] <= run["seconds"]
+    assert 0 <= training["reach"] - stock["dev_loss"] <= 0.01
+
+
+def test_reached_counts_the_seconds_up_to_the_first_dev_loss_that_low():
+    assert reached([3.0, 2.5, 2.6, 2.4], [1.0, 1.0, 2.0, 4.0], 2.5) == 2.0
+    assert reached([3.0], [1.0], 2.9) is None
+
+
+def test_the_training_shows_losses_speed_and_what_was_not_reached(training):
+    unreached = dict(training["engines"]["ops"], seconds_to_reach=None)
+    shown = dict(training, engines={**training["engines"], "ops": unreached})
+    lines = training_lines(shown)
+    assert "T=3 D=2 H=6 N=32" in lines[2]
+    assert [line.split()[0:3] for line in lines[4:7]] == [
+        ["0", "–", "9"],
+        ["10", "–", "19"],
+        ["20", "–", "29"],
+    ]
+    assert "not reached" in lines[-1]
+    assert max(map(len, lines)) <= 120
+    assert training_lines({"reason": "no torch"})[1].endswith("not done: no torch")
+
+
+def test_the_lectures_run_is_the_full_plan():
+    assert Plan().config().steps == 200_000
+    assert Plan(short=True).config().steps == 1_000
+
+
+# --- the ladder ----------------------------------------------------------------------------------
+
+
+def timed(provider, kind, median, **more):
+    return {"provider": provider, "kind": kind, "median_s": median, **more}
+
+
+LADDER = {
+    "cases": [
+        {"shape": "8x5", "rows": [timed("eager", "stock", 1e-6)]},
+        {
+            "shape": LECTURE_SHAPE,
+            "cost": {"flops": 2_188_800},
+            "rows": [
+                timed("lecture loop, 1 thread", "stock", 240e-6),
+                timed("lecture loop", "stock", 260e-6),
+                timed("foreach update, 1 thread", "stock", 200e-6),
+                timed("compile, whole step", "stock", 120e-6),
+                {"provider": "ops on reference", "kind": "mlpkern", "status": "failed"},
+                timed("ops", "mlpkern", 100e-6),
+                timed("run", "mlpkern", 20e-6, fraction_of_peak=0.625),
+                timed("run, 1 thread", "mlpkern", 19e-6),
+            ],
+        },
+        {
+            "shape": TWO_MODELS_SHAPE,
+            "rows": [
+                timed("lecture loop, 2 processes", "stock", 121e-6),
+                timed("compile, batched", "stock", 60e-6),
+                timed("run", "mlpkern", 10e-6),
+            ],
+        },
+    ],
+    "limits": {"peak": {"float32, 1 thread": 1.7e11}},
+    "machine": {"cpu": "a CPU", "threads": 2},
+    "versions": {"torch": "2.13"},
+    "date": "2026-11-22",
+}
+
+
+def test_the_ladder_goes_from_the_lectures_loop_to_run():
+    found = [(rung.name, rung.ours, round(rung.speedup, 3)) for rung in rungs(LADDER)]
+    assert found == [
+        ("stock, lecture loop, 1 thread", False, 1.0),
+        ("stock, foreach update, 1 thread", False, 1.2),
+        ("stock, compile, whole step", False, 2.0),
+        ("ops", True, 2.4),
+        ("run", True, 12.0),
+        ("two models: stock, compile, batched", False, 4.0),
+        ("two models: run", True, 24.0),
+    ]
+    assert (LECTURE.shape, TWO_MODELS.shape) == (LECTURE_SHAPE, TWO_MODELS_SHAPE)
+
+
+def test_the_ladder_as_text_and_as_a_table():
+    lines, table = ladder_lines(LADDER), ladder_markdown(LADDER)
+    assert max(map(len, lines)) <= 120
+    assert lines[-3].split() == ["run", "20", "µs", "50,000", "62", "%", "12.00x"]
+    assert table[-3] == "| run | 20 µs | 50,000 | 62 % | 12.00x |"
+    assert len({line.count("|") for line in table}) == 1
+
+
+def test_a_result_without_the_lectures_step_has_no_ladder():
+    empty = {**LADDER, "cases": LADDER["cases"][:1]}
+    assert (rungs(empty), ladder_lines(empty), ladder_markdown(empty)) == ([], [], [])
+    with pytest.raises(Unavailable, match="not measured"):
+        ladder_png(empty)
+
+
+def test_the_ladder_is_a_picture():
+    pytest.importorskip("matplotlib", reason="matplotlib draws the chart")
+    assert ladder_png(LADDER).startswith(b"\x89PNG")
