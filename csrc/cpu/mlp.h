@@ -146,6 +146,9 @@ void unpack(const Weights<A>& w, const Sizes& z, const Tensors<A>& to) {
 
 // ---- products ----
 
+// Terms of one chunk of a sum: 7 KB of a and 16 KB of b, so that the next panel of b reaches L1
+// before the last one leaves it (152 GFLOP/s a core at 1024 x 1024; 142 with 200 or 384 terms).
+constexpr int64_t kMostTerms = 128;
 constexpr int64_t kGroupPanels = 8;  // column panels that share a tile's rows in L1
 
 // A range [begin, end).
@@ -189,23 +192,33 @@ MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const A* a, int64_
                             const ColumnPanels<A>& panels, Range columns, const Finish& finish) {
   constexpr int64_t L = kLanes<A>;
   Tile<A> sums[kGroupPanels];
+  alignas(64) A packed[kTileRows * kMostTerms + L];
+  const int64_t terms = ceil_div(depth, depth > 0 ? ceil_div(depth, kMostTerms) : 1);
   for (int64_t first = columns.begin; first < columns.end; first += kGroupPanels) {
     const int64_t last = first + kGroupPanels < columns.end ? first + kGroupPanels : columns.end;
     for (int64_t t = tiles.begin; t < tiles.end; ++t) {
       const int64_t row = cut.begin(t), height = cut.height(t);
-      for (int64_t done = 0; done == 0 || done < depth; done += kDepthChunk) {
-        const int64_t chunk = depth - done < kDepthChunk ? depth - done : kDepthChunk;
+      for (int64_t done = 0; done == 0 || done < depth; done += terms) {
+        const int64_t chunk = depth - done < terms ? depth - done : terms;
         const bool complete = done + chunk >= depth;
         const A* a_chunk = a + row * row_step + done * k_step;
+        int64_t a_row_step = row_step, a_k_step = k_step;
+        if (k_step != 1 && last - first > 2) {
+          for (int64_t k = 0; k < chunk; ++k)
+            store(packed + k * height, load(a_chunk + k * k_step));
+          a_chunk = packed;
+          a_row_step = 1;
+          a_k_step = height;
+        }
         for (int64_t p = first; p < last; ++p) {
           Tile<A>& sum = sums[p - first];
           const int64_t column = p * kTileColumns<A>, vectors = panels.vectors(p);
           const A* b_chunk = b + done * b_step + column;
-          if (depth <= kDepthChunk && vectors == kTileVectors && sizeof(A) == 4 &&
-              finish_tall_tile<A>(height, row, column, depth, a_chunk, row_step, k_step, b_chunk,
-                                  b_step, finish))
+          if (depth <= kMostTerms && vectors == kTileVectors && sizeof(A) == 4 &&
+              finish_tall_tile<A>(height, row, column, depth, a_chunk, a_row_step, a_k_step,
+                                  b_chunk, b_step, finish))
             continue;
-          multiply(sum, done == 0, height, vectors, chunk, a_chunk, row_step, k_step, b_chunk,
+          multiply(sum, done == 0, height, vectors, chunk, a_chunk, a_row_step, a_k_step, b_chunk,
                    b_step);
           if (!complete) continue;
           for (int64_t r = 0; r < height; ++r)
