@@ -34,13 +34,13 @@ def ladder_png(result: dict[str, Any]) -> bytes:
     for place, rung in enumerate(found):
         color = STOCK_COLOR if not rung.ours else OPS_COLOR if "ops" in rung.name else RUN_COLOR
         axes.barh(place, rung.per_second - base, left=base, color=color, height=0.62)
-        axes.plot(rung.per_second, place, "o", color=color, markersize=8)
         text = f"{per_second(rung.per_second)} steps/s   {seconds(rung.median_s)}"
         text += f"   {times(rung.speedup)}" if place else ""
         if rung.ours and rung.fraction_of_peak is not None:
             text += f"   {percent(rung.fraction_of_peak)} of peak"
-        axes.annotate(text, (rung.per_second, place), xytext=(11, 0), textcoords="offset points",
-                      va="center", fontsize=9.5)  # fmt: skip
+        axes.annotate(text, (rung.per_second, place), xytext=(7, 0), textcoords="offset points",
+                      va="center", fontsize=9.5,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
     axes.axvline(base, color="black", linewidth=1)
     if limit:
         axes.axvline(limit, color="#D55E00", linewidth=1, linestyle="--", zorder=0)

@@ -32,6 +32,10 @@ class Plan:
     file: Path | None = None  # words, one a line; None: the embedded names
     reach: float | None = None  # a dev loss; None: that of stock at its end, a hundredth rounded up
 
+    @property
+    def pieces(self) -> int:
+        return 5 if self.short else 20
+
     def config(self) -> TrainConfig:
         from mlpkern.lm.config import PRESETS
 
@@ -47,10 +51,10 @@ class Plan:
         return build_dataset(words, block_size=config.block_size)
 
 
-def train_all(plan: Plan, *, config: TrainConfig | None = None, pieces: int = 20) -> dict[str, Any]:
+def train_all(plan: Plan, *, config: TrainConfig | None = None) -> dict[str, Any]:
     """Trains the lecture's model with every engine from the same seed, on one thread.
 
-    A run is cut into `pieces`; of each the mean training loss, the dev loss after it and the
+    A run is cut into pieces; of each the mean training loss, the dev loss after it and the
     seconds of its steps are kept (evaluation takes none of them). One plain run each, one after the
     other: an impression, not a measurement like those of the cases.
     """
@@ -61,7 +65,7 @@ def train_all(plan: Plan, *, config: TrainConfig | None = None, pieces: int = 20
         raise Unavailable(f"mlpkern.lm cannot be imported: {error}") from error
     config = config or plan.config()
     dataset = plan.dataset(config)
-    every = max(1, config.steps // pieces)
+    every = max(1, config.steps // plan.pieces)
     runs = {}
     with with_threads(1):
         for name in ENGINES:

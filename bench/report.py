@@ -109,17 +109,18 @@ def summary_lines(result: Result) -> list[str]:
         "",
         "ratio: best stock provider / ours (cpu backend, all threads); kept: against stock under a "
         "malloc that keeps",
-        "its pages; limit: fraction of the machine's limit that ours reaches, of a training step that "
-        "of its cores",
-        f"  {'case':50}{'best stock':>11} {'(1t: 1 thread)':23}{'ours':>11}{'ratio':>7}{'kept':>7}"
+        "its pages; limit: fraction of the machine's limit that ours reaches, of a training step "
+        "that of its cores",
+        f"  {'case':50}{'best stock':>10} {'(1t: 1 thread)':26}{'ours':>10}{'ratio':>7}{'kept':>7}"
         f"{'limit':>7}",
     ]
     for case in result["cases"]:
         figures = summary(case)
+        name = figures["stock"].replace(", 1 thread", " 1t").replace(", whole step", ", step")
+        title = case_title(case).removesuffix("  float32")
         lines.append(
-            f"  {case_title(case):50}{figures['stock_time']:>11} "
-            f"{figures['stock'].replace(', 1 thread', ' 1t'):23}"
-            f"{figures['time']:>11}{figures['ratio']:>7}{figures['keeps_pages']:>7}"
+            f"  {title:50}{figures['stock_time']:>10} {name:26}"
+            f"{figures['time']:>10}{figures['ratio']:>7}{figures['keeps_pages']:>7}"
             f"{figures['fraction']:>7}"
         )
         if case["baseline"]:
