@@ -75,7 +75,7 @@ TWO_MODELS = training_case(True, M=2, one_core=True)
 CASES = (
     LECTURE,
     TWO_MODELS,
-    training_case(True, T=8, D=24, H=256, N=256, optimizer="adamw", stock_steps=10, run_steps=50),
+    training_case(T=8, D=24, H=256, N=256, optimizer="adamw", stock_steps=10, run_steps=50),
     training_case(N=4096, stock_steps=5, run_steps=20),
     training_case(V=1000, D=30, H=1024, N=4096, stock_steps=1, run_steps=2, checked_steps=3),
 )

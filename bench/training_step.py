@@ -95,7 +95,8 @@ def _stock_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
     for name, loop in eager.items():
         for count in counts:
             loop_row(name, count, loop)
-    for count in settings.compile_threads:
+    # several models one after the other are as fast as one, so --quick compiles them as one only
+    for count in settings.compile_threads if models == 1 or not settings.quick else []:
         loop_row("compile", count, chunk_loop(compiled(loss_of), "foreach" if sgd else "fused"))
         loop_row("compile, whole step", count, step_loop(compiled(whole)))
     if settings.autotune:
@@ -106,14 +107,15 @@ def _stock_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
             batched_row("batched products", count, None)
         for count in settings.compile_threads:
             batched_row("compile, batched", count, compiled(batched_sgd_step))
-        rows += _processes_rows(case, settings)
+        if not settings.quick:
+            rows += _processes_rows(case, settings)
     return rows
 
 
 def _processes_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
     """A process a model; the numbers that are checked are those of the same loop in this one."""
     loops = {LOOPS[0]: lecture_loop}
-    if settings.compile and not settings.quick:  # compiling in each takes as long as all else
+    if settings.compile:
         loops[LOOPS[1]] = step_loop(compiled(sgd_step))
     models = case.sizes["M"]
 
