@@ -1,7 +1,7 @@
 #include "mlp_arrays.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace mlpkern::testing {
 namespace {
@@ -61,7 +61,7 @@ void ModelArrays::save() {
 
 void ModelArrays::restore() {
   for (size_t i = 0; i < tensors_.size(); ++i)
-    std::memcpy(tensors_[i]->data(), saved_[i].data(), saved_[i].size());
+    std::copy(saved_[i].begin(), saved_[i].end(), static_cast<unsigned char*>(tensors_[i]->data()));
 }
 
 std::vector<double> ModelArrays::values(int64_t tensor, int64_t model) const {

@@ -115,6 +115,21 @@ TEST_CASE(any_number_of_rows) {
     }
 }
 
+// Many rows of a small vocabulary may share products with the first layer; a large one has none to
+// share.
+TEST_CASE(several_layers_over_several_blocks) {
+  for (const MLPSizes& s : {MLPSizes{27, 3, 10, 27, {33, 9}}, MLPSizes{400, 2, 9, 6, {17, 9}},
+                            MLPSizes{5, 4, 17, 3, {1, 40, 2}}})
+    for (DType dtype : {DType::f32, DType::f64}) {
+      Problem problem;
+      problem.dtype = dtype;
+      problem.sizes = s;
+      problem.M = 2;
+      problem.rows = 600;
+      check(problem);
+    }
+}
+
 TEST_CASE(awkward_sizes) {
   const MLPSizes sizes[] = {{1, 1, 1, 1, {1}},      {2, 1, 1, 2, {1}},
                             {27, 1, 17, 27, {33}},  {27, 9, 1, 5, {15, 2}},
