@@ -36,9 +36,9 @@ class Rung:
 def rungs(result: Result) -> list[Rung]:
     """From the slowest way to `run`; empty where the lecture's step was not measured."""
     rows = _picked(result, LECTURE_SHAPE, ("lecture loop", "foreach update", ""), ("ops", "run"))
-    rows += _picked(result, TWO_MODELS_SHAPE, ("",), ("run",), prefix="two models: ")
     if not rows or rows[0][1]["kind"] != STOCK:
         return []
+    rows += _picked(result, TWO_MODELS_SHAPE, ("",), ("run",), prefix="two models: ")
     base = rows[0][1]["median_s"]
     return [
         Rung(
