@@ -185,7 +185,8 @@ MLPKERN_INLINE bool finish_tall_tile(int64_t height, const Arguments&... argumen
 // finish(row, column, values) for every vector of  a b,  where a has `cut.rows` rows, element
 // (r, k) at a[r * row_step + k * k_step], and b rows k of vectors, `b_step` apart. Covers the tiles
 // and column panels given. finish holds its state by value. Each sum is formed in chunks of
-// kDepthChunk terms, in order.
+// equal size, at most kMostTerms, in order. Rows of a that are not adjacent in k are packed where
+// several panels use them.
 template <class A, class Finish>
 MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const A* a, int64_t row_step,
                             int64_t k_step, int64_t depth, const A* b, int64_t b_step,
@@ -205,7 +206,8 @@ MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const A* a, int64_
         int64_t a_row_step = row_step, a_k_step = k_step;
         if (k_step != 1 && last - first > 2) {
           for (int64_t k = 0; k < chunk; ++k)
-            store(packed + k * height, load(a_chunk + k * k_step));
+            for (int64_t r = 0; r < height; r += L)  // past the height: the next k writes again
+              store(packed + k * height + r, load(a_chunk + k * k_step + r));
           a_chunk = packed;
           a_row_step = 1;
           a_k_step = height;
