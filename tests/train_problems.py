@@ -67,6 +67,12 @@ SHAPES = {
     "lecture": {"V": 27, "D": 10, "hidden": (200,), "N": 32, "rows": 500},
 }
 
+# Beyond one block of rows, and with weights beyond L2, which are multiplied in another order.
+LARGE = {
+    "N above 512": {"N": 700, "S": 4, "rows": 900},
+    "deep": {"V": 50, "D": 30, "hidden": (300, 600), "C": 200, "N": 130, "S": 3, "rows": 300},
+    "large batch": {"V": 50, "D": 30, "hidden": (700,), "C": 210, "N": 1100, "S": 2, "rows": 300},
+}
 
 Run = tuple[Tensor, MLPParams]  # losses and trained parameters
 
