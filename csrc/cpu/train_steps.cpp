@@ -28,6 +28,8 @@ namespace {
 constexpr int64_t kBlockRows = 512;
 constexpr int64_t kSplitMultiplyAdds = 1 << 22;  // a step above this is worth several threads
 constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kNearWeightBytes = 1 << 19;     // weights that stay in L2 beside the activations
+constexpr int64_t kSharedWeightBytes = 16 << 20;  // weights that come from far away
 
 int64_t rows_per_block(const TrainSteps& a) {
   if (a.N <= kBlockRows) return a.N;
@@ -198,7 +200,8 @@ class Trainer {
     const int64_t panels = activations_.panels().count;
     const int64_t group = panels_per_task(panels);
     const int64_t tasks = ceil_div(panels, group);
-    if (threads_ && tasks < max_threads()) {  // few rows, large layers: share the tiles instead
+    // Few rows, or weights that should not be read once per task: share the tiles instead.
+    if (threads_ && (tasks < max_threads() || weight_bytes() > kSharedWeightBytes)) {
       run_panels<true>(m, s, begin, {0, panels});
       return;
     }
@@ -212,37 +215,53 @@ class Trainer {
       parallel_for_dynamic(tasks, [&](int64_t task, int64_t) { body(task); });
   }
 
+  int64_t weight_bytes() const { return z_.multiply_adds() * static_cast<int64_t>(sizeof(A)); }
+
   // Weights that fit L2 are read once per panel, so that the activations stay near; larger ones
   // once per group of panels.
   int64_t panels_per_task(int64_t panels) const {
-    const bool small = z_.multiply_adds() * static_cast<int64_t>(sizeof(A)) <= (1 << 19);
-    if (small) return 1;
+    if (weight_bytes() <= kNearWeightBytes) return 1;
     const int64_t share = threads_ ? ceil_div(panels, 2 * max_threads()) : panels;
     return share < kGroupPanels ? share : kGroupPanels;
   }
 
+  // Forward and backward of the rows of some panels; with ShareTiles in parallel, the products by
+  // tiles of the weights and the rest by panels.
   template <bool ShareTiles>
   void run_panels(int64_t m, int64_t s, int64_t begin, Range panels) {
     const Activations<A>& act = activations_;
-    const auto tiles = [&](int64_t units, const auto& body) {
+    const auto by_tiles = [&](int64_t units, const auto& body) {
       split(ShareTiles, RowTiles(units).count, body);
     };
-    const int64_t last = panels.end * kTileColumns<A>;
-    const Range rows{panels.begin * kTileColumns<A>, last < act.rows ? last : act.rows};
-    gather(act, z_, parameters_.embedding, rows);
-    if (a_.dropout) draw_masks(m, s, begin, rows);
-    transpose_input(act, z_, rows);
+    const auto by_panels = [&](const auto& body) {
+      split(ShareTiles, panels.end - panels.begin, [&](Range part) {
+        const Range here{panels.begin + part.begin, panels.begin + part.end};
+        const int64_t last = here.end * kTileColumns<A>;
+        body(here, Range{here.begin * kTileColumns<A>, last < act.rows ? last : act.rows});
+      });
+    };
+    by_panels([&](Range, Range rows) {
+      gather(act, z_, parameters_.embedding, rows);
+      if (a_.dropout) draw_masks(m, s, begin, rows);
+      transpose_input(act, z_, rows);
+    });
     for (int64_t l = 0; l < z_.L; ++l)
-      tiles(z_.outputs(l),
-            [&](Range t) { forward_hidden(act, z_, parameters_, l, t, panels, masked_.masks[l]); });
-    tiles(z_.C, [&](Range t) { forward_logits(act, z_, parameters_, t, panels); });
-    loss_and_gradient(act, masked_, z_.C, panels, a_.N, a_.label_smoothing);
+      by_tiles(z_.outputs(l), [&](Range t) {
+        forward_hidden(act, z_, parameters_, l, t, panels, masked_.masks[l]);
+      });
+    by_tiles(z_.C, [&](Range t) { forward_logits(act, z_, parameters_, t, panels); });
+    by_panels([&](Range part, Range rows) {
+      loss_and_gradient(act, masked_, z_.C, part, a_.N, a_.label_smoothing);
+      transpose_dz(z_, act.logits, masked_.dz_rows[z_.L], z_.L, rows);
+    });
     for (int64_t l = z_.L; l > 0; --l) {
-      transpose_dz(z_, l == z_.L ? act.logits : masked_.dz[l], masked_.dz_rows[l], l, rows);
-      tiles(z_.inputs(l),
-            [&](Range t) { backward_hidden(act, masked_, z_, parameters_, l, t, panels); });
+      by_tiles(z_.inputs(l),
+               [&](Range t) { backward_hidden(act, masked_, z_, parameters_, l, t, panels); });
+      by_panels([&](Range, Range rows) {
+        if (l > 1) transpose_dz(z_, masked_.dz[l - 1], masked_.dz_rows[l - 1], l - 1, rows);
+        if (l == 1) backward_input(masked_, z_, parameters_, rows);
+      });
     }
-    backward_input(masked_, z_, parameters_, rows);
   }
 
   void draw_masks(int64_t m, int64_t s, int64_t begin, Range rows) {
