@@ -15,6 +15,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "cpu/ids.h"
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
 
@@ -28,20 +29,6 @@ constexpr int64_t kSliceBytes = 1 << 17;  // slice of dweight of one bucket: hal
 constexpr int64_t kPrefetchAhead = 8;
 
 int64_t element_size(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
-
-template <class Body>
-int64_t for_index_type(IndexType type, const Body& body) {
-  switch (type) {
-    case IndexType::u8:
-      return body(static_cast<const uint8_t*>(nullptr));
-    case IndexType::i16:
-      return body(static_cast<const int16_t*>(nullptr));
-    case IndexType::i32:
-      return body(static_cast<const int32_t*>(nullptr));
-    default:
-      return body(static_cast<const int64_t*>(nullptr));
-  }
-}
 
 // Walks the positions [begin, end) of an (N, T) array of ids: visit(position, row, column, id) ->
 // bool "go on". The division is paid once a range, not once an id.

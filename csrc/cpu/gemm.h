@@ -1,4 +1,4 @@
-// Register-tiled matrix product for linear_tanh: tile = sum_k a(row, k) * b(k, column).
+// Register-tiled matrix product: tile = sum_k a(row, k) * b(k, column).
 //
 // Rows of a tile are broadcast, columns are vector lanes:
 //   a: element (row, k) at a[row * row_step + k * k_step], any steps
@@ -190,6 +190,10 @@ MLPKERN_INLINE void multiply_panel(Tile<A>* tiles, const RowTiles& cut, int64_t 
     }
   }
 }
+
+// Most rows of a block: a sum over the rows of a block is then one chunk. And the tiles it takes.
+constexpr int64_t kMaxBlockRows = kDepthChunk;
+constexpr int64_t kBlockTiles = kMaxBlockRows / kTileRows + 1;
 
 // ---- packing ----
 

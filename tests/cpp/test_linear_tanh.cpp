@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "sums.h"
 #include "testing.h"
 
 using namespace mlpkern;
@@ -24,37 +25,6 @@ const Shape kShapes[] = {{0, 30, 200},  {5, 0, 7},       {5, 7, 0},      {1, 1, 
 std::string label(const char* what, DType dtype, const Shape& s) {
   return format("%s %s N=%lld K=%lld H=%lld", what, name_of(dtype), static_cast<long long>(s.N),
                 static_cast<long long>(s.K), static_cast<long long>(s.H));
-}
-
-// What the mathematics says of one element: the sum of products, the sum of their sizes and count.
-struct Sum {
-  long double value = 0, size = 0;
-  int64_t terms = 0;
-
-  void add(long double term) { add(term, std::fabs(term)); }
-  void add(long double term, long double term_size) {
-    value += term;
-    size += term_size;
-    ++terms;
-  }
-};
-
-// The rounding errors of a sum are bounded by those of its additions; they partly cancel, so the
-// square root of their number is ample. `extra` is in units of the accumulator's epsilon.
-void check_sums(const char* what, const Values& got, const std::vector<Sum>& want,
-                double extra_per_size, double extra) {
-  const double eps = epsilon_of(accumulator_of(got.dtype));
-  for (int64_t i = 0; i < got.count; ++i) {
-    const Sum& sum = want[i];
-    const double slack =
-        epsilon_of(got.dtype) * static_cast<double>(std::fabs(sum.value)) +
-        eps * ((std::sqrt(sum.terms + 1.0) + extra_per_size) * static_cast<double>(sum.size) +
-               extra) +
-        (got.dtype == DType::f16 ? 0x1p-24 : 0);  // float16 underflows early
-    CHECK(std::fabs(static_cast<double>(got.get(i) - sum.value)) <= slack,
-          "%s[%lld] got %.9g, want %.9Lg, slack %g", what, static_cast<long long>(i), got.get(i),
-          sum.value, slack);
-  }
 }
 
 void check_forward(DType dtype, const Shape& s, bool with_bias, int64_t pad) {
