@@ -14,21 +14,8 @@
 #include "tensor.h"
 
 namespace mlpkern {
+
 namespace {
-
-// Other Python threads may run while a kernel works for longer than a switch of threads costs.
-constexpr int64_t kReleaseGilWork = 1 << 20;  // multiply-adds or elements moved
-
-template <class Args>
-int64_t launch(int64_t (*kernel)(const Args&), size_t (*workspace)(const Args&), Args& args,
-               int64_t work) {
-  const memory::Scratch scratch(workspace(args));
-  args.workspace = scratch.get();
-  if (work < kReleaseGilWork) return kernel(args);
-  py::gil_scoped_release release;
-  return kernel(args);
-}
-#define MLPKERN_LAUNCH(name, args, work) launch(cpu::name, cpu::name##_workspace, args, work)
 
 int64_t index_at(const Tensor& t, int64_t flat, std::string* position) {
   std::vector<int64_t> coordinates(static_cast<size_t>(t.ndim()));
@@ -43,12 +30,16 @@ int64_t index_at(const Tensor& t, int64_t flat, std::string* position) {
   return read_id(t.index_type(), t.data(), offset);
 }
 
-[[noreturn]] void throw_bad_id(const Tensor& input, int64_t flat, int64_t V) {
+}  // namespace
+
+void throw_bad_id(const char* op, const Tensor& input, int64_t flat, int64_t V) {
   std::string position;
   const int64_t value = index_at(input, flat, &position);
-  throw py::index_error("embedding_gather: input" + position + " is " + std::to_string(value) +
+  throw py::index_error(std::string(op) + ": input" + position + " is " + std::to_string(value) +
                         ", expected 0 <= id < " + std::to_string(V));
 }
+
+namespace {
 
 [[noreturn]] void throw_bad_target(const Tensor& target, int64_t row, int64_t C, int64_t ignored) {
   std::string position;
@@ -58,34 +49,7 @@ int64_t index_at(const Tensor& t, int64_t flat, std::string* position) {
                         std::to_string(ignored) + ")");
 }
 
-std::vector<int64_t> leading_shape(const Tensor& t, int64_t last) {
-  std::vector<int64_t> shape(t.shape(), t.shape() + t.ndim());
-  shape.back() = last;
-  return shape;
-}
-
-int64_t rows_of(const Tensor& t) {
-  int64_t rows = 1;
-  for (int64_t axis = 0; axis + 1 < t.ndim(); ++axis) rows *= t.size(axis);
-  return rows;
-}
-
 // ------------------------------------------------------------------------- embedding_gather
-
-constexpr int64_t kAnyRank = 64;
-
-// Fills what forward and backward share: ids of shape (..., T) as N rows of T.
-template <class Args>
-void set_ids(Args& a, Tensor& input) {
-  input.require_ndim(1, kAnyRank);
-  input.collapse(1, false);
-  a.index_type = input.index_type();
-  a.N = rows_of(input);
-  a.T = input.size(-1);
-  a.input = input.data();
-  a.input_row_stride = input.row_stride();
-  a.input_col_stride = input.stride(-1);
-}
 
 py::object embedding_gather_forward(py::handle input_, py::handle weight_) {
   const char* op = "embedding_gather";
@@ -102,7 +66,7 @@ py::object embedding_gather_forward(py::handle input_, py::handle weight_) {
   const std::vector<int64_t> shape = leading_shape(input, a.T * a.D);
   py::object output = new_tensor(a.dtype, shape.data(), input.ndim(), &a.output);
   const int64_t bad = MLPKERN_LAUNCH(embedding_gather_forward, a, a.N * a.T * a.D);
-  if (bad >= 0) throw_bad_id(input, bad, a.V);
+  if (bad >= 0) throw_bad_id(op, input, bad, a.V);
   return output;
 }
 
@@ -126,7 +90,7 @@ py::object embedding_gather_backward(py::handle doutput_, py::handle input_, int
   a.padding_idx = padding_idx;
   py::object dweight = new_tensor(a.dtype, {a.V, a.D}, &a.dweight);
   const int64_t bad = MLPKERN_LAUNCH(embedding_gather_backward, a, (a.N * a.T + a.V) * a.D);
-  if (bad >= 0) throw_bad_id(input, bad, a.V);
+  if (bad >= 0) throw_bad_id(op, input, bad, a.V);
   return dweight;
 }
 
@@ -158,13 +122,7 @@ py::object linear_tanh_forward(py::handle input_, py::handle weight_, py::handle
   set_linear(a, input, weight);
   a.bias = nullptr;
   Tensor bias = bias_.is_none() ? weight : Tensor(bias_, {op, "bias"});
-  if (!bias_.is_none()) {
-    bias.require_ndim(1, 1);
-    bias.require_size(0, a.H);
-    bias.require_dtype(a.dtype);
-    bias.collapse(1, true);
-    a.bias = bias.data();
-  }
+  if (!bias_.is_none()) set_bias(a, bias);
   const std::vector<int64_t> shape = leading_shape(input, a.H);
   py::object output = new_tensor(a.dtype, shape.data(), input.ndim(), &a.output);
   MLPKERN_LAUNCH(linear_tanh_forward, a, a.N * a.K * a.H);
@@ -179,17 +137,7 @@ py::tuple linear_tanh_backward(py::handle doutput_, py::handle input_, py::handl
   Tensor weight(weight_, {op, "weight"}), output(output_, {op, "output"});
   LinearTanhBackward a;
   set_linear(a, input, weight);
-  for (Tensor* t : {&doutput, &output}) {
-    t->require_ndim(input.ndim(), input.ndim());
-    for (int64_t axis = 0; axis + 1 < input.ndim(); ++axis) t->require_size(axis, input.size(axis));
-    t->require_size(-1, a.H);
-    t->require_dtype(a.dtype);
-    t->collapse(1, true);
-  }
-  a.doutput = doutput.data();
-  a.doutput_row_stride = doutput.row_stride();
-  a.output = output.data();
-  a.output_row_stride = output.row_stride();
+  set_outputs(a, input, doutput, output);
   a.dinput = a.dweight = a.dbias = nullptr;
   py::object dinput = py::none(), dweight = py::none(), dbias = py::none();
   if (need_input) dinput = new_tensor(a.dtype, input.shape(), input.ndim(), &a.dinput);
@@ -328,6 +276,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("linear_tanh_backward", linear_tanh_backward, py::arg("grad_output"), py::arg("input"),
         py::arg("weight"), py::arg("output"), py::arg("need_input") = true,
         py::arg("need_weight") = true, py::arg("need_bias") = true);
+  bind_embedding_linear_tanh(m);
   m.def("cross_entropy_forward", cross_entropy_forward, py::arg("input"), py::arg("target"),
         py::arg("weight"), py::arg("ignore_index"), py::arg("reduction"),
         py::arg("label_smoothing"));

@@ -82,6 +82,45 @@ struct LinearTanhBackward {
   void* workspace;
 };
 
+// output[n, h] = tanh(bias[h] + sum_{t,d} embedding[input[n, t], d] * weight[h, t*D + d])
+struct EmbeddingLinearTanhForward {
+  DType dtype;
+  IndexType index_type;
+  int64_t N, T, V, D, H;
+  const void* input;  // (N, T) ids
+  int64_t input_row_stride, input_col_stride;
+  const void* embedding;  // (V, D), elements adjacent
+  int64_t embedding_row_stride;
+  const void* weight;  // (H, T*D), elements adjacent
+  int64_t weight_row_stride;
+  const void* bias;  // (H,) adjacent, or null
+  void* output;      // (N, H) contiguous
+  void* workspace;
+};
+
+// dz = (1 - output^2) * doutput; dweight = dz^T x and dbias = sum_n dz with x the embedded rows;
+// dembedding[v] = sum over (n, t) with input[n, t] == v of dz[n] weight[:, t*D : (t+1)*D].
+// A null output pointer means that this gradient is not wanted.
+struct EmbeddingLinearTanhBackward {
+  DType dtype;
+  IndexType index_type;
+  int64_t N, T, V, D, H;
+  const void* doutput;  // (N, H), elements adjacent
+  int64_t doutput_row_stride;
+  const void* input;  // (N, T) ids
+  int64_t input_row_stride, input_col_stride;
+  const void* embedding;  // (V, D), elements adjacent
+  int64_t embedding_row_stride;
+  const void* weight;  // (H, T*D), elements adjacent
+  int64_t weight_row_stride;
+  const void* output;  // (N, H), elements adjacent
+  int64_t output_row_stride;
+  void* dembedding;  // (V, D) contiguous, every element written, or null
+  void* dweight;     // (H, T*D) contiguous, or null
+  void* dbias;       // (H,), or null
+  void* workspace;
+};
+
 // With p = softmax(input[n]), w the class weights (ones if null), s = label_smoothing, W = sum_c
 // w[c]: ids:           loss[n] = -(1-s) w[y] log p[y] - s/C sum_c w[c] log p[c], 0 where y ==
 // ignore_index probabilities: loss[n] = -sum_c w[c] ((1-s) t[c] + s/C) log p[c] sum adds the rows,
@@ -193,14 +232,16 @@ struct Evaluate {
 };
 
 // Every kernel: X(name, argument struct). Declarations, dispatch tables and tests expand this list.
-#define MLPKERN_KERNELS(X)                              \
-  X(embedding_gather_forward, EmbeddingGatherForward)   \
-  X(embedding_gather_backward, EmbeddingGatherBackward) \
-  X(linear_tanh_forward, LinearTanhForward)             \
-  X(linear_tanh_backward, LinearTanhBackward)           \
-  X(cross_entropy_forward, CrossEntropyForward)         \
-  X(cross_entropy_backward, CrossEntropyBackward)       \
-  X(train_steps, TrainSteps)                            \
+#define MLPKERN_KERNELS(X)                                       \
+  X(embedding_gather_forward, EmbeddingGatherForward)            \
+  X(embedding_gather_backward, EmbeddingGatherBackward)          \
+  X(linear_tanh_forward, LinearTanhForward)                      \
+  X(linear_tanh_backward, LinearTanhBackward)                    \
+  X(embedding_linear_tanh_forward, EmbeddingLinearTanhForward)   \
+  X(embedding_linear_tanh_backward, EmbeddingLinearTanhBackward) \
+  X(cross_entropy_forward, CrossEntropyForward)                  \
+  X(cross_entropy_backward, CrossEntropyBackward)                \
+  X(train_steps, TrainSteps)                                     \
   X(evaluate, Evaluate)
 
 #define MLPKERN_DECLARE_KERNEL(name, Args) \

@@ -18,6 +18,19 @@ def linear_tanh_backward(
     need_weight: bool,
     need_bias: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]: ...
+def embedding_linear_tanh_forward(
+    input: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor: ...
+def embedding_linear_tanh_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    embedding: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    need_embedding: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]: ...
 def cross_entropy_forward(
     input: Tensor,
     target: Tensor,

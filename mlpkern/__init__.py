@@ -7,6 +7,7 @@ from mlpkern.backends import Backend, backends, explain, use_backend
 from mlpkern.functional import (
     cross_entropy,
     embedding_gather,
+    embedding_linear_tanh,
     evaluate,
     linear_tanh,
     train_steps,
@@ -28,6 +29,7 @@ __all__ = [
     "backends",
     "cross_entropy",
     "embedding_gather",
+    "embedding_linear_tanh",
     "empty_cache",
     "evaluate",
     "explain",

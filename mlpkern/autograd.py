@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from mlpkern.ops.cross_entropy import CrossEntropy
 from mlpkern.ops.embedding_gather import EmbeddingGather
+from mlpkern.ops.embedding_linear_tanh import EmbeddingLinearTanh
 from mlpkern.ops.linear_tanh import LinearTanh
 
-__all__ = ["CrossEntropy", "EmbeddingGather", "LinearTanh"]
+__all__ = ["CrossEntropy", "EmbeddingGather", "EmbeddingLinearTanh", "LinearTanh"]

@@ -12,6 +12,10 @@ from mlpkern.reference.embedding_gather import (
     embedding_gather_backward,
     embedding_gather_forward,
 )
+from mlpkern.reference.embedding_linear_tanh import (
+    embedding_linear_tanh_backward,
+    embedding_linear_tanh_forward,
+)
 from mlpkern.reference.evaluate import evaluate
 from mlpkern.reference.linear_tanh import linear_tanh_backward, linear_tanh_forward
 from mlpkern.reference.train_steps import train_steps
@@ -25,6 +29,8 @@ __all__ = [
     "cross_entropy_forward",
     "embedding_gather_backward",
     "embedding_gather_forward",
+    "embedding_linear_tanh_backward",
+    "embedding_linear_tanh_forward",
     "evaluate",
     "linear_tanh_backward",
     "linear_tanh_forward",
