@@ -2,15 +2,14 @@
 // embedding[input[n, t], d], and its gradients (see kernels.h). x is never stored whole. Two ways,
 // chosen by the shape alone:
 //
-// fold (embedding_linear_tanh_fold.h): a batch of many rows and a small table.
+// folded (embedding_linear_tanh_fold.h): a batch of many rows and a small table.
 //
 // by blocks: the way of linear_tanh, with rows gathered from the table as a block is packed. The
 // backward forms dx for a chunk of the batch at a time and lets embedding_gather sum it.
 //
 // Compile alone, in csrc/cpu:
 //   g++ -std=c++17 -O3 -I.. -DMLPKERN_ISA=avx2 -mavx2 -mfma -mf16c -c embedding_linear_tanh.cpp
-#include <cstring>
-
+#include "cpu/embedding_linear_tanh_fold.h"
 #include "cpu/ids.h"
 #include "cpu/linear_tanh_backward.h"
 #include "cpu/linear_tanh_forward.h"
@@ -202,17 +201,19 @@ int64_t backward_by_blocks(const EmbeddingLinearTanhBackward& a) {
 }  // namespace
 
 size_t embedding_linear_tanh_forward_workspace(const EmbeddingLinearTanhForward& args) {
-  return workspace(layer_of(args));
+  return folds(args) ? fold_workspace(args) : workspace(layer_of(args));
 }
 
 int64_t embedding_linear_tanh_forward(const EmbeddingLinearTanhForward& args) {
   if (args.N == 0) return -1;
   return for_dtype(args.dtype, [&](auto* element) {
-    return forward_by_blocks<std::remove_pointer_t<decltype(element)>>(args);
+    using T = std::remove_pointer_t<decltype(element)>;
+    return folds(args) ? forward_folded<T>(args) : forward_by_blocks<T>(args);
   });
 }
 
 size_t embedding_linear_tanh_backward_workspace(const EmbeddingLinearTanhBackward& args) {
+  if (folds(args)) return fold_workspace(args);
   const ChunkPlan p = plan_chunks(args);
   const LinearTanhBackward layer = layer_of(args, p);
   const BlockScratch x(layer);
@@ -223,7 +224,8 @@ size_t embedding_linear_tanh_backward_workspace(const EmbeddingLinearTanhBackwar
 
 int64_t embedding_linear_tanh_backward(const EmbeddingLinearTanhBackward& args) {
   return for_dtype(args.dtype, [&](auto* element) {
-    return backward_by_blocks<std::remove_pointer_t<decltype(element)>>(args);
+    using T = std::remove_pointer_t<decltype(element)>;
+    return folds(args) ? backward_folded<T>(args) : backward_by_blocks<T>(args);
   });
 }
 

@@ -1,0 +1,392 @@
+// The fold of embedding_linear_tanh: the product of all T positions with all V rows of the table
+// instead of the product with every row of the batch.
+//
+// forward: tables F[v, t] = embedding[v] weight_t^T (weight_t: the D columns of position t; the
+// bias is in those of t = 0), then output[n] = tanh(sum_t F[input[n, t], t]).
+//
+// backward: dF[v, t] = sum of dz over the rows n with v at position t. A block of dz is formed, its
+// rows are sorted by id once a position, and each run of rows is summed in registers. A piece of
+// the batch has tables of its own; they are added in order. Then dembedding = sum_t dF_t weight_t
+// and dweight_t = dF_t^T embedding.
+//
+// Tables are (V, T, step), step being H padded to whole vectors (row_step_for).
+#pragma once
+
+#include <cstring>
+
+#include "cpu/ids.h"
+#include "cpu/linear_tanh_backward.h"
+#include "cpu/vmath.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+// The fold pays where the batch has more rows than the table by this factor, where a product is
+// longer than the T sums that replace it, and where the tables of all positions stay in L2.
+constexpr int64_t kFoldRows = 2;
+constexpr int64_t kFoldWidth = 4;
+constexpr int64_t kFoldBytes = 1 << 20;
+
+template <class Args>
+int64_t fold_step(const Args& a) {
+  const int64_t lanes = lanes_of(a.dtype);
+  return (ceil_div(a.H, lanes) | 1) * lanes;  // as row_step_for
+}
+
+template <class Args>
+bool folds(const Args& a) {
+  return a.N > 0 && a.T > 0 && a.H > 0 && a.D >= kFoldWidth && a.N >= kFoldRows * a.V &&
+         a.V * a.T * fold_step(a) * acc_size(a.dtype) <= kFoldBytes;
+}
+
+// Calls body(first, rows) over blocks of at most kMaxBlockRows of `rows` rows.
+template <class Body>
+MLPKERN_INLINE void for_row_blocks(int64_t rows, const Body& body) {
+  for (int64_t first = 0; first < rows; first += kMaxBlockRows)
+    body(first, rows - first < kMaxBlockRows ? rows - first : kMaxBlockRows);
+}
+
+// Calls step(std::integral_constant<int, vectors>, column) over `columns` columns of whole vectors,
+// most vectors first.
+template <class A, int Vectors = 8, class Step>
+MLPKERN_INLINE void for_column_groups(int64_t columns, const Step& step, int64_t column = 0) {
+  constexpr int64_t width = Vectors * kLanes<A>;
+  for (; columns - column >= width; column += width)
+    step(std::integral_constant<int, Vectors>(), column);
+  if constexpr (Vectors > 1)
+    if (column < columns) for_column_groups<A, Vectors / 2>(columns, step, column);
+}
+
+// ---------------------------------------------------------------------------------- forward
+
+struct FoldForwardPlan {
+  int64_t step, tables, packed_embedding, packed_weight;  // elements
+  int64_t block_rows, blocks, ids;                        // ids of one worker, int64
+};
+
+FoldForwardPlan plan_fold(const EmbeddingLinearTanhForward& a) {
+  FoldForwardPlan p;
+  const int64_t lanes = lanes_of(a.dtype);
+  p.step = fold_step(a);
+  p.tables = a.V * a.T * p.step;
+  p.packed_embedding = a.V * ((ceil_div(a.D, lanes) | 1) * lanes);
+  p.packed_weight = a.T * round_up(a.H, lanes) * a.D;
+  const bool serial = a.N * (a.T + 8) * a.H < kSerialMultiplyAdds;
+  p.block_rows = serial ? a.N : clamp((1 << 16) / a.H, 16, a.N);
+  p.blocks = ceil_div(a.N, p.block_rows);
+  p.ids = p.block_rows * a.T;
+  return p;
+}
+
+size_t fold_workspace(const EmbeddingLinearTanhForward& a) {
+  const FoldForwardPlan p = plan_fold(a);
+  return (p.tables + p.packed_embedding + p.packed_weight) * acc_size(a.dtype) +
+         workers(p.blocks) * p.ids * sizeof(int64_t) + 512;
+}
+
+template <class T>
+void make_tables(acc_t<T>* tables, const EmbeddingLinearTanhForward& a, const FoldForwardPlan& p,
+                 acc_t<T>* packed_embedding, acc_t<T>* packed_weight) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const T* weight = static_cast<const T*>(a.weight);
+  const T* bias = static_cast<const T*>(a.bias);
+  const ColumnPanels<A> panels(a.H);
+  const int64_t embedding_step = row_step_for<A>(a.D);
+  pack_rows(packed_embedding, embedding_step, static_cast<const T*>(a.embedding),
+            a.embedding_row_stride, a.V, a.D);
+  parallel_for_work(a.T * panels.count, a.V * a.T * a.D * a.H, [&](int64_t task) {
+    const int64_t t = task / panels.count, panel = task - t * panels.count;
+    const int64_t column = panel * kTileColumns<A>, width = panels.width(panel);
+    A* packed = packed_weight + t * panels.padded() * a.D + panels.offset(panel, a.D);
+    pack_transposed(packed, panels.step(panel), weight + column * a.weight_row_stride + t * a.D,
+                    a.weight_row_stride, width, a.D);
+    vec_t<A> offset[kTileVectors] = {};
+    if (bias && t == 0)
+      for (int64_t c = 0; c < width; c += L)
+        offset[c / L] = load_part(bias + column + c, width - c < L ? width - c : L);
+    for_row_blocks(a.V, [&](int64_t first, int64_t rows) {
+      const RowTiles cut(rows);
+      Tile<A> tiles[kBlockTiles];
+      multiply_panel(tiles, cut, a.D, packed_embedding + first * embedding_step, embedding_step,
+                     packed, panels.vectors(panel), [&](int64_t i, const Tile<A>& tile) {
+                       A* to = tables + ((first + cut.begin(i)) * a.T + t) * p.step + column;
+                       for (int64_t r = 0; r < cut.height(i); ++r, to += a.T * p.step)
+                         for (int64_t c = 0; c < width; c += L)
+                           store(to + c, load(tile.row(r) + c) + offset[c / L]);
+                     });
+    });
+  });
+}
+
+// to[0, columns) = tanh of the sum of the T rows of tables, Vectors vectors of it.
+template <class T, int Vectors>
+MLPKERN_INLINE void finish_columns(T* to, const acc_t<T>* tables, const int64_t* rows,
+                                   int64_t row_count, int64_t columns) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  vec_t<A> sum[Vectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < Vectors; ++v) sum[v] = load(tables + rows[0] + v * L);
+  for (int64_t t = 1; t < row_count; ++t)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) sum[v] += load(tables + rows[t] + v * L);
+#pragma GCC unroll 4
+  for (int v = 0; v < Vectors; ++v) {
+    const vec_t<A> y = tanh(sum[v]);
+    if (columns - v * L >= L)
+      store(to + v * L, y);
+    else
+      store_part(to + v * L, y, columns - v * L);
+  }
+}
+
+template <class T>
+int64_t forward_folded(const EmbeddingLinearTanhForward& a) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const FoldForwardPlan p = plan_fold(a);
+  Scratch<A> scratch{static_cast<char*>(a.workspace)};
+  A* tables = scratch.take(p.tables);
+  A* packed_embedding = scratch.take(p.packed_embedding);
+  A* packed_weight = scratch.take(p.packed_weight);
+  int64_t* ids = reinterpret_cast<int64_t*>(scratch.take(0));
+  make_tables<T>(tables, a, p, packed_embedding, packed_weight);
+
+  T* output = static_cast<T*>(a.output);
+  const int64_t padded = round_up(a.H, L);
+  int64_t bad = -1;
+  const auto run_block = [&](int64_t block, int64_t worker) {
+    const int64_t first = block * p.block_rows;
+    const int64_t rows = a.N - first < p.block_rows ? a.N - first : p.block_rows;
+    int64_t* row_ids = ids + worker * p.ids;
+    const int64_t found = read_ids(row_ids, a, first, rows);
+    if (found >= 0) return report_first(&bad, found);
+    for (int64_t n = 0; n < rows; ++n, row_ids += a.T) {
+      T* to = output + (first + n) * a.H;
+      for (int64_t t = 0; t < a.T; ++t) row_ids[t] = (row_ids[t] * a.T + t) * p.step;  // in tables
+      for_column_groups<A, 4>(padded, [&](auto vectors, int64_t column) {
+        constexpr int kVectors = decltype(vectors)::value;
+        finish_columns<T, kVectors>(to + column, tables + column, row_ids, a.T, a.H - column);
+      });
+    }
+  };
+  if (p.blocks == 1)
+    run_block(0, 0);
+  else
+    parallel_for_dynamic(p.blocks, run_block);
+  return bad;
+}
+
+// ---------------------------------------------------------------------------------- backward
+
+struct FoldBackwardPlan {
+  int64_t step, tables;  // elements; tables are those of one piece
+  int64_t pieces, piece_rows, block_rows;
+  int64_t bias, dz, packed_embedding, packed_weight;  // elements: of a piece, a worker, in all
+  int64_t used, ids, order;                           // bytes: in all, of a worker, of a worker
+};
+
+FoldBackwardPlan plan_fold(const EmbeddingLinearTanhBackward& a) {
+  FoldBackwardPlan p;
+  const int64_t lanes = lanes_of(a.dtype);
+  p.step = fold_step(a);
+  p.tables = a.dembedding || a.dweight ? a.V * a.T * p.step : 0;
+  const bool serial = a.N * (a.T + 4) * a.H < kSerialMultiplyAdds;
+  // Clearing and adding tables stays the lesser work.
+  const int64_t least_rows = 4 * a.V > 256 ? 4 * a.V : 256;
+  const int64_t most = clamp(kPartialElements / (p.tables > 0 ? p.tables : 1), 1, 32);
+  p.pieces = serial ? 1 : clamp(a.N / least_rows, 1, most);
+  p.piece_rows = ceil_div(a.N, p.pieces);
+  p.block_rows = clamp(kFoldBytes / 2 / (p.step * acc_size(a.dtype)), 64, 1 << 14);
+  if (p.block_rows > p.piece_rows) p.block_rows = p.piece_rows;
+  p.bias = p.step;
+  p.dz = p.block_rows * p.step;
+  const int64_t panel_step = round_up(a.D, lanes);
+  p.packed_embedding = a.dweight ? a.T * a.V * panel_step : 0;
+  p.packed_weight = a.dembedding ? a.T * p.step * panel_step : 0;
+  p.used = round_up(a.V * a.T, 64);
+  p.ids = round_up(p.block_rows * a.T * sizeof(int64_t), 64);
+  p.order = round_up((p.block_rows + a.V + 1) * sizeof(int32_t), 64);
+  return p;
+}
+
+size_t fold_workspace(const EmbeddingLinearTanhBackward& a) {
+  const FoldBackwardPlan p = plan_fold(a);
+  const int64_t per_worker = p.dz * acc_size(a.dtype) + p.ids + p.order + 64;
+  const int64_t elements = p.pieces * (p.tables + p.bias) + p.packed_embedding + p.packed_weight;
+  return elements * acc_size(a.dtype) + p.used + workers(p.pieces) * per_worker + 1024;
+}
+
+// to[0, Vectors vectors) += those of the rows of dz that [row, end) lists.
+template <class A, int Vectors>
+MLPKERN_INLINE void add_run(A* to, const A* dz, int64_t dz_stride, const int32_t* row,
+                            const int32_t* end) {
+  constexpr int64_t L = kLanes<A>;
+  vec_t<A> sum[Vectors] = {};
+  for (; row != end; ++row) {
+    const A* from = dz + *row * dz_stride;
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) sum[v] += load(from + v * L);
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) store(to + v * L, load(to + v * L) + sum[v]);
+}
+
+// tables[v, t] += the rows of dz whose id at position t is v. order and ends are scratch.
+template <class A>
+void add_by_id(A* tables, const FoldBackwardPlan& p, int64_t T, int64_t V, const int64_t* ids,
+               int64_t t, const A* dz, int64_t rows, int64_t padded, int32_t* order, int32_t* ends,
+               uint8_t* used) {
+  std::memset(ends, 0, (V + 1) * sizeof *ends);
+  for (int64_t n = 0; n < rows; ++n) ++ends[ids[n * T + t] + 1];
+  for (int64_t v = 0; v < V; ++v) ends[v + 1] += ends[v];  // ends[v]: where the rows of v begin
+  for (int64_t n = 0; n < rows; ++n) order[ends[ids[n * T + t]]++] = static_cast<int32_t>(n);
+  int32_t begin = 0;  // now ends[v] is their end
+  for (int64_t v = 0; v < V; begin = ends[v], ++v) {
+    const int32_t end = ends[v];
+    if (begin == end) continue;
+    __atomic_store_n(used + v * T + t, 1, __ATOMIC_RELAXED);
+    A* to = tables + (v * T + t) * p.step;
+    for_column_groups<A>(padded, [&](auto vectors, int64_t column) {
+      add_run<A, decltype(vectors)::value>(to + column, dz + column, p.step, order + begin,
+                                           order + end);
+    });
+  }
+}
+
+// dembedding[v, d] = sum_{t, h} dF[v, t, h] weight[h, t*D + d]; zero for rows that no id names,
+// whatever the weights are.
+template <class T>
+void dembedding_from_tables(const EmbeddingLinearTanhBackward& a, const FoldBackwardPlan& p,
+                            const acc_t<T>* tables, const uint8_t* used, acc_t<T>* packed) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const ColumnPanels<A> panels(a.D);
+  const int64_t depth = a.T * p.step;
+  const T* weight = static_cast<const T*>(a.weight);
+  T* dembedding = static_cast<T*>(a.dembedding);
+  parallel_for_work(panels.count * a.T, 8 * a.H * a.T * a.D, [&](int64_t task) {
+    const int64_t panel = task / a.T, t = task - panel * a.T, width = panels.step(panel);
+    A* to = packed + panels.offset(panel, depth) + t * p.step * width;
+    pack_rows(to, width, weight + t * a.D + panel * kTileColumns<A>, a.weight_row_stride, a.H,
+              panels.width(panel));
+    std::memset(to + a.H * width, 0, (p.step - a.H) * width * sizeof(A));
+  });
+  parallel_for_work(ceil_div(a.V, kTileRows), a.V * depth * a.D, [&](int64_t task) {
+    const int64_t first = task * kTileRows;
+    const int64_t rows = a.V - first < kTileRows ? a.V - first : kTileRows;
+    Tile<A> tile[1];
+    for (int64_t panel = 0; panel < panels.count; ++panel)
+      multiply_panel(tile, RowTiles(rows), depth, tables + first * depth, depth,
+                     packed + panels.offset(panel, depth), panels.vectors(panel),
+                     [&](int64_t, const Tile<A>& done) {
+                       const int64_t width = panels.width(panel);
+                       for (int64_t r = 0; r < rows; ++r) {
+                         const uint8_t* named = used + (first + r) * a.T;
+                         const bool any = std::memchr(named, 1, a.T) != nullptr;
+                         T* to = dembedding + (first + r) * a.D + panel * kTileColumns<A>;
+                         for (int64_t c = 0; c < width; c += L)
+                           store_part(to + c, any ? load(done.row(r) + c) : vec_t<A>{},
+                                      width - c < L ? width - c : L);
+                       }
+                     });
+  });
+}
+
+// dweight[h, t*D + d] = sum_v dF[v, t, h] embedding[v, d], over the rows v that are used at t.
+template <class T>
+void dweight_from_tables(const EmbeddingLinearTanhBackward& a, const FoldBackwardPlan& p,
+                         const acc_t<T>* tables, const uint8_t* used, acc_t<T>* packed) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const ColumnPanels<A> panels(a.D);
+  const RowTiles cut(a.H);
+  const T* embedding = static_cast<const T*>(a.embedding);
+  T* dweight = static_cast<T*>(a.dweight);
+  parallel_for_work(a.T, a.V * a.T * a.D * a.H, [&](int64_t t) {
+    A* own = packed + t * a.V * panels.padded();
+    for (int64_t panel = 0; panel < panels.count; ++panel) {
+      A* rows = own + panels.offset(panel, a.V);
+      const int64_t step = panels.step(panel), width = panels.width(panel);
+      pack_rows(rows, step, embedding + panel * kTileColumns<A>, a.embedding_row_stride, a.V,
+                width);
+      for (int64_t v = 0; v < a.V; ++v)
+        if (!used[v * a.T + t]) std::memset(rows + v * step, 0, step * sizeof(A));
+      for (int64_t i = 0; i < cut.count; ++i) {
+        const int64_t h = cut.begin(i), height = cut.height(i);
+        Tile<A> tile;
+        for (int64_t v = 0; v < a.V; v += kDepthChunk)
+          multiply(tile, v == 0, height, panels.vectors(panel),
+                   a.V - v < kDepthChunk ? a.V - v : kDepthChunk,
+                   tables + (v * a.T + t) * p.step + h, 1, a.T * p.step, rows + v * step, step);
+        for (int64_t r = 0; r < height; ++r) {
+          T* to = dweight + (h + r) * a.T * a.D + t * a.D + panel * kTileColumns<A>;
+          for (int64_t c = 0; c < width; c += L)
+            store_part(to + c, load(tile.row(r) + c), width - c < L ? width - c : L);
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+int64_t backward_folded(const EmbeddingLinearTanhBackward& a) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const FoldBackwardPlan p = plan_fold(a);
+  Scratch<A> scratch{static_cast<char*>(a.workspace)};
+  A* tables = scratch.take(p.pieces * p.tables);
+  A* bias_sums = scratch.take(p.pieces * p.bias);
+  A* packed_embedding = scratch.take(p.packed_embedding);
+  A* packed_weight = scratch.take(p.packed_weight);
+  char* bytes = reinterpret_cast<char*>(scratch.take(0));
+  uint8_t* used = reinterpret_cast<uint8_t*>(bytes);
+  char* worker_bytes = bytes + p.used;
+  const int64_t dz_bytes = round_up(p.dz * static_cast<int64_t>(sizeof(A)), 64);
+  std::memset(used, 0, p.used);
+
+  const T* doutput = static_cast<const T*>(a.doutput);
+  const T* output = static_cast<const T*>(a.output);
+  const int64_t padded = round_up(a.H, L);
+  int64_t bad = -1;
+  parallel_for_dynamic(p.pieces, [&](int64_t piece, int64_t worker) {
+    char* own = worker_bytes + worker * (dz_bytes + p.ids + p.order);
+    A* dz = reinterpret_cast<A*>(own);
+    int64_t* ids = reinterpret_cast<int64_t*>(own + dz_bytes);
+    int32_t* order = reinterpret_cast<int32_t*>(own + dz_bytes + p.ids);
+    A* piece_tables = tables + piece * p.tables;
+    A* piece_bias = bias_sums + piece * p.bias;
+    std::memset(piece_tables, 0, p.tables * sizeof(A));
+    std::memset(piece_bias, 0, p.bias * sizeof(A));
+    const int64_t begin = piece * p.piece_rows;
+    const int64_t end = begin + p.piece_rows < a.N ? begin + p.piece_rows : a.N;
+    for (int64_t first = begin; first < end; first += p.block_rows) {
+      const int64_t rows = end - first < p.block_rows ? end - first : p.block_rows;
+      const int64_t found = read_ids(ids, a, first, rows);
+      if (found >= 0) return report_first(&bad, found);
+      for (int64_t row = 0; row < rows; row += kStripRows) {
+        const int64_t strip = rows - row < kStripRows ? rows - row : kStripRows, n = first + row;
+        form_dz(dz + row * p.step, p.step, piece_bias, doutput + n * a.doutput_row_stride,
+                a.doutput_row_stride, output + n * a.output_row_stride, a.output_row_stride, strip,
+                a.H);
+      }
+      for (int64_t t = 0; p.tables && t < a.T; ++t)
+        add_by_id(piece_tables, p, a.T, a.V, ids, t, dz, rows, padded, order, order + p.block_rows,
+                  used);
+    }
+  });
+  if (bad >= 0) return bad;
+  if (a.dbias) add_pieces(static_cast<T*>(a.dbias), bias_sums, p.pieces, p.bias, a.H);
+  if (p.pieces > 1 && p.tables)
+    parallel_for_work(a.V, 8 * p.tables * p.pieces, [&](int64_t v) {
+      A* row = tables + v * a.T * p.step;
+      add_pieces(row, row, p.pieces, p.tables, a.T * p.step);
+    });
+  if (a.dembedding) dembedding_from_tables<T>(a, p, tables, used, packed_weight);
+  if (a.dweight) dweight_from_tables<T>(a, p, tables, used, packed_embedding);
+  return -1;
+}
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA
