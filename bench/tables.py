@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import cross_entropy, embedding_gather, linear_tanh, training_case, training_step
+from bench import (
+    cross_entropy,
+    embedding_gather,
+    embedding_linear_tanh,
+    linear_tanh,
+    training_case,
+    training_step,
+)
 from bench.case import Case, Cost, OpTable, Settings
 from bench.providers import OURS, Contest, op_contest
 
 OP_TABLES: dict[str, OpTable] = {
-    table.op: table for table in (cross_entropy.TABLE, embedding_gather.TABLE, linear_tanh.TABLE)
+    table.op: table
+    for table in (
+        cross_entropy.TABLE,
+        embedding_gather.TABLE,
+        linear_tanh.TABLE,
+        embedding_linear_tanh.TABLE,
+    )
 }
 
 

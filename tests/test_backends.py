@@ -23,6 +23,7 @@ NATIVE = pytest.mark.skipif(
     not mlpkern.backends()["cpu"].available, reason=mlpkern.backends()["cpu"].reason
 )
 
+ALL = (True, True, True)  # the gradients asked for
 X, W, B = torch.randn(6, 5), torch.randn(4, 5), torch.randn(4)
 
 
@@ -218,6 +219,8 @@ def test_a_refusal_below_is_told_in_the_words_of_the_op(name):
                 mlpkern.linear_tanh(X[:, :4], w, B)
             with pytest.raises(ValueError, match=r"weight must be \(V, D\), got \(5,\)"):
                 mlpkern.embedding_gather(ids, w[0])
+            with pytest.raises(ValueError, match=r"weight must be \(H, 10\) to match"):
+                mlpkern.embedding_linear_tanh(ids, w, w)
             with pytest.raises(ValueError, match=r"target must be \(4,\) class ids"):
                 mlpkern.cross_entropy(w, ids[:, 0])
 
@@ -263,8 +266,13 @@ def test_a_native_call_refuses_what_has_no_memory(kind):
     for function, arguments in (
         (_C.linear_tanh_forward, (X, W, B)),
         (_C.embedding_gather_forward, (ids, W)),
+        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W[:, :4], B)),
         (_C.cross_entropy_forward, (X, target, None, -100, 1, 0.0)),
         (_C.linear_tanh_backward, (X[:, :4], X, W, X[:, :4], True, True, True)),
+        (
+            _C.embedding_linear_tanh_backward,
+            (X[:, :4], ids, W[:, :2], W[:, :4], X[:, :4], True, True, True),
+        ),
     ):
         for i, argument in enumerate(arguments):
             if isinstance(argument, torch.Tensor):
@@ -289,6 +297,11 @@ def test_a_native_call_refuses_shapes_that_do_not_match():
         (_C.embedding_gather_forward, (ids, W[0])),
         (_C.embedding_gather_backward, (X, ids[:5], 4, -1)),
         (_C.embedding_gather_backward, (X, ids, 4, -1)),  # 5 columns are not 2 rows of D
+        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W, B)),
+        (_C.embedding_linear_tanh_forward, (ids, W[0], W[:, :4], B)),
+        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W[:, :4], B[:3])),
+        (_C.embedding_linear_tanh_backward, (X[:5, :4], ids, W[:, :2], W[:, :4], X[:, :4], *ALL)),
+        (_C.embedding_linear_tanh_backward, (X[:, :4], ids, W[:, :2], W[:, :4], X[:, :3], *ALL)),
         (_C.cross_entropy_forward, (X, target[:5], None, -100, 1, 0.0)),
         (_C.cross_entropy_forward, (X, target, B, -100, 1, 0.0)),
         (_C.cross_entropy_backward, (loss, X, target, None, lse[:, :5], total, -100, 1, 0.0)),

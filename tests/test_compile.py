@@ -37,8 +37,12 @@ def fused(ids, target, table, w, b, out, **options):
     return mlpkern.cross_entropy(F.linear(h, out), target, **options)
 
 
+def stock_layer(ids, table, w, b):
+    return torch.tanh(F.linear(F.embedding(ids, table).flatten(-2), w, b))
+
+
 def stock(ids, target, table, w, b, out, **options):
-    h = torch.tanh(F.linear(F.embedding(ids, table).flatten(-2), w, b))
+    h = stock_layer(ids, table, w, b)
     return F.cross_entropy(F.linear(h, out), target, **options)
 
 
@@ -63,6 +67,12 @@ def test_opcheck(backend, device):
         (ops.linear_tanh, (x, w, b)),
         (ops.linear_tanh, (y[0, :30], w, None)),
         (ops.linear_tanh_backward, (y, *plain, y, True, False, True)),
+        (ops.embedding_linear_tanh, (ids, table, w, b)),
+        (ops.embedding_linear_tanh, (ids[0], table, w, None)),
+        (
+            ops.embedding_linear_tanh_backward,
+            (y, ids, table.detach(), plain[1], y, True, False, True),
+        ),
         (ops.cross_entropy, (logits, target, None, -100, 1, 0.1)),
         (ops.cross_entropy, (logits, q, weight, -100, 0, 0.0)),
         (ops.cross_entropy_backward, (one, q.detach(), target, weight, lse, one, -100, 1, 0.1)),
@@ -78,6 +88,7 @@ def test_a_traced_op_is_differentiable_twice():
     for function in (
         lambda x, w: ops.linear_tanh(x, w, None),
         lambda x, w: ops.cross_entropy(x, target, None, -100, 1, 0.1)[0] + 0 * w.sum(),
+        lambda x, w: ops.embedding_linear_tanh(target[:, None] % 2, w, x, None),
         lambda x, w: ops.embedding_gather(target[:, None], w[[0, 1, 0, 1]], -1) * x[0, 0],
     ):
         assert torch.autograd.gradcheck(function, (x, w))
@@ -108,6 +119,22 @@ def test_compile_gives_the_same_numbers(compiler):
         torch.testing.assert_close(*results)
     with torch.no_grad():
         torch.testing.assert_close(compiled(ids, target, *values), stock(ids, target, *values))
+
+
+def test_compile_of_embedding_linear_tanh():
+    torch.compiler.reset()
+    compiled = torch.compile(mlpkern.embedding_linear_tanh, fullgraph=True, backend="aot_eager")
+    values = parameters()[:3]
+    for n in (8, 300, 301):  # below and above the fold; the second size makes it dynamic
+        ids, _ = batch(n)
+        results = []
+        for function in (compiled, stock_layer):
+            y = function(ids, *values)
+            results.append((y, *torch.autograd.grad(y.square().sum(), values)))
+        torch.testing.assert_close(*results, rtol=1e-5, atol=1e-4)
+    ids[1, 2] = 28
+    with pytest.raises(IndexError, match=r"embedding_linear_tanh: input\[1, 2\] is 28, expected"):
+        compiled(ids, *values)
 
 
 def test_compile_of_the_layers_with_every_option():
@@ -165,6 +192,7 @@ def test_meta_tensors_get_shapes():
     meta = [tensor.detach().to("meta") for tensor in (*batch(7), *parameters())]
     meta = [t.requires_grad_(t.is_floating_point()) for t in meta]
     assert mlpkern.embedding_gather(meta[0], meta[2]).shape == (7, 30)
+    assert mlpkern.embedding_linear_tanh(meta[0], *meta[2:5]).shape == (7, 40)
     loss = fused(*meta, reduction="none")
     assert loss.is_meta
     assert loss.shape == (7,)
@@ -209,6 +237,22 @@ def test_autocast_follows_the_policy_of_torch(backend, device, dtype):
     assert all(g.dtype is torch.float32 for g in grads)
     expected = torch.autograd.grad(stock(ids, target, *values, weight=weight), values)
     for g, e in zip(grads, expected, strict=True):
+        torch.testing.assert_close(g, e, rtol=0.1, atol=10 * torch.finfo(dtype).eps * e.abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("n", [16, 200])
+def test_autocast_casts_the_table_as_well(backend, device, dtype, n):
+    values, (ids, _) = parameters(device)[:3], batch(n, device)
+    with torch.autocast(device, dtype=dtype):
+        y = mlpkern.embedding_linear_tanh(ids, *values)
+        expected = stock_layer(ids, *values)
+    assert y.dtype is dtype
+    assert torch.equal(y, mlpkern.embedding_linear_tanh(ids, *(v.to(dtype) for v in values)))
+    grad = torch.randn_like(y)
+    grads, wanted = (torch.autograd.grad(out, values, grad) for out in (y, expected))
+    for g, e in zip(grads, wanted, strict=True):
+        assert g.dtype is torch.float32
         torch.testing.assert_close(g, e, rtol=0.1, atol=10 * torch.finfo(dtype).eps * e.abs().max())
 
 
@@ -258,6 +302,27 @@ def test_vmap_over_models():
     losses = vmap(lambda *values: fused(ids, target, *values))(*stacked)
     expected = torch.stack([stock(ids, target, *m) for m in models]).detach()
     torch.testing.assert_close(losses, expected)
+
+
+def test_transforms_of_embedding_linear_tanh():
+    values, (ids, _) = [v.detach().double() for v in parameters()[:3]], batch(5)
+
+    def per_example(function):
+        def loss(params, i):
+            return function(i[None], *params).square().sum()
+
+        return vmap(grad(loss), in_dims=(None, 0))(values, ids)
+
+    ours, theirs = mlpkern.embedding_linear_tanh, stock_layer
+    torch.testing.assert_close(per_example(ours), per_example(theirs))
+    tangents = tuple(torch.randn_like(v) for v in values)
+    torch.testing.assert_close(
+        jvp(lambda *v: ours(ids, *v), tuple(values), tangents),
+        jvp(lambda *v: theirs(ids, *v), tuple(values), tangents),
+    )
+    ids[2, 1] = 27
+    with pytest.raises(IndexError, match=r"embedding_linear_tanh: input.* is 27, expected 0 <= id"):
+        vmap(lambda i: ours(i, *values))(ids)
 
 
 def test_forward_mode_and_hessian():

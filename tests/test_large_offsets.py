@@ -54,6 +54,16 @@ def test_embedding_gather(backend, device):
     )
 
 
+@pytest.mark.parametrize("count", [2, 40])  # the second is folded
+def test_embedding_linear_tanh(backend, device, count):
+    table, w, b = (torch.randn(s, device=device).bfloat16() for s in ((2, 10), (40, 30), (40,)))
+    ids = torch.randint(0, 2, (2, 3), dtype=torch.uint8, device=device)
+    check(lambda i: mlpkern.embedding_linear_tanh(i, table.requires_grad_(), w, b), ids)
+    ids = torch.randint(0, 2, (count, 3), device=device)
+    check(lambda e: mlpkern.embedding_linear_tanh(ids, e, w, b), table.detach())
+    check(lambda m: mlpkern.embedding_linear_tanh(ids, table, m), w[:2].clone())
+
+
 def test_cross_entropy(backend, device):
     logits = torch.randn(2, 27, device=device).bfloat16()
     target = torch.tensor([3, 26], device=device)

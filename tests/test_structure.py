@@ -13,7 +13,7 @@ import mlpkern
 
 PACKAGE = Path(mlpkern.__file__).parent
 ROOT = PACKAGE.parent
-OPS = ["cross_entropy", "embedding_gather", "linear_tanh"]
+OPS = ["cross_entropy", "embedding_gather", "embedding_linear_tanh", "linear_tanh"]
 RUNS = ["evaluate", "train_steps"]  # ops that autograd does not see
 
 

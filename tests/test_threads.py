@@ -34,6 +34,13 @@ def linear(n: int, k: int, h: int):
     return lambda: mlpkern.linear_tanh(x, w, b), (x, w, b)
 
 
+def embedded(n: int, v: int, d: int, h: int, dtype: torch.dtype = torch.float32):
+    ids = torch.randint(0, v, (n, 3))
+    shapes = (v, d), (h, 3 * d), (h,)
+    leaves = [torch.randn(s).to(dtype).requires_grad_() for s in shapes]
+    return lambda: mlpkern.embedding_linear_tanh(ids, *leaves), leaves
+
+
 def loss(n: int, c: int, **options):
     logits = torch.randn(n, c, requires_grad=True)
     target = torch.randint(0, c, (n,))
@@ -47,6 +54,10 @@ CASES = {
     "linear, many rows": lambda: linear(8_209, 30, 200),
     "linear, wide": lambda: linear(257, 1_031, 517),
     "linear, one row of output": lambda: linear(20_011, 30, 1),
+    "embedding and linear, folded": lambda: embedded(8_209, 27, 10, 200),
+    "embedding and linear, folded in half": lambda: embedded(8_209, 27, 10, 200, torch.bfloat16),
+    "embedding and linear, large table": lambda: embedded(4_001, 30_011, 16, 100),
+    "embedding and linear, several chunks": lambda: embedded(30_011, 20_011, 30, 4),
     "loss, few classes": lambda: loss(40_009, 27),
     "loss, many classes": lambda: loss(67, 32_003),
     "loss, smoothed": lambda: loss(20_011, 27, label_smoothing=0.1, reduction="sum"),
