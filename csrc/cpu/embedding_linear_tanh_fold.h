@@ -181,31 +181,38 @@ int64_t forward_folded(const EmbeddingLinearTanhForward& a) {
 // ---------------------------------------------------------------------------------- backward
 
 struct FoldBackwardPlan {
-  int64_t step, tables;  // elements; tables are those of one piece
-  int64_t pieces, piece_rows, block_rows;
-  int64_t bias, dz, packed_embedding, packed_weight;  // elements: of a piece, a worker, in all
-  int64_t used, ids, order;                           // bytes: in all, of a worker, of a worker
+  int64_t positions;  // whose tables are wanted: all, or the first for dbias alone
+  int64_t row;        // elements of a table row: those of its positions
+  int64_t step, tables, pieces, piece_rows, block_rows;  // tables: elements of one piece
+  int64_t dz, packed_embedding, packed_weight;           // elements, dz of a worker
+  int64_t used, ids, order;                              // bytes: in all, of a worker, of a worker
+
+  template <class A>
+  int64_t per_worker() const {
+    return ids + order + round_up(dz * static_cast<int64_t>(sizeof(A)), 64);
+  }
 };
 
 FoldBackwardPlan plan_fold(const EmbeddingLinearTanhBackward& a) {
   FoldBackwardPlan p;
   const int64_t lanes = lanes_of(a.dtype);
   p.step = fold_step(a);
-  p.tables = a.dembedding || a.dweight ? a.V * a.T * p.step : 0;
+  p.positions = a.dembedding || a.dweight ? a.T : 1;
+  p.row = p.positions * p.step;
+  p.tables = a.V * p.row;
   const bool serial = a.N * (a.T + 4) * a.H < kSerialMultiplyAdds;
   // Clearing and adding tables stays the lesser work.
   const int64_t least_rows = 4 * a.V > 256 ? 4 * a.V : 256;
-  const int64_t most = clamp(kPartialElements / (p.tables > 0 ? p.tables : 1), 1, 32);
+  const int64_t most = clamp(kPartialElements / p.tables, 1, 32);
   p.pieces = serial ? 1 : clamp(a.N / least_rows, 1, most);
   p.piece_rows = ceil_div(a.N, p.pieces);
   p.block_rows = clamp(kFoldBytes / 2 / (p.step * acc_size(a.dtype)), 64, 1 << 14);
   if (p.block_rows > p.piece_rows) p.block_rows = p.piece_rows;
-  p.bias = p.step;
   p.dz = p.block_rows * p.step;
   const int64_t panel_step = round_up(a.D, lanes);
   p.packed_embedding = a.dweight ? a.T * a.V * panel_step : 0;
   p.packed_weight = a.dembedding ? a.T * p.step * panel_step : 0;
-  p.used = round_up(a.V * a.T, 64);
+  p.used = round_up(a.V * p.positions, 64);
   p.ids = round_up(p.block_rows * a.T * sizeof(int64_t), 64);
   p.order = round_up((p.block_rows + a.V + 1) * sizeof(int32_t), 64);
   return p;
@@ -213,8 +220,8 @@ FoldBackwardPlan plan_fold(const EmbeddingLinearTanhBackward& a) {
 
 size_t fold_workspace(const EmbeddingLinearTanhBackward& a) {
   const FoldBackwardPlan p = plan_fold(a);
-  const int64_t per_worker = p.dz * acc_size(a.dtype) + p.ids + p.order + 64;
-  const int64_t elements = p.pieces * (p.tables + p.bias) + p.packed_embedding + p.packed_weight;
+  const int64_t per_worker = a.dtype == DType::f64 ? p.per_worker<double>() : p.per_worker<float>();
+  const int64_t elements = p.pieces * p.tables + p.packed_embedding + p.packed_weight;
   return elements * acc_size(a.dtype) + p.used + workers(p.pieces) * per_worker + 1024;
 }
 
@@ -233,26 +240,56 @@ MLPKERN_INLINE void add_run(A* to, const A* dz, int64_t dz_stride, const int32_t
   for (int v = 0; v < Vectors; ++v) store(to + v * L, load(to + v * L) + sum[v]);
 }
 
+// dz = (1 - y^2) dy for rows [first, first + rows), step apart and padded with zeros.
+template <class T>
+MLPKERN_INLINE void form_rows(acc_t<T>* dz, const EmbeddingLinearTanhBackward& a, int64_t step,
+                              int64_t first, int64_t rows) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const T* dy = static_cast<const T*>(a.doutput) + first * a.doutput_row_stride;
+  const T* y = static_cast<const T*>(a.output) + first * a.output_row_stride;
+  for (int64_t n = 0; n < rows; ++n) {
+    int64_t h = 0;
+    for (; h + L <= a.H; h += L) {
+      const vec_t<A> out = load(y + h);
+      store(dz + h, (A{1} - out * out) * load(dy + h));
+    }
+    if (h < a.H) {
+      const vec_t<A> out = load_part(y + h, a.H - h);
+      store(dz + h, (A{1} - out * out) * load_part(dy + h, a.H - h));
+    }
+    dz += step, dy += a.doutput_row_stride, y += a.output_row_stride;
+  }
+}
+
 // tables[v, t] += the rows of dz whose id at position t is v. order and ends are scratch.
 template <class A>
-void add_by_id(A* tables, const FoldBackwardPlan& p, int64_t T, int64_t V, const int64_t* ids,
-               int64_t t, const A* dz, int64_t rows, int64_t padded, int32_t* order, int32_t* ends,
-               uint8_t* used) {
-  std::memset(ends, 0, (V + 1) * sizeof *ends);
-  for (int64_t n = 0; n < rows; ++n) ++ends[ids[n * T + t] + 1];
-  for (int64_t v = 0; v < V; ++v) ends[v + 1] += ends[v];  // ends[v]: where the rows of v begin
-  for (int64_t n = 0; n < rows; ++n) order[ends[ids[n * T + t]]++] = static_cast<int32_t>(n);
+void add_by_id(A* tables, const EmbeddingLinearTanhBackward& a, const FoldBackwardPlan& p,
+               const int64_t* ids, int64_t t, const A* dz, int64_t rows, int32_t* order,
+               int32_t* ends, uint8_t* used) {
+  std::memset(ends, 0, (a.V + 1) * sizeof *ends);
+  for (int64_t n = 0; n < rows; ++n) ++ends[ids[n * a.T + t] + 1];
+  for (int64_t v = 0; v < a.V; ++v) ends[v + 1] += ends[v];  // ends[v]: where the rows of v begin
+  for (int64_t n = 0; n < rows; ++n) order[ends[ids[n * a.T + t]]++] = static_cast<int32_t>(n);
+  const int64_t padded = round_up(a.H, kLanes<A>);
   int32_t begin = 0;  // now ends[v] is their end
-  for (int64_t v = 0; v < V; begin = ends[v], ++v) {
+  for (int64_t v = 0; v < a.V; begin = ends[v], ++v) {
     const int32_t end = ends[v];
     if (begin == end) continue;
-    __atomic_store_n(used + v * T + t, 1, __ATOMIC_RELAXED);
-    A* to = tables + (v * T + t) * p.step;
+    __atomic_store_n(used + v * p.positions + t, 1, __ATOMIC_RELAXED);
+    A* to = tables + v * p.row + t * p.step;
     for_column_groups<A>(padded, [&](auto vectors, int64_t column) {
       add_run<A, decltype(vectors)::value>(to + column, dz + column, p.step, order + begin,
                                            order + end);
     });
   }
+}
+
+// dbias = sum_v dF[v, 0]: every row of the batch has one id at the first position.
+template <class T>
+void dbias_from_tables(const EmbeddingLinearTanhBackward& a, const FoldBackwardPlan& p,
+                       const acc_t<T>* tables) {
+  add_pieces(static_cast<T*>(a.dbias), tables, a.V, p.row, a.H);
 }
 
 // dembedding[v, d] = sum_{t, h} dF[v, t, h] weight[h, t*D + d]; zero for rows that no id names,
@@ -333,56 +370,41 @@ void dweight_from_tables(const EmbeddingLinearTanhBackward& a, const FoldBackwar
 template <class T>
 int64_t backward_folded(const EmbeddingLinearTanhBackward& a) {
   using A = acc_t<T>;
-  constexpr int64_t L = kLanes<A>;
   const FoldBackwardPlan p = plan_fold(a);
   Scratch<A> scratch{static_cast<char*>(a.workspace)};
   A* tables = scratch.take(p.pieces * p.tables);
-  A* bias_sums = scratch.take(p.pieces * p.bias);
   A* packed_embedding = scratch.take(p.packed_embedding);
   A* packed_weight = scratch.take(p.packed_weight);
-  char* bytes = reinterpret_cast<char*>(scratch.take(0));
-  uint8_t* used = reinterpret_cast<uint8_t*>(bytes);
-  char* worker_bytes = bytes + p.used;
-  const int64_t dz_bytes = round_up(p.dz * static_cast<int64_t>(sizeof(A)), 64);
+  uint8_t* used = reinterpret_cast<uint8_t*>(scratch.take(0));
+  char* worker_scratch = reinterpret_cast<char*>(used) + p.used;
   std::memset(used, 0, p.used);
 
-  const T* doutput = static_cast<const T*>(a.doutput);
-  const T* output = static_cast<const T*>(a.output);
-  const int64_t padded = round_up(a.H, L);
   int64_t bad = -1;
   parallel_for_dynamic(p.pieces, [&](int64_t piece, int64_t worker) {
-    char* own = worker_bytes + worker * (dz_bytes + p.ids + p.order);
-    A* dz = reinterpret_cast<A*>(own);
-    int64_t* ids = reinterpret_cast<int64_t*>(own + dz_bytes);
-    int32_t* order = reinterpret_cast<int32_t*>(own + dz_bytes + p.ids);
+    char* own = worker_scratch + worker * p.per_worker<A>();
+    int64_t* ids = reinterpret_cast<int64_t*>(own);
+    int32_t* order = reinterpret_cast<int32_t*>(own + p.ids);
+    A* dz = reinterpret_cast<A*>(own + p.ids + p.order);
     A* piece_tables = tables + piece * p.tables;
-    A* piece_bias = bias_sums + piece * p.bias;
     std::memset(piece_tables, 0, p.tables * sizeof(A));
-    std::memset(piece_bias, 0, p.bias * sizeof(A));
     const int64_t begin = piece * p.piece_rows;
     const int64_t end = begin + p.piece_rows < a.N ? begin + p.piece_rows : a.N;
     for (int64_t first = begin; first < end; first += p.block_rows) {
       const int64_t rows = end - first < p.block_rows ? end - first : p.block_rows;
       const int64_t found = read_ids(ids, a, first, rows);
       if (found >= 0) return report_first(&bad, found);
-      for (int64_t row = 0; row < rows; row += kStripRows) {
-        const int64_t strip = rows - row < kStripRows ? rows - row : kStripRows, n = first + row;
-        form_dz(dz + row * p.step, p.step, piece_bias, doutput + n * a.doutput_row_stride,
-                a.doutput_row_stride, output + n * a.output_row_stride, a.output_row_stride, strip,
-                a.H);
-      }
-      for (int64_t t = 0; p.tables && t < a.T; ++t)
-        add_by_id(piece_tables, p, a.T, a.V, ids, t, dz, rows, padded, order, order + p.block_rows,
-                  used);
+      form_rows<T>(dz, a, p.step, first, rows);
+      for (int64_t t = 0; t < p.positions; ++t)
+        add_by_id(piece_tables, a, p, ids, t, dz, rows, order, order + p.block_rows, used);
     }
   });
   if (bad >= 0) return bad;
-  if (a.dbias) add_pieces(static_cast<T*>(a.dbias), bias_sums, p.pieces, p.bias, a.H);
-  if (p.pieces > 1 && p.tables)
+  if (p.pieces > 1)
     parallel_for_work(a.V, 8 * p.tables * p.pieces, [&](int64_t v) {
-      A* row = tables + v * a.T * p.step;
-      add_pieces(row, row, p.pieces, p.tables, a.T * p.step);
+      A* row = tables + v * p.row;
+      add_pieces(row, row, p.pieces, p.tables, p.row);
     });
+  if (a.dbias) dbias_from_tables<T>(a, p, tables);
   if (a.dembedding) dembedding_from_tables<T>(a, p, tables, used, packed_weight);
   if (a.dweight) dweight_from_tables<T>(a, p, tables, used, packed_embedding);
   return -1;
