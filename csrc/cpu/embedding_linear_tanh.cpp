@@ -2,14 +2,15 @@
 // embedding[input[n, t], d], and its gradients (see kernels.h). x is never stored whole. Two ways,
 // chosen by the shape alone:
 //
-// folded (embedding_linear_tanh_fold.h): a batch of many rows and a small table.
+// folded (embedding_fold.h): a batch of many rows and a small table.
 //
 // by blocks: the way of linear_tanh, with rows gathered from the table as a block is packed. The
 // backward forms dx for a chunk of the batch at a time and lets embedding_gather sum it.
 //
 // Compile alone, in csrc/cpu:
 //   g++ -std=c++17 -O3 -I.. -DMLPKERN_ISA=avx2 -mavx2 -mfma -mf16c -c embedding_linear_tanh.cpp
-#include "cpu/embedding_linear_tanh_fold.h"
+#include "cpu/embedding_fold_backward.h"
+#include "cpu/embedding_fold_forward.h"
 #include "cpu/ids.h"
 #include "cpu/linear_tanh_backward.h"
 #include "cpu/linear_tanh_forward.h"
@@ -28,21 +29,15 @@ constexpr int64_t kChunkElements = 1 << 21;
 // past a row. -1, or the flat position of the first bad id.
 template <class T, class Args>
 int64_t gather_rows(acc_t<T>* to, int64_t row_step, const Args& a, int64_t first, int64_t rows) {
-  constexpr int64_t L = kLanes<acc_t<T>>;
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
   const T* embedding = static_cast<const T*>(a.embedding);
-  const T* end = embedding + (a.V - 1) * a.embedding_row_stride + a.D;  // of what may be read
-  return for_index_type(a.index_type, [&](auto* type) -> int64_t {
-    const auto* input = static_cast<decltype(type)>(a.input) + first * a.input_row_stride;
-    for (int64_t i = 0; i < rows; ++i, input += a.input_row_stride, to += row_step)
-      for (int64_t t = 0; t < a.T; ++t) {
-        const int64_t id = static_cast<int64_t>(input[t * a.input_col_stride]);
-        if (!in_range(id, a.V)) return (first + i) * a.T + t;
-        const T* from = embedding + id * a.embedding_row_stride;
-        for (int64_t d = 0; d < a.D; d += L)
-          store(to + t * a.D + d,
-                end - from >= d + L ? load(from + d) : load_part(from + d, a.D - d));
-      }
-    return -1;
+  const T* end = a.V ? embedding + (a.V - 1) * a.embedding_row_stride + a.D : embedding;
+  return visit_ids(a, first, rows, [&](int64_t i, int64_t t, int64_t id) {
+    A* row = to + i * row_step + t * a.D;
+    const T* from = embedding + id * a.embedding_row_stride;
+    for (int64_t d = 0; d < a.D; d += L)
+      store(row + d, end - from >= d + L ? load(from + d) : load_part(from + d, a.D - d));
   });
 }
 
@@ -111,9 +106,8 @@ struct BlockScratch {
 
   explicit BlockScratch(const LinearTanhBackward& layer) {
     const LinearTanhBackwardPlan p = plan(layer);
-    const int64_t lanes = lanes_of(layer.dtype);
-    row_step = (ceil_div(layer.K, lanes) | 1) * lanes;  // as row_step_for
-    block = (p.block_rows + 1) * row_step;              // gather_rows may write past a row
+    row_step = row_step_for(layer.dtype, layer.K);
+    block = (p.block_rows + 1) * row_step;  // gather_rows may write past a row
     workers = clamp(p.pieces, 1, kMaxWorkers);
   }
 };
@@ -178,7 +172,9 @@ int64_t backward_by_blocks(const EmbeddingLinearTanhBackward& a) {
         first, first + rows,
         [&](int64_t n, int64_t count, int64_t worker) {
           A* block = x + worker * x_scratch.block;
-          const int64_t found = gather_rows<T>(block, x_scratch.row_step, a, n, count);
+          const int64_t found = a.dweight
+                                    ? gather_rows<T>(block, x_scratch.row_step, a, n, count)
+                                    : visit_ids(a, n, count, [](int64_t, int64_t, int64_t) {});
           if (found >= 0) report_first(&bad, found);
           return InputBlock<A>{block, found < 0};
         },

@@ -17,6 +17,11 @@ MLPKERN_INLINE int64_t clamp(int64_t x, int64_t low, int64_t high) {
   return x < low ? low : x > high ? high : x;
 }
 
+// What row_step_for of gemm.h is for the accumulation type of dtype.
+MLPKERN_INLINE int64_t row_step_for(DType dtype, int64_t columns) {
+  return (ceil_div(columns, lanes_of(dtype)) | 1) * lanes_of(dtype);
+}
+
 // How many workers of parallel_for_dynamic may need scratch of their own.
 MLPKERN_INLINE int64_t workers(int64_t tasks) { return clamp(tasks, 0, kMaxWorkers); }
 
