@@ -17,11 +17,11 @@ struct Shape {
 
 // Empty in each size, one of each, the lecture's layer, primes, around the tiles; then batches of
 // many times the table, which are folded, up to several pieces; and a table too large for that.
-const Shape kShapes[] = {{0, 3, 27, 10, 20},   {5, 0, 27, 10, 7},   {5, 2, 7, 0, 3},
-                         {5, 2, 7, 3, 0},      {0, 3, 0, 10, 5},    {1, 1, 1, 1, 1},
-                         {32, 3, 27, 10, 200}, {7, 2, 5, 31, 17},   {33, 5, 300, 7, 65},
-                         {129, 2, 41, 33, 31}, {300, 3, 11, 5, 49}, {1500, 3, 27, 10, 65},
-                         {700, 1, 3, 17, 9},   {900, 4, 150, 6, 16}};
+const Shape kShapes[] = {{0, 3, 27, 10, 20},   {5, 0, 27, 10, 7},    {5, 2, 7, 0, 3},
+                         {5, 2, 7, 3, 0},      {0, 3, 0, 10, 5},     {1, 1, 1, 1, 1},
+                         {32, 3, 27, 10, 200}, {7, 2, 5, 31, 17},    {33, 5, 300, 7, 65},
+                         {129, 2, 41, 33, 31}, {300, 3, 11, 5, 49},  {1500, 3, 27, 10, 65},
+                         {700, 1, 3, 17, 9},   {2000, 2, 150, 8, 16}};
 
 std::string label(const char* what, DType dtype, IndexType type, const Shape& s) {
   return format("%s %s %s N=%lld T=%lld V=%lld D=%lld H=%lld", what, name_of(dtype), name_of(type),
