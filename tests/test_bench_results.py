@@ -13,6 +13,7 @@ from bench import (
     cross_entropy,
     embedding_gather,
     limits,
+    embedding_linear_tanh,
     linear_tanh,
     providers,
     report,
@@ -164,6 +165,10 @@ def test_floors_of_an_example_of_each_op():
     assert cross_entropy.cost(case).bytes == 3 * 4096 * 1000 * 4 + 2 * 4096 * 8
     case = find_case("linear_tanh", "linear_tanh 4096x512->512 float32")
     assert linear_tanh.cost(case).flops == 3 * 2 * 4096 * 512 * 512
+    # folded: three products with the 27 rows of the table, two passes of sums over the batch
+    case = find_case("embedding_linear_tanh", "embedding_linear_tanh 4096x3x10->200 V=27 float32")
+    folded = 3 * 2 * 27 * 30 * 200 + 2 * 4096 * 3 * 200
+    assert embedding_linear_tanh.cost(case).flops == folded
     case = embedding_gather.CASES[2]
     assert embedding_gather.cost(case).largest_output == 1_000_000 * 64 * 4
     # 1.094 million multiply-adds: 32 rows, 30 x 200 and 200 x 27 weights, three products each
