@@ -12,6 +12,8 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
+constexpr int32_t kRunRows = 128;  // summed in one chain: longer ones lose digits
+
 struct FoldBackwardPlan {
   int64_t positions;  // whose tables are wanted: all, or the first for dbias alone
   int64_t row;        // elements of a table row: those of its positions
@@ -38,7 +40,7 @@ FoldBackwardPlan plan_fold(const EmbeddingLinearTanhBackward& a) {
   const int64_t most = clamp(kPartialElements / p.tables, 1, 32);
   p.pieces = serial ? 1 : clamp(a.N / least_rows, 1, most);
   p.piece_rows = ceil_div(a.N, p.pieces);
-  p.block_rows = clamp(kFoldBytes / 2 / (p.step * acc_size(a.dtype)), 64, 1 << 14);
+  p.block_rows = clamp(kFoldBytes / 2 / (p.step * acc_size(a.dtype)), 64, 1024);
   if (p.block_rows > p.piece_rows) p.block_rows = p.piece_rows;
   p.dz = p.block_rows * p.step;
   const int64_t panel_step = round_up(a.D, lanes);
@@ -110,10 +112,13 @@ void add_by_id(A* tables, const EmbeddingLinearTanhBackward& a, const FoldBackwa
     if (begin == end) continue;
     __atomic_store_n(used + v * p.positions + t, 1, __ATOMIC_RELAXED);
     A* to = tables + v * p.row + t * p.step;
-    for_column_groups<A>(padded, [&](auto vectors, int64_t column) {
-      add_run<A, decltype(vectors)::value>(to + column, dz + column, p.step, order + begin,
-                                           order + end);
-    });
+    for (int32_t from = begin; from < end; from += kRunRows) {
+      const int32_t past = end - from < kRunRows ? end : from + kRunRows;
+      for_column_groups<A>(padded, [&](auto vectors, int64_t column) {
+        add_run<A, decltype(vectors)::value>(to + column, dz + column, p.step, order + from,
+                                             order + past);
+      });
+    }
   }
 }
 
