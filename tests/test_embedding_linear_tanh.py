@@ -310,6 +310,12 @@ def test_id_out_of_range(backend, device, shape, position, value):
             embedding_linear_tanh(ids.to(device, dtype), e, w)
 
 
+def test_an_empty_table_has_no_id(backend, device):
+    ids, e = torch.zeros(40, 2, dtype=torch.uint8, device=device), torch.empty(0, 10, device=device)
+    with pytest.raises(IndexError, match=r"input\[0, 0\] is 0, expected 0 <= id < 0"):
+        embedding_linear_tanh(ids, e, torch.randn(4, 20, device=device))
+
+
 IDS = torch.zeros(32, 3, dtype=torch.int64)
 E, W, B = torch.randn(27, 10), torch.randn(200, 30), torch.randn(200)
 

@@ -18,7 +18,7 @@ constexpr int64_t kFoldBytes = 1 << 20;
 
 template <class Args>
 bool folds(const Args& a) {
-  if (a.N == 0 || a.T == 0 || a.H == 0) return false;
+  if (a.N == 0 || a.T == 0 || a.H == 0 || a.V == 0) return false;
   const int64_t elements = a.V * a.T * row_step_for(a.dtype, a.H);
   const bool near = elements * acc_size(a.dtype) <= kFoldBytes;
   return elements <= kPartialElements &&

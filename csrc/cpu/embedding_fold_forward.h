@@ -10,13 +10,6 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// Calls body(first, rows) over blocks of at most kMaxBlockRows of `rows` rows.
-template <class Body>
-MLPKERN_INLINE void for_row_blocks(int64_t rows, const Body& body) {
-  for (int64_t first = 0; first < rows; first += kMaxBlockRows)
-    body(first, rows - first < kMaxBlockRows ? rows - first : kMaxBlockRows);
-}
-
 struct FoldForwardPlan {
   int64_t step, tables, packed_embedding, packed_weight;  // elements
   int64_t block_rows, blocks, ids;                        // ids of one worker, int64
@@ -63,8 +56,8 @@ void make_tables(acc_t<T>* tables, const EmbeddingLinearTanhForward& a, const Fo
     if (bias && t == 0)
       for (int64_t c = 0; c < width; c += L)
         offset[c / L] = load_part(bias + column + c, width - c < L ? width - c : L);
-    for_row_blocks(a.V, [&](int64_t first, int64_t rows) {
-      const RowTiles cut(rows);
+    for (int64_t first = 0; first < a.V; first += kMaxBlockRows) {
+      const RowTiles cut(a.V - first < kMaxBlockRows ? a.V - first : kMaxBlockRows);
       Tile<A> tiles[kBlockTiles];
       multiply_panel(tiles, cut, a.D, packed_embedding + first * embedding_step, embedding_step,
                      packed, panels.vectors(panel), [&](int64_t i, const Tile<A>& tile) {
@@ -73,7 +66,7 @@ void make_tables(acc_t<T>* tables, const EmbeddingLinearTanhForward& a, const Fo
                          for (int64_t c = 0; c < width; c += L)
                            store(to + c, load(tile.row(r) + c) + offset[c / L]);
                      });
-    });
+    }
   });
 }
 
