@@ -14,7 +14,6 @@
 #include "tensor.h"
 
 namespace mlpkern {
-
 namespace {
 
 int64_t index_at(const Tensor& t, int64_t flat, std::string* position) {
