@@ -187,7 +187,7 @@ TEST_CASE(awkward_sizes) {
 }
 
 TEST_CASE(batches_around_and_above_one_block) {
-  for (int64_t N : {300, 512, 513, 1100})
+  for (int64_t N : {512, 513, 1100})
     for (Problem problem : optimizers()) {
       problem.N = N;
       problem.S = 2;
