@@ -71,6 +71,7 @@ SHAPES = {
 LARGE = {
     "N above 512": {"N": 700, "S": 4, "rows": 900},
     "deep": {"V": 50, "D": 30, "hidden": (300, 600), "C": 200, "N": 130, "S": 3, "rows": 300},
+    "far weights": {"D": 9, "hidden": (2047, 2053), "C": 2100, "N": 37, "S": 2, "rows": 300},
     "large batch": {"V": 50, "D": 30, "hidden": (700,), "C": 210, "N": 1100, "S": 2, "rows": 300},
 }
 

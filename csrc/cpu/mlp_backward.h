@@ -12,7 +12,8 @@ struct Backward {
   double* losses;                 // (capacity,)
   Matrix<A> dz[kMaxLayers];       // [l] (outputs(l), capacity), l < L
   Matrix<A> dz_rows[kMaxLayers];  // [l] (capacity, outputs(l)), l > 0
-  Matrix<A> dx;                   // (capacity, T*D)
+  Matrix<A> dx[kMaxLayers];       // [l] (capacity, inputs(l)), layers by rows
+  Matrix<A> x_rows[kMaxLayers];   // [l] (capacity, inputs(l) + 1), layers l > 0 by rows
   Matrix<A> masks[kMaxLayers];    // [l] (outputs(l), capacity) dropout of hidden layer l, or null
   Matrix<A> input_mask;           // (capacity, T*D), or null
   Matrix<A> drawn_mask;           // (T*D, capacity): as drawn, before its transposition
@@ -25,7 +26,11 @@ Backward<A> take_backward(Arena& arena, const Sizes& z, int64_t capacity, bool d
   b.losses = arena.take<double>(capacity);
   for (int64_t l = 0; l < z.L; ++l) b.dz[l] = take_matrix<A>(arena, z.outputs(l), lanes);
   for (int64_t l = 1; l <= z.L; ++l) b.dz_rows[l] = take_matrix<A>(arena, capacity, z.outputs(l));
-  b.dx = take_matrix<A>(arena, capacity, z.inputs(0) + kLanes<A>);
+  for (int64_t l = 0; l <= z.L; ++l) {
+    if (!z.by_rows(l)) continue;
+    b.dx[l] = take_matrix<A>(arena, capacity, z.inputs(l) + kLanes<A>);
+    if (l > 0) b.x_rows[l] = take_matrix<A>(arena, capacity, z.inputs(l) + 1);
+  }
   if (!dropout) return b;
   for (int64_t l = 0; l < z.L; ++l) b.masks[l] = take_matrix<A>(arena, z.outputs(l), lanes);
   b.input_mask = take_matrix<A>(arena, capacity, z.inputs(0));
@@ -102,18 +107,30 @@ void loss_and_gradient(const Activations<A>& s, const Backward<A>& b, int64_t C,
   }
 }
 
-// dz of layer l, from (outputs, n) to (n, outputs) with zeros in the padding.
+// dz of layer l, (outputs, n): of the output layer in the place of the logits.
 template <class A>
-void transpose_dz(const Sizes& z, const Matrix<A>& dz, const Matrix<A>& to, int64_t l, Range rows) {
-  pack_transposed(to.row(rows.begin), to.step, dz.data + rows.begin, dz.step, z.outputs(l),
-                  rows.end - rows.begin);
+const Matrix<A>& dz_of(const Activations<A>& s, const Backward<A>& b, const Sizes& z, int64_t l) {
+  return l == z.L ? s.logits : b.dz[l];
 }
 
-// dz[l - 1] = (weight_l^T dz_l) (1 - units[l]^2)
+// The transposes that layer l > 0 needs: of dz always, of its input if it goes by rows.
+template <class A>
+void transpose_layer(const Activations<A>& s, const Backward<A>& b, const Sizes& z, int64_t l,
+                     Range rows) {
+  const int64_t n = rows.begin, count = rows.end - rows.begin;
+  const Matrix<A>& dz = dz_of(s, b, z, l);
+  pack_transposed(b.dz_rows[l].row(n), b.dz_rows[l].step, dz.data + n, dz.step, z.outputs(l),
+                  count);
+  if (z.by_rows(l))
+    pack_transposed(b.x_rows[l].row(n), b.x_rows[l].step, s.units[l].data + n, s.units[l].step,
+                    z.inputs(l) + 1, count);
+}
+
+// dz[l - 1] = (weight_l^T dz_l) (1 - units[l]^2) for a layer by columns.
 template <class A>
 void backward_hidden(const Activations<A>& s, const Backward<A>& b, const Sizes& z,
                      const Weights<A>& w, int64_t l, Range tiles, Range panels) {
-  const Matrix<A> weight = w.layers[l], from = l == z.L ? s.logits : b.dz[l];
+  const Matrix<A> weight = w.layers[l], from = dz_of(s, b, z, l);
   const Matrix<A> to = b.dz[l - 1], units = s.units[l], slope = b.masks[l - 1];
   const auto multiply_by = [&](const auto& slope_of) {
     product(RowTiles(z.inputs(l)), tiles, weight.data, weight.step, 1, z.outputs(l), from.data,
@@ -131,19 +148,22 @@ void backward_hidden(const Activations<A>& s, const Backward<A>& b, const Sizes&
     });
 }
 
-// dx = dz_0^T weight_0, times the dropout mask; rows of the batch are the rows of the tiles.
+// dx[l] = dz_l^T weight_l for a layer by rows, times the dropout mask of the input in layer 0; the
+// rows of the batch are the rows of the tiles. `columns` are panels of the inputs.
 template <class A>
-void backward_input(const Backward<A>& b, const Sizes& z, const Weights<A>& w, Range rows) {
+void backward_rows(const Backward<A>& b, const Sizes& z, const Weights<A>& w, int64_t l, Range rows,
+                   Range columns) {
   const RowTiles tiles(rows.end - rows.begin);
-  const ColumnPanels<A> cut(z.inputs(0));
-  const Matrix<A> dz = b.dz[0], weight = w.layers[0], mask = b.input_mask;
-  const Matrix<A> to = {b.dx.row(rows.begin), b.dx.step};
+  const Matrix<A> weight = w.layers[l], to = {b.dx[l].row(rows.begin), b.dx[l].step};
   const auto multiply_by_weight = [&](const auto& finish) {
-    product(tiles, {0, tiles.count}, dz.data + rows.begin, 1, dz.step, z.outputs(0), weight.data,
-            weight.step, cut, {0, cut.count}, finish);
+    const bool deep = z.outputs(l) > 2 * kDeepTerms;
+    const A* dz = l == 0 ? b.dz[0].data + rows.begin : b.dz_rows[l].row(rows.begin);
+    const int64_t row_step = l == 0 ? 1 : b.dz_rows[l].step, k_step = l == 0 ? b.dz[0].step : 1;
+    product(tiles, {0, tiles.count}, dz, row_step, k_step, z.outputs(l), weight.data, weight.step,
+            ColumnPanels<A>(z.inputs(l)), columns, finish, deep ? to : Matrix<A>{});
   };
-  if (mask.data) {
-    const Matrix<A> factor = {mask.row(rows.begin), mask.step};
+  if (l == 0 && b.input_mask.data) {
+    const Matrix<A> factor = {b.input_mask.row(rows.begin), b.input_mask.step};
     multiply_by_weight([to, factor](int64_t row, int64_t column, vec_t<A> d) {
       store(to.row(row) + column, d * load(factor.row(row) + column));
     });
@@ -153,12 +173,27 @@ void backward_input(const Backward<A>& b, const Sizes& z, const Weights<A>& w, R
   }
 }
 
+// dz[l - 1] from dx[l] of a layer by rows: transposed, times the slope of tanh.
+template <class A>
+void slope_of_rows(const Activations<A>& s, const Backward<A>& b, const Sizes& z, int64_t l,
+                   Range rows) {
+  const Matrix<A>&to = b.dz[l - 1], &units = s.units[l], &slope = b.masks[l - 1];
+  const int64_t n = rows.begin, count = rows.end - rows.begin;
+  pack_transposed(to.data + n, to.step, b.dx[l].row(n), b.dx[l].step, count, z.inputs(l));
+  for (int64_t i = 0; i < z.inputs(l); ++i)
+    for (int64_t c = n; c < rows.end; c += kLanes<A>) {
+      const vec_t<A> y = load(units.row(i) + c);
+      const vec_t<A> d = slope.data ? load(slope.row(i) + c) : A{1} - y * y;
+      store(to.row(i) + c, load(to.row(i) + c) * d);
+    }
+}
+
 // finish(row, column, values) for the tiles of dweight_l over the rows of the block.
 template <class A, class Finish>
 MLPKERN_INLINE void weight_gradient(const Activations<A>& s, const Backward<A>& b, const Sizes& z,
                                     int64_t l, Range tiles, const Finish& finish) {
-  const Matrix<A>& left = l == 0 ? b.dz[0] : s.units[l];
-  const Matrix<A>& right = l == 0 ? s.x : b.dz_rows[l];
+  const Matrix<A>& left = z.by_rows(l) ? dz_of(s, b, z, l) : s.units[l];
+  const Matrix<A>& right = l == 0 ? s.x : z.by_rows(l) ? b.x_rows[l] : b.dz_rows[l];
   const ColumnPanels<A> cut(z.weight_columns(l));
   product(RowTiles(z.weight_rows(l)), tiles, left.data, left.step, 1, s.rows, right.data,
           right.step, cut, {0, cut.count}, finish);

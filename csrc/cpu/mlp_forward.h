@@ -82,7 +82,8 @@ template <class A, class Finish>
 MLPKERN_INLINE void multiply_layer(const Activations<A>& s, const Sizes& z, const Weights<A>& w,
                                    int64_t l, Range tiles, Range panels, const Finish& finish) {
   const Matrix<A>& weight = w.layers[l];
-  const int64_t row_step = l == 0 ? weight.step : 1, k_step = l == 0 ? 1 : weight.step;
+  const bool by_rows = z.by_rows(l);
+  const int64_t row_step = by_rows ? weight.step : 1, k_step = by_rows ? 1 : weight.step;
   product(output_tiles(z, l), tiles, weight.data, row_step, k_step, z.inputs(l) + 1,
           s.units[l].data, s.units[l].step, s.panels(), panels, finish);
 }

@@ -16,6 +16,7 @@ template <class A>
 struct StepConstants {
   vec_t<A> rate;      // sgd: -lr; adamw: -lr / (1 - beta1^t)
   vec_t<A> decay;     // sgd: weight_decay, added to the gradient; adamw: 1 - lr * weight_decay
+  ints_t<A> decays;   // sgd: all bits set, or none where weight_decay is 0: 0 * inf is not 0
   vec_t<A> scale;     // of the gradient: what clipping leaves, else 1
   vec_t<A> momentum;  // sgd: momentum; adamw: 1 - beta1
   vec_t<A> beta2, one_minus_beta2, root_correction, eps;
@@ -31,6 +32,7 @@ StepConstants<A> step_constants(const TrainSteps& a, int64_t model, double lr, i
   if (a.optimizer == Optimizer::sgd) {
     c.rate = all(-lr);
     c.decay = all(weight_decay);
+    c.decays = c.decay != vec_t<A>{};
     c.momentum = all(a.momentum);
     return c;
   }
@@ -72,7 +74,7 @@ MLPKERN_INLINE vec_t<A> updated(const StepConstants<A>& c, vec_t<A> w, vec_t<A> 
     second = second * c.beta2 + g * g * c.one_minus_beta2;
     return w + c.rate * (first / (square_root(second) * c.root_correction + c.eps));
   }
-  g += decay * w;
+  g += decay * (vec_t<A>)((ints_t<A>)w & c.decays);
   if constexpr (rule == Rule::sgd) return w + c.rate * g;
   first = c.momentum * first + g;
   if constexpr (rule == Rule::nesterov) return w + c.rate * (g + c.momentum * first);

@@ -28,8 +28,7 @@ namespace {
 constexpr int64_t kBlockRows = 512;
 constexpr int64_t kSplitMultiplyAdds = 1 << 22;  // a step above this is worth several threads
 constexpr int64_t kTasksPerThread = 4;
-constexpr int64_t kNearWeightBytes = 1 << 19;     // weights that stay in L2 beside the activations
-constexpr int64_t kSharedWeightBytes = 16 << 20;  // weights that come from far away
+constexpr int64_t kNearWeightBytes = 1 << 19;  // weights that stay in L2 beside the activations
 
 int64_t rows_per_block(const TrainSteps& a) {
   if (a.N <= kBlockRows) return a.N;
@@ -201,7 +200,8 @@ class Trainer {
     const int64_t group = panels_per_task(panels);
     const int64_t tasks = ceil_div(panels, group);
     // Few rows, or weights that should not be read once per task: share the tiles instead.
-    if (threads_ && (tasks < max_threads() || weight_bytes() > kSharedWeightBytes)) {
+    if (threads_ &&
+        (tasks < max_threads() || weight_bytes() > kFarWeight * static_cast<int64_t>(sizeof(A)))) {
       run_panels<true>(m, s, begin, {0, panels});
       return;
     }
@@ -236,8 +236,7 @@ class Trainer {
     const auto by_panels = [&](const auto& body) {
       split(ShareTiles, panels.end - panels.begin, [&](Range part) {
         const Range here{panels.begin + part.begin, panels.begin + part.end};
-        const int64_t last = here.end * kTileColumns<A>;
-        body(here, Range{here.begin * kTileColumns<A>, last < act.rows ? last : act.rows});
+        body(here, rows_of(here));
       });
     };
     by_panels([&](Range, Range rows) {
@@ -252,16 +251,30 @@ class Trainer {
     by_tiles(z_.C, [&](Range t) { forward_logits(act, z_, parameters_, t, panels); });
     by_panels([&](Range part, Range rows) {
       loss_and_gradient(act, masked_, z_.C, part, a_.N, a_.label_smoothing);
-      transpose_dz(z_, act.logits, masked_.dz_rows[z_.L], z_.L, rows);
+      transpose_layer(act, masked_, z_, z_.L, rows);
     });
     for (int64_t l = z_.L; l > 0; --l) {
-      by_tiles(z_.inputs(l),
-               [&](Range t) { backward_hidden(act, masked_, z_, parameters_, l, t, panels); });
-      by_panels([&](Range, Range rows) {
-        if (l > 1) transpose_dz(z_, masked_.dz[l - 1], masked_.dz_rows[l - 1], l - 1, rows);
-        if (l == 1) backward_input(masked_, z_, parameters_, rows);
-      });
+      if (z_.by_rows(l)) {
+        const Range rows = rows_of(panels);
+        split(ShareTiles, ColumnPanels<A>(z_.inputs(l)).count,
+              [&](Range columns) { backward_rows(masked_, z_, parameters_, l, rows, columns); });
+        by_panels([&](Range, Range part) { slope_of_rows(act, masked_, z_, l, part); });
+      } else {
+        by_tiles(z_.inputs(l),
+                 [&](Range t) { backward_hidden(act, masked_, z_, parameters_, l, t, panels); });
+      }
+      if (l > 1)
+        by_panels([&](Range, Range rows) { transpose_layer(act, masked_, z_, l - 1, rows); });
     }
+    by_panels([&](Range, Range rows) {
+      const Range columns{0, ColumnPanels<A>(z_.inputs(0)).count};
+      backward_rows(masked_, z_, parameters_, 0, rows, columns);
+    });
+  }
+
+  Range rows_of(Range panels) const {
+    const int64_t last = panels.end * kTileColumns<A>;
+    return {panels.begin * kTileColumns<A>, last < activations_.rows ? last : activations_.rows};
   }
 
   void draw_masks(int64_t m, int64_t s, int64_t begin, Range rows) {
@@ -316,8 +329,8 @@ class Trainer {
             parameters_.layers[l],
             first_.layers[l],
             second_.layers[l],
-            l == 0 ? -1 : bias,
-            l == 0 ? bias : -1};
+            z_.by_rows(l) ? -1 : bias,
+            z_.by_rows(l) ? bias : -1};
   }
 
   template <Rule rule>
@@ -327,7 +340,7 @@ class Trainer {
           weight_gradient(activations_, masked_, z_, l, tiles, weight_update<rule>(c, l));
         },
         [&](int64_t share) {
-          embedding_.add(share, s, activations_.ids, masked_.dx, activations_.rows);
+          embedding_.add(share, s, activations_.ids, masked_.dx[0], activations_.rows);
           embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
         });
   }
@@ -343,7 +356,7 @@ class Trainer {
                           });
         },
         [&](int64_t share) {
-          embedding_.add(share, s, activations_.ids, masked_.dx, activations_.rows);
+          embedding_.add(share, s, activations_.ids, masked_.dx[0], activations_.rows);
         });
   }
 
@@ -376,7 +389,7 @@ class Trainer {
         sum += static_cast<double>(reduce_add<A>(squares));
       }
     const double scale = a_.max_grad_norm / (std::sqrt(sum) + 1e-6);
-    return scale < 1 ? scale : 1;
+    return scale >= 1 ? 1 : scale;  // a norm of nan gives gradients of nan, as in torch
   }
 
   const TrainSteps& a_;
