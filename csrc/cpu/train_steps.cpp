@@ -212,7 +212,7 @@ class Trainer {
     if (!threads_)
       for (int64_t task = 0; task < tasks; ++task) body(task);
     else
-      parallel_for_dynamic(tasks, [&](int64_t task, int64_t) { body(task); });
+      parallel_for(tasks, body);
   }
 
   int64_t weight_bytes() const { return z_.multiply_adds() * static_cast<int64_t>(sizeof(A)); }
@@ -308,15 +308,14 @@ class Trainer {
       for (int64_t l = 0; l <= z_.L; ++l) body(l, Range{0, RowTiles(z_.weight_rows(l)).count});
       return;
     }
-    const int64_t pieces = kTasksPerThread * max_threads();
-    parallel_for_dynamic(kMaxShares + (z_.L + 1) * pieces, [&](int64_t i, int64_t) {
-      if (i < kMaxShares) {
-        share(i);
-        return;
+    // A piece of each: then every thread has the same work, on the same weights in every step.
+    const int64_t pieces = kMaxShares * max_threads();
+    parallel_for(pieces, [&](int64_t piece) {
+      if (piece % max_threads() == 0) share(piece / max_threads());
+      for (int64_t l = 0; l <= z_.L; ++l) {
+        const int64_t count = RowTiles(z_.weight_rows(l)).count;
+        body(l, Range{count * piece / pieces, count * (piece + 1) / pieces});
       }
-      const int64_t l = (i - kMaxShares) / pieces, piece = (i - kMaxShares) % pieces;
-      const int64_t count = RowTiles(z_.weight_rows(l)).count;
-      body(l, Range{count * piece / pieces, count * (piece + 1) / pieces});
     });
   }
 
