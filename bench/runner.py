@@ -29,6 +29,12 @@ from bench.timer import Contestant, LocalContestant, Timing, interleave
 Row = dict[str, Any]
 
 
+# The backend in plain torch gets a second look. In one process of some hundred, its first results
+# were off by 1e-5, the size and sign of the exp of MKL in its mode "enhanced performance", which
+# torch does not ask for. The mathematics is not at fault then; what was seen stays in the row.
+PLAIN_TORCH = "reference"
+
+
 @dataclass
 class _Entry:
     """A row of the result and, where it may be timed, its contestant."""
@@ -142,6 +148,9 @@ def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) 
             if prepared.close is not None:
                 stack.callback(prepared.close)
             checks = _check(prepared, contest)
+            if provider.backend == PLAIN_TORCH and not all(c.passed for c in checks):
+                row["reason"] = "first results: " + "; ".join(_wrong(checks))
+                checks = _check(prepared, contest)
     except Unavailable as error:
         row.update(status="unavailable", reason=str(error))
         return entry
@@ -150,7 +159,7 @@ def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) 
         row.update(status="failed", reason=f"{type(error).__name__}: {first_line}")
         return entry
     row["accuracy"] = [check.as_dict() for check in checks]
-    wrong = [check.message() for check in checks if not check.passed]
+    wrong = _wrong(checks)
     if wrong and provider.kind == MLPKERN:
         row.update(status="wrong", reason="; ".join(wrong))
         return entry
@@ -159,6 +168,10 @@ def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) 
     entry.contestant = LocalContestant(provider.name, prepared.call, provider.switch)
     entry.units = prepared.units
     return entry
+
+
+def _wrong(checks: list[Check]) -> list[str]:
+    return [check.message() for check in checks if not check.passed]
 
 
 def _check(prepared: Prepared, contest: Contest) -> list[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -20,13 +21,14 @@ from bench_tiny import (
     wrong_gradient,
 )
 
-from bench import keep_pages, providers, report, run
+from bench import cross_entropy, keep_pages, providers, report, run
 from bench.accuracy import Yardstick
 from bench.case import Case, forward_backward
 from bench.process import ProcessError
 from bench.runner import run_case
 from bench.tables import OP_TABLES
 from bench.timer import LocalContestant, Timing, interleave
+from mlpkern.backends import select
 
 # --- timer ---------------------------------------------------------------------------------------
 
@@ -128,6 +130,22 @@ def test_a_wrong_kernel_is_not_timed(fused):
     assert "median_s" in row_of(result, "eager")
     assert any("WRONG" in line for line in report.case_lines(result))
     assert run.broken({"cases": [result], "errors": []})
+
+
+def test_only_plain_torch_gets_a_second_look():
+    calls = Counter()
+
+    def wrong_at_first(input, target):
+        backend = select("cross_entropy", input).__name__
+        calls[backend] += 1
+        return off_by_a_little(input, target) if calls[backend] <= 2 else fused(input, target)
+
+    fused = cross_entropy.fused
+    result = run_case(suite_with(wrong_at_first), CASE, SETTINGS, MACHINE)
+    reference = row_of(result, "reference")
+    assert reference["status"] == "ok"
+    assert reference["reason"].startswith("first results: output: error")
+    assert row_of(result, "cpu")["status"] in ("wrong", "unavailable")
 
 
 def test_a_result_of_another_dtype_or_an_exception_is_refused():
