@@ -9,6 +9,7 @@ from bench import (
     cross_entropy,
     embedding_gather,
     embedding_linear_tanh,
+    evaluate,
     linear_tanh,
     training_case,
     training_step,
@@ -49,6 +50,7 @@ def _op_suite(table: OpTable) -> Suite:
 
 SUITES: tuple[Suite, ...] = (
     *(_op_suite(table) for table in OP_TABLES.values()),
+    Suite("evaluate", evaluate.CASES, evaluate.cost, evaluate.contest),
     Suite(
         "training_step",
         training_case.CASES,
