@@ -1,0 +1,368 @@
+// The training of one model: its workspace, and the steps of train_steps.cpp.
+//
+// A step cuts the batch into blocks of at most kBlockRows rows. For each block
+//   forward and backward  gather, layers, loss, dz of every layer, dx; reads the weights only
+//   gradients             weight gradients and the embedding's, from what the first part left
+// With a single block and no clipping the second part applies the optimizer to each tile of a
+// weight while it is in L1, and no gradient is ever stored. Otherwise gradients are summed over the
+// blocks, and a pass of its own updates the parameters.
+//
+// With several threads the parts of a step are shared by rows of the batch or by tiles. Every
+// number comes from the same operations in the same order, so bits depend neither on that nor on
+// them.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "cpu/embedding_update.h"
+#include "cpu/mlp_backward.h"
+#include "cpu/parallel.h"
+#include "cpu/weight_update.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+constexpr int64_t kBlockRows = 512;
+constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kNearWeightBytes = 1 << 19;  // weights that stay in L2 beside the activations
+
+inline int64_t rows_per_block(const TrainSteps& a) {
+  if (a.N <= kBlockRows) return a.N;
+  const int64_t blocks = ceil_div(a.N, kBlockRows);
+  return round_up(ceil_div(a.N, blocks), 32);  // whole column panels of every instruction set
+}
+
+// body(range) over [0, count): in one piece, or in pieces that threads take.
+template <class Body>
+MLPKERN_INLINE void split(bool threads, int64_t count, const Body& body) {
+  if (!threads) {
+    body(Range{0, count});
+    return;
+  }
+  const int64_t wanted = kTasksPerThread * max_threads(), pieces = count < wanted ? count : wanted;
+  parallel_for_dynamic(pieces, [&](int64_t i, int64_t) {
+    body(Range{count * i / pieces, count * (i + 1) / pieces});
+  });
+}
+
+template <class A>
+class Trainer {
+ public:
+  // Lays out the workspace of one model. Without memory only the size counts.
+  Trainer(const TrainSteps& a, void* memory, bool threads)
+      : a_(a),
+        z_(a.model),
+        rule_(rule_of(a)),
+        threads_(threads),
+        block_rows_(rows_per_block(a)),
+        stores_gradients_(a.N > block_rows_ || std::isfinite(a.max_grad_norm)) {
+    Arena arena(memory);
+    parameters_ = take_weights<A>(arena, z_);
+    if (a.first) first_ = take_weights<A>(arena, z_);
+    if (a.second) second_ = take_weights<A>(arena, z_);
+    if (stores_gradients_) gradients_ = take_weights<A>(arena, z_);
+    activations_ = take_activations<A>(arena, z_, block_rows_);
+    backward_ = take_backward<A>(arena, z_, block_rows_, a.dropout);
+    embedding_ = take_embedding_gradient<A>(arena, z_, a.N, threads);
+    if (memory) set_ones(activations_, z_);
+    bytes_ = arena.used();
+  }
+  size_t bytes() const { return bytes_; }
+
+  void run(int64_t model) {
+    A* losses = static_cast<A*>(a_.losses) + model * a_.S;
+    const A nan = std::numeric_limits<A>::quiet_NaN();
+    int64_t s = 0;
+    if (a_.stopped[model] < 0) {
+      load_model(model);
+      for (; s < a_.S; ++s) {
+        losses[s] = step(model, s);
+        if (!std::isfinite(losses[s])) {
+          a_.stopped[model] = a_.step + s;
+          ++s;
+          break;
+        }
+      }
+      store_model(model);
+    }
+    for (; s < a_.S; ++s) losses[s] = nan;
+  }
+
+ private:
+  static Tensors<A> tensors(void* const* pointers, const int64_t* strides, int64_t model) {
+    return {pointers, strides, model};
+  }
+
+  void load_model(int64_t m) {
+    pack(parameters_, z_, tensors(a_.model.parameters, a_.model.model_strides, m));
+    if (a_.first) pack(first_, z_, tensors(a_.first, a_.first_strides, m));
+    if (a_.second) pack(second_, z_, tensors(a_.second, a_.second_strides, m));
+    embedding_.begin_model();
+    has_decay_ = a_.weight_decay[m] != 0;
+    input_dropout_ = a_.input_dropout[m];
+    hidden_dropout_ = a_.hidden_dropout[m];
+    // Masks of ones would do for the models that have no dropout, but take time.
+    masked_ = backward_;
+    if (!(hidden_dropout_ > 0))
+      for (int64_t l = 0; l < z_.L; ++l) masked_.masks[l] = {};
+    if (!(input_dropout_ > 0)) masked_.input_mask = {};
+  }
+
+  void store_model(int64_t m) {
+    unpack(parameters_, z_, tensors(a_.model.parameters, a_.model.model_strides, m));
+    if (a_.first) unpack(first_, z_, tensors(a_.first, a_.first_strides, m));
+    if (a_.second) unpack(second_, z_, tensors(a_.second, a_.second_strides, m));
+  }
+
+  // The loss of step s; updates the parameters unless it is not finite.
+  A step(int64_t m, int64_t s) {
+    const double lr = a_.rates[m * a_.rate_model_stride + s];
+    const auto constants = [&](double scale) {
+      return step_constants<A>(a_, m, lr, a_.step + s + 1, scale);
+    };
+    double sum = 0;
+    embedding_.begin_step();
+    for (int64_t begin = 0; begin < a_.N; begin += block_rows_) {
+      read_block(m, s, begin);
+      forward_and_backward(m, s, begin);
+      for (int64_t n = 0; n < activations_.rows; ++n) sum += masked_.losses[n];
+      if (stores_gradients_) add_gradients(s, begin == 0);
+    }
+    const A loss = static_cast<A>(sum / static_cast<double>(a_.N));
+    if (!std::isfinite(loss)) return loss;
+    if (!stores_gradients_) {
+      const StepConstants<A> c = constants(1);
+      for_rule(rule_, [&](auto rule) { update_from_block<decltype(rule)::value>(c, s); });
+    } else {
+      const StepConstants<A> c = constants(clip_scale());
+      for_rule(rule_, [&](auto rule) { update_from_gradients<decltype(rule)::value>(c, s); });
+    }
+    return loss;
+  }
+
+  void read_block(int64_t m, int64_t s, int64_t begin) {
+    activations_.rows = a_.N - begin < block_rows_ ? a_.N - begin : block_rows_;
+    const int64_t at = m * a_.batch_model_stride + s * a_.batch_step_stride;
+    for (int64_t n = 0; n < activations_.rows; ++n) {
+      const int64_t row =
+          read_index(a_.batch_type, a_.batches, at + (begin + n) * a_.batch_row_stride);
+      read_example(a_.examples, z_.T, row, activations_.ids + n * z_.T, activations_.targets + n);
+    }
+  }
+
+  // ---- first part ----
+
+  void forward_and_backward(int64_t m, int64_t s, int64_t begin) {
+    const int64_t panels = activations_.panels().count;
+    const int64_t group = panels_per_task(panels);
+    const int64_t tasks = ceil_div(panels, group);
+    // Few rows, or weights that should not be read once per task: share the tiles instead.
+    if (threads_ &&
+        (tasks < max_threads() || weight_bytes() > kFarWeight * static_cast<int64_t>(sizeof(A)))) {
+      run_panels<true>(m, s, begin, {0, panels});
+      return;
+    }
+    const auto body = [&](int64_t task) {
+      const int64_t first = task * group;
+      run_panels<false>(m, s, begin, {first, first + group < panels ? first + group : panels});
+    };
+    if (!threads_)
+      for (int64_t task = 0; task < tasks; ++task) body(task);
+    else
+      parallel_for(tasks, body);
+  }
+
+  int64_t weight_bytes() const { return z_.multiply_adds() * static_cast<int64_t>(sizeof(A)); }
+
+  // Weights that fit L2 are read once per panel, so that the activations stay near; larger ones
+  // once per group of panels.
+  int64_t panels_per_task(int64_t panels) const {
+    if (weight_bytes() <= kNearWeightBytes) return 1;
+    const int64_t share = threads_ ? ceil_div(panels, 2 * max_threads()) : panels;
+    return share < kGroupPanels ? share : kGroupPanels;
+  }
+
+  // Forward and backward of the rows of some panels; with ShareTiles in parallel, the products by
+  // tiles of the weights and the rest by panels.
+  template <bool ShareTiles>
+  void run_panels(int64_t m, int64_t s, int64_t begin, Range panels) {
+    const Activations<A>& act = activations_;
+    const auto by_tiles = [&](int64_t units, const auto& body) {
+      split(ShareTiles, RowTiles(units).count, body);
+    };
+    const auto by_panels = [&](const auto& body) {
+      split(ShareTiles, panels.end - panels.begin, [&](Range part) {
+        const Range here{panels.begin + part.begin, panels.begin + part.end};
+        body(here, rows_of(here));
+      });
+    };
+    by_panels([&](Range, Range rows) {
+      gather(act, z_, parameters_.embedding, rows);
+      if (a_.dropout) draw_masks(m, s, begin, rows);
+      transpose_input(act, z_, rows);
+    });
+    for (int64_t l = 0; l < z_.L; ++l)
+      by_tiles(z_.outputs(l), [&](Range t) {
+        forward_hidden(act, z_, parameters_, l, t, panels, masked_.masks[l]);
+      });
+    by_tiles(z_.C, [&](Range t) { forward_logits(act, z_, parameters_, t, panels); });
+    by_panels([&](Range part, Range rows) {
+      loss_and_gradient(act, masked_, z_.C, part, a_.N, a_.label_smoothing);
+      transpose_layer(act, masked_, z_, z_.L, rows);
+    });
+    for (int64_t l = z_.L; l > 0; --l) {
+      if (z_.by_rows(l)) {
+        const Range rows = rows_of(panels);
+        split(ShareTiles, ColumnPanels<A>(z_.inputs(l)).count,
+              [&](Range columns) { backward_rows(masked_, z_, parameters_, l, rows, columns); });
+        by_panels([&](Range, Range part) { slope_of_rows(act, masked_, z_, l, part); });
+      } else {
+        by_tiles(z_.inputs(l),
+                 [&](Range t) { backward_hidden(act, masked_, z_, parameters_, l, t, panels); });
+      }
+      if (l > 1)
+        by_panels([&](Range, Range rows) { transpose_layer(act, masked_, z_, l - 1, rows); });
+    }
+    by_panels([&](Range, Range rows) {
+      const Range columns{0, ColumnPanels<A>(z_.inputs(0)).count};
+      backward_rows(masked_, z_, parameters_, 0, rows, columns);
+    });
+  }
+
+  Range rows_of(Range panels) const {
+    const int64_t last = panels.end * kTileColumns<A>;
+    return {panels.begin * kTileColumns<A>, last < activations_.rows ? last : activations_.rows};
+  }
+
+  void draw_masks(int64_t m, int64_t s, int64_t begin, Range rows) {
+    const uint64_t seed = static_cast<uint64_t>(a_.seeds[m]);
+    DropoutKey key{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32),
+                   static_cast<uint32_t>(a_.step + s), static_cast<uint32_t>(a_.streams[m]) << 8};
+    for (int64_t l = 0; l < z_.L; ++l) {
+      if (!masked_.masks[l].data) continue;
+      DropoutKey at = key;
+      at.stream_layer |= static_cast<uint32_t>(l + 1);
+      dropout_mask(masked_.masks[l].data, masked_.masks[l].step, z_.outputs(l), rows, begin,
+                   hidden_dropout_, at);
+    }
+    if (!masked_.input_mask.data) return;
+    const Matrix<A>&drawn = masked_.drawn_mask, &mask = masked_.input_mask, &x = activations_.x;
+    const int64_t K = z_.inputs(0);
+    dropout_mask(drawn.data, drawn.step, K, rows, begin, input_dropout_, key);
+    pack_transposed(mask.row(rows.begin), mask.step, drawn.data + rows.begin, drawn.step, K,
+                    rows.end - rows.begin);
+    for (int64_t n = rows.begin; n < rows.end; ++n)
+      for (int64_t k = 0; k < K; ++k) x.row(n)[k] *= mask.row(n)[k];
+  }
+
+  // ---- second part ----
+
+  // Calls body(l, tiles) for all weights and share(i) for the shares of the embedding.
+  template <class Body, class Share>
+  void for_weights(const Body& body, const Share& share) {
+    if (!threads_) {
+      share(0);
+      for (int64_t l = 0; l <= z_.L; ++l) body(l, Range{0, RowTiles(z_.weight_rows(l)).count});
+      return;
+    }
+    // A piece of each: then every thread has the same work, on the same weights in every step.
+    const int64_t pieces = kMaxShares * max_threads();
+    parallel_for(pieces, [&](int64_t piece) {
+      if (piece % max_threads() == 0) share(piece / max_threads());
+      for (int64_t l = 0; l <= z_.L; ++l) {
+        const int64_t count = RowTiles(z_.weight_rows(l)).count;
+        body(l, Range{count * piece / pieces, count * (piece + 1) / pieces});
+      }
+    });
+  }
+
+  bool sparse() const { return rule_ == Rule::sgd && !has_decay_; }
+
+  template <Rule rule>
+  WeightUpdate<A, rule> weight_update(const StepConstants<A>& c, int64_t l) const {
+    const int64_t bias = z_.inputs(l);
+    return {c,
+            parameters_.layers[l],
+            first_.layers[l],
+            second_.layers[l],
+            z_.by_rows(l) ? -1 : bias,
+            z_.by_rows(l) ? bias : -1};
+  }
+
+  template <Rule rule>
+  void update_from_block(const StepConstants<A>& c, int64_t s) {
+    for_weights(
+        [&](int64_t l, Range tiles) {
+          weight_gradient(activations_, masked_, z_, l, tiles, weight_update<rule>(c, l));
+        },
+        [&](int64_t share) {
+          embedding_.add(share, s, activations_.ids, masked_.dx[0], activations_.rows);
+          embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
+        });
+  }
+
+  void add_gradients(int64_t s, bool first_block) {
+    for_weights(
+        [&](int64_t l, Range tiles) {
+          const Matrix<A> to = gradients_.layers[l];
+          weight_gradient(activations_, masked_, z_, l, tiles,
+                          [to, first_block](int64_t row, int64_t column, vec_t<A> g) {
+                            A* at = to.row(row) + column;
+                            store(at, first_block ? g : load(at) + g);
+                          });
+        },
+        [&](int64_t share) {
+          embedding_.add(share, s, activations_.ids, masked_.dx[0], activations_.rows);
+        });
+  }
+
+  template <Rule rule>
+  void update_from_gradients(const StepConstants<A>& c, int64_t s) {
+    for_weights(
+        [&](int64_t l, Range tiles) {
+          const RowTiles cut(z_.weight_rows(l));
+          const Matrix<A> from = gradients_.layers[l];
+          const WeightUpdate<A, rule> update = weight_update<rule>(c, l);
+          for (int64_t row = cut.begin(tiles.begin); row < cut.begin(tiles.end); ++row)
+            for (int64_t column = 0; column < z_.weight_columns(l); column += kLanes<A>)
+              update(row, column, load(from.row(row) + column));
+        },
+        [&](int64_t share) {
+          embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
+        });
+  }
+
+  // What torch.nn.utils.clip_grad_norm_ multiplies the gradients with.
+  double clip_scale() const {
+    if (!std::isfinite(a_.max_grad_norm)) return 1;
+    double sum = embedding_.sum_of_squares();
+    for (int64_t l = 0; l <= z_.L; ++l)
+      for (int64_t r = 0; r < z_.weight_rows(l); ++r) {
+        const A* row = gradients_.layers[l].row(r);
+        vec_t<A> squares = {};  // the padding of a row is zero
+        for (int64_t c = 0; c < z_.weight_columns(l); c += kLanes<A>)
+          squares += load(row + c) * load(row + c);
+        sum += static_cast<double>(reduce_add<A>(squares));
+      }
+    const double scale = a_.max_grad_norm / (std::sqrt(sum) + 1e-6);
+    return scale >= 1 ? 1 : scale;  // a norm of nan gives gradients of nan, as in torch
+  }
+
+  const TrainSteps& a_;
+  const Sizes z_;
+  const Rule rule_;
+  const bool threads_;
+  const int64_t block_rows_;
+  const bool stores_gradients_;
+  size_t bytes_ = 0;
+  Weights<A> parameters_, first_, second_, gradients_;
+  Activations<A> activations_;
+  Backward<A> backward_, masked_;  // masked_: with the masks that the model in work needs
+  EmbeddingGradient<A> embedding_;
+  double input_dropout_ = 0, hidden_dropout_ = 0;
+  bool has_decay_ = false;
+};
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA

@@ -1,0 +1,35 @@
+// The optimizer's step on a packed weight (mlp.h), a vector at a time.
+#pragma once
+
+#include "cpu/mlp.h"
+#include "cpu/optimizer.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+// One optimizer step on a vector of a packed weight, given its gradient.
+template <class A, Rule rule>
+struct WeightUpdate {
+  StepConstants<A> constants;
+  Matrix<A> weight, first, second;
+  int64_t bias_row, bias_column;  // where the bias is, -1 for the axis along which it extends
+
+  MLPKERN_INLINE void operator()(int64_t row, int64_t column, vec_t<A> g) const {
+    const vec_t<A> w = load(weight.row(row) + column);
+    vec_t<A> m = {}, v = {};
+    if constexpr (rule != Rule::sgd) m = load(first.row(row) + column);
+    if constexpr (rule == Rule::adamw) v = load(second.row(row) + column);
+    vec_t<A> decay = constants.decay;
+    if constexpr (rule == Rule::adamw) {  // which spares the biases
+      if (row == bias_row) decay = splat(A{1});
+      if (bias_column >= column && bias_column < column + kLanes<A>)
+        decay[bias_column - column] = A{1};
+    }
+    store(weight.row(row) + column, updated<rule>(constants, w, g, m, v, decay));
+    if constexpr (rule != Rule::sgd) store(first.row(row) + column, m);
+    if constexpr (rule == Rule::adamw) store(second.row(row) + column, v);
+  }
+};
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA
