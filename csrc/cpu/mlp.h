@@ -251,10 +251,11 @@ MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const A* a, int64_
           for (int64_t k = terms; k < 2 * terms && done + k < depth; ++k)
             for (int64_t c = 0; c < vectors; ++c)
               __builtin_prefetch(b_chunk + k * b_step + c * L, 0, 2);
-        if (depth <= kMostTerms && vectors == kTileVectors && sizeof(A) == 4 &&
-            finish_tall_tile<A>(height, row, column, depth, a_chunk, a_row_step, a_k_step, b_chunk,
-                                b_step, finish))
-          continue;
+        if constexpr (sizeof(A) == 4)
+          if (depth <= kMostTerms && vectors == kTileVectors &&
+              finish_tall_tile<A>(height, row, column, depth, a_chunk, a_row_step, a_k_step,
+                                  b_chunk, b_step, finish))
+            continue;
         multiply(sum, done == 0, height, vectors, chunk, a_chunk, a_row_step, a_k_step, b_chunk,
                  b_step);
         if (!complete) continue;

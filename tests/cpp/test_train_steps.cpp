@@ -289,7 +289,6 @@ TEST_CASE(a_loss_that_is_not_finite_stops_its_model_alone) {
       problem.sizes = sparse ? kSparse : MLPSizes{27, 3, 10, 27, {20}};
       check_stop(problem, false);
       // The other rules multiply the infinite bias by a weight decay, and be it 0: NaN too early.
-      if (problem.recipe.weight_decay == 0)
-        check_stop(problem, true);
+      if (problem.recipe.weight_decay == 0) check_stop(problem, true);
     }
 }
