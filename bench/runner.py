@@ -30,8 +30,8 @@ Row = dict[str, Any]
 
 
 # The backend in plain torch gets a second look. In one process of some hundred, its first results
-# were off by 1e-5, the size and sign of the exp of MKL in its mode "enhanced performance", which
-# torch does not ask for. The mathematics is not at fault then; what was seen stays in the row.
+# were off by 1e-5, as large as the errors of MKL's exp in its mode "enhanced performance", which
+# torch does not ask for; the cause is not proven. What was seen stays in the row.
 PLAIN_TORCH = "reference"
 
 
