@@ -267,9 +267,9 @@ class Trainer {
       return;
     }
     // A piece of each: then every thread has the same work, on the same weights in every step.
-    const int64_t pieces = kMaxShares * max_threads();
+    const int64_t threads = max_threads(), pieces = kMaxShares * threads;
     parallel_for(pieces, [&](int64_t piece) {
-      if (piece % max_threads() == 0) share(piece / max_threads());
+      if (piece % threads == 0) share(piece / threads);
       for (int64_t l = 0; l <= z_.L; ++l) {
         const int64_t count = RowTiles(z_.weight_rows(l)).count;
         body(l, Range{count * piece / pieces, count * (piece + 1) / pieces});
