@@ -7,7 +7,6 @@ python bench/chart.py RESULT.json LADDER.png --ladder    that of the lecture's t
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench.ladder_chart import ladder_png
+from bench.plot_frame import finished_png
 from bench.providers import Unavailable
 from bench.report import load, summary
 from bench.text import seconds, times
@@ -77,26 +77,13 @@ def chart_png(result: dict[str, Any]) -> bytes:
     axes.minorticks_off()
     axes.set_yticks(places, [_label(case) for case in cases], fontsize=9)
     axes.margins(y=0.01)
-    axes.invert_yaxis()
-    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.set_title(
-        "Best of stock PyTorch / mlpkern (right of 1: mlpkern is faster)",
-        fontsize=11, loc="left",
-    )  # fmt: skip
     machine = result["machine"]
-    axes.set_xlabel(
+    title = "Best of stock PyTorch / mlpkern (right of 1: mlpkern is faster)"
+    footer = (
         f"{machine['cpu']}, {machine['threads']} threads, torch {result['versions']['torch']}, "
-        f"{result['date'][:10]}, {seconds(result['settings']['budget_s'])} of timing a case",
-        fontsize=8,
+        f"{result['date'][:10]}, {seconds(result['settings']['budget_s'])} of timing a case"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
-    plt.close(figure)
-    return buffer.getvalue()
+    return finished_png(figure, axes, title, footer)
 
 
 def _label(case: dict[str, Any]) -> str:

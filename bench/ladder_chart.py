@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from bench.ladder import LECTURE_SHAPE, rungs
+from bench.plot_frame import finished_png
 from bench.providers import Unavailable
 from bench.text import per_second, percent, seconds, times
 
@@ -55,26 +55,15 @@ def ladder_png(result: dict[str, Any]) -> bytes:
     axes.minorticks_off()
     axes.set_yticks(range(len(found)), [rung.name for rung in found], fontsize=10)
     axes.margins(y=0.02)
-    axes.invert_yaxis()
-    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.set_title(
-        f"Training steps per second of the lecture's model ({LECTURE_SHAPE}, SGD), update included",
-        fontsize=11, loc="left", pad=10,
-    )  # fmt: skip
     machine = result["machine"]
-    axes.set_xlabel(
-        f"{machine['cpu']}, {machine['threads']} threads, torch {result['versions']['torch']}, "
-        f"{result['date'][:10]}; two models: steps of both together",
-        fontsize=8,
+    title = (
+        f"Training steps per second of the lecture's model ({LECTURE_SHAPE}, SGD), update included"
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
-    plt.close(figure)
-    return buffer.getvalue()
+    footer = (
+        f"{machine['cpu']}, {machine['threads']} threads, torch {result['versions']['torch']}, "
+        f"{result['date'][:10]}; two models: steps of both together"
+    )
+    return finished_png(figure, axes, title, footer)
 
 
 def _steps_of_one_core(result: dict[str, Any]) -> float | None:
