@@ -5,9 +5,9 @@
 // Sizes: N rows of a batch, T context length, D embedding width, K input width, H hidden width,
 // V table rows, C classes. "Adjacent" means stride 1 in elements. A stride may be 0.
 //
-// A launcher returns -1, or the flat position (row * columns + column) of the first id or target
-// out of range; then the contents of its outputs are unspecified, but nothing outside them was
-// touched.
+// A launcher of the CPU returns -1, or the flat position (row * columns + column) of the first id
+// or target out of range; then the contents of its outputs are unspecified, but nothing outside
+// them was touched. On a GPU such a row becomes NaN and is recorded, see cuda/library.h.
 // `<kernel>_workspace` gives the bytes of scratch, 64-byte aligned, that the caller must supply.
 #pragma once
 
@@ -22,6 +22,14 @@ enum class Reduction : int32_t { none = 0, mean = 1, sum = 2 };
 
 // Accumulation type: float64 for f64, else float32. "acc" below stands for it.
 
+// The shape of a tensor of ids, for a message about one of them. Outer axes beyond kShapeAxes are
+// counted in the first.
+constexpr int kShapeAxes = 6;
+struct IdShape {
+  int32_t ndim;
+  int64_t size[kShapeAxes];
+};
+
 // output[n, t*D + d] = weight[input[n, t], d]
 struct EmbeddingGatherForward {
   DType dtype;
@@ -29,6 +37,7 @@ struct EmbeddingGatherForward {
   int64_t N, T, V, D;
   const void* input;  // (N, T) ids
   int64_t input_row_stride, input_col_stride;
+  IdShape input_shape;
   const void* weight;  // (V, D), elements adjacent
   int64_t weight_row_stride;
   void* output;  // (N, T*D) contiguous
@@ -43,6 +52,7 @@ struct EmbeddingGatherBackward {
   int64_t N, T, V, D;
   const void* input;  // (N, T) ids
   int64_t input_row_stride, input_col_stride;
+  IdShape input_shape;
   const void* doutput;  // (N, T*D), elements adjacent
   int64_t doutput_row_stride;
   int64_t padding_idx;
@@ -53,6 +63,7 @@ struct EmbeddingGatherBackward {
 // output[n, h] = tanh(bias[h] + sum_k input[n, k] * weight[h, k])
 struct LinearTanhForward {
   DType dtype;
+  bool tf32;  // on a GPU, f32: products of TF32 operands instead of IEEE float32
   int64_t N, K, H;
   const void* input;  // (N, K), elements adjacent
   int64_t input_row_stride;
@@ -67,6 +78,7 @@ struct LinearTanhForward {
 // A null output pointer means that this gradient is not wanted.
 struct LinearTanhBackward {
   DType dtype;
+  bool tf32;
   int64_t N, K, H;
   const void* doutput;  // (N, H), elements adjacent
   int64_t doutput_row_stride;
@@ -79,6 +91,29 @@ struct LinearTanhBackward {
   void* dinput;   // (N, K) contiguous, or null
   void* dweight;  // (H, K) contiguous, or null
   void* dbias;    // (H,), or null
+  void* workspace;
+};
+
+// The parts of linear_tanh around a matrix product of the vendor's library.
+// output[n, h] = tanh(output[n, h] + bias[h])
+struct LinearTanhEpilogue {
+  DType dtype;
+  int64_t N, H;
+  const void* bias;  // (H,) adjacent, or null
+  void* output;      // (N, H) contiguous, in place
+  void* workspace;
+};
+
+// dz = (1 - output^2) * doutput; dbias = sum_n dz
+struct LinearTanhSlope {
+  DType dtype;
+  int64_t N, H;
+  const void* doutput;  // (N, H), elements adjacent
+  int64_t doutput_row_stride;
+  const void* output;  // (N, H), elements adjacent
+  int64_t output_row_stride;
+  void* dz;     // (N, H) contiguous
+  void* dbias;  // (H,), or null
   void* workspace;
 };
 
@@ -231,7 +266,8 @@ struct Evaluate {
   void* workspace;
 };
 
-// Every kernel: X(name, argument struct). Declarations, dispatch tables and tests expand this list.
+// Every kernel of the CPU: X(name, argument struct). Declarations, dispatch tables and tests expand
+// this list.
 #define MLPKERN_KERNELS(X)                                       \
   X(embedding_gather_forward, EmbeddingGatherForward)            \
   X(embedding_gather_backward, EmbeddingGatherBackward)          \
@@ -243,6 +279,17 @@ struct Evaluate {
   X(cross_entropy_backward, CrossEntropyBackward)                \
   X(train_steps, TrainSteps)                                     \
   X(evaluate, Evaluate)
+
+// Every kernel of a GPU.
+#define MLPKERN_CUDA_KERNELS(X)                         \
+  X(embedding_gather_forward, EmbeddingGatherForward)   \
+  X(embedding_gather_backward, EmbeddingGatherBackward) \
+  X(linear_tanh_forward, LinearTanhForward)             \
+  X(linear_tanh_backward, LinearTanhBackward)           \
+  X(linear_tanh_epilogue, LinearTanhEpilogue)           \
+  X(linear_tanh_slope, LinearTanhSlope)                 \
+  X(cross_entropy_forward, CrossEntropyForward)         \
+  X(cross_entropy_backward, CrossEntropyBackward)
 
 #define MLPKERN_DECLARE_KERNEL(name, Args) \
   int64_t name(const Args& args);          \
