@@ -5,13 +5,19 @@ An install never fails for want of a working compiler: the reason is written to
 backends. Environment variables:
 
 - ``MLPKERN_REQUIRE_NATIVE=1``: a failed native build is an error;
+- ``MLPKERN_REQUIRE_CUDA=1``: a failed build of ``_cuda.so``, or none, is an error;
+- ``MLPKERN_CUDA_ARCHITECTURES``: what nvcc compiles for: ``all`` (80, 86, 89, 90, 100, 120 and PTX
+  for newer cards), ``native`` (the cards of this machine) or a list such as ``80-real,90``, with
+  the meaning of CMAKE_CUDA_ARCHITECTURES; by default native where a card is visible, else all;
+- ``CUDACXX``, ``CUDA_HOME``: which nvcc; ``CUDAHOSTCXX``: its C++ compiler; a CUDA toolkit that is
+  missing or fails costs ``_cuda.so`` alone;
 - ``MLPKERN_CMAKE_ARGS``: more arguments for CMake, for example ``-DMLPKERN_CUDA=OFF``;
 - ``MAX_JOBS``: at most this many compilers at once;
 - ``CXX``, ``CXXFLAGS``: as for CMake.
 
 ``_build_info.json`` holds: native (bool), reason (str, "" when native), output (last lines of a
-failed build), compiler, isas, cuda ({built, reason}), cmake, processor, build_seconds, python,
-version, date.
+failed build), compiler, isas, cuda ({built, reason, output, nvcc, targets, note: what was left out
+and why}), cmake, processor, build_seconds, python, version, date.
 """
 
 import json
@@ -81,7 +87,11 @@ def pybind11_arguments(build_dir: Path) -> list:
     return [f"-Dpybind11_DIR={copy / 'share' / 'cmake' / 'pybind11'}"]
 
 
-def run(command: list) -> None:
+def is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0")
+
+
+def run(command: list, what: str = "the native build") -> None:
     """Runs a build step; on failure the first error of its output is the reason."""
     print("+", shlex.join(command), flush=True)
     done = subprocess.run(
@@ -95,20 +105,21 @@ def run(command: list) -> None:
     print(done.stdout, flush=True)
     if done.returncode:
         lines = [line.strip() for line in done.stdout.splitlines()]
-        compiler = [line for line in lines if re.search(r"\berror\b\s*:", line, re.I)]
+        pattern = r"\b(error|fatal)\b\s*:|undefined reference"  # nvcc and ptxas say "fatal   :"
+        compiler = [line for line in lines if re.search(pattern, line, re.I)]
         cmake = [i for i, line in enumerate(lines) if line.startswith("CMake Error")]
         if cmake and not compiler:
             compiler = [" ".join(line for line in lines[cmake[0] : cmake[0] + 4] if line)]
         first = compiler[0] if compiler else f"exit status {done.returncode}"
         first = first.replace(f"{ROOT}{os.sep}", "")
-        raise NativeBuildError(f"the native build failed: {first}", done.stdout)
+        raise NativeBuildError(f"{what} failed: {first}", done.stdout)
 
 
 def build(build_dir: Path) -> dict:
     """Configures and compiles; returns what CMake reported about the configuration."""
     cmake, ninja, compiler = find_tool("cmake"), find_tool("ninja"), find_compiler()
     # CMake ignores a changed compiler in an existing cache, so such a change starts afresh.
-    keys = ("CXX", "CXXFLAGS", "LDFLAGS", "CUDACXX", "MLPKERN_CMAKE_ARGS")
+    keys = ("CXX", "CXXFLAGS", "LDFLAGS", "MLPKERN_CMAKE_ARGS")
     setting = json.dumps([str(ROOT), compiler, *(os.environ.get(key, "") for key in keys)])
     stamp = build_dir / "setting.json"
     if build_dir.exists() and (not stamp.exists() or stamp.read_text() != setting):
@@ -120,6 +131,8 @@ def build(build_dir: Path) -> dict:
         # The cache would keep the path of an isolated build's ninja, which is gone next time.
         f"-DCMAKE_MAKE_PROGRAM={ninja}",
         f"-DPython_EXECUTABLE={sys.executable}",
+        # Given even when empty: the cache keeps the last one.
+        f"-DMLPKERN_CUDA_ARCHITECTURES={os.environ.get('MLPKERN_CUDA_ARCHITECTURES', '')}",
         *pybind11_arguments(build_dir),
         *shlex.split(os.environ.get("MLPKERN_CMAKE_ARGS", "")),
     ]
@@ -135,10 +148,10 @@ def build(build_dir: Path) -> dict:
     configured = json.loads((build_dir / "configured.json").read_text())
     jobs = ["--parallel", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
     run([cmake, "--build", str(build_dir), "--target", "_C", *jobs])
-    cuda = {"built": False, "reason": configured.pop("cuda_reason")}
+    cuda = {"built": False, **configured["cuda"]}
     if not cuda["reason"]:
         try:
-            run([cmake, "--build", str(build_dir), "--target", "_cuda", *jobs])
+            run([cmake, "--build", str(build_dir), "--target", "_cuda", *jobs], "nvcc")
             cuda["built"] = True
         except NativeBuildError as error:
             cuda.update(reason=str(error), output=error.output)
@@ -185,9 +198,11 @@ class CMakeBuild(build_ext):
         )
         record = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
         replace(package / "_build_info.json", record.encode())
+        if is_set("MLPKERN_REQUIRE_NATIVE") and failure is not None:
+            raise SystemExit(f"MLPKERN_REQUIRE_NATIVE is set, and {failure}")
+        if is_set("MLPKERN_REQUIRE_CUDA") and not info["cuda"]["built"]:
+            raise SystemExit(f"MLPKERN_REQUIRE_CUDA is set, and {info['cuda']['reason']}")
         if failure is not None:
-            if os.environ.get("MLPKERN_REQUIRE_NATIVE", "0") not in ("", "0"):
-                raise SystemExit(f"MLPKERN_REQUIRE_NATIVE is set, and {failure}")
             print(f"mlpkern: built without the native library: {failure}", file=sys.stderr)
 
     def get_outputs(self) -> list:
