@@ -6,13 +6,17 @@
 #include <string>
 #include <vector>
 
+#include "cuda_library.h"
 #include "kernels.h"
 #include "memory.h"
 #include "tensor.h"
 
 namespace mlpkern {
 
+void bind_embedding_gather(py::module_& m);
+void bind_linear_tanh(py::module_& m);
 void bind_embedding_linear_tanh(py::module_& m);
+void bind_cross_entropy(py::module_& m);
 void bind_train_steps(py::module_& m);  // train_steps and evaluate
 
 // Other Python threads may run while a kernel works for longer than a switch of threads costs.
@@ -29,8 +33,28 @@ int64_t launch(int64_t (*kernel)(const Args&), size_t (*workspace)(const Args&),
 }
 #define MLPKERN_LAUNCH(name, args, work) launch(cpu::name, cpu::name##_workspace, args, work)
 
-// IndexError: "<op>: input[3, 1] is 27, expected 0 <= id < 27"; flat is the position in input.
+// The same for a kernel that a GPU has too: runs where `place` says. On a GPU no bad id is known
+// when this returns (-1).
+#define MLPKERN_LAUNCH_ON(place, op, name, args, work)                                        \
+  ((place).is_cpu()                                                                           \
+       ? MLPKERN_LAUNCH(name, args, work)                                                     \
+       : (launch_cuda(op, cuda_library().name, cuda_library().name##_workspace, args, place), \
+          int64_t{-1}))
+
+// The flat position in a tensor of ids as "[3, 1]".
+IdShape shape_of(const Tensor& t);
+std::string position_text(const IdShape& shape, int64_t flat);
+
+// IndexError: "<op>: input[3, 1] is 27, expected 0 <= id < 27".
+[[noreturn]] void throw_bad_id(const char* op, const std::string& position, int64_t value,
+                               int64_t V);
 [[noreturn]] void throw_bad_id(const char* op, const Tensor& input, int64_t flat, int64_t V);
+// IndexError: "cross_entropy: target[3] is 27, expected 0 <= target < 27 (or ignore_index -100)".
+[[noreturn]] void throw_bad_target(const std::string& position, int64_t value, int64_t C,
+                                   int64_t ignored);
+
+// The id at a flat position of the tensor.
+int64_t id_at(const Tensor& t, int64_t flat);
 
 inline std::vector<int64_t> leading_shape(const Tensor& t, int64_t last) {
   std::vector<int64_t> shape(t.shape(), t.shape() + t.ndim());

@@ -1,6 +1,6 @@
 #include "tensor.h"
 
-#include <cstring>
+#include <stdexcept>
 #include <string>
 
 #include "memory.h"
@@ -38,12 +38,22 @@ std::string prefix(ArgumentName where) { return std::string(where.op) + ": " + w
                        " without CPU memory (fake, meta, sparse or other device)");
 }
 
+std::string text_of(const Place& place) {
+  if (place.is_cpu()) return "cpu";
+  return place.type == Place::kCUDA ? "cuda:" + std::to_string(place.index) : "another device";
+}
+
 // Everything one tensor needs, in one allocation: this, shape and strides, then the aligned data.
 struct Owned {
   DLManagedTensorVersioned managed;
   size_t bytes;
   int64_t* sizes() { return reinterpret_cast<int64_t*>(this + 1); }
 };
+
+DLDataType dl_type(DType dtype) {
+  const uint8_t bits = dtype == DType::f64 ? 64 : dtype == DType::f32 ? 32 : 16;
+  return {dtype == DType::bf16 ? kDLBfloat : kDLFloat, bits, 1};
+}
 
 size_t header_bytes(int64_t ndim) {
   const size_t bytes = sizeof(Owned) + 2 * static_cast<size_t>(ndim) * sizeof(int64_t);
@@ -68,10 +78,27 @@ void load_exchange_api() {
 }
 
 Tensor::Tensor(py::handle object, ArgumentName where) : where_(where), source_(object) {
-  if (!PyObject_TypeCheck(object.ptr(), tensor_type))
-    throw py::type_error(prefix(where) + "must be a torch.Tensor, got " +
-                         Py_TYPE(object.ptr())->tp_name);
+  require_tensor();
   take(object);
+  if (view_.device.device_type != Place::kCPU) throw_not_plain(where_, object);
+}
+
+Tensor::Tensor(py::handle object, ArgumentName where, Place& place)
+    : where_(where), source_(object) {
+  require_tensor();
+  take(object);
+  const Place here = {view_.device.device_type, view_.device.device_id};
+  if (here.type != Place::kCPU && here.type != Place::kCUDA) throw_not_plain(where_, object);
+  if (place.type == Place::kNowhere) place = here;
+  if (place == here) return;
+  throw py::value_error(prefix(where_) + "must be on " + text_of(place) +
+                        " like the other tensors, got " + text_of(here));
+}
+
+void Tensor::require_tensor() const {
+  if (PyObject_TypeCheck(source_.ptr(), tensor_type)) return;
+  throw py::type_error(prefix(where_) + "must be a torch.Tensor, got " +
+                       Py_TYPE(source_.ptr())->tp_name);
 }
 
 void Tensor::take(py::handle object) {
@@ -88,7 +115,6 @@ void Tensor::take(py::handle object) {
     PyErr_Clear();
     throw_not_plain(where_, object);
   }
-  if (view_.device.device_type != 1) throw_not_plain(where_, object);
   if (!view_.data && numel() > 0) throw_not_plain(where_, object);
 }
 
@@ -169,7 +195,7 @@ void Tensor::require_dtype(DType expected) const {
 }
 
 py::object new_tensor(DType dtype, const int64_t* shape, int64_t ndim, void** data) {
-  const int64_t element = dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+  const int64_t element = dl_type(dtype).bits / 8;
   int64_t count = 1;
   for (int64_t i = 0; i < ndim; ++i) count *= shape[i];
   const size_t header = header_bytes(ndim);
@@ -192,10 +218,9 @@ py::object new_tensor(DType dtype, const int64_t* shape, int64_t ndim, void** da
     memory::release(block, block->bytes);
   };
   m.dl_tensor.data = *data;
-  m.dl_tensor.device = {1, 0};
+  m.dl_tensor.device = {Place::kCPU, 0};
   m.dl_tensor.ndim = static_cast<int32_t>(ndim);
-  m.dl_tensor.dtype = {dtype == DType::bf16 ? kDLBfloat : kDLFloat,
-                       static_cast<uint8_t>(element * 8), 1};
+  m.dl_tensor.dtype = dl_type(dtype);
   m.dl_tensor.shape = sizes;
   m.dl_tensor.strides = strides;
   m.dl_tensor.byte_offset = 0;
@@ -205,6 +230,64 @@ py::object new_tensor(DType dtype, const int64_t* shape, int64_t ndim, void** da
     throw py::error_already_set();
   }
   return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+namespace {
+
+// torch.OutOfMemoryError as torch would raise it, or RuntimeError; torch's message without the
+// trace.
+[[noreturn]] void throw_allocation_error(const Place& place, std::string message) {
+  message = message.substr(0, message.find('\n'));
+  if (message.find("out of memory") != std::string::npos) {
+    py::object type = py::module_::import("torch").attr("OutOfMemoryError");
+    PyErr_SetString(type.ptr(), message.c_str());
+    throw py::error_already_set();
+  }
+  throw std::runtime_error("allocating on " + text_of(place) + ": " + message);
+}
+
+// An uninitialized tensor by torch's allocator on the device.
+py::object allocate(const Place& place, DLDataType dtype, const int64_t* shape, int64_t ndim,
+                    void** data) {
+  DLTensor prototype = {};
+  prototype.device = {place.type, place.index};
+  prototype.ndim = static_cast<int32_t>(ndim);
+  prototype.dtype = dtype;
+  prototype.shape = const_cast<int64_t*>(shape);
+  DLManagedTensorVersioned* made = nullptr;
+  std::string message;
+  const int failed = exchange->managed_tensor_allocator(
+      &prototype, &made, &message, [](void* context, const char*, const char* text) {
+        *static_cast<std::string*>(context) = text;
+      });
+  if (failed) throw_allocation_error(place, message);
+  *data = static_cast<char*>(made->dl_tensor.data) + made->dl_tensor.byte_offset;
+  void* object = nullptr;
+  if (exchange->managed_tensor_to_py_object_no_sync(made, &object) != 0) {
+    made->deleter(made);
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+}  // namespace
+
+py::object new_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
+                      void** data) {
+  if (place.is_cpu()) return new_tensor(dtype, shape, ndim, data);
+  return allocate(place, dl_type(dtype), shape, ndim, data);
+}
+
+py::object new_bytes(const Place& place, size_t bytes, void** data) {
+  const int64_t count = static_cast<int64_t>(bytes);
+  return allocate(place, {kDLUInt, 8, 1}, &count, 1, data);
+}
+
+void* current_stream(const Place& place) {
+  void* stream = nullptr;
+  if (exchange->current_work_stream(place.type, place.index, &stream) != 0)
+    throw py::error_already_set();
+  return stream;
 }
 
 }  // namespace mlpkern

@@ -8,6 +8,7 @@
 
 #include "dlpack.h"
 #include "kernels.h"
+#include "place.h"
 
 namespace mlpkern {
 
@@ -23,8 +24,10 @@ struct ArgumentName {
 // elements and the tensor has none; then `owner` keeps the copy alive.
 class Tensor {
  public:
-  // Throws TypeError for anything but a strided tensor in CPU memory.
+  // Throws TypeError for anything but a strided tensor in CPU memory; or, given a place, for one
+  // that no backend here can read, and ValueError for one that is elsewhere.
   Tensor(py::handle object, ArgumentName where);
+  Tensor(py::handle object, ArgumentName where, Place& place);
 
   const void* data() const { return static_cast<const char*>(view_.data) + view_.byte_offset; }
   void* mutable_data() const { return const_cast<void*>(data()); }
@@ -49,6 +52,7 @@ class Tensor {
   void require_dtype(DType expected) const;                 // TypeError
 
  private:
+  void require_tensor() const;
   void take(py::handle object);
   bool collapses(int64_t inner, bool adjacent);
 
@@ -65,6 +69,21 @@ py::object new_tensor(DType dtype, const int64_t* shape, int64_t ndim, void** da
 inline py::object new_tensor(DType dtype, std::initializer_list<int64_t> shape, void** data) {
   return new_tensor(dtype, shape.begin(), static_cast<int64_t>(shape.size()), data);
 }
+
+// The same where `place` says; on a GPU by torch's own allocator.
+py::object new_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
+                      void** data);
+
+inline py::object new_tensor(const Place& place, DType dtype, std::initializer_list<int64_t> shape,
+                             void** data) {
+  return new_tensor(place, dtype, shape.begin(), static_cast<int64_t>(shape.size()), data);
+}
+
+// Uninitialized bytes from torch's allocator, kept as long as the object.
+py::object new_bytes(const Place& place, size_t bytes, void** data);
+
+// torch's current stream of a GPU, a cudaStream_t.
+void* current_stream(const Place& place);
 
 inline DType acc_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 

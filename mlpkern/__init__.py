@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlpkern import autograd, functional, nn
-from mlpkern.backends import Backend, backends, explain, use_backend
+from mlpkern.backends import Backend, backends, check_errors, explain, use_backend
 from mlpkern.functional import (
     cross_entropy,
     embedding_gather,
@@ -27,6 +27,7 @@ __all__ = [
     "__version__",
     "autograd",
     "backends",
+    "check_errors",
     "cross_entropy",
     "embedding_gather",
     "embedding_linear_tanh",

@@ -42,7 +42,7 @@ class _Entry:
 
 _REGISTRY = {
     "cpu": _Entry("mlpkern.cpu", ("cpu",), ""),
-    "cuda": _Entry("mlpkern.cuda", ("cuda",), "this build has no mlpkern/_cuda.so"),
+    "cuda": _Entry("mlpkern.cuda", ("cuda",), ""),
     "triton": _Entry(
         "mlpkern.triton_kernels", ("cuda",), "the Triton kernels are not part of this version"
     ),
@@ -86,6 +86,19 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _named.reset(token)
+
+
+def check_errors() -> None:
+    """Raise what a GPU could not raise in the call itself: IndexError for a bad id or target.
+
+    On a GPU an id out of range makes its row NaN and the call returns, since the host does not wait
+    for it. The first such id is remembered; this function waits for the GPUs that were used, raises
+    the IndexError that a CPU raises in the call, and forgets the id. On a CPU there is nothing to
+    do. Not for use while a CUDA graph is being captured.
+    """
+    for module in list(_chosen.values()):
+        if hasattr(module, "check_errors"):
+            module.check_errors()
 
 
 def select(op: str, tensor: torch.Tensor) -> Any:

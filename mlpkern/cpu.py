@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from mlpkern import build_record
 
 #: The compiled functions refuse with TypeError or ValueError whatever they cannot compute.
 CHECKS_ARGUMENTS = True
@@ -41,21 +40,23 @@ else:
         "train_steps",
     ]
 
-BUILD_INFO = Path(__file__).with_name("_build_info.json")
+BUILD_INFO = build_record.PATH
 
 
 def status() -> tuple[bool, str, str]:
     """(available, reason, detail), see ``mlpkern.backends.Backend``."""
-    if _failure:
-        return False, _reason(), "Install a C++17 compiler and run `pip install -e .` again."
+    failure = native_failure()
+    if failure:
+        return False, failure, "Install a C++17 compiler and run `pip install -e .` again."
     return True, "", f"compiled C++, {isa()}, threads: {parallel_backend()}"
 
 
-def _reason() -> str:
+def native_failure() -> str:
     """Why ``mlpkern._C`` is missing: what the build wrote down, otherwise the import error."""
-    try:
-        info = json.loads(BUILD_INFO.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not _failure:
+        return ""
+    info = build_record.read(BUILD_INFO)
+    if not info:
         return f"mlpkern._C was not built ({_failure})"
     if info.get("native") or not info.get("reason"):  # built, but it does not load
         return f"mlpkern._C does not load ({_failure})"

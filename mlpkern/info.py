@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import sys
 from pathlib import Path
 from typing import Any
+
+from mlpkern import build_record
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -70,11 +71,7 @@ def collect() -> dict[str, Any]:
 
 def build_info() -> dict[str, Any]:
     """What setup.py recorded about the native build, or {} where there is no (readable) record."""
-    try:
-        record = json.loads((PACKAGE / "_build_info.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return build_record.read(PACKAGE / "_build_info.json")
 
 
 def _versions(build: dict[str, Any]) -> dict[str, str]:

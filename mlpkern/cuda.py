@@ -1,0 +1,131 @@
+"""The backend ``cuda``: the compiled kernels of ``mlpkern/_cuda.so``, or why there are none.
+
+The functions are those of ``mlpkern._C``, which runs a call where its tensors are. Here is only
+what torch decides at each call: the float32 precision of matrix products, and which layers are so
+large that the vendor's matrix product with a fused epilogue is the better choice.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mlpkern import build_record
+from mlpkern.cpu import native_failure
+
+#: The compiled functions refuse with TypeError or ValueError whatever they cannot compute.
+CHECKS_ARGUMENTS = True
+
+#: Widths up to which the fused kernel of linear_tanh runs. Saving one pass over the output is worth
+#: 370 / K of the time of the product, so far beyond this a tuned product counts for more.
+FUSED_WIDTH = 1024
+
+LIBRARY = Path(__file__).with_name("_cuda.so")
+
+_failure = native_failure()
+if not _failure:
+    from mlpkern import _C
+    from mlpkern._C import (
+        cross_entropy_backward,
+        cross_entropy_forward,
+        embedding_gather_backward,
+        embedding_gather_forward,
+    )
+
+__all__ = [
+    "CHECKS_ARGUMENTS",
+    "check_errors",
+    "cross_entropy_backward",
+    "cross_entropy_forward",
+    "embedding_gather_backward",
+    "embedding_gather_forward",
+    "linear_tanh_backward",
+    "linear_tanh_forward",
+    "status",
+]
+
+_fp32_precision = torch._C._get_fp32_precision_getter
+
+
+@functools.cache
+def status() -> tuple[bool, str, str]:
+    """(available, reason, detail), see ``mlpkern.backends.Backend``; loads the library."""
+    if _failure:
+        return False, _failure, "Install a C++17 compiler and run `pip install -e .` again."
+    if not LIBRARY.exists():
+        reason = build_record.read().get("cuda", {}).get("reason", "")
+        return (
+            False,
+            "mlpkern/_cuda.so was not built" + (f": {reason}" if reason else ""),
+            "Install the CUDA toolkit (nvcc) and run `pip install -e .` again.",
+        )
+    available, reason, detail = _C.load_cuda_library(str(LIBRARY))
+    if available and torch.version.cuda is None:
+        return False, f"torch {torch.__version__} is built without CUDA", detail
+    return available, reason, f"compiled CUDA C++, {detail}" if available else detail
+
+
+def linear_tanh_forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """See ``mlpkern.reference.linear_tanh``; obeys torch's float32 matmul precision."""
+    if not _library_product(weight):
+        return _C.linear_tanh_forward(input, weight, bias, _tf32(input))
+    _require_like(weight, input, "weight")
+    rows = input.reshape(-1, input.shape[-1])
+    output = torch.mm(rows, weight.t())
+    _C.linear_tanh_epilogue(output, bias)
+    return output.view(*input.shape[:-1], weight.shape[0])
+
+
+def linear_tanh_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    output: Tensor,
+    need_input: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """See ``mlpkern.reference.linear_tanh``; obeys torch's float32 matmul precision."""
+    if not _library_product(weight):
+        return _C.linear_tanh_backward(
+            grad_output,
+            input,
+            weight,
+            output,
+            need_input,
+            need_weight,
+            need_bias,
+            _tf32(input),
+        )
+    width = weight.shape[0]
+    dz, grad_bias = _C.linear_tanh_slope(
+        grad_output.reshape(-1, width), output.reshape(-1, width), need_bias
+    )
+    grad_input = torch.mm(dz, weight).view_as(input) if need_input else None
+    grad_weight = torch.mm(dz.t(), input.reshape(-1, input.shape[-1])) if need_weight else None
+    return grad_input, grad_weight, grad_bias
+
+
+def check_errors() -> None:
+    """IndexError for an id out of range that a GPU met since the last call; waits for its work."""
+    if status()[0]:
+        _C.check_cuda_errors()
+
+
+def _library_product(weight: Tensor) -> bool:
+    return weight.dim() == 2 and max(weight.shape) > FUSED_WIDTH
+
+
+def _tf32(input: Tensor) -> bool:
+    return input.dtype is torch.float32 and _fp32_precision("cuda", "matmul") == "tf32"
+
+
+def _require_like(tensor: Tensor, input: Tensor, name: str) -> None:
+    """What the kernel would check itself: ValueError or TypeError, which the op explains."""
+    if tensor.device != input.device or input.dim() == 0 or tensor.shape[1] != input.shape[-1]:
+        raise ValueError(f"linear_tanh: {name} does not match input")
+    if tensor.dtype != input.dtype:
+        raise TypeError(f"linear_tanh: {name} must have the dtype of input")
