@@ -13,6 +13,7 @@ LARGE_OUTPUT_BYTES = 8 << 20  # from here on fresh pages of outputs are a visibl
 
 DTYPES = {
     "float32": torch.float32,
+    "tf32": torch.float32,  # matrix products by the tensor cores, inputs cut to ten bits
     "float64": torch.float64,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -42,14 +43,15 @@ class Case:
     dtype: str
     sizes: Mapping[str, int]
     quick: bool = False
+    rotate: bool = False  # on a GPU each call takes the next copy of the inputs, so none is cached
 
     @property
     def name(self) -> str:
         return f"{self.op} {self.shape} {self.dtype}"
 
-    def generator(self) -> torch.Generator:
+    def generator(self, device: str = "cpu") -> torch.Generator:
         """A generator whose seed is the case's name, so every process draws the same inputs."""
-        return torch.Generator().manual_seed(zlib.crc32(self.name.encode()))
+        return torch.Generator(device).manual_seed(zlib.crc32(self.name.encode()))
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,20 @@ class Problem:
         )
         return Problem(args, self.names, self.differentiable, self.grad_output.double())
 
+    def leaves(self, *, copy: bool = False) -> Problem:
+        """The same tensors as leaves of their own; with `copy` in memory of their own."""
+
+        def leaf(tensor: Tensor) -> Tensor:
+            fresh = tensor.detach().clone() if copy else tensor.detach()
+            return fresh.requires_grad_(tensor.requires_grad)
+
+        args = tuple(leaf(a) for a in self.args)
+        return Problem(args, self.names, self.differentiable, leaf(self.grad_output))
+
+    @property
+    def bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in (*self.args, self.grad_output))
+
     def result_names(self) -> tuple[str, ...]:
         return ("output", *(f"grad_{self.names[i]}" for i in self.differentiable))
 
@@ -79,21 +95,24 @@ class OpTable:
 
     op: str
     cases: tuple[Case, ...]
-    problem: Callable[[Case], Problem]
+    problem: Callable[..., Problem]  # of a case and a device
     cost: Callable[[Case], Cost]
     stock: Callable[..., Tensor]  # the expression in plain torch
     fused: Callable[..., Tensor]  # the same through mlpkern
+    cuda_cases: tuple[Case, ...] = ()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line asks of every case."""
+    """What the command line asks of every case. `threads` count on a CPU only."""
 
     threads: int
     quick: bool = False
     compile: bool = True
     budget_s: float = 8.0  # of timing, per case
     min_sample_s: float = 2e-3
+    device: str = "cpu"
+    hurry: bool = False  # no autotuning any more
 
     @property
     def compile_threads(self) -> list[int]:
@@ -104,7 +123,7 @@ class Settings:
 
     @property
     def autotune(self) -> bool:
-        return self.compile and not self.quick
+        return self.compile and not self.quick and not self.hurry
 
 
 def forward_backward(
@@ -126,7 +145,8 @@ def forward_backward(
 
 def random_normal(case: Case, generator: torch.Generator, *shape: int) -> Tensor:
     """Normal numbers drawn in float32 and rounded to the dtype of the case."""
-    return torch.randn(*shape, generator=generator).to(DTYPES[case.dtype])
+    drawn = torch.randn(*shape, generator=generator, device=generator.device)
+    return drawn.to(DTYPES[case.dtype])
 
 
 def itemsize(case: Case) -> int:

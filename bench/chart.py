@@ -18,7 +18,7 @@ from bench.ladder_chart import ladder_png
 from bench.plot_frame import finished_png
 from bench.providers import Unavailable
 from bench.report import load, summary
-from bench.text import seconds, times
+from bench.text import machine_name, seconds, times
 
 FASTER, SLOWER, AGAINST_KEPT = "#0072B2", "#D55E00", "#000000"  # Okabe and Ito: safe for all eyes
 
@@ -77,10 +77,9 @@ def chart_png(result: dict[str, Any]) -> bytes:
     axes.minorticks_off()
     axes.set_yticks(places, [_label(case) for case in cases], fontsize=9)
     axes.margins(y=0.01)
-    machine = result["machine"]
     title = "Best of stock PyTorch / mlpkern (right of 1: mlpkern is faster)"
     footer = (
-        f"{machine['cpu']}, {machine['threads']} threads, torch {result['versions']['torch']}, "
+        f"{machine_name(result)}, torch {result['versions']['torch']}, "
         f"{result['date'][:10]}, {seconds(result['settings']['budget_s'])} of timing a case"
     )
     return finished_png(figure, axes, title, footer)

@@ -9,8 +9,11 @@ from torch import Tensor
 from bench.case import Case, Cost, OpTable, Problem, itemsize, random_normal
 
 
-def _case(rows: int, classes: int, dtype: str = "float32", quick: bool = False) -> Case:
-    return Case("cross_entropy", f"{rows}x{classes}", dtype, {"N": rows, "V": classes}, quick)
+def _case(
+    rows: int, classes: int, dtype: str = "float32", quick: bool = False, rotate: bool = False
+) -> Case:
+    sizes = {"N": rows, "V": classes}
+    return Case("cross_entropy", f"{rows}x{classes}", dtype, sizes, quick, rotate)
 
 
 CASES = (
@@ -23,13 +26,22 @@ CASES = (
     _case(2048, 32000, "bfloat16"),
 )
 
+CUDA_CASES = (
+    _case(65536, 27, quick=True, rotate=True),
+    _case(4096, 1000, quick=True, rotate=True),
+    _case(16384, 32000, rotate=True),
+    _case(16384, 32000, "bfloat16", quick=True, rotate=True),
+    _case(8192, 128256, "bfloat16", rotate=True),
+)
 
-def problem(case: Case) -> Problem:
+
+def problem(case: Case, device: str = "cpu") -> Problem:
     rows, classes = case.sizes["N"], case.sizes["V"]
-    generator = case.generator()
+    generator = case.generator(device)
     logits = random_normal(case, generator, rows, classes).requires_grad_()  # (N, V)
-    target = torch.randint(classes, (rows,), generator=generator)  # (N,)
-    return Problem((logits, target), ("input", "target"), (0,), torch.ones((), dtype=logits.dtype))
+    target = torch.randint(classes, (rows,), generator=generator, device=device)  # (N,)
+    upstream = torch.ones((), dtype=logits.dtype, device=device)
+    return Problem((logits, target), ("input", "target"), (0,), upstream)
 
 
 def cost(case: Case) -> Cost:
@@ -50,4 +62,4 @@ def fused(input: Tensor, target: Tensor) -> Tensor:
     return mlpkern.cross_entropy(input, target)
 
 
-TABLE = OpTable("cross_entropy", CASES, problem, cost, stock, fused)
+TABLE = OpTable("cross_entropy", CASES, problem, cost, stock, fused, CUDA_CASES)

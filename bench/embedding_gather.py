@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.case import Case, Cost, OpTable, Problem, itemsize, random_normal
+
+
+@dataclass(frozen=True)
+class EmbeddingCase(Case):
+    """Sizes V, D, N, T; `zipf` ids: the r-th most frequent of them has a share of 1 / r."""
+
+    zipf: bool = False
 
 
 def _case(
@@ -16,10 +25,12 @@ def _case(
     context: int,
     dtype: str = "float32",
     quick: bool = False,
-) -> Case:
+    rotate: bool = False,
+    zipf: bool = False,
+) -> EmbeddingCase:
     sizes = {"V": vocabulary, "D": width, "N": rows, "T": context}
-    shape = f"{vocabulary}x{width} ids {rows}x{context}"
-    return Case("embedding_gather", shape, dtype, sizes, quick)
+    shape = f"{vocabulary}x{width} {'Zipf ids' if zipf else 'ids'} {rows}x{context}"
+    return EmbeddingCase("embedding_gather", shape, dtype, sizes, quick, rotate, zipf)
 
 
 CASES = (
@@ -29,14 +40,33 @@ CASES = (
     _case(27, 10, 65536, 3, "bfloat16"),
 )
 
+CUDA_CASES = (  # 1,048,576 ids each
+    _case(27, 10, 262_144, 4, quick=True, rotate=True),
+    _case(32_000, 64, 524_288, 2, rotate=True),
+    _case(32_000, 64, 524_288, 2, quick=True, rotate=True, zipf=True),
+)
 
-def problem(case: Case) -> Problem:
-    sizes, generator = case.sizes, case.generator()
+
+def problem(case: Case, device: str = "cpu") -> Problem:
+    sizes, generator = case.sizes, case.generator(device)
     rows, context, width = sizes["N"], sizes["T"], sizes["D"]
-    ids = torch.randint(sizes["V"], (rows, context), generator=generator)  # (N, T)
+    ids = _ids(case, generator)  # (N, T)
     weight = random_normal(case, generator, sizes["V"], width).requires_grad_()  # (V, D)
     upstream = random_normal(case, generator, rows, context * width)  # (N, T*D)
     return Problem((ids, weight), ("input", "weight"), (1,), upstream)
+
+
+def _ids(case: Case, generator: torch.Generator) -> Tensor:
+    classes, shape = case.sizes["V"], (case.sizes["N"], case.sizes["T"])
+    device = generator.device
+    if not (isinstance(case, EmbeddingCase) and case.zipf):
+        return torch.randint(classes, shape, generator=generator, device=device)
+    shares = 1 / torch.arange(1, classes + 1, dtype=torch.float64, device=device)
+    rank = torch.multinomial(
+        shares, shape[0] * shape[1], replacement=True, generator=generator
+    ).view(shape)
+    # the frequent ids are spread over the table, as in a vocabulary that is not sorted
+    return torch.randperm(classes, generator=generator, device=device)[rank]
 
 
 def cost(case: Case) -> Cost:
@@ -65,4 +95,4 @@ def fused(input: Tensor, weight: Tensor) -> Tensor:
     return mlpkern.embedding_gather(input, weight)
 
 
-TABLE = OpTable("embedding_gather", CASES, problem, cost, stock, fused)
+TABLE = OpTable("embedding_gather", CASES, problem, cost, stock, fused, CUDA_CASES)

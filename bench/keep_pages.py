@@ -47,6 +47,7 @@ class RemoteContestant:
 
     name: str
     worker: Worker
+    calls: int = 0
 
     def active(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()

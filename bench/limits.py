@@ -60,8 +60,10 @@ class Limits:
         text = f"{cost.flops / 1e9:.4g} GFLOP by matrix peak"
         return Bound("arithmetic", arithmetic, text)
 
-    def peak_of_cores(self, cores: int) -> float:
-        """Flops per second of float32 matrix products on that many cores."""
+    def peak_of(self, dtype: str, cores: int) -> float | None:
+        """Flops per second of float32 matrix products on that many cores; None if of another."""
+        if dtype != "float32":
+            return None
         return min(cores * self.peak["float32, 1 thread"], self.peak["float32"])
 
     def best_of(self, other: Limits) -> Limits:

@@ -10,10 +10,15 @@ from bench.case import Case, Cost, OpTable, Problem, itemsize, random_normal
 
 
 def _case(
-    rows: int, inputs: int, outputs: int, dtype: str = "float32", quick: bool = False
+    rows: int,
+    inputs: int,
+    outputs: int,
+    dtype: str = "float32",
+    quick: bool = False,
+    rotate: bool = False,
 ) -> Case:
     sizes = {"N": rows, "K": inputs, "H": outputs}
-    return Case("linear_tanh", f"{rows}x{inputs}->{outputs}", dtype, sizes, quick)
+    return Case("linear_tanh", f"{rows}x{inputs}->{outputs}", dtype, sizes, quick, rotate)
 
 
 CASES = (
@@ -28,11 +33,19 @@ CASES = (
     _case(4096, 1024, 1024, "bfloat16"),
 )
 
+CUDA_CASES = (
+    _case(32, 30, 200, quick=True),
+    _case(65536, 30, 200, rotate=True),
+    _case(65536, 200, 200, "tf32", quick=True, rotate=True),
+    _case(65536, 200, 200, quick=True, rotate=True),  # float32: products with its full accuracy
+    _case(4096, 1024, 1024, "bfloat16", rotate=True),
+)
 
-def problem(case: Case) -> Problem:
+
+def problem(case: Case, device: str = "cpu") -> Problem:
     """Weights scaled by 1/sqrt(K), so that tanh works in its curved range and is not saturated."""
     rows, inputs, outputs = case.sizes["N"], case.sizes["K"], case.sizes["H"]
-    generator = case.generator()
+    generator = case.generator(device)
     x = random_normal(case, generator, rows, inputs).requires_grad_()  # (N, K)
     weight = random_normal(case, generator, outputs, inputs).mul_(inputs**-0.5).requires_grad_()
     bias = random_normal(case, generator, outputs).mul_(0.1).requires_grad_()  # (H,)
@@ -64,4 +77,4 @@ def fused(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return mlpkern.linear_tanh(input, weight, bias)
 
 
-TABLE = OpTable("linear_tanh", CASES, problem, cost, stock, fused)
+TABLE = OpTable("linear_tanh", CASES, problem, cost, stock, fused, CUDA_CASES)

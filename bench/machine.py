@@ -31,13 +31,14 @@ def describe(threads: int) -> dict[str, object]:
     }
 
 
-def versions() -> dict[str, str | None]:
+def versions(device: str = "cpu") -> dict[str, str | None]:
     """Versions of everything that had a part in the numbers."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "mlpkern": _version("mlpkern"),
         "compiler": compiler(),
+        **({"triton": _version("triton"), "nvcc": nvcc()} if device == "cuda" else {}),
     }
 
 
@@ -47,9 +48,9 @@ def now() -> str:
 
 
 def commit() -> str | None:
-    """`git describe` of the checkout this file lies in; None where there is none."""
-    if not (ROOT / ".git").exists():
-        return None
+    """`git describe` of the checkout this file lies in, else MLPKERN_COMMIT, else None."""
+    if not (ROOT / ".git").exists():  # a copy of the tree: whoever made it may name the commit
+        return os.environ.get("MLPKERN_COMMIT")
     return _first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"])
 
 
@@ -89,6 +90,15 @@ def compiler() -> str | None:
     name = os.environ.get("CXX") or "g++"
     path = shutil.which(name)
     return _first_line([path, "--version"]) if path else None
+
+
+def nvcc() -> str | None:
+    """The release line of nvcc, where there is one."""
+    path = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    done = subprocess.run([path, "--version"], capture_output=True, text=True) if path else None
+    found = [part for line in (done.stdout.splitlines() if done else []) if "release" in line
+             for part in line.split(", ") if part.startswith("V")]  # fmt: skip
+    return found[0].removeprefix("V") if found else None
 
 
 def command() -> str:

@@ -11,12 +11,16 @@ import contextlib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bench.accuracy import Yardstick
 from bench.case import Case, Cost, OpTable, Settings, forward_backward
+
+if TYPE_CHECKING:
+    from bench.gpu import Device
 
 STOCK = "stock"
 STOCK_KEEPS_PAGES = "stock, malloc keeps pages"
@@ -64,10 +68,14 @@ class Provider:
 
 @dataclass(frozen=True)
 class Contest:
-    """The providers of one case and the float64 numbers they are checked against."""
+    """The providers of one case and the float64 numbers they are checked against.
+
+    With `gpu`, calls return before their work is done.
+    """
 
     providers: list[Provider]
     yardstick: Yardstick
+    gpu: Device | None = None
 
 
 @contextlib.contextmanager

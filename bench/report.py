@@ -2,6 +2,8 @@
 
 python bench/report.py RESULT.json               the terminal table again
 python bench/report.py RESULT.json --markdown    the tables for the README
+python bench/report.py --gpu --markdown          that of the newest GPU result in bench/results, all
+                                                 of it "not yet measured" while there is none
 """
 
 from __future__ import annotations
@@ -11,26 +13,22 @@ import json
 import os
 import sys
 import tempfile
-import textwrap
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from bench import cuda_report
 from bench.ladder import ladder_lines, ladder_markdown
-from bench.text import percent, seconds, times
+from bench.text import WIDTH, Result, case_title, on_gpu, percent, seconds, times, wrapped
 from bench.training_report import training_lines
 
-WIDTH = 120
-Result = dict[str, Any]
-
-
-def case_title(case: Result) -> str:
-    return f"{case['op']}  {case['shape']}  {case['dtype']}"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def header_lines(result: Result) -> list[str]:
+    if on_gpu(result):
+        return cuda_report.header_lines(result)
     machine, versions, settings = result["machine"], result["versions"], result["settings"]
     lines = [
         f"machine   {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads used, "
@@ -50,12 +48,9 @@ def header_lines(result: Result) -> list[str]:
     return [line for long in lines for line in wrapped(long)]
 
 
-def wrapped(line: str) -> list[str]:
-    """The line in pieces that fit the terminal, continued under its text."""
-    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False)
-
-
 def limit_lines(limits: Result) -> list[str]:
+    if "graph_s" in limits:
+        return cuda_report.limit_lines(limits)
     copy = ", ".join(
         f"{level} ({limits['copy_bytes'][level] / 1e6:.4g} MB) {rate / 1e9:.1f} GB/s"
         for level, rate in limits["copy"].items()
@@ -74,6 +69,8 @@ def case_lines(case: Result) -> list[str]:
 
     The last column is the row's time divided by ours: below 1, the row is faster than we are.
     """
+    if "ratio_graph" in case:
+        return cuda_report.case_lines(case)
     step = case["suite"] == "training_step"
     columns = f"{'steps/s':>9}{'of peak':>9}" if step else f"{'of limit':>18}"
     bound = case["bound"]
@@ -105,6 +102,8 @@ def case_lines(case: Result) -> list[str]:
 
 def summary_lines(result: Result) -> list[str]:
     """One line per case: best stock provider against ours."""
+    if on_gpu(result):
+        return cuda_report.summary_lines(result)
     lines = [
         "",
         "ratio: best stock provider / ours (cpu backend, all threads); kept: against stock under a "
@@ -153,7 +152,7 @@ def closing_lines(result: Result) -> list[str]:
     """What follows the cases."""
     return [
         *summary_lines(result),
-        *ladder_lines(result),
+        *([] if on_gpu(result) else ladder_lines(result)),
         *training_lines(result["training"]),
     ]
 
@@ -167,6 +166,8 @@ def full_text(result: Result) -> str:
 
 def markdown(result: Result) -> str:
     """The tables of the README: the ladder, then every case of the run, worst ratios included."""
+    if on_gpu(result):
+        return cuda_report.markdown(result)
     machine, versions = result["machine"], result["versions"]
     lines = [
         f"{machine['cpu']}, {machine['threads']} threads, mlpkern {machine['mlpkern_isa']}, torch "
@@ -224,12 +225,24 @@ def load(path: Path) -> Result:
     return result
 
 
+def newest_gpu_result() -> Result | None:
+    """The newest kept result of a GPU."""
+    kept = [load(path) for path in RESULTS.glob("*.json") if not path.name.startswith("cpu-")]
+    return max((r for r in kept if on_gpu(r)), key=lambda r: str(r["date"]), default=None)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Prints a result of bench/run.py as a table.")
-    parser.add_argument("result", type=Path, help="JSON file that bench/run.py wrote")
+    parser.add_argument("result", type=Path, nargs="?", help="JSON file that bench/run.py wrote")
     parser.add_argument("--markdown", action="store_true", help="the tables of the README")
+    parser.add_argument("--gpu", action="store_true", help="the newest GPU result that is kept")
     options = parser.parse_args(arguments)
-    result = load(options.result)
+    if (options.result is None) != options.gpu:
+        parser.error("give either a RESULT or --gpu")
+    result = newest_gpu_result() if options.gpu else load(options.result)
+    if result is None:
+        print(cuda_report.markdown(None), end="")
+        return
     print(markdown(result) if options.markdown else full_text(result), end="")
 
 

@@ -1,20 +1,25 @@
 """The benchmark: mlpkern against stock PyTorch, checked first, timed in turns, limits beside it.
 
-    python bench/run.py             every case, about ten minutes on two cores
-    python bench/run.py --quick     about a minute
+    python bench/run.py                  every case, about ten minutes on two cores
+    python bench/run.py --quick          about a minute
+    python bench/run.py --device cuda    the cases of a GPU
 
 bench/README.md says how it measures. Exit status: 0, or 1 when a kernel gave wrong numbers or broke
-(its row says so and has no time), or 2 for a wrong command line.
+(its row says so and has no time), or 2 for a wrong command line,
+3 when some cases were not run (no time, no memory), 130 when it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import sys
+import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +28,24 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 
 import torch
 
-from bench import limits, machine, report
+from bench import cuda_limits, limits, machine, report
 from bench.case import DTYPES, Case, Settings
 from bench.chart import chart_png
+from bench.gpu import Device, Gpu, first_line
 from bench.ladder import ladder_lines
 from bench.ladder_chart import ladder_png
 from bench.names_run import Plan, train_all
 from bench.providers import MLPKERN, Unavailable
 from bench.runner import rate, run_case
-from bench.tables import SUITES, Suite
+from bench.tables import SUITES, Suite, cuda_suites
+from bench.text import machine_name, on_gpu
 from bench.training_report import training_lines
 
 HERE = Path(__file__).resolve().parent
 QUICK = {"budget_s": 1.0, "min_sample_s": 1e-3}
+CUDA = {"budget_s": 2.5, "min_sample_s": 5e-3}
+CUDA_QUICK_LIMITS = {"width": 4096, "budget_s": 0.1}
+CUDA_QUICK = {"budget_s": 0.5, "min_sample_s": 2e-3}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -51,31 +61,33 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(),
                         help="what `all threads` means (default: torch's own choice)")  # fmt: skip
+    parser.add_argument("--seconds", type=float, metavar="S",
+                        help="begin no case after this, autotune none after half")  # fmt: skip
     parser.add_argument("--file", type=Path, metavar="WORDS",
                         help="words for the training at the end (default: embedded)")  # fmt: skip
     parser.add_argument("--reach", type=float, metavar="LOSS",
                         help="its time to this dev loss is taken (default: stock's)")  # fmt: skip
     parser.add_argument("--out", type=Path, default=HERE / "out", metavar="DIR",
                         help="folder for result.json, table.txt and the charts")  # fmt: skip
-    parser.add_argument("--record", nargs="?", const="cpu", metavar="MACHINE",
+    parser.add_argument("--record", nargs="?", const="", metavar="MACHINE",
                         help="also keep it as bench/results/MACHINE-DATE.json")  # fmt: skip
     options = parser.parse_args(arguments)
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, got {options.threads}")
-    if options.record and (options.quick or options.no_compile):
+    if options.record is not None and (options.quick or options.no_compile):
         parser.error("--record needs the whole protocol: leave out --quick and --no-compile")
-    if options.device == "cuda":
-        parser.error("--device cuda: this version has CPU kernels only")
     if options.file and not options.file.is_file():
         parser.error(f"--file {options.file}: no such file")
     return options
 
 
-def chosen(options: argparse.Namespace) -> list[tuple[Suite, Case]]:
+def chosen(
+    options: argparse.Namespace, suites: Iterable[Suite] = SUITES
+) -> list[tuple[Suite, Case]]:
     """The cases that the command line asks for; --quick does not thin out a named selection."""
     picked = [
         (suite, case)
-        for suite in SUITES
+        for suite in suites
         for case in suite.cases
         if (not options.op or suite.name in options.op)
         and (not options.case or options.case in case.name)
@@ -87,47 +99,75 @@ def chosen(options: argparse.Namespace) -> list[tuple[Suite, Case]]:
 
 
 def run(
-    cases: Iterable[tuple[Suite, Case]], settings: Settings, plan: Plan | None = None
+    cases: Iterable[tuple[Suite, Case]],
+    settings: Settings,
+    plan: Plan | None = None,
+    *,
+    gpu: Device | None = None,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """Measures everything, printing as it goes; Ctrl-C ends it early with what there is.
 
-    `plan` is the training at the end, None for none.
+    `plan` is the training at the end, None for none. After `seconds` no further case is begun, and
+    after half of them none is autotuned.
     """
+    started = time.monotonic()
+    elapsed = lambda: time.monotonic() - started  # noqa: E731
     result: dict[str, Any] = {
         "schema": 1,
+        "device": settings.device,
         "complete": False,
         "date": machine.now(),
         "commit": machine.commit(),
         "command": machine.command(),
-        "machine": machine.describe(settings.threads),
-        "versions": machine.versions(),
+        "machine": machine.describe(settings.threads) | ({"gpu": gpu.describe()} if gpu else {}),
+        "versions": machine.versions(settings.device),
         "settings": asdict(settings),
         "limits": None,
         "cases": [],
         "errors": [],
+        "not_run": {},  # case -> why it was not
         "training": None,
     }
+
+    def measure() -> Any:
+        if gpu is None:
+            return limits.measure(settings.threads, quick=settings.quick)
+        return cuda_limits.measure(gpu, **(CUDA_QUICK_LIMITS if settings.quick else {}))
+
     show(report.header_lines(result))
-    measured = limits.measure(settings.threads, quick=settings.quick)
+    measured = measure()
     result["limits"] = asdict(measured)
     show(report.limit_lines(result["limits"]))
     try:
         for suite, case in cases:
+            if elapsed() > seconds:
+                result["not_run"][case.name] = f"it would begin after {seconds:.0f} seconds"
+                continue
+            used = replace(settings, hurry=elapsed() > seconds / 2)
             try:
-                result["cases"].append(run_case(suite, case, settings, measured))
+                measured_case = run_case(suite, case, used, measured)
+                result["cases"].append(measured_case | {"hurried": used.hurry})
+            except Unavailable as error:
+                result["not_run"][case.name] = str(error)
+                show(["", f"{case.name}: not run: {error}"])
+                continue
             except Exception as error:  # one case must not cost the minutes spent on the others
                 traceback.print_exc()
-                result["errors"].append(f"{case.name}: {type(error).__name__}: {error}")
+                message = first_line(error) if gpu else str(error)
+                result["errors"].append(f"{case.name}: {type(error).__name__}: {message}")
+                if gpu is not None and not answers(gpu):
+                    result["errors"].append("the GPU takes no more work after that error")
+                    break
                 continue
             show(report.case_lines(result["cases"][-1]))
-        if (
-            not settings.quick
-        ):  # the machine may have been busy at the start: take the better figure
-            measured = measured.best_of(limits.measure(settings.threads))
+        # the machine may have been busy at the start: take the better figure
+        if not settings.quick and elapsed() < seconds and (gpu is None or answers(gpu)):
+            measured = measured.best_of(measure())
             result["limits"] = asdict(measured)
             for case_result in result["cases"]:
                 rate(case_result, measured)
-        show([*report.summary_lines(result), *ladder_lines(result)])
+        show([*report.summary_lines(result), *([] if gpu else ladder_lines(result))])
         if plan is not None:
             try:
                 result["training"] = train_all(plan)
@@ -135,10 +175,19 @@ def run(
                 traceback.print_exc()
                 result["training"] = {"reason": f"{type(error).__name__}: {error}"}
             show(training_lines(result["training"]))
-        result["complete"] = True
+        result["complete"] = not result["not_run"]
     except KeyboardInterrupt:
         show(["", "interrupted: what was measured so far is kept, marked as not complete"])
     return result
+
+
+def answers(gpu: Device) -> bool:
+    """Whether the GPU still takes work: a kernel that failed spoils it for the whole process."""
+    try:
+        gpu.synchronize()
+    except Exception:
+        return False
+    return True
 
 
 def broken(result: dict[str, Any]) -> list[str]:
@@ -158,15 +207,16 @@ def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
     """Writes the files of a result, and with `record` its copy among the committed ones."""
     data = (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     files = {"result.json": data, "table.txt": report.full_text(result).encode()}
-    for name, draw in {"chart": chart_png, "ladder": ladder_png}.items():
+    pictures = {"chart": chart_png} | ({} if on_gpu(result) else {"ladder": ladder_png})
+    for name, draw in pictures.items():
         try:
             files[f"{name}.png"] = draw(result)
         except Unavailable as error:
             show([f"no {name}: {error}"])
     report.write_folder(out, files)
     show(["", f"wrote {', '.join(str(out / name) for name in files)}"])
-    if record:
-        stem = f"{record}-{result['date'][:10]}"
+    if record is not None:
+        stem = f"{record or machine_stem(result)}-{result['date'][:10]}"
         named = {f"{stem}.json": data}
         endings = {"chart.png": ".png", "ladder.png": "-ladder.png"}
         named |= {stem + end: files[name] for name, end in endings.items() if name in files}
@@ -174,14 +224,34 @@ def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
         show([f"recorded as {HERE / 'results' / stem}.json"])
 
 
+def machine_stem(result: dict[str, Any]) -> str:
+    """How the files of a result begin: "cpu", or the name of the card as in "nvidia-h200"."""
+    if not on_gpu(result):
+        return "cpu"
+    return re.sub(r"[^a-z0-9]+", "-", machine_name(result).lower()).strip("-")
+
+
 def show(lines: list[str]) -> None:
     for line in lines:
         print(line, flush=True)
 
 
+def budgets(options: argparse.Namespace) -> dict[str, float]:
+    if options.device == "cuda":
+        return CUDA_QUICK if options.quick else CUDA
+    return QUICK if options.quick else {}
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    cases = chosen(options)
+    gpu = None
+    if options.device == "cuda":
+        try:
+            gpu = Gpu()
+        except Unavailable as error:
+            print(f"bench/run.py: --device cuda: {error}", file=sys.stderr)
+            return 2
+    cases = chosen(options, cuda_suites(gpu)) if gpu else chosen(options)
     if not cases:
         print("bench/run.py: no case matches the selection", file=sys.stderr)
         return 2
@@ -189,16 +259,21 @@ def main(arguments: list[str] | None = None) -> int:
         options.threads,
         options.quick,
         compile=not options.no_compile,
-        **(QUICK if options.quick else {}),
+        device=options.device,
+        **budgets(options),
     )
-    trains = any(suite.name == "training_step" for suite, _ in cases)
+    trains = gpu is None and any(suite.name == "training_step" for suite, _ in cases)
     plan = Plan(options.quick or bool(options.case), options.file, options.reach)
-    result = run(cases, settings, plan if trains else None)
+    seconds = math.inf if options.seconds is None else options.seconds
+    result = run(cases, settings, plan if trains else None, gpu=gpu, seconds=seconds)
     refused = broken(result)
     # a run with a refused kernel is shown and kept, but is no record
     keep(result, options.out, options.record if result["complete"] and not refused else None)
     for line in refused:
         print(f"REFUSED  {line}", file=sys.stderr)
+    if result["not_run"] and not refused:
+        print(f"bench/run.py: not run: {', '.join(result['not_run'])}", file=sys.stderr)
+        return 3
     if not result["complete"]:
         return 130
     return 1 if refused else 0

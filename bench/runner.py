@@ -11,6 +11,9 @@ import torch
 from bench import keep_pages
 from bench.accuracy import Check
 from bench.case import Case, Cost, Settings
+from bench.cuda_limits import CudaLimits
+from bench.cuda_providers import GRAPH, STOCK_GRAPH
+from bench.device_timer import DeviceContestant
 from bench.limits import Limits
 from bench.process import ProcessError
 from bench.providers import (
@@ -37,18 +40,22 @@ PLAIN_TORCH = "reference"
 
 @dataclass
 class _Entry:
-    """A row of the result and, where it may be timed, its contestant."""
+    """A row of the result and, where it may be timed, its contestants."""
 
     row: Row
     contestant: Contestant | None = None
     units: int = 1
+    device: DeviceContestant | None = None  # the same call without the time of launching
 
 
-def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> dict[str, Any]:
+def run_case(
+    suite: Suite, case: Case, settings: Settings, limits: Limits | CudaLimits
+) -> dict[str, Any]:
     """Measures one case; the dictionary goes into the JSON file as it is."""
     torch._dynamo.reset()
     cost = suite.cost(case)
     contest = suite.contest(case, cost, settings)
+    gpu = contest.gpu
     with contextlib.ExitStack() as stack:
         entries = [_prepare(provider, contest, stack) for provider in contest.providers]
         del contest  # the float64 numbers: hundreds of megabytes for the largest cases
@@ -59,13 +66,22 @@ def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> di
             entries += _keep_pages_entries(case, settings, stack, compiles and not settings.quick)
         # a provider that compiles inside a sample is an error of the benchmark, not a result
         stack.enter_context(torch._dynamo.config.patch(error_on_recompile=True))
-        contestants = [e.contestant for e in entries if e.contestant is not None]
+        both = [c for e in entries for c in (e.contestant, e.device)]
         timings = interleave(
-            contestants, budget_s=settings.budget_s, min_sample_s=settings.min_sample_s
+            [c for c in both if c is not None],
+            budget_s=settings.budget_s,
+            min_sample_s=settings.min_sample_s,
         )
     for entry in entries:
         if entry.contestant is not None:
             entry.row.update(_times(timings[entry.contestant.name], entry.units))
+        if entry.device is not None:
+            entry.row["device_s"] = timings[entry.device.name].median
+            entry.row["device_exposed"] = entry.device.mostly_exposed
+            entry.device = None
+        entry.contestant = None
+    if gpu is not None:
+        gpu.release()
     rows = [entry.row for entry in entries]
     result = {
         "suite": suite.name,
@@ -77,14 +93,16 @@ def run_case(suite: Suite, case: Case, settings: Settings, limits: Limits) -> di
         "rows": rows,
         **ratios(rows, suite.ours, suite.baseline),
     }
+    if gpu is not None:
+        result |= graph_ratios(rows, suite.ours, suite.baseline)
     rate(result, limits)
     return result
 
 
-def rate(result: dict[str, Any], limits: Limits) -> None:
+def rate(result: dict[str, Any], limits: Limits | CudaLimits) -> None:
     """Writes into a case's result what bounds it and which fraction of that each row reaches.
 
-    `fraction_of_peak` is that of the flop rate of the cores that the row works on.
+    `fraction_of_peak` is that of the flop rate of the cores that the row works on, on a GPU of all.
     """
     cost = Cost(**result["cost"])
     bound = limits.bound(result["dtype"], cost)
@@ -92,9 +110,23 @@ def rate(result: dict[str, Any], limits: Limits) -> None:
     for row in result["rows"]:
         if "median_s" in row:
             row["fraction_of_limit"] = bound.seconds / row["median_s"]
-            if result["dtype"] == "float32" and cost.flops:
-                rate = cost.flops / row["median_s"]
-                row["fraction_of_peak"] = rate / limits.peak_of_cores(row["cores"])
+            peak = limits.peak_of(result["dtype"], row["cores"])
+            if peak is not None and cost.flops:
+                row["fraction_of_peak"] = cost.flops / row["median_s"] / peak
+        if "device_s" in row:
+            row["device_fraction_of_limit"] = bound.seconds / row["device_s"]
+
+
+def graph_ratios(rows: list[Row], ours_name: str, baseline: str) -> dict[str, Any]:
+    """The ratios of our CUDA graph: against the best of stock and against the baseline's calls."""
+    graphs = ratios([r | {"kind": r["kind"].replace(STOCK_GRAPH, STOCK)} for r in rows
+                     if r["provider"].endswith(GRAPH)], ours_name + GRAPH)  # fmt: skip
+    calls = ratios(rows, ours_name + GRAPH, baseline)
+    return {
+        "best_stock_graph": graphs["best_stock"],
+        "ratio_graph": graphs["ratio"],
+        "ratio_graph_baseline": calls["ratio_baseline"],
+    }
 
 
 def ratios(rows: list[Row], ours_name: str = OURS, baseline: str = "") -> dict[str, Any]:
@@ -165,8 +197,12 @@ def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) 
         return entry
     if wrong:  # stock stays in the contest: leaving it out could only flatter us
         row["reason"] = "less accurate than eager: " + "; ".join(wrong)
-    entry.contestant = LocalContestant(provider.name, prepared.call, provider.switch)
+    finish = contest.gpu.synchronize if contest.gpu else None
+    entry.contestant = LocalContestant(provider.name, prepared.call, provider.switch, finish)
     entry.units = prepared.units
+    if contest.gpu and prepared.units == 1:  # the launches of many steps would not fit the stream
+        name = f"{provider.name}, device"
+        entry.device = DeviceContestant(name, prepared.call, provider.switch, contest.gpu)
     return entry
 
 

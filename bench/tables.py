@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench import (
     cross_entropy,
+    cuda_training,
     embedding_gather,
     embedding_linear_tanh,
     evaluate,
@@ -15,7 +16,11 @@ from bench import (
     training_step,
 )
 from bench.case import Case, Cost, OpTable, Settings
+from bench.cuda_providers import OURS as CUDA
+from bench.cuda_providers import cuda_op_contest
+from bench.gpu import Device
 from bench.providers import OURS, Contest, op_contest
+from bench.training_case import TrainingCase
 
 OP_TABLES: dict[str, OpTable] = {
     table.op: table
@@ -60,6 +65,32 @@ SUITES: tuple[Suite, ...] = (
         baseline=training_step.BASELINE,
     ),
 )
+
+
+def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
+    """The suites of a GPU; without one (None) their cases can be listed, not run."""
+
+    def op_suite(table: OpTable) -> Suite:
+        def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
+            assert gpu is not None
+            return cuda_op_contest(table, case, cost, settings, gpu)
+
+        cases, cost = table.cuda_cases, table.cost
+        return Suite(table.op, cases, cost, contest, ours=CUDA, baseline="eager")
+
+    def training_contest(case: TrainingCase, cost: Cost, settings: Settings) -> Contest:
+        assert gpu is not None
+        return cuda_training.cuda_contest(case, cost, settings, gpu)
+
+    training = Suite(
+        "training_step",
+        cuda_training.CASES,
+        training_case.cost,
+        training_contest,
+        ours=cuda_training.OURS_STEP,
+        baseline=training_step.BASELINE,
+    )
+    return (*(op_suite(table) for table in OP_TABLES.values() if table.cuda_cases), training)
 
 
 def find_case(op: str, name: str) -> Case:

@@ -1,6 +1,33 @@
-"""Figures as text."""
+"""Figures and names as text."""
 
 from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+WIDTH = 120
+Result = dict[str, Any]
+
+
+def on_gpu(result: Result) -> bool:
+    return result.get("device", "cpu") == "cuda"
+
+
+def case_title(case: Result) -> str:
+    return f"{case['op']}  {case['shape']}  {case['dtype']}"
+
+
+def machine_name(result: Result) -> str:
+    """The card, or the processor with the threads that were used."""
+    machine = result["machine"]
+    if on_gpu(result):
+        return str(machine["gpu"]["name"])
+    return f"{machine['cpu']}, {machine['threads']} threads"
+
+
+def wrapped(line: str) -> list[str]:
+    """The line in pieces that fit the terminal, continued under its text."""
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * 10, break_on_hyphens=False)
 
 
 def seconds(value: float) -> str:

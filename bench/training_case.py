@@ -64,9 +64,17 @@ def training_case(
     shape += " AdamW" if optimizer == "adamw" else ""
     shape += f", {M} models" if M > 1 else ""
     sizes = {"V": V, "T": T, "D": D, "H": H, "N": N, "M": M}
-    steps = (stock_steps, run_steps, checked_steps)
     return TrainingCase(
-        "training_step", shape, "float32", sizes, quick, optimizer, *steps, one_core
+        "training_step",
+        shape,
+        "float32",
+        sizes,
+        quick,
+        optimizer=optimizer,
+        stock_steps=stock_steps,
+        run_steps=run_steps,
+        checked_steps=checked_steps,
+        one_core=one_core,
     )
 
 

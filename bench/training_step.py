@@ -141,7 +141,7 @@ def _our_rows(case: TrainingCase, threads: int) -> list[Provider]:
     def make_ops() -> Prepared:
         steps = case.stock_steps
         if case.optimizer != "sgd":
-            loop = chunk_loop(_fused_loss, "fused")
+            loop = chunk_loop(fused_loss, "fused")
             runs = [StockRun(case, m=m) for m in every_model(case)]
             call = lambda: loop(runs, steps)  # noqa: E731
             return Prepared(call, lambda: stock_results(case, loop), steps * models)
@@ -174,7 +174,7 @@ def _our_rows(case: TrainingCase, threads: int) -> list[Provider]:
     return rows
 
 
-def _fused_loss(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor:
+def fused_loss(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor:
     """`loss_of` by the three ops."""
     import mlpkern
 

@@ -36,6 +36,8 @@ from mlpkern.backends import select
 class Scripted:
     """A contestant that takes a fixed time per call and writes down what the timer asks of it."""
 
+    calls = 0
+
     def __init__(self, name, per_call, log):
         self.name, self.per_call, self.log, self.is_active = name, per_call, log, False
 

@@ -1,0 +1,227 @@
+"""Whole training steps of one model on a GPU: batch drawing, forward, backward, update.
+
+    lecture loop           draws, `.backward()`, `p.data += -lr * p.grad`: the lecture's own
+    batches by chunk       `torch.autograd.grad`, one foreach update, batches gathered by the chunk
+    compile, whole step    loss, gradients and update compiled as one graph
+    …, CUDA graph          GRAPH_STEPS steps captured at once, batches drawn and gathered inside
+    ops                    the engine of that name; in a CUDA graph the same ops in the same loop
+
+Data, parameters and the drawing of batches are on the GPU for everyone but the engine, which draws
+on the processor by the chunk. For the check all take the batches of the processor's generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench.accuracy import Yardstick
+from bench.case import Cost, Settings
+from bench.cuda_providers import (
+    BACKENDS,
+    CAPTURED,
+    GRAPH,
+    OURS,
+    STOCK_GRAPH,
+    our_switch,
+    stock_switch,
+)
+from bench.gpu import Device
+from bench.providers import (
+    MAX_AUTOTUNE,
+    MLPKERN,
+    STOCK,
+    Contest,
+    Prepared,
+    Provider,
+    Switch,
+    compiled,
+)
+from bench.stock_training import (
+    Loop,
+    Loss,
+    StockRun,
+    chunk_loop,
+    lecture_loop,
+    loss_of,
+    sgd_step,
+    step_loop,
+)
+from bench.training_case import TrainingCase, start, training_case
+from bench.training_step import BASELINE, NAMES, fused_loss
+
+if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
+    from mlpkern.lm.state import TrainState
+
+GRAPH_STEPS = 10
+OURS_STEP = "ops"
+CASES = (
+    training_case(True, stock_steps=100),
+    training_case(N=4096, stock_steps=20),
+)
+Step = Callable[[Tensor, Tensor], Tensor]  # ids and targets of a batch to the loss before the step
+
+
+class DeviceRun(StockRun):
+    """A stock run whose rows, parameters and batches live on the GPU."""
+
+    def __init__(self, case: TrainingCase, device: str):
+        super().__init__(case)
+        self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+        self.parameters = [p.detach().to(device).requires_grad_() for p in self.parameters]
+        self.values = [p.detach() for p in self.parameters]
+        self.checked = iter(())
+        self.on_device = torch.Generator(device).manual_seed(0)
+
+    def draw(self) -> Tensor:
+        rows = next(self.checked, None)
+        return self.draw_rows(self.rows) if rows is None else rows
+
+    def draw_chunk(self, steps: int) -> tuple[Tensor, Tensor]:
+        drawn = list(self.checked)
+        ix = torch.stack(drawn) if drawn else self.draw_rows(steps, self.rows)
+        return self.inputs[ix], self.targets[ix]
+
+    def draw_rows(self, *size: int) -> Tensor:
+        device = self.targets.device
+        return torch.randint(len(self.targets), size, generator=self.on_device, device=device)
+
+    def check_batches(self, steps: int) -> Tensor:
+        """Lets the next steps take the batches of the processor's generator; returns them."""
+        rows = torch.randint(len(self.targets), (steps, self.rows), generator=self.generator)
+        rows = rows.to(self.targets.device)
+        self.checked = iter(rows.unbind())
+        return rows
+
+
+class GraphRun:
+    """Steps of a run captured as one CUDA graph; a replay draws its batches first."""
+
+    def __init__(self, run: DeviceRun, step: Step, gpu: Device, steps: int = GRAPH_STEPS):
+        self.run = run
+        self.rows = run.draw_rows(steps, run.rows)
+        before = [p.clone() for p in run.values]
+        self.graph = gpu.capture(partial(self._steps, step))
+        for p, old in zip(run.values, before, strict=True):  # warming up has trained
+            p.copy_(old)
+
+    def _steps(self, step: Step) -> list[Tensor]:
+        ids, targets = self.run.inputs[self.rows], self.run.targets[self.rows]
+        batches = zip(ids.unbind(), targets.unbind(), strict=True)
+        return [torch.stack([step(*batch) for batch in batches])]
+
+    def call(self) -> None:
+        self.rows.random_(0, len(self.run.targets), generator=self.run.on_device)
+        self.graph.replay()
+
+    def results(self) -> tuple[Tensor, ...]:
+        self.rows.copy_(self.run.check_batches(len(self.rows)))
+        self.graph.outputs[0].fill_(torch.nan)
+        self.graph.replay()
+        return on_processor(self.graph.outputs[0], self.run.values)
+
+
+def cuda_contest(case: TrainingCase, cost: Cost, settings: Settings, gpu: Device) -> Contest:
+    """The provider table of a training step on a GPU, in the order in which rows are printed."""
+    rows = [*_stock_rows(case, settings, gpu), *_our_rows(case, gpu)]
+    exact = _checked(case, lecture_loop, "cpu", torch.float64)
+    with stock_switch(case.dtype)():
+        near = _checked(case, lecture_loop, gpu.device)
+    return Contest(rows, Yardstick(NAMES, exact, near), gpu)
+
+
+def _stock_rows(case: TrainingCase, settings: Settings, gpu: Device) -> list[Provider]:
+    switch, rows = stock_switch(case.dtype), []
+    loops: dict[str, Loop] = {BASELINE: lecture_loop, "batches by chunk": chunk_loop(loss_of)}
+    steps = {"eager": eager_step(loss_of)}
+    for name, mode in {"compile": None, "compile max-autotune": MAX_AUTOTUNE}.items():
+        if settings.compile and (mode is None or settings.autotune):
+            whole = compiled(sgd_step, mode)
+            loops[f"{name}, whole step"] = step_loop(whole)
+            steps[f"{name}, whole step"] = lambda run, whole=whole: partial(whole, run.values)
+    for name, loop in loops.items():
+        make = partial(_loop_row, case, loop, gpu.device)
+        rows.append(Provider(name, STOCK, 1, make, switch))
+    for name, step in steps.items():
+        make = partial(_graph_row, case, step, gpu)
+        rows.append(Provider(name + GRAPH, STOCK_GRAPH, 1, make, switch))
+    return rows
+
+
+def _our_rows(case: TrainingCase, gpu: Device) -> list[Provider]:
+    rows = []
+    for backend in BACKENDS:
+        name = OURS_STEP if backend == OURS else f"{OURS_STEP} on {backend}"
+        switch: Switch = our_switch(backend, case.dtype)
+        make = partial(_engine_row, case, gpu.device)
+        rows.append(Provider(name, MLPKERN, 1, make, switch, backend))
+        if backend in CAPTURED:
+            make = partial(_graph_row, case, eager_step(fused_loss), gpu)
+            rows.append(Provider(name + GRAPH, MLPKERN, 1, make, switch, backend))
+    return rows
+
+
+def eager_step(loss_function: Loss) -> Callable[[DeviceRun], Step]:
+    """A step of a run by autograd and one foreach update."""
+
+    def of(run: DeviceRun) -> Step:
+        def step(ids: Tensor, targets: Tensor) -> Tensor:
+            loss = loss_function(run.parameters, ids, targets)
+            run.update(torch.autograd.grad(loss, run.parameters), "foreach")
+            return loss.detach()
+
+        return step
+
+    return of
+
+
+def _loop_row(case: TrainingCase, loop: Loop, device: str) -> Prepared:
+    run, steps = DeviceRun(case, device), case.stock_steps
+    return Prepared(lambda: loop([run], steps), lambda: _checked(case, loop, device), steps)
+
+
+def _graph_row(case: TrainingCase, step: Callable[[DeviceRun], Step], gpu: Device) -> Prepared:
+    def fresh(steps: int) -> GraphRun:
+        run = DeviceRun(case, gpu.device)
+        return GraphRun(run, step(run), gpu, steps)
+
+    timed = fresh(GRAPH_STEPS)
+    return Prepared(timed.call, lambda: fresh(case.checked_steps).results(), GRAPH_STEPS)
+
+
+def _engine_row(case: TrainingCase, device: str) -> Prepared:
+    from mlpkern.lm.engines import OpsEngine
+
+    def fresh() -> TrainState:
+        state = start(case)
+        state.model.to(device)
+        state.train = state.train.to(device)
+        return state
+
+    def results() -> tuple[Tensor, ...]:
+        state = fresh()
+        losses = engine.run_chunk(state, case.checked_steps)
+        return on_processor(losses, [p.detach() for p in state.model.parameters()])
+
+    engine, state, steps = OpsEngine(), fresh(), case.stock_steps
+    return Prepared(lambda: engine.run_chunk(state, steps), results, steps)
+
+
+def _checked(
+    case: TrainingCase, loop: Loop, device: str, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
+    """Losses and parameters after the checked steps of a fresh run."""
+    run = DeviceRun(case, device)
+    run.parameters = [p.detach().to(dtype).requires_grad_() for p in run.parameters]
+    run.values = [p.detach() for p in run.parameters]
+    run.check_batches(case.checked_steps)
+    losses = torch.stack(loop([run], case.checked_steps)).detach()
+    return on_processor(losses, run.values)
+
+
+def on_processor(losses: Tensor, parameters: list[Tensor]) -> tuple[Tensor, ...]:
+    return (losses.cpu(), *(p.cpu().clone() for p in parameters))
