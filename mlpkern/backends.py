@@ -68,6 +68,13 @@ def installed() -> list[str]:
     return [name for name, entry in _REGISTRY.items() if importlib.util.find_spec(entry.module)]
 
 
+def has_op(name: str, op: str) -> bool:
+    """Whether the backend ``name`` has kernels for ``op``."""
+    module = _load(name)
+    # callable: a package of kernels also has its submodules, which carry the names of the ops
+    return any(callable(getattr(module, f, None)) for f in (f"{op}_forward", op))
+
+
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Within the ``with`` block (or the decorated function), run every op on the backend ``name``.
@@ -152,7 +159,7 @@ def _decide(op: str, device: str) -> tuple[str, str]:
                 f"{source}: backend {named} runs on {' and '.join(served)} tensors, {op} got "
                 f"{device} tensors; move them, or choose a backend for {device}"
             )
-        if not _implements(named, op):
+        if not has_op(named, op):
             raise RuntimeError(f"{source}: backend {named} has no {op}; choose another backend")
         return named, f"named by {source}"
     passed_over: list[str] = []
@@ -160,7 +167,7 @@ def _decide(op: str, device: str) -> tuple[str, str]:
         if entry.devices and device not in entry.devices:
             continue
         status = _backend(name)
-        if status.available and _implements(name, op):
+        if status.available and has_op(name, op):
             why = f"the tensors are on {device}"
             if passed_over:
                 why += "; passed over: " + "; ".join(passed_over)
@@ -193,9 +200,3 @@ def _backend(name: str) -> Backend:
 
 def _load(name: str) -> Any:
     return importlib.import_module(_REGISTRY[name].module)
-
-
-def _implements(name: str, op: str) -> bool:
-    module = _load(name)
-    # callable: a package of kernels also has its submodules, which carry the names of the ops
-    return any(callable(getattr(module, f, None)) for f in (f"{op}_forward", op))

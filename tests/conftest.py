@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mlpkern
-from mlpkern.backends import installed
+from mlpkern.backends import has_op, installed
 
 
 def pytest_report_header() -> list[str]:
@@ -21,12 +21,24 @@ def pytest_report_header() -> list[str]:
     return lines
 
 
+def op_of(request: pytest.FixtureRequest) -> str | None:
+    """The op that a test is about, by the name of its file or its own."""
+    names = (request.path.stem, request.node.originalname)
+    found = [
+        op for op in mlpkern.functional.__all__ if any(n.startswith(f"test_{op}") for n in names)
+    ]
+    return max(found, key=len, default=None)  # the longest: ops begin with the names of others
+
+
 @pytest.fixture(params=installed())
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of a backend; every op of the test runs on it."""
     status = mlpkern.backends()[request.param]
     if not status.available:
         pytest.skip(f"backend {request.param}: {status.reason}")
+    op = op_of(request)
+    if op and not has_op(request.param, op):
+        pytest.skip(f"backend {request.param} has no {op}")
     with mlpkern.use_backend(request.param):
         yield request.param
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from bad_ids import checked
 from tolerance import FLOATS, INTEGERS, compare
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -221,15 +222,15 @@ def test_id_out_of_range(backend, device, shape, position, value):
     message = rf"^embedding_gather: input\[{where}\] is {value}, expected 0 <= id < 27$"
     for dtype in (torch.int16, torch.int32, torch.int64):
         with pytest.raises(IndexError, match=message):
-            embedding_gather(ids.to(device, dtype), weight)
+            checked(embedding_gather, ids.to(device, dtype), weight)
         with pytest.raises(IndexError, match=message), torch.no_grad():
-            embedding_gather(ids.to(device, dtype), weight)
+            checked(embedding_gather, ids.to(device, dtype), weight)
 
 
 def test_uint8_id_out_of_range(backend, device):
     ids = torch.tensor([[1, 255]], dtype=torch.uint8, device=device)
     with pytest.raises(IndexError, match=r"input\[0, 1\] is 255, expected 0 <= id < 255"):
-        embedding_gather(ids, torch.randn(255, 2, device=device))
+        checked(embedding_gather, ids, torch.randn(255, 2, device=device))
 
 
 IDS = torch.zeros(4, 3, dtype=torch.int64)

@@ -42,8 +42,8 @@ def check_same(model: nn.Module, *inputs: torch.Tensor) -> list[str]:
 # What it swaps
 
 
-def test_a_sequential(backend):
-    assert check_same(makemore(), IDS) == [
+def test_a_sequential(backend, device):
+    assert check_same(makemore().to(device), IDS.to(device)) == [
         "0 + 1: Embedding + Flatten -> EmbeddingFlatten",
         "2 + 3: Linear + Tanh -> LinearTanh",
     ]

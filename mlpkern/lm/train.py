@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlpkern.backends import check_errors
 from mlpkern.lm.checkpoint import Checkpoint, check_vocab, save_checkpoint
 from mlpkern.lm.config import TrainConfig, learning_rate, seed_for
 from mlpkern.lm.data import Dataset
@@ -214,6 +215,7 @@ class Trainer:
         return step == self.state.config.steps or _due(step, self.state.config.eval_every)
 
     def _log_row(self, step: int, seconds: float, dev_loss: float | None) -> None:
+        check_errors()
         loss = torch.cat(self.pending).mean(dtype=torch.float64).item()
         self.pending.clear()
         row = LogRow(step, learning_rate(self.state.config.lr, step - 1), loss, dev_loss, seconds)
