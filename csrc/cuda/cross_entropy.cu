@@ -1,0 +1,208 @@
+// cross_entropy on a GPU: log-sum-exp forward, softmax - target backward (see kernels.h).
+//
+// Kept for the backward: maximum and log of the sum, apart, because their rounded sum would lose
+// the low bits of the sum when all logits of a row share a large offset.
+//
+//   C <= 256              cross_entropy_tile.cuh: many rows a block, flat through shared memory
+//   wider                 cross_entropy_rows_*.cuh: a warp or a block a row
+//   above 64 KiB a row    the same, rows cut in pieces of about 32 KiB
+//
+// Which of them runs, and all cuts, depend on shapes alone: the same bits on every device. Losses
+// are added in double: within a block, then over the blocks by one more (cross_entropy_loss.cuh).
+//
+// Compile alone:
+//   nvcc -std=c++17 -arch=sm_90 -Icsrc -c csrc/cuda/cross_entropy.cu
+#include "cuda/cross_entropy_rows_backward.cuh"
+#include "cuda/cross_entropy_rows_forward.cuh"
+#include "cuda/cross_entropy_tile.cuh"
+
+namespace mlpkern::cuda {
+namespace {
+
+// Blocks of a forward that leaves sums for the finishing block to add.
+constexpr int64_t kMostPartial = 8192;
+// Vectors of the longest row that is not cut, and about the vectors of a piece.
+constexpr int64_t kWholeVectors = 4096, kPieceVectors = 2048;
+constexpr int kTeamsOfWarps = 8;  // teams of a block when a team is one warp
+constexpr int kVectorsPerThread = 8;
+constexpr int64_t kMostBlocks = int64_t{1} << 30;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+int64_t item_bytes(DType dtype) { return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2; }
+int64_t accumulator_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
+
+template <class Args>
+bool is_narrow(const Args& a) {
+  return a.C <= kMostTileClasses;
+}
+
+template <class Args>
+bool is_general(const Args& a) {
+  return a.target_is_probability || a.label_smoothing != 0;
+}
+
+template <class Args>
+TilePlan plan_tiles(const Args& a) {
+  TilePlan plan;
+  const int64_t item = item_bytes(a.dtype);
+  plan.lanes = 1;
+  while (plan.lanes * kMostHeld < a.C) plan.lanes *= 2;
+  const int64_t rows = kTileBytes / (kMostHeld * item * plan.lanes);
+  plan.rows = static_cast<int>(rows < kMostTileRows ? rows : kMostTileRows);
+  plan.tiles = 1;
+  plan.bytes = static_cast<int>(round_up(plan.rows * a.C * item + kVectorBytes, 128));
+  return plan;
+}
+
+template <class Args>
+size_t tile_memory(const Args& a, const TilePlan& plan) {
+  return static_cast<size_t>(plan.bytes) * (a.target_is_probability ? 2 : 1);
+}
+
+template <class Args>
+RowPlan plan_rows(const Args& a) {
+  RowPlan plan;
+  const int64_t items = kVectorBytes / item_bytes(a.dtype), vectors = ceil_div(a.C, items);
+  plan.pieces = vectors > kWholeVectors ? ceil_div(vectors, kPieceVectors) : 1;
+  const int64_t piece = round_up(ceil_div(vectors, plan.pieces), kWarp);  // in vectors
+  plan.pieces = ceil_div(vectors, piece);
+  plan.piece = static_cast<int>(piece * items);
+  plan.team_warps = 1;
+  while (plan.team_warps < kMostTeamWarps && plan.team_warps * kWarp * kVectorsPerThread < piece)
+    plan.team_warps *= 2;
+  return plan;
+}
+
+int teams_of(const RowPlan& plan) { return plan.team_warps == 1 ? kTeamsOfWarps : 1; }
+
+dim3 block_of(const RowPlan& plan) {
+  return dim3(static_cast<unsigned>(plan.team_warps * kWarp * teams_of(plan)));
+}
+
+// Deals all units to at most `most` blocks; returns how many.
+int64_t deal_units(RowPlan* plan, int64_t N, int64_t most) {
+  const int64_t units = N * plan->pieces, teams = teams_of(*plan);
+  plan->units_per_block = teams * ceil_div(ceil_div(units, teams), most);
+  if (plan->units_per_block == 0) plan->units_per_block = teams;
+  return ceil_div(units, plan->units_per_block);
+}
+
+// The blocks of a forward that leave a pair of sums each: at least 1, which writes the outputs of
+// an empty batch.
+struct ForwardPlan {
+  TilePlan tile;
+  RowPlan rows;
+  int64_t blocks;           // of the first kernel
+  int64_t combine_rows;     // of a block of the combine kernel, if rows are cut
+  int64_t partial;          // pairs of sums
+  size_t statistics_bytes;  // of the pieces
+
+  explicit ForwardPlan(const CrossEntropyForward& a) : combine_rows(0), statistics_bytes(0) {
+    if (is_narrow(a)) {
+      tile = plan_tiles(a);
+      const int64_t tiles = ceil_div(a.N, tile.rows);
+      // Up to two tiles are done by one block, which saves the finishing kernel.
+      tile.tiles = tiles <= 2 ? 2 : ceil_div(tiles, kMostPartial);
+      blocks = partial = tiles ? ceil_div(tiles, tile.tiles) : 1;
+      return;
+    }
+    rows = plan_rows(a);
+    blocks = partial = deal_units(&rows, a.N, rows.pieces > 1 ? kMostBlocks : kMostPartial);
+    if (rows.pieces > 1) {
+      combine_rows = round_up(ceil_div(a.N, kMostPartial), kCombineThreads / kWarp);
+      partial = combine_rows ? ceil_div(a.N, combine_rows) : 0;
+      statistics_bytes = round_up(a.N * rows.pieces * 4 * accumulator_bytes(a.dtype), 64);
+    }
+    if (a.N == 0) blocks = partial = 1, rows.pieces = 1;
+  }
+  size_t bytes() const { return statistics_bytes + (partial > 1 ? partial * sizeof(LossSums) : 0); }
+};
+
+dim3 grid_of(int64_t blocks) { return dim3(static_cast<unsigned>(blocks)); }
+
+template <class T>
+cudaError_t forward(const CrossEntropyForward& a, void* stream) {
+  const ForwardPlan plan(a);
+  auto* const pieces = static_cast<Statistics<acc_t<T>>*>(a.workspace);
+  auto* const partial =
+      reinterpret_cast<LossSums*>(static_cast<unsigned char*>(a.workspace) + plan.statistics_bytes);
+  cudaError_t error;
+  if (is_narrow(a)) {
+    error = launch<cross_entropy_tile_forward_kernel<T>>(grid_of(plan.blocks), dim3(kTileThreads),
+                                                         tile_memory(a, plan.tile), stream, a,
+                                                         plan.tile, partial);
+  } else {
+    const dim3 grid = grid_of(plan.blocks), block = block_of(plan.rows);
+    error = is_general(a) ? launch<cross_entropy_rows_forward_kernel<T, true>>(
+                                grid, block, 0, stream, a, plan.rows, pieces, partial)
+                          : launch<cross_entropy_rows_forward_kernel<T, false>>(
+                                grid, block, 0, stream, a, plan.rows, pieces, partial);
+    if (error == cudaSuccess && plan.rows.pieces > 1)
+      error = launch<cross_entropy_combine_kernel<T>>(grid_of(plan.partial), dim3(kCombineThreads),
+                                                      0, stream, a, plan.rows.pieces,
+                                                      plan.combine_rows, pieces, partial);
+  }
+  if (error != cudaSuccess || plan.partial == 1) return error;
+  return launch<cross_entropy_finish_kernel<T>>(dim3(1), dim3(kFinishThreads), 0, stream, a,
+                                                partial, static_cast<int>(plan.partial));
+}
+
+// Accumulators in the workspace of a backward of wide rows: the sums of q over the pieces, or the
+// sum of the class weights.
+int64_t backward_sums(const CrossEntropyBackward& a, const RowPlan& plan) {
+  if (a.target_is_probability) return plan.pieces > 1 ? a.N * plan.pieces : 0;
+  return a.weight && a.label_smoothing != 0 ? 1 : 0;
+}
+
+template <class T>
+cudaError_t backward(const CrossEntropyBackward& a, void* stream) {
+  if (a.N == 0 || a.C == 0) return cudaSuccess;
+  if (is_narrow(a)) {
+    const TilePlan plan = plan_tiles(a);
+    return launch<cross_entropy_tile_backward_kernel<T>>(grid_of(ceil_div(a.N, plan.rows)),
+                                                         dim3(kTileThreads), tile_memory(a, plan),
+                                                         stream, a, plan);
+  }
+  RowPlan plan = plan_rows(a);
+  const dim3 grid = grid_of(deal_units(&plan, a.N, kMostBlocks)), block = block_of(plan);
+  auto* const sums = backward_sums(a, plan) ? static_cast<acc_t<T>*>(a.workspace) : nullptr;
+  cudaError_t error = cudaSuccess;
+  if (sums)
+    error = a.target_is_probability
+                ? launch<cross_entropy_mass_kernel<T>>(grid, block, 0, stream, a, plan, sums)
+                : launch<cross_entropy_weight_sum_kernel<T>>(
+                      dim3(1), dim3(kWeightThreads), 0, stream, static_cast<const T*>(a.weight),
+                      a.C, sums);
+  if (error != cudaSuccess) return error;
+  return is_general(a) ? launch<cross_entropy_rows_backward_kernel<T, true>>(
+                             grid, block, 0, stream, a, plan, static_cast<const acc_t<T>*>(sums))
+                       : launch<cross_entropy_rows_backward_kernel<T, false>>(
+                             grid, block, 0, stream, a, plan, static_cast<const acc_t<T>*>(sums));
+}
+
+}  // namespace
+
+size_t cross_entropy_forward_workspace(const CrossEntropyForward& args) {
+  return ForwardPlan(args).bytes();
+}
+
+int cross_entropy_forward(const CrossEntropyForward& args, void* stream) {
+  return for_dtype(args.dtype, [&](auto element) {
+    return forward<typename decltype(element)::type>(args, stream);
+  });
+}
+
+size_t cross_entropy_backward_workspace(const CrossEntropyBackward& args) {
+  if (is_narrow(args)) return 0;
+  return static_cast<size_t>(backward_sums(args, plan_rows(args))) * accumulator_bytes(args.dtype);
+}
+
+int cross_entropy_backward(const CrossEntropyBackward& args, void* stream) {
+  return for_dtype(args.dtype, [&](auto element) {
+    return backward<typename decltype(element)::type>(args, stream);
+  });
+}
+
+}  // namespace mlpkern::cuda

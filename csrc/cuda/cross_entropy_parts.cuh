@@ -1,0 +1,109 @@
+// How wide rows of cross_entropy are dealt to threads: each row, or each piece of a long row,
+// belongs to a team of threads that reads it 128 bits at a time. A row may begin at any element: up
+// to the first 16-byte boundary and after the last one, threads take single elements.
+//
+// All cuts depend on shapes alone, never on the device.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/reduce.cuh"
+#include "cuda/vector.cuh"
+
+namespace mlpkern::cuda {
+namespace {
+
+constexpr int kMostTeamWarps = 8;
+constexpr int kRowThreads = kMostTeamWarps * kWarp;  // the largest block
+
+// Units are rows, or pieces of rows, in order. A block takes `units_per_block` of them and works at
+// as many at a time as it has teams.
+struct RowPlan {
+  int team_warps;  // of one team; above 1 the block is one team
+  int piece;       // elements of a piece; the last of a row may be shorter
+  int64_t pieces;  // of each row
+  int64_t units_per_block;
+};
+
+// What this thread's team works at: units first, first + step, ... below last.
+struct TeamUnits {
+  int threads, thread;  // of the team; this one in it
+  int64_t first, last, step;
+
+  __device__ __forceinline__ TeamUnits(const RowPlan& plan, int64_t N, unsigned block = blockIdx.x)
+      : threads(plan.team_warps * kWarp),
+        thread(threadIdx.x % threads),
+        first(block * plan.units_per_block),
+        step(blockDim.x / threads) {
+    const int64_t units = N * plan.pieces;
+    last = units - first < plan.units_per_block ? units : first + plan.units_per_block;
+    first += threadIdx.x / threads;
+  }
+};
+
+// Vectors that a thread has in flight: 64 bytes, half of them targets where these are read as well.
+template <bool General>
+constexpr int kInFlight = General ? 2 : 4;
+
+// Blocks of a multiprocessor: they bound the registers of a thread to 64, 80 or 128.
+template <class T, bool General>
+constexpr int kRowBlocks = sizeof(T) == 8 ? 2 : General ? 3 : 4;
+
+// A row or a piece of it: its first element in every array, null where there is none.
+template <class T>
+struct Part {
+  const T* x;
+  const T* probability;
+  const T* weight;
+  int64_t n, begin;  // row and class of the first element
+  int count;
+};
+
+template <class T, class Args>
+__device__ __forceinline__ Part<T> part_of(const Args& a, const RowPlan& plan, int64_t unit) {
+  int64_t n = unit, begin = 0;
+  if (plan.pieces > 1) {
+    n = unit / plan.pieces;
+    begin = (unit - n * plan.pieces) * plan.piece;
+  }
+  const int64_t left = a.C - begin;
+  const T* const target = static_cast<const T*>(a.target) + n * a.target_row_stride + begin;
+  return {static_cast<const T*>(a.input) + n * a.input_row_stride + begin,
+          a.target_is_probability ? target : nullptr,
+          a.weight ? static_cast<const T*>(a.weight) + begin : nullptr,
+          n,
+          begin,
+          static_cast<int>(left < plan.piece ? left : plan.piece)};
+}
+
+// The vector at p, or its elements one by one.
+template <class T>
+__device__ __forceinline__ Vector<T> load_at_any_phase(const T* p, bool aligned) {
+  if (aligned) return load_vector<kVectorItems<T>>(p);
+  Vector<T> v;
+#pragma unroll
+  for (int i = 0; i < kVectorItems<T>; ++i) v.item[i] = p[i];
+  return v;
+}
+
+// Deals `count` elements at p to a team. The elements before the first vector boundary and after
+// the last: edge(e), at most one a thread. The vectors, InFlight of them a round: round(whole, e,
+// step, end) for those at e, e + step, ..., below `end`; all InFlight of them where `whole` is
+// true.
+template <int InFlight, class T, class Edge, class Round>
+__device__ __forceinline__ void deal(const T* p, int count, int thread, int threads,
+                                     const Edge& edge, const Round& round) {
+  constexpr int Items = kVectorItems<T>;
+  const int before = items_to_boundary(p), head = before < count ? before : count;
+  const int end = head + (count - head) / Items * Items;
+  const int single = thread < head ? thread : thread - head + end;
+  if (single < count) edge(single);
+  const int step = threads * Items;
+  int e = head + thread * Items;
+  for (; e + (InFlight - 1) * step < end; e += InFlight * step)
+    round(std::true_type{}, e, step, end);
+  if (e < end) round(std::false_type{}, e, step, end);
+}
+
+}  // namespace
+}  // namespace mlpkern::cuda

@@ -1,0 +1,175 @@
+// cross_entropy of wide rows, forward: online log-sum-exp, one read of the logits.
+//
+// A thread keeps maximum and sum of what it has seen and rescales the sum when a round of its
+// vectors brings a larger maximum. Then the lanes of each warp are combined by shuffles, the warps
+// of a team through shared memory. Pieces of long rows leave their statistics in the workspace, and
+// the combine kernel adds those of each row in order.
+#pragma once
+
+#include "cuda/cross_entropy_loss.cuh"
+#include "cuda/cross_entropy_parts.cuh"
+
+namespace mlpkern::cuda {
+namespace {
+
+// Largest element of a vector; halves are compared in pairs.
+template <class T>
+__device__ __forceinline__ acc_t<T> largest(const Vector<T>& v) {
+  constexpr int Items = kVectorItems<T>;
+  if constexpr (sizeof(T) == 2) {
+    decltype(pair_of(T{}, 0, 0)) pair[Items / 2];
+    memcpy(pair, &v, sizeof v);
+#pragma unroll
+    for (int i = 1; i < Items / 2; ++i) pair[0] = __hmax2(pair[0], pair[i]);
+    return Larger{}(to_acc(pair[0].x), to_acc(pair[0].y));
+  } else {
+    acc_t<T> most = to_acc(v.item[0]);
+#pragma unroll
+    for (int i = 1; i < Items; ++i) most = Larger{}(most, to_acc(v.item[i]));
+    return most;
+  }
+}
+
+// The statistics of what one thread of the team is dealt.
+template <class T, bool General>
+__device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const Options<T>& o,
+                                                     int thread, int threads) {
+  using A = acc_t<T>;
+  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<General>;
+  const bool weight_aligned = General && same_phase(part.x, part.weight);
+  const bool probability_aligned = General && same_phase(part.x, part.probability);
+  Statistics<A> s = Statistics<A>::none();
+
+  const auto edge = [&](int e) {
+    const A x = to_acc(part.x[e]), from = s.template raise<General>(x);
+    s.sum += exp_of(x - from);
+    if (General) {
+      const A q = o.q(part.weight ? to_acc(part.weight[e]) : A{1},
+                      part.probability ? to_acc(part.probability[e]) : A{0});
+      s.dot += q * (x - from);
+      s.mass += q;
+    }
+  };
+  const auto round = [&](auto whole, int first, int step, int end) {
+    const auto dealt = [&](int u) { return decltype(whole)::value || first + u * step < end; };
+    Vector<T> logits[InFlight], probabilities[InFlight];
+#pragma unroll
+    for (int u = 0; u < InFlight; ++u)
+      if (dealt(u)) {
+        const int e = first + u * step;
+        logits[u] = load_vector<Items>(part.x + e);
+        if (General && part.probability)
+          probabilities[u] = load_at_any_phase(part.probability + e, probability_aligned);
+      }
+    A most = -kInfinity<A>;
+#pragma unroll
+    for (int u = 0; u < InFlight; ++u)
+      if (dealt(u)) most = Larger{}(most, largest(logits[u]));
+    const A from = s.template raise<General>(most);
+    A sum[InFlight] = {};
+#pragma unroll
+    for (int u = 0; u < InFlight; ++u)
+      if (dealt(u)) {
+        A x[Items];
+        unpack(logits[u], x);
+#pragma unroll
+        for (int i = 0; i < Items; ++i) sum[u] += exp_of(x[i] - from);
+        if (General) {
+          A t[Items] = {}, w[Items];
+          if (part.probability) unpack(probabilities[u], t);
+          if (part.weight)
+            unpack(load_at_any_phase(part.weight + first + u * step, weight_aligned), w);
+#pragma unroll
+          for (int i = 0; i < Items; ++i) {
+            const A q = o.q(part.weight ? w[i] : A{1}, t[i]);
+            s.dot += q * (x[i] - from);
+            s.mass += q;
+          }
+        }
+      }
+#pragma unroll
+    for (int u = 0; u < InFlight; ++u) s.sum += sum[u];
+  };
+  deal<InFlight>(part.x, part.count, thread, threads, edge, round);
+  return s;
+}
+
+// Over a team; thread 0 of it gets the result. `shared` is free again one barrier later.
+template <bool General, class A>
+__device__ __forceinline__ void reduce_team(Statistics<A>& s, int warps, Statistics<A>* shared) {
+  s.template reduce_warp<General>();
+  if (warps == 1) return;
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  if (lane == 0) shared[warp] = s;
+  __syncthreads();
+  if (warp != 0) return;
+  s = lane < warps ? shared[lane] : Statistics<A>::none();
+  s.template reduce_warp<General>();
+}
+
+// Grid: enough blocks for all units. With pieces their statistics go to `pieces`; without, the
+// sums of the losses go to `partial`.
+template <class T, bool General>
+__global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, General>))
+    cross_entropy_rows_forward_kernel(CrossEntropyForward a, RowPlan plan,
+                                      Statistics<acc_t<T>>* pieces, LossSums* partial) {
+  using A = acc_t<T>;
+  // Two, in turn: while warp 0 reads those of one row the others may write those of the next.
+  __shared__ Statistics<A> shared[2][kMostTeamWarps];
+  const Options<T> o(a);
+  const TeamUnits team(plan, a.N);
+  LossSums sums = {0, 0};
+  int turn = 0;
+  for (int64_t unit = team.first; unit < team.last; unit += team.step, turn ^= 1) {
+    const Part<T> part = part_of<T>(a, plan, unit);
+    const bool finishes = team.thread == 0 && plan.pieces == 1;
+    int64_t y = kIgnored;
+    if (finishes && !a.target_is_probability) y = read_target(a, unit);
+    Statistics<A> s = scan<T, General>(part, o, team.thread, team.threads);
+    A logit = 0, weight = 0;
+    if (finishes && !a.target_is_probability) {
+      y = class_of(a, unit, y, true);
+      if (y >= 0) logit = to_acc(part.x[y]), weight = o.weight_of(y);
+    }
+    reduce_team<General>(s, plan.team_warps, shared[turn]);
+    if (finishes)
+      write_row(a, o, unit, y, logit, weight, s, sums);
+    else if (team.thread == 0)
+      pieces[unit] = s;
+  }
+  if (plan.pieces == 1) write_block_sums<T>(a, sums, partial);
+}
+
+// Adds the pieces of each row in order, a warp a row, `rows_per_block` rows a block.
+constexpr int kCombineThreads = 256;
+template <class T>
+__global__ void __launch_bounds__(kCombineThreads)
+    cross_entropy_combine_kernel(CrossEntropyForward a, int64_t pieces_per_row,
+                                 int64_t rows_per_block, const Statistics<acc_t<T>>* pieces,
+                                 LossSums* partial) {
+  using A = acc_t<T>;
+  const Options<T> o(a);
+  const int lane = threadIdx.x % kWarp;
+  const int64_t first = blockIdx.x * rows_per_block;
+  const int64_t last = a.N - first < rows_per_block ? a.N : first + rows_per_block;
+  LossSums sums = {0, 0};
+  for (int64_t n = first + threadIdx.x / kWarp; n < last; n += kCombineThreads / kWarp) {
+    Statistics<A> s = Statistics<A>::none();
+    for (int64_t piece = lane; piece < pieces_per_row; piece += kWarp)
+      s.template add<true>(pieces[n * pieces_per_row + piece]);
+    s.template reduce_warp<true>();
+    if (lane != 0) continue;
+    int64_t y = kIgnored;
+    A logit = 0, weight = 0;
+    if (!a.target_is_probability) y = class_of(a, n, read_target(a, n), true);
+    if (y >= 0) {
+      logit = to_acc(static_cast<const T*>(a.input)[n * a.input_row_stride + y]);
+      weight = o.weight_of(y);
+    }
+    write_row(a, o, n, y, logit, weight, s, sums);
+  }
+  write_block_sums<T>(a, sums, partial);
+}
+
+}  // namespace
+}  // namespace mlpkern::cuda
