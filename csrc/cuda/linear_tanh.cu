@@ -1,0 +1,313 @@
+// linear_tanh on a GPU: which kernels serve a call, and in tiles of what size.
+//
+//   forward   one product whose epilogue adds bias and takes tanh
+//   backward  a product for dinput; one for dweight and dbias over pieces of the batch, and their
+//             sum. Neither needs dz in memory.
+//   epilogue, slope   what surrounds products of the vendor's library
+//
+// All choices follow from the shape, so the bits of a result do too; only a device whose blocks
+// cannot have the shared memory of a tiling falls back to smaller tiles.
+//
+// Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/linear_tanh.cu -Xptxas -v
+#include "cuda/library.h"
+#include "cuda/linear_tanh_elements.cuh"
+#include "cuda/linear_tanh_plain.cuh"
+#include "cuda/linear_tanh_product.cuh"
+
+namespace mlpkern::cuda {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// --- Tilings -------------------------------------------------------------------------------------
+
+// Tiling<rows, cols, warps_m, warps_n, slab bytes, stages, blocks>.
+// `Small` suits few rows, and shapes that larger tiles would overhang; it fits every device. `Wide`
+// holds the 200 columns of a usual layer, so that the rows are read once; where products are cheap
+// next to the loads, tiles of 256 columns halve these once more.
+template <class Math, Kind kind>
+struct Tilings {
+  static constexpr bool kForward = kind == Kind::forward;
+  using Small = Tiling<64, 64, 2, 2, 128, 3, 2>;
+  using Wide = Tiling<128, 208, 4, 2, kForward ? 128 : 64, 3, 1>;
+};
+template <Kind kind>
+struct Tilings<Split, kind> {
+  using Small = Tiling<64, 64, 2, 2, 128, 3, 2>;
+  using Wide = Tiling<64, 200, 2, 5, kind == Kind::forward ? 128 : 64, 3, 1>;
+};
+
+constexpr int64_t kBlocksAtOnce = 132;  // enough for the largest devices; part of the results
+constexpr int64_t kPieceRows = 128;     // fewest rows worth a piece of their own
+
+// Whether the larger tile is worth its overhang and leaves work for the whole device; `repeats`
+// blocks can share a tile's reduction.
+template <class Wide, class Small>
+bool prefers(int64_t rows, int64_t cols, int64_t repeats) {
+  const auto area = [&](int64_t height, int64_t width) {
+    return static_cast<double>(round_up(rows, height)) * static_cast<double>(round_up(cols, width));
+  };
+  return ceil_div(rows, Wide::kRows) * ceil_div(cols, Wide::kCols) * repeats >=
+             kBlocksAtOnce * 3 / 4 &&
+         area(Wide::kRows, Wide::kCols) <= 1.1 * area(Small::kRows, Small::kCols);
+}
+
+// How dweight cuts the batch.
+struct Pieces {
+  int64_t rows, count;
+};
+
+template <class Tile>
+Pieces cut(int64_t N, int64_t H, int64_t K) {
+  const int64_t tiles = ceil_div(H, Tile::kRows) * ceil_div(K, Tile::kCols);
+  const int64_t wanted = kBlocksAtOnce * Tile::kBlocks / tiles;
+  const int64_t most = N / kPieceRows;
+  const int64_t count = wanted < most ? wanted : most;
+  if (count <= 1) return {N > 0 ? N : 1, 1};
+  const int64_t rows = round_up(ceil_div(N, count), 64);
+  return {rows, ceil_div(N, rows)};
+}
+
+struct DweightPlan {
+  bool wide;
+  Pieces pieces;
+  int64_t partial_stride;
+};
+
+template <class Math>
+DweightPlan dweight_plan(const LinearTanhBackward& a) {
+  using Wide = typename Tilings<Math, Kind::dweight>::Wide;
+  using Small = typename Tilings<Math, Kind::dweight>::Small;
+  DweightPlan plan;
+  plan.wide = prefers<Wide, Small>(a.H, a.K, ceil_div(a.N, 2 * kPieceRows));
+  plan.pieces = plan.wide ? cut<Wide>(a.N, a.H, a.K) : cut<Small>(a.N, a.H, a.K);
+  plan.partial_stride = round_up(a.H * a.K + a.H, 4);
+  return plan;
+}
+
+DweightPlan plain_dweight_plan(const LinearTanhBackward& a) {
+  using Tile = Tiling<kPlainTile, kPlainTile, 1, 1, 0, 0, 4>;
+  return {false, cut<Tile>(a.N, a.H, a.K), a.H * a.K};
+}
+
+// --- Products ------------------------------------------------------------------------------------
+
+template <class T>
+Matrix<T> matrix(const void* data, int64_t stride, const void* if_empty) {
+  const int items = vector_items(sizeof(T), {data}, {stride});
+  return {static_cast<const T*>(data ? data : if_empty), stride,
+          items * static_cast<int>(sizeof(T))};
+}
+
+template <class Math, Kind kind>
+cudaError_t multiply(const Product<typename Math::type>& p, bool wide, void* stream) {
+  using Wide = typename Tilings<Math, kind>::Wide;
+  using Small = typename Tilings<Math, kind>::Small;
+  if (wide && ProductShape<Math, kind, Wide>::kShared <= static_cast<size_t>(shared_limit()))
+    return launch_product<Math, kind, Wide>(p, stream);
+  return launch_product<Math, kind, Small>(p, stream);
+}
+
+template <class T>
+Product<T> forward_product(const LinearTanhForward& a) {
+  Product<T> p{};
+  p.a = matrix<T>(a.input, a.input_row_stride, a.output);
+  p.b = matrix<T>(a.weight, a.weight_row_stride, a.output);
+  p.rows = a.N, p.cols = a.H, p.depth = p.piece_depth = a.K, p.pieces = 1;
+  p.bias = static_cast<const T*>(a.bias);
+  p.output = static_cast<T*>(a.output);
+  return p;
+}
+
+template <class T>
+Product<T> dinput_product(const LinearTanhBackward& a) {
+  Product<T> p{};
+  p.a = matrix<T>(a.doutput, a.doutput_row_stride, a.dinput);
+  p.y = matrix<T>(a.output, a.output_row_stride, a.dinput);
+  p.b = matrix<T>(a.weight, a.weight_row_stride, a.dinput);
+  p.rows = a.N, p.cols = a.K, p.depth = p.piece_depth = a.H, p.pieces = 1;
+  p.output = static_cast<T*>(a.dinput);
+  return p;
+}
+
+template <class T>
+Product<T> dweight_product(const LinearTanhBackward& a, const DweightPlan& plan) {
+  Product<T> p{};
+  p.a = matrix<T>(a.doutput, a.doutput_row_stride, a.dweight);
+  p.y = matrix<T>(a.output, a.output_row_stride, a.dweight);
+  p.b = matrix<T>(a.input, a.input_row_stride, a.dweight);
+  p.rows = a.H, p.cols = a.K, p.depth = a.N;
+  p.piece_depth = plan.pieces.rows, p.pieces = plan.pieces.count;
+  p.output = static_cast<T*>(a.dweight);
+  p.partial = static_cast<acc_t<T>*>(a.workspace), p.partial_stride = plan.partial_stride;
+  return p;
+}
+
+// --- Around the products -------------------------------------------------------------------------
+
+template <class T>
+cudaError_t add_pieces(T* first, int64_t first_count, T* second, int64_t second_count,
+                       const acc_t<T>* partial, int64_t pieces, int64_t stride, void* stream) {
+  const int64_t blocks = ceil_div(first_count + second_count, kElementThreads);
+  return launch<linear_tanh_pieces_kernel<T>>(
+      static_cast<unsigned>(blocks < 65536 ? blocks : 65536), kElementThreads, 0, stream, first,
+      first_count, second, second_count, partial, pieces, stride);
+}
+
+// Rows of a piece of the column sums: at most 512 pieces.
+int64_t slope_rows(int64_t N) { return round_up(N <= 512 * 64 ? 64 : ceil_div(N, 512), 8); }
+int64_t slope_elements(int64_t N, int64_t H) { return ceil_div(N, slope_rows(N)) * H; }
+
+// dz and dbias may be null; `partial` has slope_elements.
+template <class T>
+cudaError_t slope(const LinearTanhSlope& a, acc_t<T>* partial, void* stream) {
+  const T* doutput = static_cast<const T*>(a.doutput);
+  const T* output = static_cast<const T*>(a.output);
+  T *dz = static_cast<T*>(a.dz), *dbias = static_cast<T*>(a.dbias);
+  const int64_t rows = slope_rows(a.N), pieces = ceil_div(a.N, rows);
+  const auto run = [&](auto items) {
+    constexpr int kItems = decltype(items)::value;
+    const int64_t column_blocks = ceil_div(a.H, 32 * kItems);
+    return launch<linear_tanh_slope_kernel<T, kItems>>(
+        static_cast<unsigned>(pieces * column_blocks), kElementThreads, 0, stream, doutput,
+        a.doutput_row_stride, output, a.output_row_stride, a.N, a.H, rows,
+        static_cast<unsigned>(column_blocks), dz, dbias ? partial : nullptr);
+  };
+  const int items = vector_items(sizeof(T), {doutput, output, dz},
+                                 {a.doutput_row_stride, a.output_row_stride, a.H});
+  const cudaError_t error = items == kVectorItems<T>
+                                ? run(std::integral_constant<int, kVectorItems<T>>{})
+                                : run(std::integral_constant<int, 1>{});
+  if (error != cudaSuccess || !dbias) return error;
+  return add_pieces<T>(dbias, a.H, nullptr, 0, partial, pieces, a.H, stream);
+}
+
+template <class T>
+cudaError_t dbias_alone(const LinearTanhBackward& a, acc_t<T>* partial, void* stream) {
+  return slope<T>({a.dtype, a.N, a.H, a.doutput, a.doutput_row_stride, a.output,
+                   a.output_row_stride, nullptr, a.dbias, nullptr},
+                  partial, stream);
+}
+
+// --- One arithmetic ------------------------------------------------------------------------------
+
+template <class Math>
+cudaError_t forward(const LinearTanhForward& a, void* stream) {
+  using Wide = typename Tilings<Math, Kind::forward>::Wide;
+  using Small = typename Tilings<Math, Kind::forward>::Small;
+  return multiply<Math, Kind::forward>(forward_product<typename Math::type>(a),
+                                       prefers<Wide, Small>(a.N, a.H, 1), stream);
+}
+
+template <class Math>
+cudaError_t backward(const LinearTanhBackward& a, void* stream) {
+  using T = typename Math::type;
+  using Wide = typename Tilings<Math, Kind::dinput>::Wide;
+  using Small = typename Tilings<Math, Kind::dinput>::Small;
+  cudaError_t error = cudaSuccess;
+  if (a.dinput && a.N * a.K > 0)
+    error = multiply<Math, Kind::dinput>(dinput_product<T>(a), prefers<Wide, Small>(a.N, a.K, 1),
+                                         stream);
+  if (error != cudaSuccess || a.H == 0) return error;
+  if (!a.dweight || a.K == 0)
+    return a.dbias ? dbias_alone<T>(a, static_cast<acc_t<T>*>(a.workspace), stream) : cudaSuccess;
+  const DweightPlan plan = dweight_plan<Math>(a);
+  Product<T> p = dweight_product<T>(a, plan);
+  p.sum_bias = a.dbias != nullptr, p.dbias = static_cast<T*>(a.dbias);
+  error = multiply<Math, Kind::dweight>(p, plan.wide, stream);
+  if (error != cudaSuccess || p.pieces == 1) return error;
+  return add_pieces<T>(p.output, a.H * a.K, p.dbias, p.dbias ? a.H : 0, p.partial, p.pieces,
+                       p.partial_stride, stream);
+}
+
+cudaError_t plain_backward(const LinearTanhBackward& a, void* stream) {
+  cudaError_t error = cudaSuccess;
+  if (a.dinput) error = launch_plain<Kind::dinput>(dinput_product<double>(a), stream);
+  if (error != cudaSuccess || a.H == 0) return error;
+  double* partial = static_cast<double*>(a.workspace);
+  if (a.dbias) error = dbias_alone<double>(a, partial, stream);
+  if (error != cudaSuccess || !a.dweight || a.K == 0) return error;
+  Product<double> p = dweight_product<double>(a, plain_dweight_plan(a));
+  p.partial = partial + slope_elements(a.N, a.H);
+  error = launch_plain<Kind::dweight>(p, stream);
+  if (error != cudaSuccess || p.pieces == 1) return error;
+  return add_pieces<double>(p.output, a.H * a.K, nullptr, 0, p.partial, p.pieces, p.partial_stride,
+                            stream);
+}
+
+// body(Math{}) for all but float64.
+template <class Body>
+auto for_math(DType dtype, bool tf32, const Body& body) {
+  if (dtype == DType::bf16) return body(Half<bf16>{});
+  if (dtype == DType::f16) return body(Half<f16>{});
+  return tf32 ? body(Tf32{}) : body(Split{});
+}
+
+}  // namespace
+
+// --- Launchers -----------------------------------------------------------------------------------
+
+int linear_tanh_forward(const LinearTanhForward& a, void* stream) {
+  if (a.N * a.H == 0) return cudaSuccess;
+  if (a.dtype == DType::f64) return launch_plain<Kind::forward>(forward_product<double>(a), stream);
+  return for_math(a.dtype, a.tf32, [&](auto math) { return forward<decltype(math)>(a, stream); });
+}
+
+size_t linear_tanh_forward_workspace(const LinearTanhForward&) { return 0; }
+
+int linear_tanh_backward(const LinearTanhBackward& a, void* stream) {
+  if (a.dtype == DType::f64) return plain_backward(a, stream);
+  return for_math(a.dtype, a.tf32, [&](auto math) { return backward<decltype(math)>(a, stream); });
+}
+
+size_t linear_tanh_backward_workspace(const LinearTanhBackward& a) {
+  if (a.H == 0) return 0;
+  const bool weights = a.dweight && a.K > 0;
+  if (a.dtype == DType::f64) {
+    const DweightPlan plan = plain_dweight_plan(a);
+    const int64_t partial =
+        weights && plan.pieces.count > 1 ? plan.pieces.count * plan.partial_stride : 0;
+    return (slope_elements(a.N, a.H) + partial) * sizeof(double);
+  }
+  if (!weights) return a.dbias ? slope_elements(a.N, a.H) * sizeof(float) : 0;
+  const DweightPlan plan =
+      for_math(a.dtype, a.tf32, [&](auto math) { return dweight_plan<decltype(math)>(a); });
+  return plan.pieces.count > 1 ? plan.pieces.count * plan.partial_stride * sizeof(float) : 0;
+}
+
+int linear_tanh_epilogue(const LinearTanhEpilogue& a, void* stream) {
+  return for_dtype(a.dtype, [&](auto t) {
+    using T = typename decltype(t)::type;
+    T* output = static_cast<T*>(a.output);
+    const T* bias = static_cast<const T*>(a.bias);
+    const auto run = [&](auto items) {
+      constexpr int kItems = decltype(items)::value;
+      const int64_t column_blocks = ceil_div(a.H, 32 * kItems);
+      const int64_t all = ceil_div(a.N, kElementRows), most = ceil_div(8 * 1024, column_blocks + 1);
+      const int64_t row_blocks = all < most ? all : most;
+      return launch<linear_tanh_epilogue_kernel<T, kItems>>(
+          static_cast<unsigned>(row_blocks * column_blocks), kElementThreads, 0, stream, output,
+          bias, a.N, a.H, row_blocks, static_cast<unsigned>(column_blocks));
+    };
+    return vector_items(sizeof(T), {output}, {a.H}) == kVectorItems<T>
+               ? run(std::integral_constant<int, kVectorItems<T>>{})
+               : run(std::integral_constant<int, 1>{});
+  });
+}
+
+size_t linear_tanh_epilogue_workspace(const LinearTanhEpilogue&) { return 0; }
+
+int linear_tanh_slope(const LinearTanhSlope& a, void* stream) {
+  if (a.H == 0) return cudaSuccess;
+  return for_dtype(a.dtype, [&](auto t) {
+    using T = typename decltype(t)::type;
+    return slope<T>(a, static_cast<acc_t<T>*>(a.workspace), stream);
+  });
+}
+
+size_t linear_tanh_slope_workspace(const LinearTanhSlope& a) {
+  return a.dbias ? slope_elements(a.N, a.H) * (a.dtype == DType::f64 ? 8 : 4) : 0;
+}
+
+}  // namespace mlpkern::cuda
