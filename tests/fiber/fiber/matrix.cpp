@@ -1,0 +1,100 @@
+#include "fiber/matrix.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "fiber/narrow_float.h"
+#include "fiber/scheduler.h"
+#include "fiber/warp.h"
+
+namespace mlpkern::fiber {
+namespace {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+struct Fragments {
+  uint32_t a[4], b[2];
+};
+
+// c + sum of x[i] y[i], as one step of the tensor core. The inputs are few enough bits that their
+// products are exact in double.
+float dot_step(float c, const float* x, const float* y, int count) {
+  double terms[17];
+  terms[0] = c;
+  double largest = std::fabs(terms[0]);
+  for (int i = 0; i < count; ++i) {
+    terms[i + 1] = double{x[i]} * double{y[i]};
+    largest = std::fmax(largest, std::fabs(terms[i + 1]));
+  }
+  double plain = 0;
+  for (int i = 0; i <= count; ++i) plain += terms[i];
+  if (!std::isfinite(plain) || largest == 0) return static_cast<float>(plain);
+  int exponent;
+  std::frexp(largest, &exponent);  // largest < 2^exponent
+  const double step = std::ldexp(1.0, exponent - 25), steps = std::ldexp(1.0, 25 - exponent);
+  double sum = 0;  // of whole numbers below 2^30: exact
+  for (int i = 0; i <= count; ++i) sum += std::trunc(terms[i] * steps);
+  sum *= step;
+  const float nearest = static_cast<float>(sum);
+  return std::fabs(double{nearest}) > std::fabs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
+// Element (row, k) of A or (column, k) of B from the registers of the warp.
+template <class Register>
+float element(Operand type, const Gift* gifts, int outer, int k, const Register& of) {
+  if (type == Operand::tf32) {
+    const Fragments f = gifts[4 * (outer % 8) + k % 4].as<Fragments>();
+    return float_of(of(f, outer / 8, k / 4) & 0xFFFFE000u);
+  }
+  const Fragments f = gifts[4 * (outer % 8) + k % 8 / 2].as<Fragments>();
+  const uint32_t pair = of(f, outer / 8, k / 8);
+  const auto bits = static_cast<uint16_t>(k % 2 ? pair >> 16 : pair);
+  return type == Operand::bf16 ? bf16_to_float(bits) : f16_to_float(bits);
+}
+
+}  // namespace
+
+void mma(Operand type, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
+  Fragments mine;
+  std::memcpy(mine.a, a, sizeof a);
+  std::memcpy(mine.b, b, sizeof b);
+  const char* const what = type == Operand::tf32   ? "mma.tf32"
+                           : type == Operand::bf16 ? "mma.bf16"
+                                                   : "mma.f16";
+  const Gift* const gifts = meet(kAllLanes, mine, what, site);
+  const int g = static_cast<int>(thread_number() % 32 / 4),
+            t = static_cast<int>(thread_number() % 4);
+  const int depth = type == Operand::tf32 ? 8 : 16, step = depth / 2;
+  float rows[2][16], columns[2][16];
+  for (int half = 0; half < 2; ++half)
+    for (int k = 0; k < depth; ++k) {
+      rows[half][k] = element(type, gifts, g + 8 * half, k,
+                              [](const Fragments& f, int i, int j) { return f.a[i + 2 * j]; });
+      columns[half][k] = element(type, gifts, 2 * t + half, k,
+                                 [](const Fragments& f, int, int j) { return f.b[j]; });
+    }
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < depth; k += step)
+      d[i] = dot_step(d[i], rows[i / 2] + k, columns[i % 2] + k, step);
+}
+
+void ldmatrix_x4(uint32_t (&r)[4], const void* row, bool transposed, Site site) {
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0)
+    refuse("%s:%d: ldmatrix of a row at %p, no multiple of 16 bytes", site.file, site.line, row);
+  const Gift* const gifts = meet(kAllLanes, row, "ldmatrix", site);
+  const int g = static_cast<int>(thread_number() % 32 / 4),
+            t = static_cast<int>(thread_number() % 4);
+  for (int i = 0; i < 4; ++i) {
+    uint16_t pair[2];
+    for (int j = 0; j < 2; ++j) {
+      const int at_row = transposed ? 2 * t + j : g, at_column = transposed ? g : 2 * t + j;
+      const auto* address = static_cast<const uint16_t*>(gifts[8 * i + at_row].as<const void*>());
+      std::memcpy(&pair[j], address + at_column, sizeof pair[j]);
+    }
+    std::memcpy(&r[i], pair, sizeof pair);
+  }
+  // Nobody writes where another lane still reads: the instruction ends for all lanes at once.
+  meet(kAllLanes, nullptr, 0, "ldmatrix", site);
+}
+
+}  // namespace mlpkern::fiber
