@@ -35,5 +35,14 @@ inline __half __ushort_as_half(unsigned short bits) {
   return x;
 }
 
+// The larger numbers; a NaN only where both are NaN.
+inline __half2 __hmax2(__half2 a, __half2 b) {
+  return {__half(std::fmax(float{a.x}, float{b.x})), __half(std::fmax(float{a.y}, float{b.y}))};
+}
+
 using half = __half;
 using half2 = __half2;
+// The larger of each pair; a number rather than a NaN.
+inline __half2 __hmax2(__half2 a, __half2 b) {
+  return {__half(std::fmax(float(a.x), float(b.x))), __half(std::fmax(float(a.y), float(b.y)))};
+}
