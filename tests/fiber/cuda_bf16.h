@@ -36,11 +36,6 @@ inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) {
   x.bits = bits;
   return x;
 }
-// The larger of each pair; a number rather than a NaN.
-inline __nv_bfloat162 __hmax2(__nv_bfloat162 a, __nv_bfloat162 b) {
-  return {__nv_bfloat16(std::fmax(float(a.x), float(b.x))),
-          __nv_bfloat16(std::fmax(float(a.y), float(b.y)))};
-}
 
 // The larger numbers; a NaN only where both are NaN.
 inline __nv_bfloat162 __hmax2(__nv_bfloat162 a, __nv_bfloat162 b) {

@@ -42,7 +42,3 @@ inline __half2 __hmax2(__half2 a, __half2 b) {
 
 using half = __half;
 using half2 = __half2;
-// The larger of each pair; a number rather than a NaN.
-inline __half2 __hmax2(__half2 a, __half2 b) {
-  return {__half(std::fmax(float(a.x), float(b.x))), __half(std::fmax(float(a.y), float(b.y)))};
-}
