@@ -277,3 +277,25 @@ def test_the_same_bits_every_run():
     for _ in range(5):
         for mine, other in zip(run(), first, strict=True):
             assert torch.equal(mine, other)
+
+
+# The language model
+
+
+def test_the_engine_ops_replays_a_graph_and_follows_the_cpu():
+    from mlpkern.lm.config import TrainConfig
+    from mlpkern.lm.data import build_dataset
+    from mlpkern.lm.engines import OpsEngine
+    from mlpkern.lm.train import Trainer
+
+    config = TrainConfig(embedding_dim=4, hidden=(24,), batch_size=8, steps=60)
+    dataset = build_dataset(["emma", "olivia", "ava", "isabella", "sophia"] * 20, block_size=3)
+    losses, parameters = [], []
+    for device, backend in (("cuda", "cuda"), ("cpu", "reference")):
+        with mlpkern.use_backend(backend):
+            state = Trainer.start(config, dataset, OpsEngine(), device=device).state
+            losses.append(OpsEngine().run_chunk(state, 60).cpu())
+            parameters.append([p.detach().cpu() for p in state.model.parameters()])
+    torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-4)
+    for mine, other in zip(*parameters, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-2, atol=1e-3)

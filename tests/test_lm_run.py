@@ -13,9 +13,10 @@ from mlpkern import cpu
 from mlpkern.lm import engines
 from mlpkern.lm.config import TrainConfig, learning_rate, learning_rates
 from mlpkern.lm.data import build_dataset
-from mlpkern.lm.engines import ENGINES, RunEngine, choose_engine
+from mlpkern.lm.engines import ENGINES, OpsEngine, RunEngine, choose_engine
 from mlpkern.lm.errors import NonFiniteLossError
 from mlpkern.lm.evaluate import evaluate
+from mlpkern.lm.fused_step import GraphedSteps
 from mlpkern.lm.train import Trainer
 
 CONFIG = TrainConfig(
@@ -166,3 +167,16 @@ def test_a_loss_that_is_not_finite_names_its_step_and_warns_no_more(monkeypatch)
         with pytest.raises(NonFiniteLossError, match=f"step {bad}: the loss is ") as error:
             trainer.train()
     assert error.value.step == bad
+
+
+def test_the_step_of_a_cuda_graph_is_that_of_the_engine_ops():
+    """On a CPU the same step runs without the graph; the counter leads it through the arrays."""
+    one, other = start("ops"), start("ops")
+    expected = OpsEngine().run_chunk(one, 7)
+    graphed = GraphedSteps(other.model, other.train, other.config.batch_size, capacity=5)
+    losses = [graphed.run(other.draw_batches(n), other.learning_rates(n)) for n in (5, 2)]
+    torch.testing.assert_close(torch.cat(losses), expected, rtol=1e-5, atol=1e-6)
+    for mine, theirs in zip(other.model.parameters(), one.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+    assert graphed.serves(other.model, other.train, other.config.batch_size)
+    assert not graphed.serves(one.model, other.train, other.config.batch_size)

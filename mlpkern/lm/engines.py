@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 import mlpkern
 from mlpkern import cpu as cpu_backend
-from mlpkern.autograd import CrossEntropy, EmbeddingGather, LinearTanh
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.fused_step import FusedStep, GraphedSteps
 from mlpkern.lm.state import TrainState
 
 __all__ = ["ENGINES", "Engine", "OpsEngine", "RunEngine", "StockEngine", "choose_engine"]
@@ -26,6 +26,9 @@ __all__ = ["ENGINES", "Engine", "OpsEngine", "RunEngine", "StockEngine", "choose
 # What engines that prepare the batches of a whole chunk hold at once: 64 MB of int64 numbers.
 MAX_GATHERED_IDS = 8_000_000
 MAX_ROWS = 8_000_000
+
+# Steps whose batches a GPU holds for the replays of one CUDA graph.
+GRAPHED_STEPS = 1024
 
 
 class Engine(Protocol):
@@ -96,7 +99,10 @@ class StockEngine:
 
 
 class OpsEngine:
-    """The three fused ops through autograd, and nothing per step that can be done per chunk."""
+    """The three fused ops through autograd, and nothing per step that can be done per chunk.
+
+    On a GPU a step is a CUDA graph, see `GraphedSteps`.
+    """
 
     name = "ops"
     kernels = "fused"
@@ -109,57 +115,35 @@ class OpsEngine:
             return None
         return "; ".join(f"backend {kind}: {backends[kind].reason}" for kind in kinds)
 
-    def run_chunk(self, state: TrainState, steps: int) -> Tensor:
-        per_step = state.config.batch_size * state.train.inputs.shape[1]
-        piece = max(1, MAX_GATHERED_IDS // per_step)
-        rates = state.learning_rates(steps).tolist()
-        losses = [
-            self._run_gathered(state, rates[first : first + piece])
-            for first in range(0, steps, piece)
-        ]
-        return torch.cat(losses)
+    def __init__(self) -> None:
+        self._graph: GraphedSteps | None = None
 
-    def _run_gathered(self, state: TrainState, rates: list[float]) -> Tensor:
-        model, train = state.model, state.train
+    def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        if state.train.targets.is_cuda:
+            run, piece = self._run_graphed, GRAPHED_STEPS
+        else:
+            per_step = state.config.batch_size * state.train.inputs.shape[1]
+            run, piece = self._run_gathered, max(1, MAX_GATHERED_IDS // per_step)
+        rates = state.learning_rates(steps).split(piece)
+        return torch.cat([run(state, part) for part in rates])
+
+    def _run_gathered(self, state: TrainState, rates: Tensor) -> Tensor:
+        train, step = state.train, FusedStep(state.model)
         rows = state.draw_batches(len(rates)).to(train.targets.device)  # (S, N)
-        batches = zip(train.inputs[rows].unbind(), train.targets[rows].unbind(), rates, strict=True)
-        # leaves that share the memory of the parameters; the output weight as (H, V), so that addmm
-        # takes it without a transposition per step
-        embedding = _leaf(model.embedding.weight)
-        hidden = [(_leaf(weight), _leaf(bias)) for weight, bias in model.hidden_parameters()]
-        weight_out, bias_out = _leaf(model.output.weight.t()), _leaf(model.output.bias)
-        leaves = (embedding, *(p for pair in hidden for p in pair), weight_out, bias_out)
-        values = [leaf.detach() for leaf in leaves]  # once more, without autograd, to update
-        one = torch.ones((), device=train.targets.device)
-        # The ops below their argument checks, which this loop cannot fail, and every name looked up
-        # once: both count when a step takes 130 µs.
-        gather, tanh, entropy = EmbeddingGather.direct, LinearTanh.direct, CrossEntropy.direct
-        addmm, gradients, add_ = torch.addmm, _gradients, torch._foreach_add_
-        options = (-100, 1, 0.0)  # ignore_index as in torch, the mean, no label smoothing
+        batches = zip(train.inputs[rows].unbind(), train.targets[rows].unbind(), strict=True)
+        values, add_ = step.values, torch._foreach_add_
         losses = []
-        for ids, targets, lr in batches:
-            x = gather(ids, embedding, -1)  # (N, T*D); -1: no padding
-            for weight, bias in hidden:
-                x = tanh(x, weight, bias)  # (N, H)
-            logits = addmm(bias_out, x, weight_out)  # (N, V)
-            loss = entropy(logits, targets, None, *options)
-            add_(values, gradients(loss, one, leaves), alpha=-lr)
-            losses.append(loss.detach())
+        for (ids, targets), lr in zip(batches, rates.tolist(), strict=True):
+            loss, gradients = step(ids, targets)
+            add_(values, gradients, alpha=-lr)
+            losses.append(loss)
         return torch.stack(losses)
 
-
-def _leaf(parameter: Tensor) -> Tensor:
-    return parameter.detach().requires_grad_()
-
-
-def _gradients(loss: Tensor, one: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """``torch.autograd.grad(loss, leaves, one)`` without its checks, which take 15 µs of a step.
-
-    The engine it calls is what torch's own function calls, with the same arguments.
-    """
-    return torch.autograd.Variable._execution_engine.run_backward(
-        (loss,), (one,), False, False, leaves, False, accumulate_grad=False
-    )
+    def _run_graphed(self, state: TrainState, rates: Tensor) -> Tensor:
+        run = (state.model, state.train, state.config.batch_size)
+        if self._graph is None or not self._graph.serves(*run):
+            self._graph = GraphedSteps(*run, capacity=GRAPHED_STEPS)
+        return self._graph.run(state.draw_batches(len(rates)), rates)
 
 
 class RunEngine:
