@@ -1,0 +1,144 @@
+"""What nvcc made of each kernel: registers, stack, shared memory and instructions, by target.
+
+Reads a library, an object file or a cubin with ``cuobjdump``, which runs ``nvdisasm``: both from
+the CUDA toolkit, or from the package ``triton``, which carries them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Code:
+    """A kernel compiled for one target."""
+
+    registers: int = 0  # of a thread
+    stack: int = 0  # bytes of local memory of a thread, spilled registers included
+    shared: int = 0  # bytes of static shared memory of a block
+    instructions: Counter[str] = field(default_factory=Counter)  # "LDG.E.128": how often it stands
+    endless: int = 0  # branches to themselves that can be reached
+
+    def merge(self, other: Code) -> None:
+        """Of several instances under one name the worst figures and all instructions."""
+        self.registers = max(self.registers, other.registers)
+        self.stack = max(self.stack, other.stack)
+        self.shared = max(self.shared, other.shared)
+        self.instructions += other.instructions
+        self.endless += other.endless
+
+
+#: {kernel: {target: code}}, for example kernels["scale_kernel<float, 4>"]["sm_90"]
+Kernels = dict[str, dict[str, Code]]
+
+RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+INSTRUCTION = re.compile(r"\s+/\*([0-9a-f]{4,})\*/\s+(@\S+\s+)?([A-Z][A-Z0-9a-z_.]*)\s*([^;]*);")
+
+
+def find_tool(name: str) -> str | None:
+    """Path of cuobjdump or nvdisasm, None where neither the toolkit nor triton has it."""
+    folders = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", ""), "/usr/local/cuda"]
+    triton = importlib.util.find_spec("triton")
+    path = [os.environ.get("PATH", ""), *(f"{folder}/bin" for folder in folders if folder)]
+    if triton and triton.origin:
+        path.append(str(Path(triton.origin).parent / "backends" / "nvidia" / "bin"))
+    return shutil.which(name, path=os.pathsep.join(path))
+
+
+def read(library: Path) -> Kernels:
+    """Every kernel of `library` for every target that it has machine code for."""
+    found: dict[tuple[str, str], Code] = {}
+    for target, name, line in _functions(_dump(library, "--dump-resource-usage")):
+        if figures := RESOURCES.search(line):
+            registers, stack, shared, local = map(int, figures.groups())
+            found[name, target] = Code(registers, max(stack, local), shared)
+    current, before = None, ""
+    for target, name, line in _functions(_dump(library, "--dump-sass")):
+        if match := INSTRUCTION.match(line):
+            code = found[name, target]
+            if code is not current:
+                current, before = code, ""
+            address, predicate, opcode, operands = match.groups()
+            code.instructions[opcode] += 1
+            # The padding at the end of every kernel is such a branch as well, behind an EXIT.
+            itself = opcode.startswith("BRA") and int(address, 16) == _address(operands)
+            code.endless += itself and not before.startswith(("EXIT", "BRA", "RET", "NOP"))
+            before = predicate or opcode
+    names = demangle({name for name, _ in found})
+    kernels: Kernels = {}
+    for (name, target), code in found.items():
+        kernels.setdefault(names[name], {}).setdefault(target, Code()).merge(code)
+    return {name: kernels[name] for name in sorted(kernels)}
+
+
+def demangle(names: Iterable[str]) -> dict[str, str]:
+    """What the tables call each kernel: its name and template arguments, without namespaces.
+
+    Kernels of CUB lose their arguments, whose spelling changes with its version.
+    """
+    ordered = sorted(names)
+    done = subprocess.run(
+        ["c++filt"], input="\n".join(ordered) + "\n", capture_output=True, text=True, check=True
+    )
+    return {
+        name: _short(text) for name, text in zip(ordered, done.stdout.split("\n"), strict=False)
+    }
+
+
+def _short(text: str) -> str:
+    depth, end = 0, len(text)
+    for i in range(len(text) - 1, -1, -1):  # the parameters: the last pair of brackets
+        depth += (text[i] == ")") - (text[i] == "(")
+        if text[i] == "(" and depth == 0:
+            end = i
+            break
+    text = text[:end].removeprefix("void ")
+    if re.match(r"(thrust|cub)::", text):
+        return "cub::" + text.split("<")[0].split("::")[-1]
+    # "(anonymous namespace)::", and the type of an argument as in "(bool)1".
+    text = re.sub(r"\((anonymous namespace|[\w: ]+)\)(::)?", "", text)
+    text = text.replace("mlpkern::cuda::", "").replace("mlpkern::", "")
+    text = text.replace("__nv_bfloat16", "bf16").replace("__half", "f16")
+    return text.replace("unsigned char", "u8").replace("short", "i16")
+
+
+def _address(operands: str) -> int:
+    found = re.search(r"0x([0-9a-f]+)\s*$", operands)
+    return int(found[1], 16) if found else -1
+
+
+def _functions(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """(target, kernel, line) for each line inside a kernel."""
+    target = name = ""
+    for line in lines:
+        if line.startswith("arch = "):
+            target, name = line.split()[-1], ""
+        elif match := re.match(r"\s*Function\s*:?\s*([\w$.]+)\s*:?\s*$", line):
+            name = match[1]
+        elif name:
+            yield target, name, line
+
+
+def _dump(library: Path, what: str) -> Iterator[str]:
+    cuobjdump, nvdisasm = find_tool("cuobjdump"), find_tool("nvdisasm")
+    if not cuobjdump or not nvdisasm:
+        raise FileNotFoundError("cuobjdump and nvdisasm were not found (pip install triton)")
+    path = os.pathsep.join([str(Path(nvdisasm).parent), os.environ.get("PATH", "")])
+    with subprocess.Popen(
+        [cuobjdump, what, str(library)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PATH": path},
+    ) as process:
+        assert process.stdout is not None
+        yield from process.stdout
+    if process.returncode:
+        raise RuntimeError(f"{cuobjdump} {what} {library} failed ({process.returncode})")
