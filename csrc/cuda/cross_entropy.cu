@@ -38,9 +38,10 @@ bool is_narrow(const Args& a) {
   return a.C <= kMostTileClasses;
 }
 
+// Whether q (see cross_entropy_loss.cuh) differs from class to class.
 template <class Args>
-bool is_general(const Args& a) {
-  return a.target_is_probability || a.label_smoothing != 0;
+bool is_weighted(const Args& a) {
+  return a.target_is_probability || (a.weight && a.label_smoothing != 0);
 }
 
 template <class Args>
@@ -84,8 +85,8 @@ dim3 block_of(const RowPlan& plan) {
 // Deals all units to at most `most` blocks; returns how many.
 int64_t deal_units(RowPlan* plan, int64_t N, int64_t most) {
   const int64_t units = N * plan->pieces, teams = teams_of(*plan);
-  plan->units_per_block = teams * ceil_div(ceil_div(units, teams), most);
-  if (plan->units_per_block == 0) plan->units_per_block = teams;
+  const int64_t rounds = ceil_div(ceil_div(units, teams), most);
+  plan->units_per_block = static_cast<int>(teams * (rounds > 1 ? rounds : 1));
   return ceil_div(units, plan->units_per_block);
 }
 
@@ -135,10 +136,10 @@ cudaError_t forward(const CrossEntropyForward& a, void* stream) {
                                                          plan.tile, partial);
   } else {
     const dim3 grid = grid_of(plan.blocks), block = block_of(plan.rows);
-    error = is_general(a) ? launch<cross_entropy_rows_forward_kernel<T, true>>(
-                                grid, block, 0, stream, a, plan.rows, pieces, partial)
-                          : launch<cross_entropy_rows_forward_kernel<T, false>>(
-                                grid, block, 0, stream, a, plan.rows, pieces, partial);
+    error = is_weighted(a) ? launch<cross_entropy_rows_forward_kernel<T, true>>(
+                                 grid, block, 0, stream, a, plan.rows, pieces, partial)
+                           : launch<cross_entropy_rows_forward_kernel<T, false>>(
+                                 grid, block, 0, stream, a, plan.rows, pieces, partial);
     if (error == cudaSuccess && plan.rows.pieces > 1)
       error = launch<cross_entropy_combine_kernel<T>>(grid_of(plan.partial), dim3(kCombineThreads),
                                                       0, stream, a, plan.rows.pieces,
@@ -176,10 +177,10 @@ cudaError_t backward(const CrossEntropyBackward& a, void* stream) {
                       dim3(1), dim3(kWeightThreads), 0, stream, static_cast<const T*>(a.weight),
                       a.C, sums);
   if (error != cudaSuccess) return error;
-  return is_general(a) ? launch<cross_entropy_rows_backward_kernel<T, true>>(
-                             grid, block, 0, stream, a, plan, static_cast<const acc_t<T>*>(sums))
-                       : launch<cross_entropy_rows_backward_kernel<T, false>>(
-                             grid, block, 0, stream, a, plan, static_cast<const acc_t<T>*>(sums));
+  return is_weighted(a) ? launch<cross_entropy_rows_backward_kernel<T, true>>(
+                              grid, block, 0, stream, a, plan, static_cast<const acc_t<T>*>(sums))
+                        : launch<cross_entropy_rows_backward_kernel<T, false>>(
+                              grid, block, 0, stream, a, plan, static_cast<const acc_t<T>*>(sums));
 }
 
 }  // namespace

@@ -50,11 +50,9 @@ struct RowGradient {
   A one_hot;   // g (1 - s) w[y]; NaN where the target is bad, 0 for probabilities
   A scale;     // g times the sum of the whole target: one_hot + g sum_c q[c]
 
-  __device__ __forceinline__ A operator()(A x) const { return softmax(x) * scale; }
-  __device__ __forceinline__ A operator()(A x, A q) const {
-    return softmax(x) * scale - upstream * q;
-  }
   __device__ __forceinline__ void set_mass(A mass) { scale = one_hot + upstream * mass; }
+  // Of a class with logit x, but for the target's own: less `even` = g q[c].
+  __device__ __forceinline__ A operator()(A x, A even) const { return softmax(x) * scale - even; }
 };
 
 // The gradient of row n before its target is known.

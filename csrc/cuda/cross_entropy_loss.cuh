@@ -91,30 +91,29 @@ struct Statistics {
   __device__ __forceinline__ static A reference(A max) { return max == -kInfinity<A> ? A{0} : max; }
 
   // Makes max(max, seen) the maximum; returns the reference.
-  template <bool General>
   __device__ __forceinline__ A raise(A seen) {
     const A larger = Larger{}(max, seen), to = reference(larger);
     sum *= exp_of(max - to);  // by 0 where nothing was seen
-    if (General) dot += mass * (reference(max) - to);
+    dot += mass * (reference(max) - to);
     max = larger;
     return to;
   }
 
-  template <bool General>
   __device__ __forceinline__ void add(const Statistics& other) {
     Statistics part = other;
-    part.raise<General>(max);
-    raise<General>(other.max);
+    part.raise(max);
+    raise(other.max);
     sum += part.sum;
-    if (General) dot += part.dot, mass += part.mass;
+    dot += part.dot;
+    mass += part.mass;
   }
 
-  // Over the lanes of a warp; every lane gets the result.
-  template <bool General>
-  __device__ __forceinline__ void reduce_warp() {
-    raise<General>(warp_max(max));
+  // Over the lanes of a warp; every lane gets the result. Without smoothing and probabilities dot
+  // and mass are 0, and `dotted` false.
+  __device__ __forceinline__ void reduce_warp(bool dotted) {
+    raise(warp_max(max));
     sum = warp_sum(sum);
-    if (General) dot = warp_sum(dot), mass = warp_sum(mass);
+    if (dotted) dot = warp_sum(dot), mass = warp_sum(mass);
   }
 
   // log(sum); NaN where no logit is above -inf.

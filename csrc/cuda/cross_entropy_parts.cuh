@@ -7,7 +7,7 @@
 
 #include <type_traits>
 
-#include "cuda/reduce.cuh"
+#include "cuda/cross_entropy_loss.cuh"
 #include "cuda/vector.cuh"
 
 namespace mlpkern::cuda {
@@ -22,32 +22,43 @@ struct RowPlan {
   int team_warps;  // of one team; above 1 the block is one team
   int piece;       // elements of a piece; the last of a row may be shorter
   int64_t pieces;  // of each row
-  int64_t units_per_block;
+  int units_per_block;
 };
 
-// What this thread's team works at: units first, first + step, ... below last.
+// What this thread's team works at: units first + i for i = begin, begin + step, ... below end.
 struct TeamUnits {
   int threads, thread;  // of the team; this one in it
-  int64_t first, last, step;
+  int64_t first;
+  int begin, end, step;
 
   __device__ __forceinline__ TeamUnits(const RowPlan& plan, int64_t N, unsigned block = blockIdx.x)
       : threads(plan.team_warps * kWarp),
         thread(threadIdx.x % threads),
-        first(block * plan.units_per_block),
+        first(static_cast<int64_t>(block) * plan.units_per_block),
+        begin(threadIdx.x / threads),
         step(blockDim.x / threads) {
-    const int64_t units = N * plan.pieces;
-    last = units - first < plan.units_per_block ? units : first + plan.units_per_block;
-    first += threadIdx.x / threads;
+    const int64_t left = N * plan.pieces - first;
+    end = left < plan.units_per_block ? static_cast<int>(left) : plan.units_per_block;
   }
 };
 
 // Vectors that a thread has in flight: 64 bytes, half of them targets where these are read as well.
-template <bool General>
-constexpr int kInFlight = General ? 2 : 4;
+template <bool Weighted>
+constexpr int kInFlight = Weighted ? 2 : 4;
 
-// Blocks of a multiprocessor: they bound the registers of a thread to 64, 80 or 128.
-template <class T, bool General>
-constexpr int kRowBlocks = sizeof(T) == 8 ? 2 : General ? 3 : 4;
+// Blocks of a multiprocessor: they bound the registers of a thread to 64 or 128.
+template <class T, bool Weighted>
+constexpr int kRowBlocks = sizeof(T) == 8 || Weighted ? 2 : 4;
+
+// The vector at p, or its elements one by one.
+template <class T>
+__device__ __forceinline__ Vector<T> load_at_any_phase(const T* p, bool aligned) {
+  if (aligned) return load_vector<kVectorItems<T>>(p);
+  Vector<T> v;
+#pragma unroll
+  for (int i = 0; i < kVectorItems<T>; ++i) v.item[i] = p[i];
+  return v;
+}
 
 // A row or a piece of it: its first element in every array, null where there is none.
 template <class T>
@@ -57,6 +68,22 @@ struct Part {
   const T* weight;
   int64_t n, begin;  // row and class of the first element
   int count;
+
+  // q of element e.
+  __device__ __forceinline__ acc_t<T> q(const Options<T>& o, int e) const {
+    using A = acc_t<T>;
+    return o.q(weight ? to_acc(weight[e]) : A{1}, probability ? to_acc(probability[e]) : A{0});
+  }
+  // The same for the elements from e on, whose probabilities, if there are any, are loaded already.
+  __device__ __forceinline__ void q(const Options<T>& o, const Vector<T>& probabilities, int e,
+                                    bool weight_aligned, acc_t<T> (&to)[kVectorItems<T>]) const {
+    using A = acc_t<T>;
+    A t[kVectorItems<T>] = {}, w[kVectorItems<T>] = {};
+    if (probability) unpack(probabilities, t);
+    if (weight) unpack(load_at_any_phase(weight + e, weight_aligned), w);
+#pragma unroll
+    for (int i = 0; i < kVectorItems<T>; ++i) to[i] = o.q(weight ? w[i] : A{1}, t[i]);
+  }
 };
 
 template <class T, class Args>
@@ -74,16 +101,6 @@ __device__ __forceinline__ Part<T> part_of(const Args& a, const RowPlan& plan, i
           n,
           begin,
           static_cast<int>(left < plan.piece ? left : plan.piece)};
-}
-
-// The vector at p, or its elements one by one.
-template <class T>
-__device__ __forceinline__ Vector<T> load_at_any_phase(const T* p, bool aligned) {
-  if (aligned) return load_vector<kVectorItems<T>>(p);
-  Vector<T> v;
-#pragma unroll
-  for (int i = 0; i < kVectorItems<T>; ++i) v.item[i] = p[i];
-  return v;
 }
 
 // Deals `count` elements at p to a team. The elements before the first vector boundary and after

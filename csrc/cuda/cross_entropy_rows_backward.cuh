@@ -20,15 +20,12 @@ __device__ __forceinline__ acc_t<T> team_mass(const Part<T>& part, const Options
   constexpr int Items = kVectorItems<T>;
   const bool weight_aligned = same_phase(part.probability, part.weight);
   A sum = 0;
-  const auto edge = [&](int e) {
-    sum += o.q(part.weight ? to_acc(part.weight[e]) : A{1}, to_acc(part.probability[e]));
-  };
+  const auto edge = [&](int e) { sum += part.q(o, e); };
   const auto round = [&](auto, int e, int, int) {
-    A t[Items], w[Items];
-    unpack(load_vector<Items>(part.probability + e), t);
-    if (part.weight) unpack(load_at_any_phase(part.weight + e, weight_aligned), w);
+    A q[Items];
+    part.q(o, load_vector<Items>(part.probability + e), e, weight_aligned, q);
 #pragma unroll
-    for (int i = 0; i < Items; ++i) sum += o.q(part.weight ? w[i] : A{1}, t[i]);
+    for (int i = 0; i < Items; ++i) sum += q[i];
   };
   deal<1>(part.probability, part.count, thread, warps * kWarp, edge, round);
   return warps == 1 ? warp_sum(sum) : block_sum(sum, shared);
@@ -42,7 +39,8 @@ __global__ void __launch_bounds__(kRowThreads)
   const Options<T> o(a);
   const TeamUnits team(plan, a.N);
   int turn = 0;
-  for (int64_t unit = team.first; unit < team.last; unit += team.step, turn ^= 1) {
+  for (int i = team.begin; i < team.end; i += team.step, turn ^= 1) {
+    const int64_t unit = team.first + i;
     const auto mass =
         team_mass(part_of<T>(a, plan, unit), o, team.thread, plan.team_warps, shared[turn]);
     if (team.thread == 0) masses[unit] = mass;
@@ -62,22 +60,20 @@ __device__ __forceinline__ void write_zeros(T* out, int count, int thread, int t
 
 constexpr int kNowhere = INT_MIN / 2;  // far before every element
 
-// Gradients of what one thread is dealt. `hit` is the element of the target, or kNowhere.
-template <class T, bool General>
+// Gradients of what one thread is dealt. `hit` is the element of the target, or kNowhere; `even` is
+// g q[c] where it is the same for all classes.
+template <class T, bool Weighted>
 __device__ __forceinline__ void write_gradients(const Part<T>& part, T* out, const Options<T>& o,
-                                                const RowGradient<acc_t<T>>& gradient, int hit,
-                                                int thread, int threads) {
+                                                const RowGradient<acc_t<T>>& gradient,
+                                                acc_t<T> even, int hit, int thread, int threads) {
   using A = acc_t<T>;
-  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<General>;
-  const bool weight_aligned = General && same_phase(part.x, part.weight);
-  const bool probability_aligned = General && same_phase(part.x, part.probability);
+  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<Weighted>;
+  const bool weight_aligned = Weighted && same_phase(part.x, part.weight);
+  const bool probability_aligned = Weighted && same_phase(part.x, part.probability);
   const bool out_aligned = same_phase(part.x, out);
 
   const auto edge = [&](int e) {
-    const A x = to_acc(part.x[e]);
-    A g = General ? gradient(x, o.q(part.weight ? to_acc(part.weight[e]) : A{1},
-                                    part.probability ? to_acc(part.probability[e]) : A{0}))
-                  : gradient(x);
+    A g = gradient(to_acc(part.x[e]), Weighted ? gradient.upstream * part.q(o, e) : even);
     if (e == hit) g -= gradient.one_hot;
     out[e] = from_acc<T>(g);
   };
@@ -89,26 +85,19 @@ __device__ __forceinline__ void write_gradients(const Part<T>& part, T* out, con
       if (dealt(u)) {
         const int e = first + u * step;
         logits[u] = load_vector_once<Items>(part.x + e);
-        if (General && part.probability)
+        if (Weighted && part.probability)
           probabilities[u] = load_at_any_phase(part.probability + e, probability_aligned);
       }
 #pragma unroll
     for (int u = 0; u < InFlight; ++u)
       if (dealt(u)) {
         const int e = first + u * step;
-        A g[Items];
+        A g[Items], q[Items];
         unpack(logits[u], g);
-        if (General) {
-          A t[Items] = {}, w[Items];
-          if (part.probability) unpack(probabilities[u], t);
-          if (part.weight) unpack(load_at_any_phase(part.weight + e, weight_aligned), w);
+        if (Weighted) part.q(o, probabilities[u], e, weight_aligned, q);
 #pragma unroll
-          for (int i = 0; i < Items; ++i)
-            g[i] = gradient(g[i], o.q(part.weight ? w[i] : A{1}, t[i]));
-        } else {
-#pragma unroll
-          for (int i = 0; i < Items; ++i) g[i] = gradient(g[i]);
-        }
+        for (int i = 0; i < Items; ++i)
+          g[i] = gradient(g[i], Weighted ? gradient.upstream * q[i] : even);
         if (static_cast<unsigned>(hit - e) < static_cast<unsigned>(Items)) {
 #pragma unroll
           for (int i = 0; i < Items; ++i)
@@ -138,10 +127,10 @@ __global__ void __launch_bounds__(kWeightThreads)
   if (threadIdx.x == 0) *sum = static_cast<acc_t<T>>(all);
 }
 
-// sums: with probabilities the sums of q over the pieces; without, the sum of the class weights.
-// Null where rows are not cut, and where there are no weights or no smoothing.
-template <class T, bool General>
-__global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, General>))
+// sums, for Weighted only: with probabilities the sums of q over the pieces, or null where rows are
+// not cut; without, the sum of the class weights.
+template <class T, bool Weighted>
+__global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
     cross_entropy_rows_backward_kernel(CrossEntropyBackward a, RowPlan plan, const acc_t<T>* sums) {
   using A = acc_t<T>;
   __shared__ A shared[2][kMostWarps];  // two, in turn: see the forward
@@ -149,7 +138,8 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, General>))
   // Last units first: the forward read them last, and they may still be in the cache.
   const TeamUnits team(plan, a.N, gridDim.x - 1 - blockIdx.x);
   int turn = 0;
-  for (int64_t unit = team.first; unit < team.last; unit += team.step, turn ^= 1) {
+  for (int i = team.begin; i < team.end; i += team.step, turn ^= 1) {
+    const int64_t unit = team.first + i;
     const Part<T> part = part_of<T>(a, plan, unit);
     T* const out = static_cast<T*>(a.dinput) + part.n * a.C + part.begin;
     int64_t y = part.probability ? kSpread : read_target(a, part.n);
@@ -159,13 +149,15 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, General>))
       write_zeros(out, part.count, team.thread, team.threads);
       continue;
     }
-    A mass = 0;
-    if (General) {
+    const bool smooth = a.label_smoothing != 0;
+    A mass = smooth ? static_cast<A>(a.label_smoothing) : A{0};
+    if (Weighted) {
       if (!part.probability) {
-        mass = sums ? o.even * *sums : static_cast<A>(a.label_smoothing);
+        mass = o.even * *sums;
       } else if (!sums) {
         mass = team_mass(part, o, team.thread, plan.team_warps, shared[turn]);
       } else {
+        mass = 0;
         for (int64_t piece = team.thread % kWarp; piece < plan.pieces; piece += kWarp)
           mass += sums[part.n * plan.pieces + piece];
         mass = warp_sum(mass);
@@ -174,8 +166,8 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, General>))
     gradient.one_hot = one_hot_of(o, gradient.upstream, y);
     gradient.set_mass(mass);
     const int64_t hit = y - part.begin;
-    write_gradients<T, General>(
-        part, out, o, gradient,
+    write_gradients<T, Weighted>(
+        part, out, o, gradient, smooth ? gradient.upstream * o.even : A{0},
         y >= 0 && hit >= 0 && hit < part.count ? static_cast<int>(hit) : kNowhere, team.thread,
         team.threads);
   }

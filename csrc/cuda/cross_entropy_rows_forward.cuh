@@ -30,25 +30,24 @@ __device__ __forceinline__ acc_t<T> largest(const Vector<T>& v) {
   }
 }
 
-// The statistics of what one thread of the team is dealt.
-template <class T, bool General>
+// The statistics of what one thread of the team is dealt. `dotted`: whether dot and mass are
+// wanted; Weighted: whether q differs from class to class.
+template <class T, bool Weighted>
 __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const Options<T>& o,
-                                                     int thread, int threads) {
+                                                     bool dotted, int thread, int threads) {
   using A = acc_t<T>;
-  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<General>;
-  const bool weight_aligned = General && same_phase(part.x, part.weight);
-  const bool probability_aligned = General && same_phase(part.x, part.probability);
+  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<Weighted>;
+  const bool weight_aligned = Weighted && same_phase(part.x, part.weight);
+  const bool probability_aligned = Weighted && same_phase(part.x, part.probability);
   Statistics<A> s = Statistics<A>::none();
 
   const auto edge = [&](int e) {
-    const A x = to_acc(part.x[e]), from = s.template raise<General>(x);
+    const A x = to_acc(part.x[e]), from = s.raise(x);
     s.sum += exp_of(x - from);
-    if (General) {
-      const A q = o.q(part.weight ? to_acc(part.weight[e]) : A{1},
-                      part.probability ? to_acc(part.probability[e]) : A{0});
-      s.dot += q * (x - from);
-      s.mass += q;
-    }
+    if (!dotted) return;
+    const A q = Weighted ? part.q(o, e) : o.even;
+    s.dot += q * (x - from);
+    s.mass += q;
   };
   const auto round = [&](auto whole, int first, int step, int end) {
     const auto dealt = [&](int u) { return decltype(whole)::value || first + u * step < end; };
@@ -58,14 +57,37 @@ __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const 
       if (dealt(u)) {
         const int e = first + u * step;
         logits[u] = load_vector<Items>(part.x + e);
-        if (General && part.probability)
+        if (Weighted && part.probability)
           probabilities[u] = load_at_any_phase(part.probability + e, probability_aligned);
       }
     A most = -kInfinity<A>;
 #pragma unroll
     for (int u = 0; u < InFlight; ++u)
       if (dealt(u)) most = Larger{}(most, largest(logits[u]));
-    const A from = s.template raise<General>(most);
+    const A from = s.raise(most);
+    // Before the exponentials: the differences are not kept for them, which would take registers.
+    if (dotted) {
+#pragma unroll
+      for (int u = 0; u < InFlight; ++u)
+        if (dealt(u)) {
+          A x[Items], q[Items];
+          unpack(logits[u], x);
+          if (Weighted) {
+            part.q(o, probabilities[u], first + u * step, weight_aligned, q);
+#pragma unroll
+            for (int i = 0; i < Items; ++i) {
+              s.dot += q[i] * (x[i] - from);
+              s.mass += q[i];
+            }
+          } else {
+            A shifted = 0;
+#pragma unroll
+            for (int i = 0; i < Items; ++i) shifted += x[i] - from;
+            s.dot += o.even * shifted;
+            s.mass += o.even * Items;
+          }
+        }
+    }
     A sum[InFlight] = {};
 #pragma unroll
     for (int u = 0; u < InFlight; ++u)
@@ -74,18 +96,6 @@ __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const 
         unpack(logits[u], x);
 #pragma unroll
         for (int i = 0; i < Items; ++i) sum[u] += exp_of(x[i] - from);
-        if (General) {
-          A t[Items] = {}, w[Items];
-          if (part.probability) unpack(probabilities[u], t);
-          if (part.weight)
-            unpack(load_at_any_phase(part.weight + first + u * step, weight_aligned), w);
-#pragma unroll
-          for (int i = 0; i < Items; ++i) {
-            const A q = o.q(part.weight ? w[i] : A{1}, t[i]);
-            s.dot += q * (x[i] - from);
-            s.mass += q;
-          }
-        }
       }
 #pragma unroll
     for (int u = 0; u < InFlight; ++u) s.sum += sum[u];
@@ -95,22 +105,23 @@ __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const 
 }
 
 // Over a team; thread 0 of it gets the result. `shared` is free again one barrier later.
-template <bool General, class A>
-__device__ __forceinline__ void reduce_team(Statistics<A>& s, int warps, Statistics<A>* shared) {
-  s.template reduce_warp<General>();
+template <class A>
+__device__ __forceinline__ void reduce_team(Statistics<A>& s, bool dotted, int warps,
+                                            Statistics<A>* shared) {
+  s.reduce_warp(dotted);
   if (warps == 1) return;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (lane == 0) shared[warp] = s;
   __syncthreads();
   if (warp != 0) return;
   s = lane < warps ? shared[lane] : Statistics<A>::none();
-  s.template reduce_warp<General>();
+  s.reduce_warp(dotted);
 }
 
 // Grid: enough blocks for all units. With pieces their statistics go to `pieces`; without, the
 // sums of the losses go to `partial`.
-template <class T, bool General>
-__global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, General>))
+template <class T, bool Weighted>
+__global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
     cross_entropy_rows_forward_kernel(CrossEntropyForward a, RowPlan plan,
                                       Statistics<acc_t<T>>* pieces, LossSums* partial) {
   using A = acc_t<T>;
@@ -118,20 +129,22 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, General>))
   __shared__ Statistics<A> shared[2][kMostTeamWarps];
   const Options<T> o(a);
   const TeamUnits team(plan, a.N);
+  const bool dotted = Weighted || a.label_smoothing != 0;
   LossSums sums = {0, 0};
   int turn = 0;
-  for (int64_t unit = team.first; unit < team.last; unit += team.step, turn ^= 1) {
+  for (int i = team.begin; i < team.end; i += team.step, turn ^= 1) {
+    const int64_t unit = team.first + i;
     const Part<T> part = part_of<T>(a, plan, unit);
     const bool finishes = team.thread == 0 && plan.pieces == 1;
     int64_t y = kIgnored;
     if (finishes && !a.target_is_probability) y = read_target(a, unit);
-    Statistics<A> s = scan<T, General>(part, o, team.thread, team.threads);
+    Statistics<A> s = scan<T, Weighted>(part, o, dotted, team.thread, team.threads);
     A logit = 0, weight = 0;
     if (finishes && !a.target_is_probability) {
       y = class_of(a, unit, y, true);
       if (y >= 0) logit = to_acc(part.x[y]), weight = o.weight_of(y);
     }
-    reduce_team<General>(s, plan.team_warps, shared[turn]);
+    reduce_team(s, dotted, plan.team_warps, shared[turn]);
     if (finishes)
       write_row(a, o, unit, y, logit, weight, s, sums);
     else if (team.thread == 0)
@@ -156,8 +169,8 @@ __global__ void __launch_bounds__(kCombineThreads)
   for (int64_t n = first + threadIdx.x / kWarp; n < last; n += kCombineThreads / kWarp) {
     Statistics<A> s = Statistics<A>::none();
     for (int64_t piece = lane; piece < pieces_per_row; piece += kWarp)
-      s.template add<true>(pieces[n * pieces_per_row + piece]);
-    s.template reduce_warp<true>();
+      s.add(pieces[n * pieces_per_row + piece]);
+    s.reduce_warp(true);
     if (lane != 0) continue;
     int64_t y = kIgnored;
     A logit = 0, weight = 0;

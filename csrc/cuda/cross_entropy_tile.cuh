@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
     if (!live) continue;
     l.for_held([&](int, int c) {
       T* const at = x.at(r * l.C + c);
-      A g = general ? gradient(to_acc(*at), targets.q(r, c)) : gradient(to_acc(*at));
+      A g = gradient(to_acc(*at), general ? gradient.upstream * targets.q(r, c) : A{0});
       if (c == y) g -= gradient.one_hot;
       *at = from_acc<T>(y == kIgnored ? A{0} : g);
     });
