@@ -1,0 +1,335 @@
+// embedding_gather of csrc/cuda against plain loops: shapes that take each path of the forward and
+// the two methods of the backward, every dtype and id type, strides, padding, bad ids.
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <vector>
+
+#include "cuda/library.h"
+#include "orders.h"
+
+using namespace mlpkern;
+using namespace mlpkern::testing;
+
+namespace mlpkern::cuda {
+cudaError_t embedding_gather_take_bad_id(BadId* bad);
+}
+
+namespace {
+
+const DType kDTypes[] = {DType::f32, DType::f64, DType::bf16, DType::f16};
+const IndexType kIndexTypes[] = {IndexType::u8, IndexType::i16, IndexType::i32, IndexType::i64};
+
+enum class Kind { uniform, one, zipf };
+
+struct Problem {
+  int64_t N, T, V, D;
+  Kind kind = Kind::uniform;
+  int64_t id_row = -1, id_col = 1;  // strides; -1: contiguous
+  int64_t row = -1;                 // stride of doutput or of the table, in the backward or forward
+  int64_t offset = 0;               // elements that every floating-point array begins after
+  int64_t padding_idx = -1;
+};
+
+std::string label(const char* what, DType dtype, IndexType type, const Problem& p) {
+  return format(
+      "%s %s %s N=%lld T=%lld V=%lld D=%lld kind=%d id strides %lld %lld row stride %lld offset "
+      "%lld "
+      "padding %lld",
+      what, name_of(dtype), name_of(type), static_cast<long long>(p.N), static_cast<long long>(p.T),
+      static_cast<long long>(p.V), static_cast<long long>(p.D), static_cast<int>(p.kind),
+      static_cast<long long>(p.id_row), static_cast<long long>(p.id_col),
+      static_cast<long long>(p.row), static_cast<long long>(p.offset),
+      static_cast<long long>(p.padding_idx));
+}
+
+// An (N, T) array of ids with strides.
+struct IdTable {
+  IdTable(IndexType type, const Problem& p)
+      : row(p.id_row < 0 ? p.T * p.id_col : p.id_row),
+        col(p.id_col),
+        N(p.N),
+        T(p.T),
+        ids(type, (p.N > 0 ? p.N - 1 : 0) * row + (p.T > 0 ? p.T - 1 : 0) * col + 1) {
+    const int64_t largest = type == IndexType::u8 ? 255 : type == IndexType::i16 ? 32767 : p.V;
+    const int64_t bound = p.V - 1 < largest ? p.V : largest + 1;
+    ids.randomize(bound > 0 ? bound : 1);
+    for (int64_t i = 0; i < ids.count && p.kind != Kind::uniform; ++i)
+      ids.set(i, p.kind == Kind::one
+                     ? bound / 2
+                     : static_cast<int64_t>(std::pow(static_cast<double>(bound), uniform())) - 1);
+  }
+  int64_t get(int64_t n, int64_t t) const { return ids.get(n * row + t * col); }
+
+  int64_t row, col, N, T;
+  Ids ids;
+};
+
+template <class Args>
+Args arguments(DType dtype, const Problem& p, IdTable& input) {
+  Args args{};
+  args.dtype = dtype;
+  args.index_type = input.ids.type;
+  args.N = p.N, args.T = p.T, args.V = p.V, args.D = p.D;
+  args.input = input.ids.data();
+  args.input_row_stride = input.row, args.input_col_stride = input.col;
+  args.input_shape = {2, {p.N, p.T}};
+  return args;
+}
+
+char* at(Values& values, int64_t offset) {
+  return static_cast<char*>(values.data()) + offset * item_size(values.dtype);
+}
+
+// What a kernel must not write, before its output.
+void check_untouched(const Values& values, int64_t offset) {
+  for (int64_t i = 0; i < offset; ++i)
+    CHECK(std::isnan(values.get(i)), "element %lld before the output was written",
+          static_cast<long long>(i));
+}
+
+void check_forward(DType dtype, IndexType type, const Problem& p) {
+  IdTable input(type, p);
+  const int64_t row = p.row < 0 ? p.D : p.row;
+  Values weight(dtype, p.offset + p.V * row + p.D), output(dtype, p.offset + p.N * p.T * p.D);
+  weight.randomize(4);
+  auto args = arguments<EmbeddingGatherForward>(dtype, p, input);
+  args.weight = at(weight, p.offset), args.weight_row_stride = row;
+  args.output = at(output, p.offset);
+  run_in_every_order(
+      label("forward", dtype, type, p), {&output.buffer},
+      [&] {
+        return launch(cuda::embedding_gather_forward, cuda::embedding_gather_forward_workspace,
+                      args);
+      },
+      [&] {
+        check_untouched(output, p.offset);
+        for (int64_t n = 0; n < p.N; ++n)
+          for (int64_t t = 0; t < p.T; ++t)
+            for (int64_t d = 0; d < p.D; ++d) {
+              const int64_t id = input.get(n, t);
+              const double got = output.get(p.offset + (n * p.T + t) * p.D + d);
+              if (id < 0 || id >= p.V) {
+                CHECK(std::isnan(got), "output[%lld, %lld] of a bad id is %g",
+                      static_cast<long long>(n), static_cast<long long>(t * p.D + d), got);
+                continue;
+              }
+              const double want = weight.get(p.offset + id * row + d);
+              CHECK(got == want, "output[%lld, %lld] got %g, want %g", static_cast<long long>(n),
+                    static_cast<long long>(t * p.D + d), got, want);
+            }
+      });
+}
+
+void run_backward(DType dtype, IndexType type, const Problem& p, IdTable& input) {
+  const int64_t row = p.row < 0 ? p.T * p.D : p.row;
+  Values doutput(dtype, p.offset + p.N * row + p.T * p.D);
+  Values dweight(dtype, p.offset + p.V * p.D);
+  doutput.randomize(1);
+  const auto dy = doutput.doubles();
+  std::vector<long double> sum(p.V * p.D);
+  std::vector<double> size(p.V * p.D);
+  std::vector<int64_t> terms(p.V);
+  for (int64_t n = 0; n < p.N; ++n)
+    for (int64_t t = 0; t < p.T; ++t) {
+      const int64_t v = input.get(n, t);
+      if (v == p.padding_idx || v < 0 || v >= p.V) continue;
+      ++terms[v];
+      for (int64_t d = 0; d < p.D; ++d) {
+        const double x = dy[p.offset + n * row + t * p.D + d];
+        sum[v * p.D + d] += x;
+        size[v * p.D + d] += std::fabs(x);
+      }
+    }
+  auto args = arguments<EmbeddingGatherBackward>(dtype, p, input);
+  args.doutput = at(doutput, p.offset), args.doutput_row_stride = row;
+  args.padding_idx = p.padding_idx;
+  args.dweight = at(dweight, p.offset);
+  run_in_every_order(
+      label("backward", dtype, type, p), {&dweight.buffer},
+      [&] {
+        return launch(cuda::embedding_gather_backward, cuda::embedding_gather_backward_workspace,
+                      args);
+      },
+      [&] {
+        check_untouched(dweight, p.offset);
+        for (int64_t i = 0; i < p.V * p.D; ++i) {
+          // The rounding of a sum of n terms grows like sqrt(n); one more rounding into dtype.
+          const double got = dweight.get(p.offset + i), want = static_cast<double>(sum[i]);
+          const double slack =
+              epsilon_of(dtype) * std::fabs(want) +
+              epsilon_of(accumulator_of(dtype)) * std::sqrt(terms[i / p.D]) * size[i];
+          CHECK(std::fabs(got - want) <= slack, "dweight[%lld, %lld] got %.9g, want %.9g, slack %g",
+                static_cast<long long>(i / p.D), static_cast<long long>(i % p.D), got, want, slack);
+        }
+      });
+}
+
+void check_backward(DType dtype, IndexType type, const Problem& p) {
+  IdTable input(type, p);
+  run_backward(dtype, type, p, input);
+}
+
+// The record of bad ids, emptied.
+cuda::BadId take() {
+  cuda::BadId bad{};
+  const int error = cuda::embedding_gather_take_bad_id(&bad);
+  CHECK(error == 0, "CUDA error %d", error);
+  return bad;
+}
+
+void check_record(const Problem& p, const IdTable& input, const std::vector<int64_t>& bad) {
+  const cuda::BadId record = take();
+  CHECK(record.op == cuda::BadIdOp::embedding_gather, "op %d", static_cast<int>(record.op));
+  bool known = false;
+  for (int64_t position : bad)
+    known |=
+        position == record.position && input.get(position / p.T, position % p.T) == record.value;
+  CHECK(known, "recorded position %lld, value %lld", static_cast<long long>(record.position),
+        static_cast<long long>(record.value));
+  CHECK(record.bound == p.V && record.shape.ndim == 2 && record.shape.size[0] == p.N &&
+            record.shape.size[1] == p.T,
+        "recorded bound %lld", static_cast<long long>(record.bound));
+  CHECK(take().op == cuda::BadIdOp::none, "a record was taken twice");
+}
+
+}  // namespace
+
+// Rows of 1 to 4104 bytes: one granule of each size, vectors of many granules, rows of a whole
+// chunk and longer, a last vector that is not whole, several groups.
+TEST_CASE(forward_copies_the_rows) {
+  const Problem problems[] = {
+      {0, 3, 27, 10},    {5, 0, 27, 10},    {9, 4, 27, 0},   {1, 1, 1, 1},     {7, 2, 5, 3},
+      {32, 3, 27, 10},   {700, 3, 27, 1},   {301, 2, 27, 2}, {513, 3, 27, 5},  {129, 5, 300, 17},
+      {257, 3, 100, 64}, {13, 1, 300, 513}, {3, 2, 4, 1024}, {3, 1, 2, 20001}, {2, 1, 2, 16384}};
+  for (const Problem& p : problems)
+    for (DType dtype : kDTypes) check_forward(dtype, IndexType::i64, p);
+}
+
+TEST_CASE(forward_takes_every_id_type_and_stride) {
+  for (IndexType type : kIndexTypes) {
+    check_forward(DType::f32, type, {33, 3, 27, 10, Kind::zipf});
+    check_forward(DType::f32, type, {100, 2, 1009, 7, Kind::uniform, 7, 3});
+    check_forward(DType::f32, type, {100, 3, 27, 10, Kind::uniform, 1, 1});  // sliding windows
+    check_forward(DType::f32, type, {50, 4, 27, 10, Kind::uniform, 0, 1});
+    check_forward(DType::f32, type, {50, 4, 27, 10, Kind::uniform, 1, 0});
+    check_forward(DType::f32, type, {50, 1, 27, 10, Kind::uniform, 5, 9});
+  }
+}
+
+TEST_CASE(forward_takes_any_alignment_and_table_stride) {
+  for (DType dtype : kDTypes)
+    for (int64_t D : {1, 10, 64})
+      for (int64_t offset : {0, 1, 2, 4})
+        for (int64_t pad : {0, 1, 2}) {
+          Problem p{41, 3, 27, D};
+          p.row = D + pad, p.offset = offset;
+          check_forward(dtype, IndexType::i32, p);
+        }
+  Problem same{41, 3, 27, 10};
+  same.row = 0;  // every row of the table is the same
+  check_forward(DType::f32, IndexType::i32, same);
+}
+
+// The table is small for the first, large for the last. Pieces of one and of many batches, one
+// piece and several, more columns than a block has threads, rows of odd length.
+TEST_CASE(backward_sums_per_id) {
+  const Problem problems[] = {
+      {0, 3, 27, 10},    {5, 0, 27, 10},     {9, 4, 27, 0},     {1, 1, 1, 1},     {500, 1, 1, 1},
+      {7, 2, 5, 3},      {32, 3, 27, 10},    {400, 3, 27, 10},  {40, 3, 128, 7},  {60, 2, 27, 64},
+      {300, 1, 250, 10}, {20, 3, 27, 513},   {9, 2, 5, 1024},   {700, 3, 3, 2},   {1, 1, 300, 1},
+      {200, 3, 257, 10}, {257, 3, 1009, 64}, {33, 3, 400, 513}, {900, 3, 300, 1}, {50, 2, 1000, 8},
+      {5, 2, 70000, 1}};
+  for (const Problem& p : problems)
+    for (DType dtype : kDTypes) check_backward(dtype, IndexType::i64, p);
+}
+
+TEST_CASE(backward_takes_every_id_type_and_padding) {
+  for (IndexType type : kIndexTypes)
+    for (int64_t padding_idx : {-1, 0, 13}) {
+      Problem small{33, 3, 27, 10}, large{300, 3, 1009, 16};
+      small.padding_idx = large.padding_idx = padding_idx;
+      check_backward(DType::f32, type, small);
+      check_backward(DType::f32, type, large);
+    }
+}
+
+// Ids that cross the pieces of a team and the tiles of a block, once and many times.
+TEST_CASE(backward_takes_any_distribution) {
+  for (Kind kind : {Kind::one, Kind::zipf})
+    for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+      check_backward(dtype, IndexType::i32, {1000, 3, 27, 10, kind});
+      check_backward(dtype, IndexType::i32, {1000, 3, 1000, 64, kind});
+      check_backward(dtype, IndexType::i32, {3000, 1, 1000, 1, kind});
+      check_backward(dtype, IndexType::i32, {500, 2, 300, 130, kind});
+      check_backward(dtype, IndexType::i32, {4096, 1, 600, 16, kind});  // whole tiles
+    }
+  Problem padded{1000, 3, 1000, 64, Kind::one};
+  padded.padding_idx = 500;
+  check_backward(DType::f32, IndexType::i32, padded);
+}
+
+TEST_CASE(backward_takes_any_stride_and_alignment) {
+  for (int64_t V : {27, 500})
+    for (DType dtype : kDTypes)
+      for (int64_t D : {1, 10, 16})
+        for (int64_t offset : {0, 1, 2, 4})
+          for (int64_t pad : {-3 * D, int64_t{0}, int64_t{1}, int64_t{2}}) {
+            Problem p{129, 3, V, D, Kind::uniform, 11, 3};
+            p.row = 3 * D + pad, p.offset = offset;
+            check_backward(dtype, IndexType::i64, p);
+          }
+  for (int64_t V : {27, 500}) {
+    check_backward(DType::f32, IndexType::i64, {200, 3, V, 10, Kind::uniform, 1, 1});
+    check_backward(DType::f32, IndexType::i64, {50, 4, V, 10, Kind::uniform, 0, 1});
+    check_backward(DType::f32, IndexType::i64, {50, 4, V, 10, Kind::uniform, 1, 0});
+    check_backward(DType::f32, IndexType::i64, {50, 1, V, 10, Kind::uniform, 5, 9});
+  }
+}
+
+TEST_CASE(bad_ids_become_nan_count_for_nothing_and_are_recorded) {
+  take();
+  for (int64_t V : {int64_t{0}, int64_t{27}, int64_t{100}, int64_t{5000}})
+    for (IndexType type : {IndexType::i16, IndexType::i32, IndexType::i64})
+      for (int64_t value : {int64_t{-1}, V, V + 1, std::numeric_limits<int64_t>::min(),
+                            std::numeric_limits<int64_t>::max()}) {
+        const bool wide = value < -1 || value > V + 1;
+        if (wide && type != IndexType::i64) continue;
+        const Problem p{150, 3, V, 10};
+        IdTable input(type, p);
+        std::vector<int64_t> bad;
+        for (int64_t i = 0; i < p.N * p.T; ++i)
+          if (V == 0 || i % 149 == 2) {
+            input.ids.set(i, value);
+            bad.push_back(i);
+          }
+        Values weight(DType::f32, V * p.D), output(DType::f32, p.N * p.T * p.D);
+        weight.randomize(1);
+        auto args = arguments<EmbeddingGatherForward>(DType::f32, p, input);
+        args.weight = weight.data(), args.weight_row_stride = p.D;
+        args.output = output.data();
+        run_in_every_order(
+            label("bad ids, forward", DType::f32, type, p), {&output.buffer},
+            [&] {
+              return launch(cuda::embedding_gather_forward,
+                            cuda::embedding_gather_forward_workspace, args);
+            },
+            [&] {
+              for (int64_t i = 0; i < output.count; ++i) {
+                const int64_t id = input.ids.get(i / p.D);
+                const double got = output.get(i);
+                if (id < 0 || id >= V)
+                  CHECK(std::isnan(got), "element %lld of a bad row is %g",
+                        static_cast<long long>(i), got);
+                else
+                  CHECK(got == weight.get(id * p.D + i % p.D), "element %lld is %g",
+                        static_cast<long long>(i), got);
+              }
+            });
+        check_record(p, input, bad);
+        run_backward(DType::f32, type, p, input);
+        check_record(p, input, bad);
+      }
+}
