@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "fiber/scheduler.h"
+#include "fiber/grid.h"
 #include "testing.h"
 
 namespace mlpkern::testing {

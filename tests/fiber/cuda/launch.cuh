@@ -5,9 +5,8 @@
 
 #include <tuple>
 
-namespace mlpkern::fiber {
-void* dynamic_shared_memory();
-}
+#include "fiber/grid.h"
+#include "fiber/scheduler.h"
 
 namespace mlpkern::cuda {
 

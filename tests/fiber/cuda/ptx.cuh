@@ -41,9 +41,13 @@ void cp_async(void* to, const void* from, int valid, Site site = Site::here()) {
 }
 inline void cp_async_commit() { fiber::async_copy_commit(); }
 template <int pending>
-void cp_async_wait() {
-  fiber::async_copy_wait(pending);
+void cp_async_wait(Site site = Site::here()) {
+  fiber::async_copy_wait(pending, site);
 }
+
+// --- No instruction at all
+// -------------------------------------------------------------------------------------
+inline uint4 forget(uint4 x) { return x; }
 
 // --- Arithmetic
 // --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "fiber/mutation.h"
 #include "fiber/scheduler.h"
 
 namespace mlpkern::fiber {
@@ -24,7 +25,8 @@ void async_copy_commit() {
   copies.open.clear();
 }
 
-void async_copy_wait(int pending) {
+void async_copy_wait(int pending, Site site) {
+  if (leaves_out(site)) return;
   auto& groups = copies_of_thread().groups;
   size_t done = 0;
   for (; groups.size() - done > static_cast<size_t>(pending); ++done)

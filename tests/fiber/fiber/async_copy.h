@@ -22,6 +22,6 @@ struct AsyncCopies {
 
 void async_copy(void* to, const void* from, int bytes, int valid, Site site);
 void async_copy_commit();
-void async_copy_wait(int pending);
+void async_copy_wait(int pending, Site site);
 
 }  // namespace mlpkern::fiber

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "fiber/approximate.h"
+#include "fiber/mutation.h"
 #include "fiber/scheduler.h"
 #include "fiber/warp.h"
 
@@ -15,19 +16,19 @@
 using mlpkern::fiber::Site;
 
 inline void __syncthreads(Site site = Site::here()) {
-  mlpkern::fiber::block_barrier("__syncthreads", site);
+  if (!mlpkern::fiber::leaves_out(site)) mlpkern::fiber::block_barrier("__syncthreads", site);
 }
 inline int __syncthreads_count(int predicate, Site site = Site::here()) {
-  return mlpkern::fiber::block_count(predicate != 0, "__syncthreads_count", site);
+  return mlpkern::fiber::block_barrier("__syncthreads_count", site, predicate != 0);
 }
 inline int __syncthreads_or(int predicate, Site site = Site::here()) {
-  return mlpkern::fiber::block_count(predicate != 0, "__syncthreads_or", site) > 0;
+  return mlpkern::fiber::block_barrier("__syncthreads_or", site, predicate != 0) > 0;
 }
 inline int __syncthreads_and(int predicate, Site site = Site::here()) {
-  return mlpkern::fiber::block_count(predicate == 0, "__syncthreads_and", site) == 0;
+  return mlpkern::fiber::block_barrier("__syncthreads_and", site, predicate == 0) == 0;
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu, Site site = Site::here()) {
-  mlpkern::fiber::meet(mask, nullptr, 0, "__syncwarp", site);
+  if (!mlpkern::fiber::leaves_out(site)) mlpkern::fiber::meet(mask, nullptr, 0, "__syncwarp", site);
 }
 inline void __threadfence() {}  // one CPU thread sees its own stores
 inline void __threadfence_block() {}

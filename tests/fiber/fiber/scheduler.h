@@ -1,12 +1,10 @@
-// Runs a grid on one CPU thread: block after block, every CUDA thread a fiber that runs until it
-// must wait for others. What a program may not rely on is therefore made extreme: between two
-// barriers a thread sees either nothing or everything of what another one does, and the order
-// chosen here decides which.
+// The threads of the block that runs: each is a fiber, and runs until it must wait for others.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include <vector>
 
+#include "fiber/grid.h"
+#include "fiber/shared_memory.h"
 #include "fiber/site.h"
 #include "fiber/vector_types.h"
 
@@ -17,62 +15,48 @@ constexpr int warpSize = 32;
 
 namespace mlpkern::fiber {
 
-// --- For tests -----------------------------------------------------------------------------------
+// For the blocks of one grid, one after the other.
+class Scheduler {
+ public:
+  explicit Scheduler(const Grid& grid);
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
 
-// Who runs next among those who can.
-enum class Order {
-  forward,       // all threads in turn, each to its next wait; blocks from the first
-  reverse,       // the same from the last thread and block
-  random,        // a new permutation for every turn; blocks in another one
-  greedy_first,  // the first warp runs to the next barrier of the block, then the second ...
-  greedy_last    // the last warp, and in it the last lane, first; blocks from the last
-};
-constexpr Order kOrders[] = {Order::forward, Order::reverse, Order::random, Order::greedy_first,
-                             Order::greedy_last};
+  void run_block();
 
-void set_order(Order order, uint64_t seed = 1);
-const char* name_of(Order order);
+ private:
+  bool visit(unsigned thread);
+  bool visit_warp(unsigned warp, bool backwards);
+  bool take_turns();
 
-// What the device is said to have. Results must not depend on it.
-void set_multiprocessors(int count);
-int multiprocessors();
-void set_shared_limit(size_t bytes);  // of dynamic shared memory a block may ask for
-size_t shared_limit();
-
-// --- For the twins of CUDA's headers -------------------------------------------------------------
-
-struct Grid {
-  const char* kernel;  // its name, for messages
-  dim3 blocks, threads;
-  size_t shared_bytes;
-  void (*body)(const void* arguments);  // calls the kernel once, for the thread that runs
-  const void* arguments;
+  SharedMemory shared_;
+  std::vector<unsigned> permutation_;  // of the threads
 };
 
-// Runs all of it. False if no device would accept the launch.
-bool run(const Grid& grid);
+// --- What a thread can ask for
+// ---------------------------------------------------------------------
 
-// Prints what a kernel did wrong, with kernel, block, thread and order, and aborts.
-[[noreturn]] void refuse(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
-
-// The number of the running thread in its block, x fastest.
+// Its number in the block, x fastest.
 unsigned thread_number();
-
-// Waits for all threads of the block. An exit is no arrival, and all must stand at the same line.
-void block_barrier(const char* what, Site site);
-
-// Whether the predicates of all threads of the block: how many are true.
-int block_count(bool predicate, const char* what, Site site);
-
-// Waits until woken. `what` and `site` say what for; `mask` names the lanes of the warp that must
-// come.
-void sleep_in_warp(const char* what, Site site, unsigned mask);
-void wake(unsigned thread);
 unsigned threads_in_block();
 bool has_exited(unsigned thread);
 
-// Storage of each thread for asynchronous copies, see async_copy.h.
+// Waits for all threads of the block: an exit is no arrival, and all must stand at the same line.
+// Returns how many of them gave true.
+int block_barrier(const char* what, Site site, bool predicate = false);
+
+// Waits for the lanes `mask` of its warp, until one of them calls wake(thread).
+void sleep_in_warp(const char* what, Site site, unsigned mask);
+void wake(unsigned thread);
+
+// Its asynchronous copies that are under way.
 struct AsyncCopies;
 AsyncCopies& copies_of_thread();
+
+void* dynamic_shared_memory();
+
+// Prints what the kernel did wrong, its name, block, thread and order, and aborts.
+[[noreturn]] void refuse(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
 
 }  // namespace mlpkern::fiber

@@ -32,7 +32,4 @@ class SharedMemory {
   size_t static_bytes_;
 };
 
-// The dynamic shared memory of the running block.
-void* dynamic_shared_memory();
-
 }  // namespace mlpkern::fiber

@@ -39,8 +39,8 @@ Meeting& meeting_of(Warp& warp, unsigned mask) {
 
 }  // namespace
 
-void forget_warps(unsigned count) {
-  if (warps.size() < count) warps.resize(count);
+void forget_meetings(size_t threads) {
+  if (warps.size() < (threads + 31) / 32) warps.resize((threads + 31) / 32);
   for (Warp& warp : warps) warp.used = 0;
 }
 

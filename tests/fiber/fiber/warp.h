@@ -31,7 +31,7 @@ const Gift* meet(unsigned mask, const T& mine, const char* what, Site site) {
   return meet(mask, &mine, sizeof mine, what, site);
 }
 
-// Before a block of so many warps.
-void forget_warps(unsigned warps);
+// Before a block of so many threads.
+void forget_meetings(size_t threads);
 
 }  // namespace mlpkern::fiber
