@@ -4,7 +4,8 @@
     batches by chunk       `torch.autograd.grad`, one foreach update, batches gathered by the chunk
     compile, whole step    loss, gradients and update compiled as one graph
     …, CUDA graph          GRAPH_STEPS steps captured at once, batches drawn and gathered inside
-    ops                    the engine of that name; in a CUDA graph the same ops in the same loop
+    ops                    batches by chunk with the fused ops; in a CUDA graph as for stock
+    engine ops             the trainer's engine, which captures one step by itself
 
 Data, parameters and the drawing of batches are on the GPU for everyone but the engine, which draws
 on the processor by the chunk. For the check all take the batches of the processor's generator.
@@ -58,7 +59,7 @@ if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
     from mlpkern.lm.state import TrainState
 
 GRAPH_STEPS = 10
-OURS_STEP = "ops"
+OURS_STEP, ENGINE = "ops", "engine ops"
 CASES = (
     training_case(True, stock_steps=100),
     training_case(N=4096, stock_steps=20),
@@ -157,11 +158,14 @@ def _our_rows(case: TrainingCase, gpu: Device) -> list[Provider]:
     for backend in BACKENDS:
         name = OURS_STEP if backend == OURS else f"{OURS_STEP} on {backend}"
         switch: Switch = our_switch(backend, case.dtype)
-        make = partial(_engine_row, case, gpu.device)
+        make = partial(_loop_row, case, chunk_loop(fused_loss), gpu.device)
         rows.append(Provider(name, MLPKERN, 1, make, switch, backend))
         if backend in CAPTURED:
             make = partial(_graph_row, case, eager_step(fused_loss), gpu)
             rows.append(Provider(name + GRAPH, MLPKERN, 1, make, switch, backend))
+        if backend == OURS:
+            make = partial(_engine_row, case, gpu.device)
+            rows.append(Provider(ENGINE, MLPKERN, 1, make, switch, backend))
     return rows
 
 
@@ -204,7 +208,7 @@ def _engine_row(case: TrainingCase, device: str) -> Prepared:
 
     def results() -> tuple[Tensor, ...]:
         state = fresh()
-        losses = engine.run_chunk(state, case.checked_steps)
+        losses = OpsEngine().run_chunk(state, case.checked_steps)
         return on_processor(losses, [p.detach() for p in state.model.parameters()])
 
     engine, state, steps = OpsEngine(), fresh(), case.stock_steps

@@ -72,6 +72,7 @@ class Gpu:
         self.memory_bytes = int(properties.total_memory)
         self.multiprocessors = int(properties.multi_processor_count)
         self.capability = f"{properties.major}.{properties.minor}"
+        self._side = torch.cuda.Stream()  # one for all captures: each stream keeps freed memory
         self._clock = 1e3 * float(getattr(properties, "clock_rate", 0)) or CLOCK_FALLBACK
 
     def describe(self) -> dict[str, object]:
@@ -102,7 +103,7 @@ class Gpu:
         As torch.cuda.graph does it, less the collection of garbage before each capture, which a
         case with many copies of its inputs would pay for many times.
         """
-        graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        graph, side = torch.cuda.CUDAGraph(), self._side
         side.wait_stream(torch.cuda.current_stream())
         collecting = gc.isenabled()
         gc.disable()  # a graph that is destroyed while another is captured invalidates it

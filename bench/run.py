@@ -12,13 +12,15 @@ bench/README.md says how it measures. Exit status: 0, or 1 when a kernel gave wr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import re
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -242,6 +244,20 @@ def budgets(options: argparse.Namespace) -> dict[str, float]:
     return QUICK if options.quick else {}
 
 
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, which `timeout` sends, ends a run like Ctrl-C: what was measured is kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     gpu = None
@@ -265,7 +281,8 @@ def main(arguments: list[str] | None = None) -> int:
     trains = gpu is None and any(suite.name == "training_step" for suite, _ in cases)
     plan = Plan(options.quick or bool(options.case), options.file, options.reach)
     seconds = math.inf if options.seconds is None else options.seconds
-    result = run(cases, settings, plan if trains else None, gpu=gpu, seconds=seconds)
+    with ended_by_sigterm():
+        result = run(cases, settings, plan if trains else None, gpu=gpu, seconds=seconds)
     refused = broken(result)
     # a run with a refused kernel is shown and kept, but is no record
     keep(result, options.out, options.record if result["complete"] and not refused else None)

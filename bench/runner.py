@@ -12,7 +12,7 @@ from bench import keep_pages
 from bench.accuracy import Check
 from bench.case import Case, Cost, Settings
 from bench.cuda_limits import CudaLimits
-from bench.cuda_providers import GRAPH, STOCK_GRAPH
+from bench.cuda_providers import STOCK_GRAPH
 from bench.device_timer import DeviceContestant
 from bench.limits import Limits
 from bench.process import ProcessError
@@ -94,7 +94,7 @@ def run_case(
         **ratios(rows, suite.ours, suite.baseline),
     }
     if gpu is not None:
-        result |= graph_ratios(rows, suite.ours, suite.baseline)
+        result |= graph_ratios(rows, suite.ours_graph, suite.baseline)
     rate(result, limits)
     return result
 
@@ -119,13 +119,14 @@ def rate(result: dict[str, Any], limits: Limits | CudaLimits) -> None:
 
 def graph_ratios(rows: list[Row], ours_name: str, baseline: str) -> dict[str, Any]:
     """The ratios of our CUDA graph: against the best of stock and against the baseline's calls."""
-    graphs = ratios([r | {"kind": r["kind"].replace(STOCK_GRAPH, STOCK)} for r in rows
-                     if r["provider"].endswith(GRAPH)], ours_name + GRAPH)  # fmt: skip
-    calls = ratios(rows, ours_name + GRAPH, baseline)
+    graphs = [r | {"kind": STOCK} if r["kind"] == STOCK_GRAPH else r
+              for r in rows if r["kind"] != STOCK]  # fmt: skip
+    against_graphs = ratios(graphs, ours_name)
     return {
-        "best_stock_graph": graphs["best_stock"],
-        "ratio_graph": graphs["ratio"],
-        "ratio_graph_baseline": calls["ratio_baseline"],
+        "ours_graph": ours_name,
+        "best_stock_graph": against_graphs["best_stock"],
+        "ratio_graph": against_graphs["ratio"],
+        "ratio_graph_baseline": ratios(rows, ours_name, baseline)["ratio_baseline"],
     }
 
 

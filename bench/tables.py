@@ -16,8 +16,8 @@ from bench import (
     training_step,
 )
 from bench.case import Case, Cost, OpTable, Settings
+from bench.cuda_providers import GRAPH, cuda_op_contest
 from bench.cuda_providers import OURS as CUDA
-from bench.cuda_providers import cuda_op_contest
 from bench.gpu import Device
 from bench.providers import OURS, Contest, op_contest
 from bench.training_case import TrainingCase
@@ -42,6 +42,7 @@ class Suite:
     cost: Callable[[Case], Cost]
     contest: Callable[[Case, Cost, Settings], Contest]
     ours: str = OURS  # the row that its ratios are about
+    ours_graph: str = ""  # on a GPU: the same among the CUDA graphs
     baseline: str = ""  # a stock provider worth a ratio of its own
     keeps_pages: bool = False  # whether keep_pages.py knows its cases
 
@@ -76,7 +77,9 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
             return cuda_op_contest(table, case, cost, settings, gpu)
 
         cases, cost = table.cuda_cases, table.cost
-        return Suite(table.op, cases, cost, contest, ours=CUDA, baseline="eager")
+        return Suite(
+            table.op, cases, cost, contest, ours=CUDA, ours_graph=CUDA + GRAPH, baseline="eager"
+        )
 
     def training_contest(case: TrainingCase, cost: Cost, settings: Settings) -> Contest:
         assert gpu is not None
@@ -88,6 +91,7 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
         training_case.cost,
         training_contest,
         ours=cuda_training.OURS_STEP,
+        ours_graph=cuda_training.ENGINE,
         baseline=training_step.BASELINE,
     )
     return (*(op_suite(table) for table in OP_TABLES.values() if table.cuda_cases), training)

@@ -79,6 +79,8 @@ def measure(gpu: Device) -> dict[str, Any]:
             with with_precision("float32"):
                 row |= make()
             shown = ", ".join(_said(key, value) for key, value in row.items() if key != "name")
+        except Unavailable as error:
+            row["not_run"] = shown = f"not run: {error}"
         except Exception as error:
             row["failed"] = shown = f"{type(error).__name__}: {first_line(error)}"
         print(f"  {name:60} {shown}", flush=True)

@@ -1,0 +1,183 @@
+#!/bin/bash
+# Everything of this project that needs a GPU, offline and in under ten minutes.
+#
+#   bench/gpu.sh                all steps, in the order below
+#   bench/gpu.sh build test     these steps only
+#
+#   machine      what is here: card, driver, compilers, versions
+#   build        the package against the torch that is installed; `mlpkern info`
+#   test         the test suite, as far as it runs on the backends cuda and triton
+#   device       streams, CUDA graphs, several GPUs, bad ids, more than 2^31 elements
+#   sanitize     compute-sanitizer: memcheck, racecheck and synccheck of small cases
+#   yardsticks   what the card and plain torch can do; needs no kernel of ours
+#   bench        the benchmark
+#
+# A step that fails or runs out of its time stops no other. At the end stands a summary; the exit
+# status is 0 if every step's was. Environment:
+#
+#   PYTHON                which python (python3)
+#   OUT                   folder for gpu.log, gpu.json, yardsticks/ and bench/ (bench/out/gpu; then a
+#                         complete benchmark is also kept as bench/results/CARD-DATE.json)
+#   MLPKERN_GPU_SECONDS   time for all of it (570)
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+
+steps=(machine build test device sanitize yardsticks bench)
+declare -A budget=([machine]=25 [build]=160 [test]=150 [device]=75 [sanitize]=110 [yardsticks]=50
+                   [bench]=570)
+reserved=150 # seconds that the steps before `bench` leave to it
+
+export PYTHON=${PYTHON:-python3}
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PATH="$PATH:/usr/local/cuda/bin"
+
+step_machine() {
+  nvidia-smi
+  local status=$?
+  nvidia-smi -q -d CLOCK,POWER | grep -E 'Graphics|SM|Memory|Power Limit' | head -20
+  echo "processor: $(nproc) cores, $(grep -m1 'model name' /proc/cpuinfo)"
+  free -g | head -2
+  for tool in nvcc g++ cmake ninja compute-sanitizer cuobjdump; do
+    echo "$tool: $( ("$tool" --version 2>&1 || echo missing) | grep -vi copyright | tr '\n' ' ' | cut -c1-200)"
+  done
+  "$PYTHON" - <<'EOF' || status=1
+import importlib.metadata, sys
+print("python", sys.version)
+for name in "torch triton numpy setuptools cmake ninja pybind11 pytest pytest-xdist".split():
+    try:
+        print(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        print(name, "missing")
+import torch
+print("CUDA of torch", torch.version.cuda, "devices", torch.cuda.device_count())
+print(torch.cuda.get_device_properties(0))
+EOF
+  return $status
+}
+
+step_build() {
+  # A missing library is an error here, while an ordinary install says why and goes on.
+  export MLPKERN_REQUIRE_NATIVE=1 MLPKERN_REQUIRE_CUDA=1
+  if "$PYTHON" -m pip --version; then
+    "$PYTHON" -m pip install -v --disable-pip-version-check --no-index --no-build-isolation \
+      --no-deps -e . || return
+  else
+    "$PYTHON" setup.py build_ext --inplace || return
+  fi
+  "$PYTHON" -m mlpkern info || return
+  "$PYTHON" -c 'import mlpkern, sys; b = mlpkern.backends()["cuda"]
+print("backend cuda:", b.detail if b.available else b.reason); sys.exit(not b.available)'
+}
+
+# pytest without the plugins of other projects in the same environment: their warnings are errors.
+run_pytest() {
+  PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$PYTHON" -m pytest -p no:cacheprovider -rfE --tb=short "$@"
+}
+
+has() { "$PYTHON" -c "import $1" 2>/dev/null; }
+
+step_test() {
+  local more=()
+  has pytest_timeout && more+=(-p pytest_timeout --timeout=60 --timeout-method=thread)
+  has xdist && more+=(-p xdist.plugin -n 4)
+  run_pytest -v "${more[@]}" -k "cuda or triton" --ignore-glob='*/test_cuda_*' tests
+}
+
+step_device() {
+  local files=(tests/test_cuda_*.py)
+  [ -e "${files[0]}" ] || { echo "no tests/test_cuda_*.py"; return 1; }
+  run_pytest -v --durations=5 "${files[@]}"
+}
+
+step_sanitize() {
+  command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is missing"; return 1; }
+  local folder tool status=0
+  folder=$(mktemp -d)
+  # Our kernels only, by their namespace: checking those of torch takes minutes. The three tools run
+  # side by side, each on a program of its own.
+  for tool in memcheck racecheck synccheck; do
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+      --kernel-name kernel_substring=mlpkern --print-limit 20 \
+      "$PYTHON" bench/sanitizer_cases.py >"$folder/$tool" 2>&1 &
+    echo $! >"$folder/$tool.pid"
+  done
+  trap 'kill $(jobs -p) 2>/dev/null' TERM
+  for tool in memcheck racecheck synccheck; do
+    wait "$(cat "$folder/$tool.pid")"
+    local code=$?
+    echo "--- $tool: exit status $code"
+    tail -n 60 "$folder/$tool"
+    # The summary line says that the tool was at work: an exit status of 0 alone does not.
+    if [ $code -ne 0 ] || ! grep -qE 'ERROR SUMMARY: 0|RACECHECK SUMMARY: 0' "$folder/$tool"; then
+      status=1
+    fi
+  done
+  rm -r "$folder"
+  return $status
+}
+
+step_yardsticks() { "$PYTHON" bench/yardsticks.py --out "$OUT/yardsticks"; }
+
+step_bench() {
+  # The last case that begins may take a minute.
+  "$PYTHON" bench/run.py --device cuda --seconds $((LIMIT > 80 ? LIMIT - 60 : 20)) \
+    --out "$OUT/bench" ${RECORD:+--record}
+}
+
+if [ "${1:-}" = --step ]; then
+  "step_$2"
+  exit
+fi
+
+chosen=("${@:-${steps[@]}}")
+for step in "${chosen[@]}"; do
+  [ -n "${budget[$step]:-}" ] || { echo "bench/gpu.sh: no step $step; there are: ${steps[*]}" >&2; exit 2; }
+done
+RECORD=
+[ -n "${OUT:-}" ] || { OUT=bench/out/gpu; RECORD=1; }
+mkdir -p "$OUT" || exit 2
+OUT=$(cd "$OUT" && pwd)
+export OUT RECORD
+total=${MLPKERN_GPU_SECONDS:-570}
+: >"$OUT/gpu.log"
+summary=() rows=() failed=0
+SECONDS=0
+for i in "${!chosen[@]}"; do
+  step=${chosen[$i]}
+  left=$((total - SECONDS))
+  # steps before `bench` leave it its share
+  [[ $step != bench && " ${chosen[*]:$i} " == *" bench "* ]] && left=$((left - reserved))
+  limit=$((left < budget[$step] ? left : budget[$step]))
+  if [ $limit -lt 5 ]; then
+    code=124 took=0 note="no time was left"
+  else
+    echo "=== $step (at most $limit s)"
+    log=$(mktemp)
+    began=$SECONDS
+    LIMIT=$limit timeout -s TERM -k 10 "$limit" bash "$0" --step "$step" >"$log" 2>&1 </dev/null
+    code=$? took=$((SECONDS - began)) note=
+    [ $code -eq 124 ] || [ $code -eq 137 ] && note="ran out of its $limit s"
+    { echo "=== $step: exit status $code, $took s"; cat "$log"; echo; } >>"$OUT/gpu.log"
+    tail -n $((code == 0 ? 8 : 40)) "$log" | cut -c1-200
+    case $step in
+    test | device) note="${note:+$note; }$(grep -E '^=+ .*(passed|failed|error|skipped|no tests)' "$log" | tail -1 | tr -d '=')" ;;
+    esac
+    rm "$log"
+  fi
+  [ "$code" -eq 0 ] || failed=1
+  summary+=("$(printf '%-11s exit status %-4s %4d s  %s' "$step" "$code" "$took" "$note")")
+  rows+=("  {\"step\": \"$step\", \"status\": $code, \"seconds\": $took, \"note\": \"$(tr -d '"\\' <<<"$note" | xargs)\"}")
+done
+{
+  echo '{'
+  echo " \"date\": \"$(date -u +%FT%TZ)\","
+  echo " \"commit\": \"$(git describe --always --dirty 2>/dev/null || echo "${MLPKERN_COMMIT:-unknown}")\","
+  echo " \"seconds\": $SECONDS,"
+  echo ' "steps": ['
+  printf '%s\n' "${rows[@]}" | sed '$!s/$/,/'
+  echo ' ]'
+  echo '}'
+} >"$OUT/gpu.json"
+echo "=== summary: $SECONDS s, files in $OUT"
+printf '%s\n' "${summary[@]}" | tee -a "$OUT/gpu.log"
+exit $failed

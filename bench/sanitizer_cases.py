@@ -1,0 +1,135 @@
+"""Every CUDA kernel once over awkward shapes, small enough to run under compute-sanitizer.
+
+    compute-sanitizer --tool racecheck python bench/sanitizer_cases.py [BACKEND]
+
+With PYTORCH_NO_CUDA_MEMORY_CACHING=1 each tensor is an allocation of its own, so that memcheck sees
+where it ends. Results are compared with plain torch as well; exit status 1 where they differ.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import mlpkern
+
+# One element, below and above a tile, primes, the lecture's sizes, rows that no vector load divides
+GATHERS = ((1, 1, 1), (27, 10, 999), (300, 64, 2053), (5003, 17, 1021))  # V, D, ids
+LAYERS = ((1, 1, 1), (33, 30, 200), (129, 67, 70), (64, 200, 200))  # N, K, H
+LOGITS = ((1, 1), (131, 27), (5, 301), (9, 1000), (3, 32003))  # N, V
+OPTIONS = ({}, {"label_smoothing": 0.1}, {"reduction": "none"}, {"ignore_index": 0})
+SINGLE, HALF = torch.float32, torch.bfloat16
+TOLERANCE = {SINGLE: 2e-3, HALF: 6e-2}  # of the largest value: the tests have the sharp ones
+
+Call = Callable[..., Tensor]
+
+
+def cases(device: str) -> Iterator[tuple[str, Call, Call, tuple[Tensor, ...]]]:
+    """What is called, our function, torch's, and the arguments."""
+    for dtype in (SINGLE, HALF):
+        for V, D, count in GATHERS:
+            weight = torch.randn(V, D, device=device, dtype=dtype)
+            for name, high in (("ids", V), ("one id", 1)):
+                ids = torch.randint(high, (count, 1), device=device)
+                text = f"embedding_gather {V}x{D}, {count} {name}, {dtype}"
+                yield text, mlpkern.embedding_gather, _gather, (ids, weight)
+        for N, K, H in LAYERS:
+            shapes = ((N, K), (H, K), (H,))
+            layer = tuple(torch.randn(s, device=device, dtype=dtype) / K**0.5 for s in shapes)
+            text = f"linear_tanh {N}x{K}->{H}, {dtype}"
+            yield text, mlpkern.linear_tanh, _layer, layer
+            unaligned = torch.randn(N, K + 1, device=device, dtype=dtype)[:, 1:]
+            yield f"{text}, unaligned", mlpkern.linear_tanh, _layer, (unaligned, *layer[1:])
+        for N, V in LOGITS:
+            logits = torch.randn(N, V, device=device, dtype=dtype)
+            target = torch.randint(V, (N,), device=device)
+            target[-1] = V - 1  # at least one that no option ignores, where V > 1
+            for options in OPTIONS if V > 1 else OPTIONS[:3]:
+                ours = lambda x, t, o=options: mlpkern.cross_entropy(x, t, **o)  # noqa: E731
+                stock = lambda x, t, o=options: F.cross_entropy(x, t, **o)  # noqa: E731
+                yield f"cross_entropy {N}x{V}, {dtype}, {options}", ours, stock, (logits, target)
+
+
+def _gather(ids: Tensor, weight: Tensor) -> Tensor:
+    return F.embedding(ids, weight).flatten(-2)
+
+
+def _layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.tanh(F.linear(x, weight, bias))
+
+
+def results(function: Call, arguments: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
+    """Output and gradients in `dtype`, for an upstream gradient that every dtype can hold."""
+    leaves = [
+        a.detach().to(dtype).requires_grad_() if a.is_floating_point() else a for a in arguments
+    ]
+    output = function(*leaves)
+    upstream = torch.arange(output.numel(), device=output.device).view(output.shape) % 7 - 2
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    return [output.detach(), *torch.autograd.grad(output, wanted, upstream.to(output.dtype))]
+
+
+def difference(ours: Tensor, exact: Tensor) -> float:
+    """Largest distance over the largest value; NaN in one of them only is infinitely far."""
+    if not bool(torch.isfinite(ours).eq(torch.isfinite(exact)).all()):
+        return float("inf")
+    distance = torch.nan_to_num(ours.double() - exact).abs().max()
+    return float(distance / torch.nan_to_num(exact).abs().max().clamp_min(1e-6))
+
+
+def compare_all(device: str) -> list[str]:
+    """Runs all cases; a line for each result that is wrong."""
+    torch.manual_seed(0)
+    wrong = []
+    for text, ours, stock, arguments in cases(device):
+        dtype = next(a.dtype for a in arguments if a.is_floating_point())
+        pairs = zip(
+            results(ours, arguments, dtype), results(stock, arguments, torch.float64), strict=True
+        )
+        largest = max(difference(a, b) for a, b in pairs)
+        if not largest <= TOLERANCE[dtype]:
+            wrong.append(f"{text}: off by {largest:.2g} of the largest value")
+    return wrong
+
+
+def out_of_range(device: str) -> list[str]:
+    """Ids and targets out of range may read or write nothing, and are reported."""
+    wrong = []
+    weight = torch.randn(27, 10, device=device, requires_grad=True)
+    logits = torch.randn(5, 27, device=device, requires_grad=True)
+    for bad in (27, -1, 1 << 40):
+        ids = torch.tensor([0, bad, 3], device=device)
+        target = torch.tensor([0, 5, bad, 2, 26], device=device)
+        for name, call in {
+            "embedding_gather": lambda i=ids: mlpkern.embedding_gather(i.view(3, 1), weight),
+            "cross_entropy": lambda t=target: mlpkern.cross_entropy(logits, t),
+        }.items():
+            try:
+                call().sum().backward()
+                mlpkern.check_errors()
+            except IndexError:
+                continue
+            wrong.append(f"{name}: {bad} is out of range and nobody said so")
+    return wrong
+
+
+def main(arguments: list[str]) -> int:
+    backend = arguments[0] if arguments else "cuda"
+    device = "cpu" if backend in ("cpu", "reference") else "cuda"
+    with mlpkern.use_backend(backend):
+        wrong = compare_all(device) + out_of_range(device)
+    count = sum(1 for _ in cases(device))
+    print("\n".join([*wrong, f"{count} cases on {backend}, {len(wrong)} wrong"]))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
