@@ -23,7 +23,6 @@ namespace {
 constexpr int64_t kMostPartial = 8192;
 // Vectors of the longest row that is not cut, and about the vectors of a piece.
 constexpr int64_t kWholeVectors = 4096, kPieceVectors = 2048;
-constexpr int kTeamsOfWarps = 8;  // teams of a block when a team is one warp
 constexpr int kVectorsPerThread = 8;
 constexpr int64_t kMostBlocks = int64_t{1} << 30;
 
@@ -73,18 +72,17 @@ RowPlan plan_rows(const Args& a) {
   plan.team_warps = 1;
   while (plan.team_warps < kMostTeamWarps && plan.team_warps * kWarp * kVectorsPerThread < piece)
     plan.team_warps *= 2;
+  plan.teams = plan.team_warps == 1 ? kMostTeams : 1;
   return plan;
 }
 
-int teams_of(const RowPlan& plan) { return plan.team_warps == 1 ? kTeamsOfWarps : 1; }
-
 dim3 block_of(const RowPlan& plan) {
-  return dim3(static_cast<unsigned>(plan.team_warps * kWarp * teams_of(plan)));
+  return dim3(static_cast<unsigned>(plan.team_warps * kWarp * plan.teams));
 }
 
 // Deals all units to at most `most` blocks; returns how many.
 int64_t deal_units(RowPlan* plan, int64_t N, int64_t most) {
-  const int64_t units = N * plan->pieces, teams = teams_of(*plan);
+  const int64_t units = N * plan->pieces, teams = plan->teams;
   const int64_t rounds = ceil_div(ceil_div(units, teams), most);
   plan->units_per_block = static_cast<int>(teams * (rounds > 1 ? rounds : 1));
   return ceil_div(units, plan->units_per_block);
@@ -126,23 +124,24 @@ dim3 grid_of(int64_t blocks) { return dim3(static_cast<unsigned>(blocks)); }
 template <class T>
 cudaError_t forward(const CrossEntropyForward& a, void* stream) {
   const ForwardPlan plan(a);
+  const Options<T> o(a);
   auto* const pieces = static_cast<Statistics<acc_t<T>>*>(a.workspace);
   auto* const partial =
       reinterpret_cast<LossSums*>(static_cast<unsigned char*>(a.workspace) + plan.statistics_bytes);
   cudaError_t error;
   if (is_narrow(a)) {
     error = launch<cross_entropy_tile_forward_kernel<T>>(grid_of(plan.blocks), dim3(kTileThreads),
-                                                         tile_memory(a, plan.tile), stream, a,
+                                                         tile_memory(a, plan.tile), stream, a, o,
                                                          plan.tile, partial);
   } else {
     const dim3 grid = grid_of(plan.blocks), block = block_of(plan.rows);
     error = is_weighted(a) ? launch<cross_entropy_rows_forward_kernel<T, true>>(
-                                 grid, block, 0, stream, a, plan.rows, pieces, partial)
+                                 grid, block, 0, stream, a, o, plan.rows, pieces, partial)
                            : launch<cross_entropy_rows_forward_kernel<T, false>>(
-                                 grid, block, 0, stream, a, plan.rows, pieces, partial);
+                                 grid, block, 0, stream, a, o, plan.rows, pieces, partial);
     if (error == cudaSuccess && plan.rows.pieces > 1)
       error = launch<cross_entropy_combine_kernel<T>>(grid_of(plan.partial), dim3(kCombineThreads),
-                                                      0, stream, a, plan.rows.pieces,
+                                                      0, stream, a, o, plan.rows.pieces,
                                                       plan.combine_rows, pieces, partial);
   }
   if (error != cudaSuccess || plan.partial == 1) return error;
@@ -160,11 +159,12 @@ int64_t backward_sums(const CrossEntropyBackward& a, const RowPlan& plan) {
 template <class T>
 cudaError_t backward(const CrossEntropyBackward& a, void* stream) {
   if (a.N == 0 || a.C == 0) return cudaSuccess;
+  const Options<T> o(a);
   if (is_narrow(a)) {
     const TilePlan plan = plan_tiles(a);
     return launch<cross_entropy_tile_backward_kernel<T>>(grid_of(ceil_div(a.N, plan.rows)),
                                                          dim3(kTileThreads), tile_memory(a, plan),
-                                                         stream, a, plan);
+                                                         stream, a, o, plan);
   }
   RowPlan plan = plan_rows(a);
   const dim3 grid = grid_of(deal_units(&plan, a.N, kMostBlocks)), block = block_of(plan);
@@ -172,15 +172,16 @@ cudaError_t backward(const CrossEntropyBackward& a, void* stream) {
   cudaError_t error = cudaSuccess;
   if (sums)
     error = a.target_is_probability
-                ? launch<cross_entropy_mass_kernel<T>>(grid, block, 0, stream, a, plan, sums)
+                ? launch<cross_entropy_mass_kernel<T>>(grid, block, 0, stream, a, o, plan, sums)
                 : launch<cross_entropy_weight_sum_kernel<T>>(
                       dim3(1), dim3(kWeightThreads), 0, stream, static_cast<const T*>(a.weight),
                       a.C, sums);
   if (error != cudaSuccess) return error;
-  return is_weighted(a) ? launch<cross_entropy_rows_backward_kernel<T, true>>(
-                              grid, block, 0, stream, a, plan, static_cast<const acc_t<T>*>(sums))
-                        : launch<cross_entropy_rows_backward_kernel<T, false>>(
-                              grid, block, 0, stream, a, plan, static_cast<const acc_t<T>*>(sums));
+  return is_weighted(a)
+             ? launch<cross_entropy_rows_backward_kernel<T, true>>(
+                   grid, block, 0, stream, a, o, plan, static_cast<const acc_t<T>*>(sums))
+             : launch<cross_entropy_rows_backward_kernel<T, false>>(
+                   grid, block, 0, stream, a, o, plan, static_cast<const acc_t<T>*>(sums));
 }
 
 }  // namespace

@@ -56,7 +56,7 @@ __device__ __forceinline__ int64_t class_of(const Args& a, int64_t n, int64_t id
   return kBad;
 }
 
-// What the rows of one call share.
+// What the rows of one call share; a kernel's argument, so that it takes no registers.
 template <class T>
 struct Options {
   using A = acc_t<T>;
@@ -64,7 +64,7 @@ struct Options {
   A hard, even;     // 1 - s, s / C
 
   template <class Args>
-  __device__ __forceinline__ explicit Options(const Args& a)
+  explicit Options(const Args& a)
       : weight(static_cast<const T*>(a.weight)),
         hard(A{1} - static_cast<A>(a.label_smoothing)),
         even(static_cast<A>(a.label_smoothing) / static_cast<A>(a.C)) {}
@@ -161,19 +161,25 @@ __device__ __forceinline__ void write_loss(const CrossEntropyForward& a, const L
   *static_cast<T*>(a.loss) = from_acc<T>(static_cast<A>(loss));
 }
 
-// Every thread of a block gives its sums: what remains is one pair for each block in `partial`, or
-// the outputs if there is only this block.
+// The first thread of a block leaves the block's sums: in `partial`, or as the outputs of the call
+// if there is only this block.
 template <class T>
-__device__ __forceinline__ void write_block_sums(const CrossEntropyForward& a, LossSums sums,
-                                                 LossSums* partial) {
-  __shared__ double losses[kMostWarps], weights[kMostWarps];
-  sums.loss = block_sum(sums.loss, losses);
-  sums.weight = block_sum(sums.weight, weights);
-  if (threadIdx.x != 0) return;
+__device__ __forceinline__ void leave_sums(const CrossEntropyForward& a, const LossSums& sums,
+                                           LossSums* partial) {
   if (gridDim.x == 1)
     write_loss<T>(a, sums);
   else
     partial[blockIdx.x] = sums;
+}
+
+// The same, from the sums of every thread.
+template <class T>
+__device__ __forceinline__ void leave_block_sums(const CrossEntropyForward& a, LossSums sums,
+                                                 LossSums* partial) {
+  __shared__ double losses[kMostWarps], weights[kMostWarps];
+  sums.loss = block_sum(sums.loss, losses);
+  sums.weight = block_sum(sums.weight, weights);
+  if (threadIdx.x == 0) leave_sums<T>(a, sums, partial);
 }
 
 // One block adds what the blocks of another kernel left, in their order. A second kernel rather
@@ -188,7 +194,7 @@ __global__ void __launch_bounds__(kFinishThreads)
     sums.loss += partial[i].loss;
     sums.weight += partial[i].weight;
   }
-  write_block_sums<T>(a, sums, nullptr);
+  leave_block_sums<T>(a, sums, nullptr);
 }
 
 }  // namespace

@@ -14,29 +14,30 @@ namespace mlpkern::cuda {
 namespace {
 
 constexpr int kMostTeamWarps = 8;
+constexpr int kMostTeams = 8;                        // of a block
 constexpr int kRowThreads = kMostTeamWarps * kWarp;  // the largest block
 
 // Units are rows, or pieces of rows, in order. A block takes `units_per_block` of them and works at
 // as many at a time as it has teams.
 struct RowPlan {
   int team_warps;  // of one team; above 1 the block is one team
+  int teams;       // of a block
   int piece;       // elements of a piece; the last of a row may be shorter
   int64_t pieces;  // of each row
   int units_per_block;
 };
 
-// What this thread's team works at: units first + i for i = begin, begin + step, ... below end.
+// What this thread's team works at: units first + i for i = team, team + plan.teams, ... below end.
 struct TeamUnits {
   int threads, thread;  // of the team; this one in it
+  int team, end;
   int64_t first;
-  int begin, end, step;
 
   __device__ __forceinline__ TeamUnits(const RowPlan& plan, int64_t N, unsigned block = blockIdx.x)
       : threads(plan.team_warps * kWarp),
-        thread(threadIdx.x % threads),
-        first(static_cast<int64_t>(block) * plan.units_per_block),
-        begin(threadIdx.x / threads),
-        step(blockDim.x / threads) {
+        thread(plan.teams > 1 ? threadIdx.x % kWarp : threadIdx.x),
+        team(plan.teams > 1 ? threadIdx.x / kWarp : 0),
+        first(static_cast<int64_t>(block) * plan.units_per_block) {
     const int64_t left = N * plan.pieces - first;
     end = left < plan.units_per_block ? static_cast<int>(left) : plan.units_per_block;
   }

@@ -34,12 +34,12 @@ __device__ __forceinline__ acc_t<T> team_mass(const Part<T>& part, const Options
 // The sum of q over each piece of the probabilities, for rows cut in pieces.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
-    cross_entropy_mass_kernel(CrossEntropyBackward a, RowPlan plan, acc_t<T>* masses) {
+    cross_entropy_mass_kernel(CrossEntropyBackward a, Options<T> o, RowPlan plan,
+                              acc_t<T>* masses) {
   __shared__ acc_t<T> shared[2][kMostWarps];  // two, in turn: see the forward
-  const Options<T> o(a);
   const TeamUnits team(plan, a.N);
   int turn = 0;
-  for (int i = team.begin; i < team.end; i += team.step, turn ^= 1) {
+  for (int i = team.team; i < team.end; i += plan.teams, turn ^= 1) {
     const int64_t unit = team.first + i;
     const auto mass =
         team_mass(part_of<T>(a, plan, unit), o, team.thread, plan.team_warps, shared[turn]);
@@ -131,14 +131,14 @@ __global__ void __launch_bounds__(kWeightThreads)
 // not cut; without, the sum of the class weights.
 template <class T, bool Weighted>
 __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
-    cross_entropy_rows_backward_kernel(CrossEntropyBackward a, RowPlan plan, const acc_t<T>* sums) {
+    cross_entropy_rows_backward_kernel(CrossEntropyBackward a, Options<T> o, RowPlan plan,
+                                       const acc_t<T>* sums) {
   using A = acc_t<T>;
   __shared__ A shared[2][kMostWarps];  // two, in turn: see the forward
-  const Options<T> o(a);
   // Last units first: the forward read them last, and they may still be in the cache.
   const TeamUnits team(plan, a.N, gridDim.x - 1 - blockIdx.x);
   int turn = 0;
-  for (int i = team.begin; i < team.end; i += team.step, turn ^= 1) {
+  for (int i = team.team; i < team.end; i += plan.teams, turn ^= 1) {
     const int64_t unit = team.first + i;
     const Part<T> part = part_of<T>(a, plan, unit);
     T* const out = static_cast<T*>(a.dinput) + part.n * a.C + part.begin;

@@ -65,29 +65,6 @@ __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const 
     for (int u = 0; u < InFlight; ++u)
       if (dealt(u)) most = Larger{}(most, largest(logits[u]));
     const A from = s.raise(most);
-    // Before the exponentials: the differences are not kept for them, which would take registers.
-    if (dotted) {
-#pragma unroll
-      for (int u = 0; u < InFlight; ++u)
-        if (dealt(u)) {
-          A x[Items], q[Items];
-          unpack(logits[u], x);
-          if (Weighted) {
-            part.q(o, probabilities[u], first + u * step, weight_aligned, q);
-#pragma unroll
-            for (int i = 0; i < Items; ++i) {
-              s.dot += q[i] * (x[i] - from);
-              s.mass += q[i];
-            }
-          } else {
-            A shifted = 0;
-#pragma unroll
-            for (int i = 0; i < Items; ++i) shifted += x[i] - from;
-            s.dot += o.even * shifted;
-            s.mass += o.even * Items;
-          }
-        }
-    }
     A sum[InFlight] = {};
 #pragma unroll
     for (int u = 0; u < InFlight; ++u)
@@ -99,6 +76,27 @@ __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const 
       }
 #pragma unroll
     for (int u = 0; u < InFlight; ++u) s.sum += sum[u];
+    if (!dotted) return;
+#pragma unroll
+    for (int u = 0; u < InFlight; ++u)
+      if (dealt(u)) {
+        A x[Items], q[Items];
+        unpack(vector_of<T, Items>(forget(word_of(logits[u]))), x);
+        if (Weighted) {
+          part.q(o, probabilities[u], first + u * step, weight_aligned, q);
+#pragma unroll
+          for (int i = 0; i < Items; ++i) {
+            s.dot += q[i] * (x[i] - from);
+            s.mass += q[i];
+          }
+        } else {
+          A shifted = 0;
+#pragma unroll
+          for (int i = 0; i < Items; ++i) shifted += x[i] - from;
+          s.dot += o.even * shifted;
+          s.mass += o.even * Items;
+        }
+      }
   };
   deal<InFlight>(part.x, part.count, thread, threads, edge, round);
   return s;
@@ -122,17 +120,17 @@ __device__ __forceinline__ void reduce_team(Statistics<A>& s, bool dotted, int w
 // sums of the losses go to `partial`.
 template <class T, bool Weighted>
 __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
-    cross_entropy_rows_forward_kernel(CrossEntropyForward a, RowPlan plan,
+    cross_entropy_rows_forward_kernel(CrossEntropyForward a, Options<T> o, RowPlan plan,
                                       Statistics<acc_t<T>>* pieces, LossSums* partial) {
   using A = acc_t<T>;
   // Two, in turn: while warp 0 reads those of one row the others may write those of the next.
   __shared__ Statistics<A> shared[2][kMostTeamWarps];
-  const Options<T> o(a);
+  __shared__ LossSums sums[kMostTeams];  // by the first thread of each team
   const TeamUnits team(plan, a.N);
   const bool dotted = Weighted || a.label_smoothing != 0;
-  LossSums sums = {0, 0};
+  if (team.thread == 0) sums[team.team] = {0, 0};
   int turn = 0;
-  for (int i = team.begin; i < team.end; i += team.step, turn ^= 1) {
+  for (int i = team.team; i < team.end; i += plan.teams, turn ^= 1) {
     const int64_t unit = team.first + i;
     const Part<T> part = part_of<T>(a, plan, unit);
     const bool finishes = team.thread == 0 && plan.pieces == 1;
@@ -146,22 +144,26 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
     }
     reduce_team(s, dotted, plan.team_warps, shared[turn]);
     if (finishes)
-      write_row(a, o, unit, y, logit, weight, s, sums);
+      write_row(a, o, unit, y, logit, weight, s, sums[team.team]);
     else if (team.thread == 0)
       pieces[unit] = s;
   }
-  if (plan.pieces == 1) write_block_sums<T>(a, sums, partial);
+  if (plan.pieces > 1) return;
+  if (plan.teams > 1) __syncthreads();
+  if (threadIdx.x != 0) return;
+  LossSums all = sums[0];
+  for (int t = 1; t < plan.teams; ++t) all.loss += sums[t].loss, all.weight += sums[t].weight;
+  leave_sums<T>(a, all, partial);
 }
 
 // Adds the pieces of each row in order, a warp a row, `rows_per_block` rows a block.
 constexpr int kCombineThreads = 256;
 template <class T>
 __global__ void __launch_bounds__(kCombineThreads)
-    cross_entropy_combine_kernel(CrossEntropyForward a, int64_t pieces_per_row,
+    cross_entropy_combine_kernel(CrossEntropyForward a, Options<T> o, int64_t pieces_per_row,
                                  int64_t rows_per_block, const Statistics<acc_t<T>>* pieces,
                                  LossSums* partial) {
   using A = acc_t<T>;
-  const Options<T> o(a);
   const int lane = threadIdx.x % kWarp;
   const int64_t first = blockIdx.x * rows_per_block;
   const int64_t last = a.N - first < rows_per_block ? a.N : first + rows_per_block;
@@ -181,7 +183,7 @@ __global__ void __launch_bounds__(kCombineThreads)
     }
     write_row(a, o, n, y, logit, weight, s, sums);
   }
-  write_block_sums<T>(a, sums, partial);
+  leave_block_sums<T>(a, sums, partial);
 }
 
 }  // namespace

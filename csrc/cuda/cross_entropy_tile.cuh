@@ -120,11 +120,11 @@ struct TileTargets {
 
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
-    cross_entropy_tile_forward_kernel(CrossEntropyForward a, TilePlan plan, LossSums* partial) {
+    cross_entropy_tile_forward_kernel(CrossEntropyForward a, Options<T> o, TilePlan plan,
+                                      LossSums* partial) {
   using A = acc_t<T>;
   __shared__ int classes[kMostTileRows];
   unsigned char* const memory = dynamic_shared<unsigned char>();
-  const Options<T> o(a);
   const TileLanes l(plan.lanes, a.C);
   const bool spread = a.target_is_probability, general = spread || a.label_smoothing != 0;
   const int64_t first = blockIdx.x * plan.tiles * plan.rows;
@@ -172,19 +172,18 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
       }
     }
   }
-  write_block_sums<T>(a, sums, partial);
+  leave_block_sums<T>(a, sums, partial);
 }
 
 // A tile a block.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
-    cross_entropy_tile_backward_kernel(CrossEntropyBackward a, TilePlan plan) {
+    cross_entropy_tile_backward_kernel(CrossEntropyBackward a, Options<T> o, TilePlan plan) {
   using A = acc_t<T>;
   __shared__ Softmax<A> softmaxes[kMostTileRows];
   __shared__ A upstream[kMostTileRows], one_hot[kMostTileRows];
   __shared__ int classes[kMostTileRows];
   unsigned char* const memory = dynamic_shared<unsigned char>();
-  const Options<T> o(a);
   const TileLanes l(plan.lanes, a.C);
   const bool spread = a.target_is_probability, general = spread || a.label_smoothing != 0;
   // Last rows first: the forward read them last, and they may still be in the cache.
