@@ -264,13 +264,13 @@ int linear_tanh_backward(const LinearTanhBackward& a, void* stream) {
 size_t linear_tanh_backward_workspace(const LinearTanhBackward& a) {
   if (a.H == 0) return 0;
   const bool weights = a.dweight && a.K > 0;
+  const size_t slope_bytes = slope_elements(a.N, a.H) * (a.dtype == DType::f64 ? 8 : 4);
+  if (!weights) return a.dbias ? slope_bytes : 0;
   if (a.dtype == DType::f64) {
     const DweightPlan plan = plain_dweight_plan(a);
-    const int64_t partial =
-        weights && plan.pieces.count > 1 ? plan.pieces.count * plan.partial_stride : 0;
-    return (slope_elements(a.N, a.H) + partial) * sizeof(double);
+    const int64_t partials = plan.pieces.count > 1 ? plan.pieces.count : 0;
+    return slope_bytes + partials * plan.partial_stride * sizeof(double);
   }
-  if (!weights) return a.dbias ? slope_elements(a.N, a.H) * sizeof(float) : 0;
   const DweightPlan plan =
       for_math(a.dtype, a.tf32, [&](auto math) { return dweight_plan<decltype(math)>(a); });
   return plan.pieces.count > 1 ? plan.pieces.count * plan.partial_stride * sizeof(float) : 0;
