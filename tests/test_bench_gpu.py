@@ -1,0 +1,271 @@
+"""The benchmark of a GPU, on a device that is none: providers, checks, both times, training."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import pytest
+import torch
+from bench_fake_gpu import CUDA_SETTINGS, FAST, FakeEvent, FakeGpu
+from bench_tiny import nan, off_by_a_little, row_of
+
+from bench import cross_entropy, cuda_providers, cuda_training, run, runner, tables
+from bench.case import Case, OpTable
+from bench.cuda_providers import GRAPH, cuda_op_contest, in_turns, replayed
+from bench.device_timer import LONGEST_SLEEP_S, DeviceContestant
+from bench.embedding_gather import CUDA_CASES, problem
+from bench.gpu import Graph
+from bench.providers import STOCK, Unavailable
+from bench.runner import graph_ratios, run_case
+from bench.tables import OP_TABLES
+from bench.timer import LocalContestant, interleave
+from bench.training_case import cost, training_case
+
+SIZES = {"N": 37, "V": 27, "D": 10, "T": 3, "K": 30, "H": 19}
+pytestmark = pytest.mark.usefixtures("one_thread")
+CASE = Case("cross_entropy", "8x5", "float32", {"N": 8, "V": 5}, rotate=True)
+
+
+def fake_gpu(monkeypatch):
+    """A fake GPU whose backends are plain torch."""
+    real = cuda_providers.with_cuda_backend
+    fake = lambda name, dtype: real("reference", dtype)  # noqa: E731
+    monkeypatch.setattr(cuda_providers, "with_cuda_backend", fake)
+    monkeypatch.setattr(runner, "_why_unavailable", lambda provider: "")
+    return FakeGpu()
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    return fake_gpu(monkeypatch)
+
+
+def suite_of(gpu, fused=cross_entropy.fused, case=CASE):
+    table = OpTable(
+        "cross_entropy",
+        (),
+        cross_entropy.problem,
+        cross_entropy.cost,
+        cross_entropy.stock,
+        fused,
+        (case,),
+    )
+
+    def contest(case, cost, settings):
+        return cuda_op_contest(table, case, cost, settings, gpu)
+
+    names = {"ours": "cuda", "ours_graph": "cuda" + GRAPH, "baseline": "eager"}
+    return tables.Suite("cross_entropy", (case,), cross_entropy.cost, contest, **names)
+
+
+# --- both times ----------------------------------------------------------------------------------
+
+
+def test_a_sample_waits_for_the_gpu_before_and_after_its_calls():
+    log = []
+    contestant = LocalContestant(
+        "a", lambda: log.append("call"), finish=lambda: log.append("finish")
+    )
+    contestant.sample(2)
+    assert log == ["finish", "call", "call", "finish"]
+
+
+def test_the_number_of_calls_of_a_sample_can_be_fixed():
+    contestant = LocalContestant("a", int, calls=3)
+    assert interleave([contestant], budget_s=0, min_sample_s=1.0)["a"].repeats == 3
+
+
+def test_time_on_the_gpu_is_between_two_events_behind_a_sleep(monkeypatch):
+    gpu, log = FakeGpu(), []
+    monkeypatch.setattr(gpu, "sleep", lambda seconds: log.append("sleep"))
+
+    class Event(FakeEvent):
+        def record(self):
+            log.append("event")
+
+        def elapsed_time(self, other):
+            return 7.0
+
+    monkeypatch.setattr(gpu, "event", Event)
+    contestant = DeviceContestant("a", lambda: log.append("call"), contextlib.nullcontext, gpu)
+    assert contestant.sample(2) == 7e-3
+    assert log == ["sleep", "event", "call", "call", "event"]
+
+
+def test_samples_that_the_launches_could_not_keep_up_with_are_counted(monkeypatch):
+    gpu = FakeGpu()
+    contestant = DeviceContestant("a", int, contextlib.nullcontext, gpu)
+    contestant.sample(1)
+    assert not contestant.mostly_exposed
+    monkeypatch.setattr(FakeEvent, "query", lambda self: True)
+    for _ in range(30):
+        contestant.sample(1)
+    assert contestant.mostly_exposed
+    assert max(gpu.slept) == LONGEST_SLEEP_S  # it waits longer each time, within reason
+
+
+# --- providers of an op --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", [op for op, table in OP_TABLES.items() if table.cuda_cases])
+def test_every_case_of_an_op_runs_checked_with_both_times(op, gpu):
+    suite = next(s for s in tables.cuda_suites(gpu) if s.name == op)
+    for case in suite.cases:
+        small = replace(case, sizes={k: min(v, SIZES[k]) for k, v in case.sizes.items()})
+        result = run_case(suite, small, CUDA_SETTINGS, FAST)
+        names = [row["provider"] for row in result["rows"]]
+        both = [name + end for name in ("eager", "cuda", "triton") for end in ("", GRAPH)]
+        assert names == [*both, "reference"]
+        for row in result["rows"]:
+            assert row["status"] == "ok", row["reason"]
+            assert row["median_s"] > 0
+            assert row["device_s"] > 0
+            assert row["device_fraction_of_limit"] > 0
+        assert all(result[key] > 0 for key in ("ratio", "ratio_baseline", "ratio_graph"))
+        assert gpu.released
+
+
+@pytest.mark.parametrize("fused", [off_by_a_little, nan])
+def test_a_wrong_kernel_is_not_timed_called_or_captured(gpu, fused):
+    result = run_case(suite_of(gpu, fused), CASE, CUDA_SETTINGS, FAST)
+    for name in ("cuda", "cuda" + GRAPH):
+        row = row_of(result, name)
+        assert row["status"] == "wrong"
+        assert not {"median_s", "device_s"} & row.keys()
+    assert result["ratio"] is None
+    assert result["ratio_graph"] is None
+    assert run.broken({"cases": [result], "errors": []})
+
+
+def test_a_graph_that_leaves_a_result_unwritten_is_wrong():
+    outputs = (torch.ones(3), torch.ones(3))
+    first, second = replayed(Graph(lambda: outputs[0].fill_(1), outputs))()
+    assert first.isfinite().all()
+    assert second.isnan().all()
+
+
+def test_inputs_are_rotated_until_they_exceed_the_cache_twice(gpu):
+    problem_bytes = cross_entropy.problem(CASE).bytes
+    run_case(suite_of(gpu), CASE, CUDA_SETTINGS, FAST)
+    graphs = 3  # of eager, cuda, triton
+    assert gpu.captures == graphs * -(-2 * gpu.l2_bytes // problem_bytes)
+    gpu.captures = 0
+    still = replace(CASE, rotate=False)
+    run_case(suite_of(gpu, case=still), still, CUDA_SETTINGS, FAST)
+    assert gpu.captures == graphs
+
+
+def test_copies_of_inputs_are_equal_and_lie_elsewhere():
+    one = cross_entropy.problem(CASE)
+    for copy, elsewhere in ((one.leaves(), False), (one.leaves(copy=True), True)):
+        for a, b in zip(copy.args, one.args, strict=True):
+            assert torch.equal(a, b)
+            assert (a.data_ptr() != b.data_ptr()) == elsewhere
+            assert a.requires_grad == b.requires_grad
+            assert a is not b
+
+
+def test_calls_in_turns():
+    log = []
+    call = in_turns([lambda: log.append(0), lambda: log.append(1)])
+    for _ in range(3):
+        call()
+    assert log == [0, 1, 0]
+
+
+def test_tf32_is_for_everyone_or_for_nobody(gpu):
+    seen = []
+
+    def spy(input, target):
+        seen.append(torch.get_float32_matmul_precision())
+        return cross_entropy.stock(input, target)
+
+    before = torch.get_float32_matmul_precision()
+    for dtype, expected in (("tf32", "high"), ("float32", "highest")):
+        case = replace(CASE, dtype=dtype)
+        suite = suite_of(gpu, spy, case)
+        result = run_case(suite, case, CUDA_SETTINGS, FAST)
+        assert set(seen) == {expected}
+        assert row_of(result, "cuda")["status"] == "ok"
+        seen.clear()
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_a_case_that_the_card_cannot_hold_is_not_run():
+    suite = suite_of(FakeGpu(memory_bytes=1000))
+    with pytest.raises(Unavailable, match="needs about"):
+        run_case(suite, CASE, CUDA_SETTINGS, FAST)
+
+
+def test_graphs_are_compared_with_graphs():
+    def row(provider, kind, median):
+        return {"provider": provider, "kind": kind, "median_s": median}
+
+    rows = [
+        row("eager", STOCK, 8.0),
+        row("compile", STOCK, 1.0),
+        row("eager" + GRAPH, cuda_providers.STOCK_GRAPH, 6.0),
+        row("compile" + GRAPH, cuda_providers.STOCK_GRAPH, 4.0),
+        row("cuda", "mlpkern", 3.0),
+        row("cuda" + GRAPH, "mlpkern", 2.0),
+    ]
+    found = graph_ratios(rows, "cuda" + GRAPH, "eager")
+    assert found == {
+        "ours_graph": "cuda" + GRAPH,
+        "best_stock_graph": "compile" + GRAPH,
+        "ratio_graph": 2.0,
+        "ratio_graph_baseline": 4.0,
+    }
+
+
+def test_zipf_ids_are_as_frequent_as_they_should_be():
+    """Of 32,000 ids the most frequent has a share of 1 / (ln 32000 + 0.577), 9.1 %."""
+    small = replace(CUDA_CASES[2], sizes={"V": 32_000, "D": 1, "N": 50_000, "T": 2})
+    ids = problem(small).args[0]
+    counts = torch.bincount(ids.flatten(), minlength=32_000).double() / ids.numel()
+    assert len(counts) == 32_000
+    assert float(counts.max()) == pytest.approx(0.0914, rel=0.05)
+    assert int(counts.argmax()) != 0  # spread over the table
+    assert float(counts.sort(descending=True).values[:3].sum()) == pytest.approx(0.1676, rel=0.05)
+
+
+# --- training steps ------------------------------------------------------------------------------
+
+TINY = training_case(D=3, H=7, N=5, stock_steps=3, checked_steps=4)
+
+
+def test_every_way_of_a_training_step_agrees_with_the_lecture_loop(gpu):
+    settings = CUDA_SETTINGS
+    contest = cuda_training.cuda_contest(TINY, cost(TINY), settings, gpu)
+    names = [provider.name for provider in contest.providers]
+    assert len(set(names)) == len(names)
+    assert {"lecture loop", "eager" + GRAPH, "ops", "ops" + GRAPH, "engine ops"} <= set(names)
+    for provider in contest.providers:
+        with provider.switch():
+            prepared = provider.make()
+            for _ in range(2):
+                checks = contest.yardstick.check(prepared.results())
+                assert [c.message() for c in checks if not c.passed] == [], provider.name
+            prepared.call()
+        steps = cuda_training.GRAPH_STEPS if provider.name.endswith(GRAPH) else TINY.stock_steps
+        assert prepared.units == steps
+
+
+def test_capturing_steps_trains_nothing_and_replaying_does(gpu):
+    untouched = cuda_training.DeviceRun(TINY, gpu.device)
+    captured = cuda_training.DeviceRun(TINY, gpu.device)
+    step = cuda_training.eager_step(cuda_training.loss_of)(captured)
+    graph = cuda_training.GraphRun(captured, step, gpu, steps=2)
+    for a, b in zip(untouched.values, captured.values, strict=True):
+        assert torch.equal(a, b)
+    graph.call()
+    assert not torch.equal(untouched.values[1], captured.values[1])
+
+
+def test_the_lecture_loop_draws_its_own_batches_after_the_checked_ones():
+    run_ = cuda_training.DeviceRun(TINY, "cpu")
+    rows = run_.check_batches(2)
+    assert torch.equal(run_.draw(), rows[0])
+    assert torch.equal(run_.draw(), rows[1])
+    assert run_.draw().shape == (5,)
