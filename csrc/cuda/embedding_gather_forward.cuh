@@ -24,7 +24,8 @@ constexpr int64_t kChunkBytes = 1 << 15;  // at most, of a block
 constexpr int64_t kLeastChunkBytes = 1 << 12;
 constexpr int64_t kGatherBlocks = 1 << 10;     // smaller chunks rather than fewer blocks
 constexpr int64_t kStreamingBytes = 32 << 20;  // an output beyond this would only wipe the cache
-constexpr int64_t kLongRow = 1 << 27;  // granules: eight such rows are what a Divisor can take
+constexpr int64_t kLongRow =
+    1 << 25;  // granules: a group of eight such rows has less than 2^32 bytes
 
 struct Gather {
   IdArray ids;
@@ -43,31 +44,69 @@ struct Gather {
 template <int Bytes>
 using gather_word_t = typename WordOf<Bytes>::type;
 
-// Granule number `at` of the group's output, or ones where its id is bad.
-template <int Granule>
-__device__ __forceinline__ gather_word_t<Granule> read_granule(const Gather& g,
-                                                               const int64_t* row_of, int64_t at) {
-  const int64_t granules = g.row_bytes / Granule;
-  int64_t row, column;
-  if (granules < kLongRow) {
-    row = divide(static_cast<uint32_t>(at), g.granules);
-    column =
-        static_cast<uint32_t>(at) - static_cast<uint32_t>(row) * static_cast<uint32_t>(granules);
+// Granules [at, at + Granules) of the group's output as one vector. Ones where an id is bad.
+// Count: of granules in a group, 32 bits but for the longest rows.
+template <int Granule, int Granules, class Count>
+__device__ __forceinline__ gather_word_t<Granule * Granules> read_granules(const Gather& g,
+                                                                           const int64_t* row_of,
+                                                                           Count at) {
+  const Count granules = static_cast<Count>(g.row_bytes / Granule);
+  Count row = 0, column = at;
+  if constexpr (sizeof(Count) == 4) {
+    row = divide(at, g.granules);
+    column -= row * granules;
   } else {
-    row = 0;
-    for (column = at; column >= granules; column -= granules) ++row;
+    for (; column >= granules; column -= granules) ++row;
   }
-  gather_word_t<Granule> word;
-  memset(&word, 0xff, sizeof word);
-  if (row_of[row] >= 0)
-    word = __ldg(
-        reinterpret_cast<const gather_word_t<Granule>*>(g.weight + row_of[row] + column * Granule));
-  return word;
+  gather_word_t<Granule> word[Granules];
+#pragma unroll
+  for (int k = 0; k < Granules; ++k) {
+    const int64_t from = row_of[row];
+    memset(&word[k], 0xff, Granule);
+    if (from >= 0)
+      word[k] = __ldg(reinterpret_cast<const gather_word_t<Granule>*>(g.weight + from) + column);
+    if (++column == granules) column = 0, ++row;
+  }
+  gather_word_t<Granule * Granules> vector;
+  memcpy(&vector, word, sizeof vector);
+  return vector;
+}
+
+// Bytes [begin, end) of the group's output. `begin` is on a boundary of Store bytes.
+template <int Granule, int Store, class Count>
+__device__ __forceinline__ void write_chunk(const Gather& g, const int64_t* row_of, char* output,
+                                            Count begin, Count end) {
+  constexpr Count kGranules = Store / Granule;
+  auto* const to = reinterpret_cast<gather_word_t<Store>*>(output);
+  const auto write = [&](Count x, gather_word_t<Store> vector) {
+    if (g.streaming)
+      __stcs(to + x, vector);
+    else
+      to[x] = vector;
+  };
+  const Count vectors = end / Store;
+  Count x = begin / Store + threadIdx.x;
+  for (; x + (kGatherBatch - 1) * kGatherThreads < vectors; x += kGatherBatch * kGatherThreads) {
+    gather_word_t<Store> vector[kGatherBatch];
+#pragma unroll
+    for (int u = 0; u < kGatherBatch; ++u)
+      vector[u] = read_granules<Granule, kGranules>(
+          g, row_of, static_cast<Count>(x + u * kGatherThreads) * kGranules);
+#pragma unroll
+    for (int u = 0; u < kGatherBatch; ++u) write(x + u * kGatherThreads, vector[u]);
+  }
+  for (; x < vectors; x += kGatherThreads)
+    write(x, read_granules<Granule, kGranules>(g, row_of, x * kGranules));
+  if constexpr (kGranules > 1) {  // what the last chunk has beyond its last whole vector
+    const Count at = vectors * kGranules + threadIdx.x;
+    if (at < end / Granule)
+      reinterpret_cast<gather_word_t<Granule>*>(output)[at] =
+          read_granules<Granule, 1>(g, row_of, at);
+  }
 }
 
 template <class Index, int Granule, int Store>
 __global__ void __launch_bounds__(kGatherThreads) embedding_gather_forward_kernel(const Gather g) {
-  constexpr int kGranules = Store / Granule;
   __shared__ int64_t row_of[kGroupIds];  // byte offset in weight, -1 for a bad id
   const int64_t group = blockIdx.x / g.chunks, chunk = blockIdx.x % g.chunks;
   const int64_t first = group * g.group_ids;
@@ -85,33 +124,11 @@ __global__ void __launch_bounds__(kGatherThreads) embedding_gather_forward_kerne
   const int64_t end = bytes < begin + g.chunk_bytes ? bytes : begin + g.chunk_bytes;
   if (begin >= end) return;  // the last group may be shorter
   char* output = g.output + first * g.row_bytes;
-  const int64_t vectors = end / Store;
-  for (int64_t x = begin / Store + threadIdx.x; x < vectors; x += kGatherBatch * kGatherThreads) {
-    gather_word_t<Store> vector[kGatherBatch];
-#pragma unroll
-    for (int u = 0; u < kGatherBatch; ++u) {
-      if (x + u * kGatherThreads >= vectors) break;
-      gather_word_t<Granule> granule[kGranules];
-#pragma unroll
-      for (int k = 0; k < kGranules; ++k)
-        granule[k] = read_granule<Granule>(g, row_of, (x + u * kGatherThreads) * kGranules + k);
-      memcpy(&vector[u], granule, Store);
-    }
-#pragma unroll
-    for (int u = 0; u < kGatherBatch; ++u) {
-      if (x + u * kGatherThreads >= vectors) break;
-      auto* to = reinterpret_cast<gather_word_t<Store>*>(output) + x + u * kGatherThreads;
-      if (g.streaming)
-        __stcs(to, vector[u]);
-      else
-        *to = vector[u];
-    }
-  }
-  if constexpr (kGranules > 1) {  // what the last chunk has beyond its last whole vector
-    const int64_t at = vectors * kGranules + threadIdx.x;
-    if (at < end / Granule)
-      reinterpret_cast<gather_word_t<Granule>*>(output)[at] = read_granule<Granule>(g, row_of, at);
-  }
+  if (g.row_bytes / Granule < kLongRow)
+    write_chunk<Granule, Store>(g, row_of, output, static_cast<uint32_t>(begin),
+                                static_cast<uint32_t>(end));
+  else
+    write_chunk<Granule, Store>(g, row_of, output, begin, end);
 }
 
 template <class Index, int Granule, int Store>

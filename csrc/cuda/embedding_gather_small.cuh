@@ -4,10 +4,12 @@
 // A block reads a fixed piece of the batch. Its threads are `slots` x `lanes`: a lane owns W
 // columns, a slot every slots-th id of the piece. Each thread sums into accumulators of its own in
 // shared memory, [v][thread][W]: no two threads share one, so there is nothing to synchronize, and
-// neighboring threads are in neighboring banks whatever their ids are. Ids that do not count (out
-// of range, padding_idx, beyond the end) go to the row V. Then the slots are added in order, and by
-// a second kernel the pieces. All sizes follow from N*T, V and D alone, and so do the bits.
+// neighboring threads are in neighboring banks whatever their ids are. Ids out of range go to the
+// row V. Then the slots are added in order, and the pieces by a second kernel. All sizes follow
+// from N*T, V, D and dtype alone, and so do the bits.
 #pragma once
+
+#include <type_traits>
 
 #include "cuda/embedding_gather_ids.cuh"
 #include "cuda/launch.cuh"
@@ -34,7 +36,7 @@ struct SmallPlan {
 
 // Threads of a block, at most: their registers must leave room for four blocks.
 template <int W>
-constexpr int kSmallThreads = W == 2 ? 224 : 128;
+constexpr int kSmallThreads = W == 2 ? 192 : 128;
 template <int W, bool f64>
 constexpr int kSmallBatch = f64      ? 8 / W
                             : W == 1 ? 16
@@ -75,30 +77,20 @@ inline Walk walk_of(const Positions& p, int64_t slots, int64_t T) {
   return {p.row_stride, p.col_stride, step, step + p.row_stride - T * p.col_stride};
 }
 
-// Records the ids out of range among first + begin, + slots, ... of one batch.
-template <class Index>
-__device__ void record_bad_of(const IdArray& ids, int64_t first, int begin, int end, int batch,
-                              int slots) {
-  for (int u = 0; u < batch && begin < end; ++u, begin += slots) {
-    const int64_t id = id_at<Index>(ids, first + begin);
-    if (!in_range(id, ids.V)) record_bad_id(&bad_ids, ids.site, first + begin, id);
-  }
-}
-
-template <class T>
+template <class E>
 struct SmallTable {
   IdArray ids;
-  const T* doutput;
+  const E* doutput;
   Walk id_walk, doutput_walk;
-  int64_t T_, step_t;  // T, and by how much t grows with each step
+  int64_t T, step_t;  // step_t: by how much t grows with each step
   int64_t D, count, piece_ids;
   unsigned chunks;
   int V, lanes, slots;
   int padding_idx;  // -1: none
 
-  bool aligned;       // whole vectors of W may be loaded
-  acc_t<T>* partial;  // (pieces, V, D)
-  T* dweight;         // instead, where there is only one piece; else null
+  bool whole;         // neighbors are equally far apart and vectors of W may be loaded
+  acc_t<E>* partial;  // (pieces, V, D)
+  E* dweight;         // instead, where there is only one piece; else null
 };
 
 template <class T, class Index, int W>
@@ -119,51 +111,74 @@ __global__ void __launch_bounds__(kSmallThreads<W>, 4)
   const Vector<A, W> zero{};
   for (int v = 0; v <= s.V; ++v) store_vector(own + v * pitch, zero);
 
-  const int64_t n = quotient(first + slot, s.T_);
-  int64_t t = first + slot - n * s.T_;
+  const int64_t n = quotient(first + slot, s.T);
+  int64_t t = first + slot - n * s.T;
   const Index* id_at =
       static_cast<const Index*>(s.ids.data) + n * s.id_walk.row_stride + t * s.id_walk.col_stride;
   const T* value_at =
       s.doutput + n * s.doutput_walk.row_stride + t * s.doutput_walk.col_stride + column;
   const int counted = column < s.D ? ids : 0;  // the last chunk may have lanes to spare
-  for (int begin = slot; begin < counted; begin += kBatch * s.slots) {
+  int begin = slot;
+  // A batch of ids, all loads first. Whole: none is missing, neighbors are equally far apart, and
+  // vectors may be loaded.
+  const auto add_batch = [&](auto whole) {
+    constexpr bool kWhole = decltype(whole)::value;
     Index id[kBatch];
     Vector<T, W> value[kBatch];
 #pragma unroll
     for (int u = 0; u < kBatch; ++u) {
-      if (begin + u * s.slots < counted) {
-        id[u] = *id_at;
-        if (s.aligned) {
-          value[u] = load_vector<W>(value_at);
-        } else {
+      if constexpr (kWhole) {
+        id[u] = id_at[u * s.id_walk.step];
+        value[u] = load_vector_once<W>(value_at + u * s.doutput_walk.step);
+      } else {
+        if (begin + u * s.slots < counted) {
+          id[u] = *id_at;
 #pragma unroll
           for (int w = 0; w < W; ++w) value[u].item[w] = value_at[w];
         }
+        t += s.step_t;
+        const bool wraps = t >= s.T;
+        t -= wraps ? s.T : 0;
+        id_at += wraps ? s.id_walk.wrap : s.id_walk.step;
+        value_at += wraps ? s.doutput_walk.wrap : s.doutput_walk.step;
       }
-      t += s.step_t;
-      const bool wraps = t >= s.T_;
-      t -= wraps ? s.T_ : 0;
-      id_at += wraps ? s.id_walk.wrap : s.id_walk.step;
-      value_at += wraps ? s.doutput_walk.wrap : s.doutput_walk.step;
     }
+    if constexpr (kWhole) {
+      id_at += kBatch * s.id_walk.step;
+      value_at += kBatch * s.doutput_walk.step;
+    }
+    const auto counts = [&](int u) { return kWhole || begin + u * s.slots < counted; };
     bool bad = false;
 #pragma unroll
+    for (int u = 0; u < kBatch; ++u) bad |= counts(u) && !in_range(id[u], s.V);
+    if (bad) {  // a branch of its own, so that all loads are under way before the first sum
+      int last = 0;
+      int64_t value_of_last = 0;
+#pragma unroll
+      for (int u = 0; u < kBatch; ++u) {
+        if (!counts(u) || in_range(id[u], s.V)) continue;
+        last = u, value_of_last = id[u];
+        id[u] = static_cast<Index>(s.V);
+      }
+      if (column == 0)
+        record_bad_id(&bad_ids, s.ids.site, first + begin + last * s.slots, value_of_last);
+    }
+#pragma unroll
     for (int u = 0; u < kBatch; ++u) {
-      if (begin + u * s.slots >= counted) break;
-      const bool good = in_range(id[u], s.V);
-      bad |= !good;
-      int row = good ? static_cast<int>(id[u]) : s.V;
-      if (row == s.padding_idx) row = s.V;
-
-      Vector<A, W> sum = load_vector<W>(own + row * pitch);
+      if (!counts(u)) break;
+      A* at = own + static_cast<int>(id[u]) * pitch;
+      Vector<A, W> sum = load_vector<W>(at);
       A x[W];
       unpack(value[u], x);
 #pragma unroll
       for (int w = 0; w < W; ++w) sum.item[w] += x[w];
-      store_vector(own + row * pitch, sum);
+      store_vector(at, sum);
     }
-    if (bad && column == 0) record_bad_of<Index>(s.ids, first, begin, ids, kBatch, s.slots);
-  }
+    begin += kBatch * s.slots;
+  };
+  if (s.whole)
+    while (begin + (kBatch - 1) * s.slots < counted) add_batch(std::true_type{});
+  while (begin < counted) add_batch(std::false_type{});
   __syncthreads();
 
   const int columns =
@@ -174,6 +189,7 @@ __global__ void __launch_bounds__(kSmallThreads<W>, 4)
     A sum = 0;
 #pragma unroll 8
     for (int k = 0; k < s.slots; ++k) sum += from[k * s.lanes * W];
+    if (v == s.padding_idx) sum = 0;
     if (s.dweight != nullptr)
       s.dweight[v * s.D + first_column + c] = from_acc<T>(sum);
     else
@@ -228,15 +244,16 @@ int sum_small_table(const EmbeddingGatherBackward& a, void* stream) {
   s.doutput = static_cast<const T*>(a.doutput);
   const Positions id_at = positions_of(a.N, a.T, a.input_row_stride, a.input_col_stride);
   const Positions value_at = positions_of(a.N, a.T, a.doutput_row_stride, a.D);
-  s.T_ = id_at.even && value_at.even ? count : a.T;  // then one row of count
-  s.step_t = p.slots % s.T_;
-  s.id_walk = walk_of(id_at, p.slots, s.T_);
-  s.doutput_walk = walk_of(value_at, p.slots, s.T_);
+  const bool even = id_at.even && value_at.even;
+  s.T = even ? count : a.T;  // even: one row of all
+  s.step_t = p.slots % s.T;
+  s.id_walk = walk_of(id_at, p.slots, s.T);
+  s.doutput_walk = walk_of(value_at, p.slots, s.T);
   s.D = a.D, s.count = count, s.piece_ids = p.piece_ids, s.chunks = static_cast<unsigned>(p.chunks);
   s.padding_idx = static_cast<int>(a.padding_idx);
   s.V = static_cast<int>(a.V), s.lanes = p.lanes, s.slots = p.slots;
-  s.aligned =
-      vector_items(sizeof(T), {a.doutput}, {a.D, a.N > 1 ? a.doutput_row_stride : 0}) >= p.columns;
+  s.whole = even && vector_items(sizeof(T), {a.doutput},
+                                 {a.D, a.N > 1 ? a.doutput_row_stride : 0}) >= p.columns;
   s.partial = static_cast<acc_t<T>*>(a.workspace);
   T* dweight = static_cast<T*>(a.dweight);
   if (p.pieces == 1) s.dweight = dweight;

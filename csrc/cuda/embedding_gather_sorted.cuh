@@ -133,33 +133,39 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
   const int entries =
       static_cast<int>(s.count - first < tile_entries ? s.count - first : tile_entries);
   const int threads = s.lanes * s.teams;
+  // The neighbors: asked for before the rest, so that nothing waits for them.
+  const int64_t beside = threadIdx.x == 0 ? first - 1 : first + entries;
+  Word neighbor = kSkip<Word>;
+  if (threadIdx.x < 2 && beside >= 0 && beside < s.count) neighbor = s.keys[beside];
   for (int i = threadIdx.x; i < entries; i += threads) {
     key[i] = s.keys[first + i];
     const Word position = s.positions[first + i];
     from[i] =
         position == kSkip<Word> ? -1 : offset_of(s.doutput_at, static_cast<int64_t>(position));
   }
-  if (threadIdx.x == 0) {
-    key[-1] = first > 0 ? s.keys[first - 1] : kSkip<Word>;
-    key[entries] = first + entries < s.count ? s.keys[first + entries] : kSkip<Word>;
-  }
+  if (threadIdx.x < 2) key[threadIdx.x == 0 ? -1 : entries] = neighbor;
+
   __syncthreads();
 
   const int team = threadIdx.x / s.lanes, lane = threadIdx.x - team * s.lanes;
   const int begin = team * s.piece < entries ? team * s.piece : entries;
   const int end = begin + s.piece < entries ? begin + s.piece : entries;
-  const int64_t column = chunk * s.lanes * W + lane * Granule;  // of the first granule
-  const int apart = s.lanes * Granule;
+  const int64_t first_column = chunk * s.lanes * W;
+  const int columns =
+      static_cast<int>(s.D - first_column < s.lanes * W ? s.D - first_column : s.lanes * W);
+  const int column = lane * Granule, apart = s.lanes * Granule;  // of the first granule; of two
+  const T* const doutput = s.doutput + first_column + column;
+  T* const dweight = s.dweight + first_column + column;
 
   const auto write_row = [&](Word id, const A(&sum)[W]) {
-    T* row = s.dweight + static_cast<int64_t>(id) * s.D + column;
+    T* row = dweight + static_cast<int64_t>(id) * s.D;
 #pragma unroll
     for (int g = 0; g < kGranules; ++g) {
-      if (column + g * apart >= s.D) continue;
+      if (column + g * apart >= columns) continue;
       A part[Granule];
 #pragma unroll
       for (int w = 0; w < Granule; ++w) part[w] = sum[g * Granule + w];
-      store_vector(row + g * apart, pack<T, Granule>(part));
+      store_vector_whole(row + g * apart, pack<T, Granule>(part));
     }
   };
 
@@ -174,8 +180,8 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
 #pragma unroll
       for (int g = 0; g < kGranules; ++g) {
         value[u][g] = {};
-        if (at >= 0 && column + g * apart < s.D)
-          value[u][g] = load_vector<Granule>(s.doutput + at + column + g * apart);
+        if (at >= 0 && column + g * apart < columns)
+          value[u][g] = load_vector<Granule>(doutput + at + g * apart);
       }
     }
 #pragma unroll
@@ -218,11 +224,17 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
     }
   };
   const auto write_carry = [&](A* carries) {
-    A* to = carries + tile * s.pitch + column;
+    constexpr int kItems = Granule < kVectorItems<A> ? Granule : kVectorItems<A>;
+    A* to = carries + tile * s.pitch + first_column + column;
 #pragma unroll
     for (int g = 0; g < kGranules; ++g) {
 #pragma unroll
-      for (int w = 0; w < Granule; ++w) to[g * apart + w] = sum[g * Granule + w];
+      for (int w = 0; w < Granule; w += kItems) {
+        Vector<A, kItems> part;
+#pragma unroll
+        for (int i = 0; i < kItems; ++i) part.item[i] = sum[g * Granule + w + i];
+        store_vector_whole(to + g * apart + w, part);
+      }
     }
   };
   if (team == 0 && key[-1] == key[0]) {
@@ -254,13 +266,13 @@ __global__ void __launch_bounds__(kRunThreads)
                                           T* __restrict__ dweight) {
   using A = acc_t<T>;
   constexpr int W = kVectorItems<A>;
-  __shared__ __align__(16) A sums[kRunThreads][W];
+  __shared__ __align__(16) Vector<A, W> sums[kRunThreads];
   const int64_t tile = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
   const int64_t first = tile * tile_entries, next = first + tile_entries;
   if (next >= count) return;
-  const Word id = keys[next];
-  if (keys[next - 1] != id) return;
-  if (first > 0 && keys[first - 1] == id) return;
+  const Word id = keys[next], last = keys[next - 1];
+  const Word before = first > 0 ? keys[first - 1] : kSkip<Word>;
+  if (last != id || before == id) return;
   // Tiles after this one that begin with the id: doubled until too many, then halved.
   int run = 1, step = 1;
   const auto begins = [&](int k) {
@@ -286,16 +298,19 @@ __global__ void __launch_bounds__(kRunThreads)
     }
   }
 #pragma unroll
-  for (int w = 0; w < W; ++w) sums[threadIdx.x][w] = sum[w];
+  for (int w = 0; w < W; ++w) sums[threadIdx.x].item[w] = sum[w];
   __syncthreads();
   if (part != 0 || column >= pitch) return;
-  const Vector<A, W> tail = load_vector<W>(tails + tile * pitch + column);
+  Vector<A, W> total = load_vector<W>(tails + tile * pitch + column);
+  for (int k = 0; k < parts; ++k) {
+    const Vector<A, W> part_sum = load_vector<W>(sums[k * lanes + lane].item);
 #pragma unroll
-  for (int w = 0; w < W; ++w) {
-    A total = tail.item[w];
-    for (int k = 0; k < parts; ++k) total += sums[k * lanes + lane][w];
-    if (column + w < D) dweight[static_cast<int64_t>(id) * D + column + w] = from_acc<T>(total);
+    for (int w = 0; w < W; ++w) total.item[w] += part_sum.item[w];
   }
+#pragma unroll
+  for (int w = 0; w < W; ++w)
+    if (column + w < D)
+      dweight[static_cast<int64_t>(id) * D + column + w] = from_acc<T>(total.item[w]);
 }
 
 template <class T, class Word>

@@ -75,6 +75,13 @@ __device__ __forceinline__ void store_vector(T* p, const Vector<T, Items>& v) {
   *reinterpret_cast<word_t<T, Items>*>(p) = word_of(v);
 }
 
+// The same to global memory, in one instruction for certain: the compiler splits a plain store into
+// items, and does not always put them together again.
+template <int Items, class T>
+__device__ __forceinline__ void store_vector_whole(T* p, const Vector<T, Items>& v) {
+  __stwb(reinterpret_cast<word_t<T, Items>*>(p), word_of(v));
+}
+
 // The same for global memory that will not be used again soon: first to leave the caches.
 template <int Items, class T>
 __device__ __forceinline__ Vector<T, Items> load_vector_once(const T* p) {
