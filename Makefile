@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TEST_ARGS ?=
 BENCH_ARGS ?= --quick
+# What `make cuda-check` looks at; the default is built by it first.
+CUDA_LIBRARY ?= build/cuda/_cuda.so
 
 ifeq ($(VENV),none)
 py := $(PYTHON)
@@ -24,11 +26,11 @@ installed := $(state)/.mlpkern-installed
 tools := $(state)/.mlpkern-tools
 
 native := $(shell find csrc -type f 2>/dev/null)
-cpp := $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+cpp := $(shell find csrc tests/cpp tests/cuda tests/fiber -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 scripts = $(shell $(py) -c "import sysconfig; print(sysconfig.get_path('scripts'))")
 with_tools = PATH="$(scripts):$$PATH"
 
-.PHONY: help test bench lint format ctest sanitize clean
+.PHONY: help test bench lint format ctest sanitize cuda-check cuda-budget cuda-library clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +38,8 @@ help:
 	@echo "make bench     install, then run the benchmark into bench/out (BENCH_ARGS, now: $(BENCH_ARGS))"
 	@echo "make ctest     build and run the C++ tests of the kernels, warnings as errors"
 	@echo "make sanitize  the same under AddressSanitizer and UBSan"
+	@echo "make cuda-check   compile the CUDA kernels for every target and check their machine code (no GPU)"
+	@echo "make cuda-budget  write tests/cuda/budget.json anew: their registers, stack, shared memory"
 	@echo "make lint      ruff, clang-format, mypy;  make format applies the formatters"
 	@echo "make clean     remove what was built; the environment stays"
 	@echo "VENV=$(VENV) (none: use PYTHON as it is), PYTHON=$(PYTHON)"
@@ -62,6 +66,19 @@ ctest: $(tools)
 
 sanitize: $(tools)
 	$(with_tools) .ci/ctest build/sanitize -DMLPKERN_WERROR=ON -DMLPKERN_SANITIZE=ON
+
+cuda-check: $(tools) cuda-library
+	$(with_tools) $(py) tests/cuda/check.py $(CUDA_LIBRARY)
+# Where the tests otherwise skip what is missing.
+	$(with_tools) MLPKERN_CUDA_CHECK=1 $(py) -m pytest tests/test_cuda_build.py
+
+cuda-budget: $(tools) cuda-library
+	$(with_tools) $(py) tests/cuda/check.py --write $(CUDA_LIBRARY)
+
+cuda-library: $(tools)
+ifeq ($(CUDA_LIBRARY),build/cuda/_cuda.so)
+	$(with_tools) .ci/cuda build/cuda
+endif
 
 clean:
 	rm -rf build dist *.egg-info mlpkern/_C*.so mlpkern/_cuda*.so mlpkern/_build_info.json

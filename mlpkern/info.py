@@ -129,7 +129,11 @@ def _built(build: dict[str, Any]) -> str:
         parts.append(f"for {', '.join(build['isas'])}")
     else:
         parts.append("without the native library")
-    parts.append("with CUDA" if cuda.get("built") else f"no CUDA: {cuda.get('reason', 'unknown')}")
+    if cuda.get("built"):
+        parts.append(f"with CUDA for {cuda.get('targets', 'unknown targets')}")
+        parts += [cuda["note"]] if cuda.get("note") else []
+    else:
+        parts.append(f"no CUDA: {cuda.get('reason', 'unknown')}")
     return ", ".join(parts)
 
 
