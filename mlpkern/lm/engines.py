@@ -134,9 +134,9 @@ class OpsEngine:
         values, add_ = step.values, torch._foreach_add_
         losses = []
         for (ids, targets), lr in zip(batches, rates.tolist(), strict=True):
-            loss, gradients = step(ids, targets)
-            add_(values, gradients, alpha=-lr)
-            losses.append(loss)
+            loss = step.loss(ids, targets)
+            add_(values, step.gradients(loss), alpha=-lr)
+            losses.append(loss.detach())
         return torch.stack(losses)
 
     def _run_graphed(self, state: TrainState, rates: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ _OPTIONS = (-100, 1, 0.0)  # of cross_entropy: ignore_index as in torch, the mea
 
 
 class FusedStep:
-    """The model's parameters as autograd leaves, and the loss and gradients of a batch.
+    """The model's parameters as autograd leaves; the loss of a batch and its gradients.
 
     ``values``: the same memory once more, without autograd, to update. The ops are called below
     their argument checks, which the batches of a split cannot fail, with every name looked up once:
@@ -35,16 +35,25 @@ class FusedStep:
         self._one = torch.ones((), device=self.embedding.device)
         self._ops = EmbeddingGather.direct, LinearTanh.direct, CrossEntropy.direct
 
-    def __call__(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The loss () of ids (N, T) and targets (N,), and its gradients in the order of leaves."""
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """The loss () of ids (N, T) and targets (N,), with its graph."""
         gather, tanh, entropy = self._ops
         x = gather(ids, self.embedding, -1)  # (N, T*D); -1: no padding
         for weight, bias in self.hidden:
             x = tanh(x, weight, bias)  # (N, H)
         weight_out, bias_out = self.output
         logits = torch.addmm(bias_out, x, weight_out)  # (N, V)
-        loss = entropy(logits, targets, None, *_OPTIONS)
-        return loss.detach(), _gradients(loss, self._one, self.leaves)
+        return entropy(logits, targets, None, *_OPTIONS)
+
+    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """``torch.autograd.grad(loss, leaves)`` without its checks, which take 15 us of a step.
+
+        The engine it calls is what torch's own function calls, with the same arguments. Use the
+        result at once and let it go: memory that the next step takes again is still in the caches.
+        """
+        return torch.autograd.Variable._execution_engine.run_backward(
+            (loss,), (self._one,), False, False, self.leaves, False, accumulate_grad=False
+        )
 
 
 class GraphedSteps:
@@ -90,10 +99,11 @@ class GraphedSteps:
         rows = self._rows.index_select(0, self._at).view(-1)  # (N,)
         rate = self._rates.index_select(0, self._at).view(())
         inputs, targets = self.train.inputs, self.train.targets
-        loss, gradients = self._step(inputs.index_select(0, rows), targets.index_select(0, rows))
+        loss = self._step.loss(inputs.index_select(0, rows), targets.index_select(0, rows))
+        gradients = self._step.gradients(loss)
         torch._foreach_mul_(gradients, rate)
         torch._foreach_sub_(self._step.values, gradients)
-        self._losses.index_copy_(0, self._at, loss.view(1))
+        self._losses.index_copy_(0, self._at, loss.detach().view(1))
         self._at.add_(1)
 
     def _captured(self) -> Callable[[], None]:
@@ -116,13 +126,3 @@ class GraphedSteps:
 
 def _leaf(parameter: Tensor) -> Tensor:
     return parameter.detach().requires_grad_()
-
-
-def _gradients(loss: Tensor, one: Tensor, leaves: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """``torch.autograd.grad(loss, leaves, one)`` without its checks, which take 15 us of a step.
-
-    The engine it calls is what torch's own function calls, with the same arguments.
-    """
-    return torch.autograd.Variable._execution_engine.run_backward(
-        (loss,), (one,), False, False, leaves, False, accumulate_grad=False
-    )
