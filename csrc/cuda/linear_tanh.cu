@@ -12,7 +12,7 @@
 #include "cuda/library.h"
 #include "cuda/linear_tanh_elements.cuh"
 #include "cuda/linear_tanh_plain.cuh"
-#include "cuda/linear_tanh_product.cuh"
+#include "cuda/linear_tanh_tilings.cuh"
 
 namespace mlpkern::cuda {
 namespace {
@@ -22,35 +22,38 @@ int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // --- Tilings -------------------------------------------------------------------------------------
 
-// Tiling<rows, cols, warps_m, warps_n, slab bytes, stages, blocks>.
-// `Small` suits few rows, and shapes that larger tiles would overhang; it fits every device. `Wide`
-// holds the 200 columns of a usual layer, so that the rows are read once; where products are cheap
-// next to the loads, tiles of 256 columns halve these once more.
-template <class Math, Kind kind>
-struct Tilings {
-  static constexpr bool kForward = kind == Kind::forward;
-  using Small = Tiling<64, 64, 2, 2, 128, 3, 2>;
-  using Wide = Tiling<128, 208, 4, 2, kForward ? 128 : 64, 3, 1>;
-};
-template <Kind kind>
-struct Tilings<Split, kind> {
-  using Small = Tiling<64, 64, 2, 2, 128, 3, 2>;
-  using Wide = Tiling<64, 200, 2, 5, kind == Kind::forward ? 128 : 64, 3, 1>;
-};
-
 constexpr int64_t kBlocksAtOnce = 132;  // enough for the largest devices; part of the results
 constexpr int64_t kPieceRows = 128;     // fewest rows worth a piece of their own
 
-// Whether the larger tile is worth its overhang and leaves work for the whole device; `repeats`
+enum class Size { small, wide, square };
+
+// body(Type<Tiling>{}) for a size.
+template <class Math, Kind kind, class Body>
+auto for_size(Size size, const Body& body) {
+  using Of = Tilings<Math, kind>;
+  if constexpr (!std::is_same_v<typename Of::Square, typename Of::Wide>)
+    if (size == Size::square) return body(Type<typename Of::Square>{});
+  if (size != Size::small) return body(Type<typename Of::Wide>{});
+  return body(Type<typename Of::Small>{});
+}
+
+// The larger tiles where they leave work for a whole device and overhang C little; `repeats`
 // blocks can share a tile's reduction.
-template <class Wide, class Small>
-bool prefers(int64_t rows, int64_t cols, int64_t repeats) {
-  const auto area = [&](int64_t height, int64_t width) {
-    return static_cast<double>(round_up(rows, height)) * static_cast<double>(round_up(cols, width));
-  };
-  return ceil_div(rows, Wide::kRows) * ceil_div(cols, Wide::kCols) * repeats >=
-             kBlocksAtOnce * 3 / 4 &&
-         area(Wide::kRows, Wide::kCols) <= 1.1 * area(Small::kRows, Small::kCols);
+template <class Math, Kind kind>
+Size choose(int64_t rows, int64_t cols, int64_t repeats) {
+  Size best = Size::small;
+  double least = 0;
+  for (Size size : {Size::small, Size::wide, Size::square})
+    for_size<Math, kind>(size, [&](auto tiling) {
+      using Tile = typename decltype(tiling)::type;
+      const int64_t down = ceil_div(rows, Tile::kRows), across = ceil_div(cols, Tile::kCols);
+      const double area = static_cast<double>(down * Tile::kRows * across * Tile::kCols);
+      if (size == Size::small) least = 1.1 * area;
+      if (size == Size::small || area > least) return;
+      if (down * across * repeats < kBlocksAtOnce * 3 / 4) return;
+      best = size, least = area;
+    });
+  return best;
 }
 
 // How dweight cuts the batch.
@@ -70,25 +73,24 @@ Pieces cut(int64_t N, int64_t H, int64_t K) {
 }
 
 struct DweightPlan {
-  bool wide;
+  Size size;
   Pieces pieces;
   int64_t partial_stride;
 };
 
 template <class Math>
 DweightPlan dweight_plan(const LinearTanhBackward& a) {
-  using Wide = typename Tilings<Math, Kind::dweight>::Wide;
-  using Small = typename Tilings<Math, Kind::dweight>::Small;
   DweightPlan plan;
-  plan.wide = prefers<Wide, Small>(a.H, a.K, ceil_div(a.N, 2 * kPieceRows));
-  plan.pieces = plan.wide ? cut<Wide>(a.N, a.H, a.K) : cut<Small>(a.N, a.H, a.K);
+  plan.size = choose<Math, Kind::dweight>(a.H, a.K, ceil_div(a.N, 2 * kPieceRows));
+  plan.pieces = for_size<Math, Kind::dweight>(
+      plan.size, [&](auto tiling) { return cut<typename decltype(tiling)::type>(a.N, a.H, a.K); });
   plan.partial_stride = round_up(a.H * a.K + a.H, 4);
   return plan;
 }
 
 DweightPlan plain_dweight_plan(const LinearTanhBackward& a) {
   using Tile = Tiling<kPlainTile, kPlainTile, 1, 1, 0, 0, 4>;
-  return {false, cut<Tile>(a.N, a.H, a.K), a.H * a.K};
+  return {Size::small, cut<Tile>(a.N, a.H, a.K), a.H * a.K};
 }
 
 // --- Products ------------------------------------------------------------------------------------
@@ -101,12 +103,14 @@ Matrix<T> matrix(const void* data, int64_t stride, const void* if_empty) {
 }
 
 template <class Math, Kind kind>
-cudaError_t multiply(const Product<typename Math::type>& p, bool wide, void* stream) {
-  using Wide = typename Tilings<Math, kind>::Wide;
+cudaError_t multiply(const Product<typename Math::type>& p, Size size, void* stream) {
   using Small = typename Tilings<Math, kind>::Small;
-  if (wide && ProductShape<Math, kind, Wide>::kShared <= static_cast<size_t>(shared_limit()))
-    return launch_product<Math, kind, Wide>(p, stream);
-  return launch_product<Math, kind, Small>(p, stream);
+  return for_size<Math, kind>(size, [&](auto tiling) {
+    using Tile = typename decltype(tiling)::type;
+    if (ProductShape<Math, kind, Tile>::kShared <= static_cast<size_t>(shared_limit()))
+      return launch_product<Math, kind, Tile>(p, stream);
+    return launch_product<Math, kind, Small>(p, stream);
+  });
 }
 
 template <class T>
@@ -194,28 +198,24 @@ cudaError_t dbias_alone(const LinearTanhBackward& a, acc_t<T>* partial, void* st
 
 template <class Math>
 cudaError_t forward(const LinearTanhForward& a, void* stream) {
-  using Wide = typename Tilings<Math, Kind::forward>::Wide;
-  using Small = typename Tilings<Math, Kind::forward>::Small;
   return multiply<Math, Kind::forward>(forward_product<typename Math::type>(a),
-                                       prefers<Wide, Small>(a.N, a.H, 1), stream);
+                                       choose<Math, Kind::forward>(a.N, a.H, 1), stream);
 }
 
 template <class Math>
 cudaError_t backward(const LinearTanhBackward& a, void* stream) {
   using T = typename Math::type;
-  using Wide = typename Tilings<Math, Kind::dinput>::Wide;
-  using Small = typename Tilings<Math, Kind::dinput>::Small;
   cudaError_t error = cudaSuccess;
   if (a.dinput && a.N * a.K > 0)
-    error = multiply<Math, Kind::dinput>(dinput_product<T>(a), prefers<Wide, Small>(a.N, a.K, 1),
-                                         stream);
+    error = multiply<Math, Kind::dinput>(dinput_product<T>(a),
+                                         choose<Math, Kind::dinput>(a.N, a.K, 1), stream);
   if (error != cudaSuccess || a.H == 0) return error;
   if (!a.dweight || a.K == 0)
     return a.dbias ? dbias_alone<T>(a, static_cast<acc_t<T>*>(a.workspace), stream) : cudaSuccess;
   const DweightPlan plan = dweight_plan<Math>(a);
   Product<T> p = dweight_product<T>(a, plan);
   p.sum_bias = a.dbias != nullptr, p.dbias = static_cast<T*>(a.dbias);
-  error = multiply<Math, Kind::dweight>(p, plan.wide, stream);
+  error = multiply<Math, Kind::dweight>(p, plan.size, stream);
   if (error != cudaSuccess || p.pieces == 1) return error;
   return add_pieces<T>(p.output, a.H * a.K, p.dbias, p.dbias ? a.H : 0, p.partial, p.pieces,
                        p.partial_stride, stream);
