@@ -103,7 +103,7 @@ struct ForwardPlan {
       tile = plan_tiles(a);
       const int64_t tiles = ceil_div(a.N, tile.rows);
       // Up to two tiles are done by one block, which saves the finishing kernel.
-      tile.tiles = tiles <= 2 ? 2 : ceil_div(tiles, kMostPartial);
+      tile.tiles = tiles <= 2 ? 2 : static_cast<int>(ceil_div(tiles, kMostPartial));
       blocks = partial = tiles ? ceil_div(tiles, tile.tiles) : 1;
       return;
     }

@@ -43,9 +43,10 @@ struct TeamUnits {
   }
 };
 
-// Vectors that a thread has in flight: 64 bytes, half of them targets where these are read as well.
-template <bool Weighted>
-constexpr int kInFlight = Weighted ? 2 : 4;
+// Vectors that a thread has in flight: 64 bytes, half of them targets where these are read as well;
+// of float64, whose exponentials take the registers, half as many.
+template <class T, bool Weighted>
+constexpr int kInFlight = Weighted || sizeof(T) == 8 ? 2 : 4;
 
 // Blocks of a multiprocessor: they bound the registers of a thread to 64 or 128.
 template <class T, bool Weighted>

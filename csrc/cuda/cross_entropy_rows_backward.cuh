@@ -38,11 +38,10 @@ __global__ void __launch_bounds__(kRowThreads)
                               acc_t<T>* masses) {
   __shared__ acc_t<T> shared[2][kMostWarps];  // two, in turn: see the forward
   const TeamUnits team(plan, a.N);
-  int turn = 0;
-  for (int i = team.team; i < team.end; i += plan.teams, turn ^= 1) {
+  for (int i = team.team; i < team.end; i += plan.teams) {
     const int64_t unit = team.first + i;
     const auto mass =
-        team_mass(part_of<T>(a, plan, unit), o, team.thread, plan.team_warps, shared[turn]);
+        team_mass(part_of<T>(a, plan, unit), o, team.thread, plan.team_warps, shared[i & 1]);
     if (team.thread == 0) masses[unit] = mass;
   }
 }
@@ -67,7 +66,7 @@ __device__ __forceinline__ void write_gradients(const Part<T>& part, T* out, con
                                                 const RowGradient<acc_t<T>>& gradient,
                                                 acc_t<T> even, int hit, int thread, int threads) {
   using A = acc_t<T>;
-  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<Weighted>;
+  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<T, Weighted>;
   const bool weight_aligned = Weighted && same_phase(part.x, part.weight);
   const bool probability_aligned = Weighted && same_phase(part.x, part.probability);
   const bool out_aligned = same_phase(part.x, out);
@@ -137,8 +136,7 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
   __shared__ A shared[2][kMostWarps];  // two, in turn: see the forward
   // Last units first: the forward read them last, and they may still be in the cache.
   const TeamUnits team(plan, a.N, gridDim.x - 1 - blockIdx.x);
-  int turn = 0;
-  for (int i = team.team; i < team.end; i += plan.teams, turn ^= 1) {
+  for (int i = team.team; i < team.end; i += plan.teams) {
     const int64_t unit = team.first + i;
     const Part<T> part = part_of<T>(a, plan, unit);
     T* const out = static_cast<T*>(a.dinput) + part.n * a.C + part.begin;
@@ -155,7 +153,7 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
       if (!part.probability) {
         mass = o.even * *sums;
       } else if (!sums) {
-        mass = team_mass(part, o, team.thread, plan.team_warps, shared[turn]);
+        mass = team_mass(part, o, team.thread, plan.team_warps, shared[i & 1]);
       } else {
         mass = 0;
         for (int64_t piece = team.thread % kWarp; piece < plan.pieces; piece += kWarp)

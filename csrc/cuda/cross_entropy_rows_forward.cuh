@@ -36,7 +36,7 @@ template <class T, bool Weighted>
 __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const Options<T>& o,
                                                      bool dotted, int thread, int threads) {
   using A = acc_t<T>;
-  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<Weighted>;
+  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<T, Weighted>;
   const bool weight_aligned = Weighted && same_phase(part.x, part.weight);
   const bool probability_aligned = Weighted && same_phase(part.x, part.probability);
   Statistics<A> s = Statistics<A>::none();
@@ -129,8 +129,7 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
   const TeamUnits team(plan, a.N);
   const bool dotted = Weighted || a.label_smoothing != 0;
   if (team.thread == 0) sums[team.team] = {0, 0};
-  int turn = 0;
-  for (int i = team.team; i < team.end; i += plan.teams, turn ^= 1) {
+  for (int i = team.team; i < team.end; i += plan.teams) {
     const int64_t unit = team.first + i;
     const Part<T> part = part_of<T>(a, plan, unit);
     const bool finishes = team.thread == 0 && plan.pieces == 1;
@@ -142,7 +141,7 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
       y = class_of(a, unit, y, true);
       if (y >= 0) logit = to_acc(part.x[y]), weight = o.weight_of(y);
     }
-    reduce_team(s, dotted, plan.team_warps, shared[turn]);
+    reduce_team(s, dotted, plan.team_warps, shared[i & 1]);
     if (finishes)
       write_row(a, o, unit, y, logit, weight, s, sums[team.team]);
     else if (team.thread == 0)

@@ -23,10 +23,10 @@ constexpr int kMostTileRows = kTileThreads;              // a thread brings the 
 constexpr int kTileBytes = 16 << 10;                     // of logits
 
 struct TilePlan {
-  int lanes;      // of a row
-  int rows;       // of a tile
-  int64_t tiles;  // of a block, one after the other
-  int bytes;      // of a tile in shared memory; with probabilities there are two
+  int lanes;  // of a row
+  int rows;   // of a tile
+  int tiles;  // of a block, one after the other
+  int bytes;  // of a tile in shared memory; with probabilities there are two
 };
 
 // Elements of `rows` rows in shared memory, as far past a 16-byte boundary as in global memory.
@@ -124,20 +124,21 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
                                       LossSums* partial) {
   using A = acc_t<T>;
   __shared__ int classes[kMostTileRows];
+  __shared__ LossSums sums[kTileThreads];  // of each thread: here they take no registers
   unsigned char* const memory = dynamic_shared<unsigned char>();
   const TileLanes l(plan.lanes, a.C);
   const bool spread = a.target_is_probability, general = spread || a.label_smoothing != 0;
-  const int64_t first = blockIdx.x * plan.tiles * plan.rows;
-  const int64_t end = first + plan.tiles * plan.rows;
-  LossSums sums = {0, 0};
-  for (int64_t n = first; n < end && n < a.N; n += plan.rows) {
+  sums[threadIdx.x] = {0, 0};
+  for (int tile = 0; tile < plan.tiles; ++tile) {
+    const int64_t n = (static_cast<int64_t>(blockIdx.x) * plan.tiles + tile) * plan.rows;
+    if (n >= a.N) break;
     const int rows = static_cast<int>(a.N - n < plan.rows ? a.N - n : plan.rows);
     const T* const x_n = static_cast<const T*>(a.input) + n * a.input_row_stride;
     const T* const t_n = static_cast<const T*>(a.target) + n * a.target_row_stride;
     const Tile<T> x(memory, x_n), t(memory + plan.bytes, spread ? t_n : nullptr);
     const TileTargets<T> targets = {o, t, spread, l.C};
-    const int mine = threadIdx.x;     // the row whose target this thread brings
-    if (n != first) __syncthreads();  // the rows before are done
+    const int mine = threadIdx.x;    // the row whose target this thread brings
+    if (tile != 0) __syncthreads();  // the rows before are done
     int64_t id = kSpread;
     if (!spread && mine < rows) id = read_target(a, n + mine);
     x.copy_in(x_n, a.input_row_stride, rows, l.C);
@@ -168,11 +169,11 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
       if (l.lane == 0 && r0 + l.group < rows) {
         const int y = spread ? kSpread : classes[r];
         write_row(a, o, n + r, y, y >= 0 ? to_acc(*x.at(r * l.C + y)) : A{0},
-                  y >= 0 ? o.weight_of(y) : A{0}, s, sums);
+                  y >= 0 ? o.weight_of(y) : A{0}, s, sums[threadIdx.x]);
       }
     }
   }
-  leave_block_sums<T>(a, sums, partial);
+  leave_block_sums<T>(a, sums[threadIdx.x], partial);
 }
 
 // A tile a block.
