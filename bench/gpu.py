@@ -6,6 +6,7 @@ not a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 from collections.abc import Callable, Sequence
@@ -115,8 +116,11 @@ class Gpu:
                 graph.capture_begin()
                 try:
                     outputs = tuple(t.detach() for t in call())
-                finally:
-                    graph.capture_end()
+                except BaseException:
+                    with contextlib.suppress(RuntimeError):  # it would hide what went wrong
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
         finally:
             if collecting:
                 gc.enable()
@@ -128,6 +132,15 @@ class Gpu:
         gc.collect()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
+
+
+def answers(gpu: Device) -> bool:
+    """Whether the GPU still takes work: a kernel that failed spoils it for the whole process."""
+    try:
+        gpu.synchronize()
+    except Exception:
+        return False
+    return True
 
 
 def first_line(error: BaseException) -> str:

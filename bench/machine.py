@@ -49,9 +49,12 @@ def now() -> str:
 
 def commit() -> str | None:
     """`git describe` of the checkout this file lies in, else MLPKERN_COMMIT, else None."""
-    if not (ROOT / ".git").exists():  # a copy of the tree: whoever made it may name the commit
-        return os.environ.get("MLPKERN_COMMIT")
-    return _first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"])
+    named = os.environ.get("MLPKERN_COMMIT")  # of a copy of the tree without its repository
+    if not (ROOT / ".git").exists():
+        return named
+    return (
+        _first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"]) or named
+    )
 
 
 def usable_cores() -> int:

@@ -1,4 +1,4 @@
-"""Result -> text: the table on the terminal, the markdown tables of the README, the result folder.
+"""Result -> text: the table on the terminal, the markdown tables of the README.
 
 python bench/report.py RESULT.json               the terminal table again
 python bench/report.py RESULT.json --markdown    the tables for the README
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
@@ -194,24 +192,6 @@ def markdown(result: Result) -> str:
             f"({figures['bound']}) |"
         )
     return "\n".join(lines) + "\n"
-
-
-def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Writes files that appear under `folder` only when all of them are complete.
-
-    A new folder appears at once by one rename; in an existing one each file is replaced.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        complete = Path(temporary) / "complete"
-        complete.mkdir()
-        for name, content in files.items():
-            (complete / name).write_bytes(content)
-        if not folder.exists():
-            complete.rename(folder)
-            return
-        for name in files:
-            os.replace(complete / name, folder / name)
 
 
 def load(path: Path) -> Result:

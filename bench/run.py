@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import math
-import re
 import signal
 import sys
 import time
@@ -32,15 +30,13 @@ import torch
 
 from bench import cuda_limits, limits, machine, report
 from bench.case import DTYPES, Case, Settings
-from bench.chart import chart_png
-from bench.gpu import Device, Gpu, first_line
+from bench.gpu import Device, Gpu, answers, first_line
 from bench.ladder import ladder_lines
-from bench.ladder_chart import ladder_png
 from bench.names_run import Plan, train_all
 from bench.providers import MLPKERN, Unavailable
+from bench.result_files import keep, show
 from bench.runner import rate, run_case
 from bench.tables import SUITES, Suite, cuda_suites
-from bench.text import machine_name, on_gpu
 from bench.training_report import training_lines
 
 HERE = Path(__file__).resolve().parent
@@ -162,6 +158,9 @@ def run(
                     result["errors"].append("the GPU takes no more work after that error")
                     break
                 continue
+            finally:
+                if gpu is not None and answers(gpu):
+                    gpu.release()
             show(report.case_lines(result["cases"][-1]))
         # the machine may have been busy at the start: take the better figure
         if not settings.quick and elapsed() < seconds and (gpu is None or answers(gpu)):
@@ -183,15 +182,6 @@ def run(
     return result
 
 
-def answers(gpu: Device) -> bool:
-    """Whether the GPU still takes work: a kernel that failed spoils it for the whole process."""
-    try:
-        gpu.synchronize()
-    except Exception:
-        return False
-    return True
-
-
 def broken(result: dict[str, Any]) -> list[str]:
     """One line for each refused row of mlpkern, and for each case that could not be run.
 
@@ -203,39 +193,6 @@ def broken(result: dict[str, Any]) -> list[str]:
         for row in case["rows"]
         if row["kind"] == MLPKERN and row["status"] in ("wrong", "failed")
     ]
-
-
-def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
-    """Writes the files of a result, and with `record` its copy among the committed ones."""
-    data = (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    files = {"result.json": data, "table.txt": report.full_text(result).encode()}
-    pictures = {"chart": chart_png} | ({} if on_gpu(result) else {"ladder": ladder_png})
-    for name, draw in pictures.items():
-        try:
-            files[f"{name}.png"] = draw(result)
-        except Unavailable as error:
-            show([f"no {name}: {error}"])
-    report.write_folder(out, files)
-    show(["", f"wrote {', '.join(str(out / name) for name in files)}"])
-    if record is not None:
-        stem = f"{record or machine_stem(result)}-{result['date'][:10]}"
-        named = {f"{stem}.json": data}
-        endings = {"chart.png": ".png", "ladder.png": "-ladder.png"}
-        named |= {stem + end: files[name] for name, end in endings.items() if name in files}
-        report.write_folder(HERE / "results", named)
-        show([f"recorded as {HERE / 'results' / stem}.json"])
-
-
-def machine_stem(result: dict[str, Any]) -> str:
-    """How the files of a result begin: "cpu", or the name of the card as in "nvidia-h200"."""
-    if not on_gpu(result):
-        return "cpu"
-    return re.sub(r"[^a-z0-9]+", "-", machine_name(result).lower()).strip("-")
-
-
-def show(lines: list[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
 
 
 def budgets(options: argparse.Namespace) -> dict[str, float]:

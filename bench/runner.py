@@ -78,10 +78,6 @@ def run_case(
         if entry.device is not None:
             entry.row["device_s"] = timings[entry.device.name].median
             entry.row["device_exposed"] = entry.device.mostly_exposed
-            entry.device = None
-        entry.contestant = None
-    if gpu is not None:
-        gpu.release()
     rows = [entry.row for entry in entries]
     result = {
         "suite": suite.name,

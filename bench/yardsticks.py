@@ -24,12 +24,13 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 import torch
 from torch import Tensor
 
-from bench import cuda_limits, cuda_report, embedding_gather, machine, report
+from bench import cuda_limits, cuda_report, embedding_gather, machine
 from bench.case import Case
 from bench.cuda_providers import with_precision
 from bench.device_timer import DeviceContestant
 from bench.gpu import Device, Gpu, first_line
 from bench.providers import Unavailable
+from bench.result_files import write_folder
 from bench.stock_training import losses_of_models
 from bench.text import per_second, seconds
 from bench.timer import LocalContestant, interleave
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     result = measure(gpu)
     data = (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    report.write_folder(options.out, {"yardsticks.json": data})
+    write_folder(options.out, {"yardsticks.json": data})
     print(f"\nwrote {options.out / 'yardsticks.json'}")
     return 1 if any("failed" in row for row in result["rows"]) else 0
 

@@ -18,6 +18,7 @@ from bench import (
     cuda_report,
     limits,
     report,
+    result_files,
     run,
     sanitizer_cases,
     tables,
@@ -86,7 +87,7 @@ def test_result_is_json_that_names_the_card(result):
     assert result["complete"]
     assert result["machine"]["gpu"]["name"] == "Fake GPU 1"
     assert {"triton", "nvcc", "torch"} <= result["versions"].keys()
-    assert run.machine_stem(result) == "fake-gpu-1"
+    assert result_files.machine_stem(result) == "fake-gpu-1"
     assert run.broken(result) == []
 
 
@@ -122,6 +123,7 @@ def test_a_case_without_enough_memory_is_named_and_the_next_is_run(gpu, fast_lim
     result = run.run(cases, CUDA_SETTINGS, gpu=gpu)
     assert len(result["cases"]) == 1
     assert "needs about" in result["not_run"][CASE.name]
+    assert gpu.released == 2  # what a case held is free when the next begins
 
 
 def test_a_gpu_that_takes_no_more_work_ends_the_run(gpu, fast_limits, monkeypatch):
@@ -197,8 +199,8 @@ def test_the_newest_kept_result_of_a_gpu_is_taken(result, tmp_path, monkeypatch,
 
 
 def test_files_of_a_gpu_result(result, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run, "HERE", tmp_path)
-    run.keep(result, tmp_path / "out", "")
+    monkeypatch.setattr(result_files, "HERE", tmp_path)
+    result_files.keep(result, tmp_path / "out", "")
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
     kept = tmp_path / "results" / f"fake-gpu-1-{result['date'][:10]}.json"
     assert json.loads(kept.read_text()) == result

@@ -17,6 +17,7 @@ from bench import (
     linear_tanh,
     providers,
     report,
+    result_files,
     run,
     training_case,
 )
@@ -113,7 +114,7 @@ def test_report_prints_a_file_and_refuses_what_is_no_result(result, tmp_path, ca
 def test_files_are_written_into_a_new_and_into_an_existing_folder(result, tmp_path, capsys):
     folder = tmp_path / "a" / "out"
     for _ in range(2):
-        run.keep(result, folder, None)
+        result_files.keep(result, folder, None)
         assert json.loads((folder / "result.json").read_text()) == result
         assert (folder / "table.txt").read_text() == report.full_text(result)
     assert [p.name for p in folder.parent.iterdir()] == ["out"]  # nothing temporary is left
