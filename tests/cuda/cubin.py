@@ -14,6 +14,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 
@@ -39,8 +40,9 @@ class Code:
 #: {kernel: {target: code}}, for example kernels["scale_kernel<float, 4>"]["sm_90"]
 Kernels = dict[str, dict[str, Code]]
 
+FUNCTION = re.compile(r"^\s*Function\s*:?\s*([\w$.]+)\s*:?\s*$", re.M)
 RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
-INSTRUCTION = re.compile(r"\s+/\*([0-9a-f]{4,})\*/\s+(@\S+\s+)?([A-Z][A-Z0-9a-z_.]*)\s*([^;]*);")
+INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@\S+ +)?([A-Z][\w.]*)([^;]*);", re.M)
 
 
 def find_tool(name: str) -> str | None:
@@ -55,28 +57,33 @@ def find_tool(name: str) -> str | None:
 
 def read(library: Path) -> Kernels:
     """Every kernel of `library` for every target that it has machine code for."""
-    found: dict[tuple[str, str], Code] = {}
-    for target, name, line in _functions(_dump(library, "--dump-resource-usage")):
-        if figures := RESOURCES.search(line):
+    listed = re.findall(r"\.(sm_\w+)\.cubin", _dump(library, "--list-elf"))
+    targets = sorted(set(listed), key=lambda target: (len(target), target))
+    with ThreadPool(os.cpu_count()) as pool:  # the time goes into the disassembler
+        found = pool.map(lambda target: _read_target(library, target), targets)
+    names = demangle({name for codes in found for name in codes})
+    kernels: Kernels = {}
+    for target, codes in zip(targets, found, strict=True):
+        for name, code in codes.items():
+            kernels.setdefault(names[name], {}).setdefault(target, Code()).merge(code)
+    return {name: kernels[name] for name in sorted(kernels)}
+
+
+def _read_target(library: Path, target: str) -> dict[str, Code]:
+    codes = {}
+    for name, text in _functions(_dump(library, "--dump-resource-usage", "-arch", target)):
+        if figures := RESOURCES.search(text):
             registers, stack, shared, local = map(int, figures.groups())
-            found[name, target] = Code(registers, max(stack, local), shared)
-    current, before = None, ""
-    for target, name, line in _functions(_dump(library, "--dump-sass")):
-        if match := INSTRUCTION.match(line):
-            code = found[name, target]
-            if code is not current:
-                current, before = code, ""
-            address, predicate, opcode, operands = match.groups()
-            code.instructions[opcode] += 1
+            codes[name] = Code(registers, max(stack, local), shared)
+    for name, text in _functions(_dump(library, "--dump-sass", "-arch", target)):
+        before = ""
+        for address, predicate, opcode, operands in INSTRUCTION.findall(text):
+            codes[name].instructions[opcode] += 1
             # The padding at the end of every kernel is such a branch as well, behind an EXIT.
             itself = opcode.startswith("BRA") and int(address, 16) == _address(operands)
-            code.endless += itself and not before.startswith(("EXIT", "BRA", "RET", "NOP"))
+            codes[name].endless += itself and not before.startswith(("EXIT", "BRA", "RET", "NOP"))
             before = predicate or opcode
-    names = demangle({name for name, _ in found})
-    kernels: Kernels = {}
-    for (name, target), code in found.items():
-        kernels.setdefault(names[name], {}).setdefault(target, Code()).merge(code)
-    return {name: kernels[name] for name in sorted(kernels)}
+    return codes
 
 
 def demangle(names: Iterable[str]) -> dict[str, str]:
@@ -88,9 +95,8 @@ def demangle(names: Iterable[str]) -> dict[str, str]:
     done = subprocess.run(
         ["c++filt"], input="\n".join(ordered) + "\n", capture_output=True, text=True, check=True
     )
-    return {
-        name: _short(text) for name, text in zip(ordered, done.stdout.split("\n"), strict=False)
-    }
+    texts = done.stdout.removesuffix("\n").split("\n")
+    return {name: _short(text) for name, text in zip(ordered, texts, strict=True)}
 
 
 def _short(text: str) -> str:
@@ -115,30 +121,21 @@ def _address(operands: str) -> int:
     return int(found[1], 16) if found else -1
 
 
-def _functions(lines: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """(target, kernel, line) for each line inside a kernel."""
-    target = name = ""
-    for line in lines:
-        if line.startswith("arch = "):
-            target, name = line.split()[-1], ""
-        elif match := re.match(r"\s*Function\s*:?\s*([\w$.]+)\s*:?\s*$", line):
-            name = match[1]
-        elif name:
-            yield target, name, line
+def _functions(text: str) -> Iterator[tuple[str, str]]:
+    """(kernel, what cuobjdump says of it) for each kernel."""
+    parts = FUNCTION.split(text)
+    return zip(parts[1::2], parts[2::2], strict=True)
 
 
-def _dump(library: Path, what: str) -> Iterator[str]:
+def _dump(library: Path, *what: str) -> str:
     cuobjdump, nvdisasm = find_tool("cuobjdump"), find_tool("nvdisasm")
     if not cuobjdump or not nvdisasm:
         raise FileNotFoundError("cuobjdump and nvdisasm were not found (pip install triton)")
     path = os.pathsep.join([str(Path(nvdisasm).parent), os.environ.get("PATH", "")])
-    with subprocess.Popen(
-        [cuobjdump, what, str(library)],
+    return subprocess.run(
+        [cuobjdump, *what, str(library)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PATH": path},
-    ) as process:
-        assert process.stdout is not None
-        yield from process.stdout
-    if process.returncode:
-        raise RuntimeError(f"{cuobjdump} {what} {library} failed ({process.returncode})")
+        check=True,
+    ).stdout

@@ -38,10 +38,11 @@ REQUIRED = {
     "stores128": r"STG\..*128",
     "shared128": r"LDS\..*128",
     "copies128": r"LDGSTS\..*128",  # cp.async
-    "mma": r"HMMA\b",
+    "mma tf32": r"HMMA\.1688\.F32\.TF32",
+    "mma bf16": r"HMMA\.16816\.F32\.BF16",
+    "mma f16": r"HMMA\.16816\.F32$",
     "ldmatrix": r"LDSM\b",
     "exp2": r"MUFU\.EX2",
-    "reciprocal": r"MUFU\.RCP\b",
 }
 
 Claims = list[tuple[str, set[str]]]
@@ -57,12 +58,17 @@ def check(kernels: Kernels, claims: Claims) -> list[str]:
         if not rows and not kernel.startswith("cub::"):
             problems.append(f"{kernel}: no row of claims.py speaks of it")
         wanted = claims[rows[-1]][1] if rows else set()
+        said: dict[str, list[str]] = {}
         for target, code in targets.items():
             for problem in _check(kernel, code, wanted):
-                problems.append(f"{kernel} on {target}: {problem}")
-    for row, (pattern, _) in enumerate(claims):
+                said.setdefault(problem, []).append(target)
+        problems += [f"{kernel} on {', '.join(on)}: {problem}" for problem, on in said.items()]
+    allowed = {f"allow {rule}" for rule in (*FORBIDDEN, "float64")}
+    for row, (pattern, wanted) in enumerate(claims):
         if row not in used:
             problems.append(f"claims.py: {pattern} speaks of no kernel")
+        if unknown := sorted(wanted - REQUIRED.keys() - allowed):
+            problems.append(f"claims.py: {pattern} claims {unknown}, which is no rule")
     return problems
 
 
@@ -70,12 +76,12 @@ def _check(kernel: str, code: Code, wanted: set[str]) -> Iterator[str]:
     vendor = kernel.startswith("cub::")
     for rule, (pattern, why) in FORBIDDEN.items():
         found = _matches(code, pattern)
-        if found and rule not in wanted and (not vendor or rule in DETERMINISM):
+        if found and f"allow {rule}" not in wanted and (not vendor or rule in DETERMINISM):
             yield f"{rule}: {', '.join(found)} ({why})"
     found = _matches(code, DOUBLE)
-    if found and not vendor and "double" not in kernel and "float64" not in wanted:
-        yield f"float64 arithmetic: {', '.join(found)} (as little as 1/64 of the rate)"
-    if code.endless and not vendor and "trap" not in wanted:
+    if found and not vendor and "double" not in kernel and "allow float64" not in wanted:
+        yield f"float64: {', '.join(found)} (as little as 1/64 of the rate)"
+    if code.endless and not vendor:
         yield "a branch to itself"
     for rule in sorted(wanted & REQUIRED.keys()):
         if not _matches(code, REQUIRED[rule]):
