@@ -1,14 +1,11 @@
 #include "testing.h"
 
-#include <dlfcn.h>
-
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <limits>
 #include <random>
-#include <sstream>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -35,6 +32,7 @@ std::vector<Registered>& cases() {
 }
 
 const char* running = "";
+const char* (*place)() = nullptr;
 std::string context;
 int failures = 0;
 
@@ -79,13 +77,6 @@ uint16_t f16_from_double(double value) {
   return sign | static_cast<uint16_t>(((exponent + 14) << 10) + steps);
 }
 
-std::vector<std::string> isas() {
-  std::vector<std::string> names;
-  std::stringstream list(cpu::isas_available());
-  for (std::string name; std::getline(list, name, ',');) names.push_back(name);
-  return names;
-}
-
 }  // namespace
 
 Case::Case(const char* name, void (*body)()) { cases().push_back({name, body}); }
@@ -97,6 +88,8 @@ void fail(const char* file, int line, const std::string& message) {
 }
 
 void set_context(const std::string& text) { context = text; }
+
+void set_place(const char* (*name)()) { place = name; }
 
 std::string format(const char* pattern, ...) {
   char text[512];
@@ -249,50 +242,6 @@ double uniform() {
   return static_cast<double>(generator() >> 11) * 0x1p-53;
 }
 
-void set_threads(int count) {
-  // The pool of a program without torch is the libgomp that parallel.cpp finds; none: one thread.
-  static void* const library = dlopen("libgomp.so.1", RTLD_LAZY);
-  if (!library) return;
-  reinterpret_cast<void (*)(int)>(dlsym(library, "omp_set_num_threads"))(count);
-}
-
-void for_each_isa(const std::string& label, const std::function<void()>& body) {
-  for (const std::string& isa : isas()) {
-    set_context(isa + ", " + label);
-    CHECK(cpu::set_isa(isa.c_str()), "%s is listed but cannot be set", isa.c_str());
-    body();
-  }
-}
-
-void run_everywhere(const std::string& label, const std::vector<Buffer*>& outputs,
-                    const std::function<int64_t()>& run, const std::function<void()>& check) {
-  for (const std::string& isa : isas()) {
-    CHECK(cpu::set_isa(isa.c_str()), "%s is listed but cannot be set", isa.c_str());
-    std::vector<std::vector<unsigned char>> first;
-    for (int threads : {1, 2, 3, 8}) {
-      set_context(format("%s, %d threads, ", isa.c_str(), threads) + label);
-      set_threads(threads);
-      for (Buffer* output : outputs) output->poison();
-      const int64_t position = run();
-      CHECK(position == -1, "an offender at %lld, all ids are good",
-            static_cast<long long>(position));
-      size_t index = 0;
-      for (Buffer* output : outputs) {
-        CHECK(output->guards_intact(), "wrote outside output %zu", index);
-        const auto* bytes = static_cast<const unsigned char*>(output->data());
-        if (threads == 1)
-          first.emplace_back(bytes, bytes + output->size());
-        else
-          CHECK(std::vector<unsigned char>(bytes, bytes + output->size()) == first[index],
-                "output %zu depends on the number of threads", index);
-        ++index;
-      }
-      if (threads == 1) check();
-    }
-  }
-  set_threads(2);
-}
-
 }  // namespace mlpkern::testing
 
 // Runs every case, or those whose name contains the first argument.
@@ -306,6 +255,7 @@ int main(int argc, char** argv) {
     test.body();
     ++run;
   }
-  std::printf("%d cases on %s: %d failures\n", run, mlpkern::cpu::isas_available(), failures);
+  std::printf("%d cases%s%s: %d failures\n", run, place ? " on " : "", place ? place() : "",
+              failures);
   return failures || !run ? 1 : 0;
 }

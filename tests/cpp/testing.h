@@ -23,6 +23,9 @@ void fail(const char* file, int line, const std::string& message);
 // Names what runs from here on ("avx2, 3 threads, N=7 ..."); printed with each failure.
 void set_context(const std::string& context);
 
+// Says where all cases run ("avx2,baseline"), for the last line of the program.
+void set_place(const char* (*name)());
+
 std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
 
 #define TEST_CASE(name)                                               \
