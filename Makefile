@@ -30,7 +30,7 @@ cpp := $(shell find csrc tests/cpp tests/cuda tests/fiber -name '*.cpp' -o -name
 scripts = $(shell $(py) -c "import sysconfig; print(sysconfig.get_path('scripts'))")
 with_tools = PATH="$(scripts):$$PATH"
 
-.PHONY: help test bench lint format ctest sanitize cuda-check cuda-budget cuda-library clean
+.PHONY: help test bench lint format ctest sanitize cuda-check cuda-budget cuda-library mutate clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make sanitize  the same under AddressSanitizer and UBSan"
 	@echo "make cuda-check   compile the CUDA kernels for every target and check their machine code (no GPU)"
 	@echo "make cuda-budget  write tests/cuda/budget.json anew: their registers, stack, shared memory"
+	@echo "make mutate    leave out each barrier and check of the CUDA kernels: a test must fail (SAMPLE=8: eight)"
 	@echo "make lint      ruff, clang-format, mypy;  make format applies the formatters"
 	@echo "make clean     remove what was built; the environment stays"
 	@echo "VENV=$(VENV) (none: use PYTHON as it is), PYTHON=$(PYTHON)"
@@ -79,6 +80,9 @@ cuda-library: $(tools)
 ifeq ($(CUDA_LIBRARY),build/cuda/_cuda.so)
 	$(with_tools) .ci/cuda build/cuda
 endif
+
+mutate: $(tools)
+	$(with_tools) $(py) tests/cuda/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))
 
 clean:
 	rm -rf build dist *.egg-info mlpkern/_C*.so mlpkern/_cuda*.so mlpkern/_build_info.json
