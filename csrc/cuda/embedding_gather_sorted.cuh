@@ -55,7 +55,7 @@ struct SortedPlan {
   size_t sort_bytes, carry_bytes;
 };
 
-inline SortedPlan plan_sorted(int64_t count, int64_t V, int64_t D, DType dtype) {
+inline SortedPlan plan_sorted(int64_t count, int64_t D, DType dtype, int64_t word_bytes) {
   const int64_t bytes = dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
   const int64_t columns = kVectorBytes / bytes, all_lanes = ceil_div(D, columns);
   SortedPlan p{};
@@ -69,14 +69,15 @@ inline SortedPlan plan_sorted(int64_t count, int64_t V, int64_t D, DType dtype) 
   p.tiles = ceil_div(count, p.tile);
   p.pitch = p.chunks * p.lanes * columns;
   const int64_t acc_bytes = dtype == DType::f64 ? 8 : 4;
-  p.list_bytes = static_cast<size_t>(round_up(count * (is_wide(count, V) ? 8 : 4), 64));
+  p.list_bytes = static_cast<size_t>(round_up(count * word_bytes, 64));
   p.sort_bytes = sort_pairs_workspace(count);
   p.carry_bytes = static_cast<size_t>(round_up(p.tiles * p.pitch * acc_bytes, 64));
   return p;
 }
 
 inline size_t sorted_workspace(const EmbeddingGatherBackward& a) {
-  const SortedPlan p = plan_sorted(a.N * a.T, a.V, a.D, a.dtype);
+  const int64_t count = a.N * a.T;
+  const SortedPlan p = plan_sorted(count, a.D, a.dtype, is_wide(count, a.V) ? 8 : 4);
   return 4 * p.list_bytes + p.sort_bytes + 2 * p.carry_bytes;
 }
 
@@ -335,7 +336,7 @@ int launch_segments(const Segments<T, Word>& s, const SortedPlan& p, int granule
 template <class T, class Index, class Word>
 int sum_sorted_words(const EmbeddingGatherBackward& a, void* stream) {
   const int64_t count = a.N * a.T;
-  const SortedPlan p = plan_sorted(count, a.V, a.D, a.dtype);
+  const SortedPlan p = plan_sorted(count, a.D, a.dtype, sizeof(Word));
   char* scratch = static_cast<char*>(a.workspace);
   const auto take = [&](size_t bytes) { return scratch += bytes, scratch - bytes; };
   SortPairs<Word> pairs{};

@@ -266,6 +266,8 @@ TEST_CASE(backward_takes_any_distribution) {
       check_backward(dtype, IndexType::i32, {500, 2, 300, 130, kind});
       check_backward(dtype, IndexType::i32, {4096, 1, 600, 16, kind});  // whole tiles
     }
+  for (Kind kind : {Kind::uniform, Kind::one, Kind::zipf})  // pieces of more rows than a batch
+    check_backward(DType::f32, IndexType::i32, {6500, 1, 300, 1024, kind});
   Problem padded{1000, 3, 1000, 64, Kind::one};
   padded.padding_idx = 500;
   check_backward(DType::f32, IndexType::i32, padded);
@@ -283,6 +285,8 @@ TEST_CASE(backward_takes_any_stride_and_alignment) {
           }
   for (int64_t V : {27, 500}) {
     check_backward(DType::f32, IndexType::i64, {200, 3, V, 10, Kind::uniform, 1, 1});
+    check_backward(DType::f32, IndexType::i64, {4, 300, V, 10, Kind::uniform, 700, 2});
+
     check_backward(DType::f32, IndexType::i64, {50, 4, V, 10, Kind::uniform, 0, 1});
     check_backward(DType::f32, IndexType::i64, {50, 4, V, 10, Kind::uniform, 1, 0});
     check_backward(DType::f32, IndexType::i64, {50, 1, V, 10, Kind::uniform, 5, 9});
