@@ -71,25 +71,29 @@ def main() -> int:
     build(
         options.build, {f: with_switches(t, places_in(places, f)) for f, t in texts.items()}, needed
     )
-    programs = {op: options.build / "tests" / "cuda" / f"test_cuda_{op}" for op in needed}
     limits = {}
     for op in needed:
-        started = time.monotonic()
-        failure, said = run(programs[op], "", 600)
-        limits[op] = 30 + 10 * (time.monotonic() - started)
-        print(f"{op}: {time.monotonic() - started:.1f} s with nothing left out", flush=True)
-        if failure:
-            print(said, f"the test of {op} fails with nothing left out: {failure}", sep="\n")
-            return 1
+        for program in programs(options.build, op):
+            started = time.monotonic()
+            failure, said = run(program, "", 600)
+            seconds = time.monotonic() - started
+            limits[program] = 30 + 10 * seconds
+            print(f"{program.name}: {seconds:.1f} s with nothing left out", flush=True)
+            if failure:
+                print(said, f"{program.name} fails with nothing left out: {failure}", sep="\n")
+                return 1
 
     def check(place: Place) -> tuple[Place, str, int]:
         reached = 0
-        for op in needed:
-            if place.file not in used[op]:
-                continue
-            failure, said = run(programs[op], place.environment, limits[op])
+        for program in (
+            program
+            for op in needed
+            if place.file in used[op]
+            for program in programs(options.build, op)
+        ):
+            failure, said = run(program, place.environment, limits[program])
             if failure:
-                return place, f"{op}: {failure}", 1
+                return place, f"{program.name}: {failure}", 1
             counted = re.search(r"fiber: left out (\d+) times", said)
             reached += int(counted[1]) if counted else 0
         return place, "", reached
@@ -112,6 +116,12 @@ def main() -> int:
 
 def test_of(op: str) -> Path:
     return TESTS / f"test_{op}.cpp"
+
+
+def programs(build: Path, op: str) -> list[Path]:
+    """The test programs of an op: of test_<op>.cpp first, then of test_<op>_*.cpp."""
+    sources = [test_of(op), *sorted(TESTS.glob(f"test_{op}_*.cpp"))]
+    return [build / "tests" / "cuda" / f"test_cuda_{path.stem[5:]}" for path in sources]
 
 
 def files_of(op: str) -> set[str]:
@@ -175,7 +185,7 @@ def build(folder: Path, texts: dict[str, str], ops: list[str]) -> None:
     configure = ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DMLPKERN_PYTHON=OFF"]
     configure += ["-DMLPKERN_CUDA=OFF", "-DMLPKERN_TESTS=ON", "-DMLPKERN_SANITIZE=ON"]
     configure += ["-DMLPKERN_ISAS=baseline", f"-DMLPKERN_CUDA_ROOT={copy}"]
-    targets = [f"test_cuda_{op}" for op in ops]
+    targets = [program.name for op in ops for program in programs(folder, op)]
     for command in (
         configure,
         ["cmake", "--build", folder, "--parallel", jobs, "--target", *targets],
