@@ -9,6 +9,7 @@
 // product, and a chunk of a column panel (32 KB) fits L1.
 #pragma once
 
+#include "cpu/ahead.h"
 #include "cpu/lanes.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
@@ -72,10 +73,11 @@ constexpr int kChains = Rows * Vectors >= 8   ? 1
                                               : 4;
 
 // Sums the terms of a tile of Rows by Vectors in registers and calls finish(r, v, sum) for each
-// vector.
-template <class A, int Rows, int Vectors, class Finish>
+// vector. each_term() runs beside every term.
+template <class A, int Rows, int Vectors, class Finish, class EachTerm>
 MLPKERN_INLINE void sum_terms(int64_t depth, const A* a, int64_t row_step, int64_t k_step,
-                              const A* b, int64_t b_step, const Finish& finish) {
+                              const A* b, int64_t b_step, const Finish& finish,
+                              const EachTerm& each_term) {
   constexpr int kCount = kChains<Rows, Vectors>;
   RowPointers<A, Rows> rows(a, row_step, k_step);
   vec_t<A> sum[kCount][Rows][Vectors];
@@ -95,6 +97,7 @@ MLPKERN_INLINE void sum_terms(int64_t depth, const A* a, int64_t row_step, int64
 #pragma GCC unroll 2
       for (int v = 0; v < Vectors; ++v) into[r][v] += x * column[v];
     }
+    each_term();
     rows.advance();
     b += b_step;
   };
@@ -117,16 +120,22 @@ MLPKERN_INLINE void sum_terms(int64_t depth, const A* a, int64_t row_step, int64
 
 template <class A, int Rows, int Vectors>
 void multiply_fixed(Tile<A>& tile, bool first, int64_t depth, const A* a, int64_t row_step,
-                    int64_t k_step, const A* b, int64_t b_step) {
-  sum_terms<A, Rows, Vectors>(depth, a, row_step, k_step, b, b_step,
-                              [&](int r, int v, vec_t<A> sum) {
-                                A* to = tile.row(r) + v * kLanes<A>;
-                                store(to, first ? sum : load(to) + sum);
-                              });
+                    int64_t k_step, const A* b, int64_t b_step, Stretch ahead) {
+  sum_terms<A, Rows, Vectors>(
+      depth, a, row_step, k_step, b, b_step,
+      [&](int r, int v, vec_t<A> sum) {
+        A* to = tile.row(r) + v * kLanes<A>;
+        store(to, first ? sum : load(to) + sum);
+      },
+      [&] {
+        __builtin_prefetch(ahead.at, 0, 2);
+        ahead.at += ahead.step;
+      });
 }
 
 template <class A>
-using Multiply = void (*)(Tile<A>&, bool, int64_t, const A*, int64_t, int64_t, const A*, int64_t);
+using Multiply = void (*)(Tile<A>&, bool, int64_t, const A*, int64_t, int64_t, const A*, int64_t,
+                          Stretch);
 
 template <class A, int Rows>
 Multiply<A> pick_multiply(int64_t rows, int64_t vectors) {
@@ -140,8 +149,16 @@ Multiply<A> pick_multiply(int64_t rows, int64_t vectors) {
 // columns past `vectors` whole vectors are unspecified.
 template <class A>
 void multiply(Tile<A>& tile, bool first, int64_t rows, int64_t vectors, int64_t depth, const A* a,
+              int64_t row_step, int64_t k_step, const A* b, int64_t b_step, Ahead& ahead) {
+  pick_multiply<A, kTileRows>(rows, vectors)(tile, first, depth, a, row_step, k_step, b, b_step,
+                                             ahead.take(depth, b));
+}
+
+template <class A>
+void multiply(Tile<A>& tile, bool first, int64_t rows, int64_t vectors, int64_t depth, const A* a,
               int64_t row_step, int64_t k_step, const A* b, int64_t b_step) {
-  pick_multiply<A, kTileRows>(rows, vectors)(tile, first, depth, a, row_step, k_step, b, b_step);
+  Ahead nothing;
+  multiply(tile, first, rows, vectors, depth, a, row_step, k_step, b, b_step, nothing);
 }
 
 // Cuts `rows` into tiles of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
@@ -178,17 +195,25 @@ struct ColumnPanels {
 template <class A, class Finish>
 MLPKERN_INLINE void multiply_panel(Tile<A>* tiles, const RowTiles& cut, int64_t depth,
                                    const A* rows, int64_t row_step, const A* panel, int64_t vectors,
-                                   const Finish& finish) {
+                                   Ahead& ahead, const Finish& finish) {
   const int64_t panel_step = vectors * kLanes<A>;
   for (int64_t done = 0; done == 0 || done < depth; done += kDepthChunk) {
     const int64_t chunk = depth - done < kDepthChunk ? depth - done : kDepthChunk;
     for (int64_t i = 0; i < cut.count; ++i) {
       multiply(tiles[i], done == 0, cut.height(i), vectors, chunk,
                rows + cut.begin(i) * row_step + done, row_step, 1, panel + done * panel_step,
-               panel_step);
+               panel_step, ahead);
       if (done + chunk >= depth) finish(i, tiles[i]);
     }
   }
+}
+
+template <class A, class Finish>
+MLPKERN_INLINE void multiply_panel(Tile<A>* tiles, const RowTiles& cut, int64_t depth,
+                                   const A* rows, int64_t row_step, const A* panel, int64_t vectors,
+                                   const Finish& finish) {
+  Ahead nothing;
+  multiply_panel(tiles, cut, depth, rows, row_step, panel, vectors, nothing, finish);
 }
 
 // Most rows of a block: a sum over the rows of a block is then one chunk. And the tiles it takes.

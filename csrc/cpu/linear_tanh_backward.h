@@ -1,7 +1,7 @@
 // The gradients of tanh(rows weight^T + bias) for rows from anywhere: a piece of the batch at a
-// time, and in it a block of rows at a time. Once per block, dz = (1 - y^2) dy, summed for dbias on
-// the way; then dinput = dz weight and dweight += dz^T input from the same block. Pieces depend on
-// the shape alone and are added in order.
+// time, in it a block of rows at a time, in that a part of a block: dz = (1 - y^2) dy, summed for
+// dbias on the way, and dinput = dz weight, while what the next part needs comes into L2; then
+// dweight += dz^T input for the block. Pieces depend on the shape alone and are added in order.
 #pragma once
 
 #include "cpu/gemm.h"
@@ -11,11 +11,14 @@ namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
 constexpr int64_t kBlockElements = 1 << 18;  // dz of one block
+constexpr int64_t kPartElements = 1 << 16;   // dz of one part
+constexpr int64_t kMaxPartRows = 128;
 constexpr int64_t kStripRows = 32;
+constexpr int kStripVectors = 4;
 constexpr int64_t kPartialElements = 1 << 23;  // all pieces' dweight together
 
 struct LinearTanhBackwardPlan {
-  int64_t pieces, piece_rows, block_rows;
+  int64_t pieces, piece_rows, block_rows, part_rows;
   int64_t dz_stride, partial_stride;                    // elements
   int64_t packed_weight, partial_weight, partial_bias;  // elements, the last two of one piece
   int64_t dz, packed_dz, packed_input;                  // elements of one worker
@@ -33,16 +36,20 @@ LinearTanhBackwardPlan plan(const LinearTanhBackward& a) {
   const bool serial = a.N * a.K * a.H < kSerialMultiplyAdds;
   p.pieces = serial ? 1 : clamp(ceil_div(a.N, 256), 1, most);
   p.piece_rows = ceil_div(a.N, p.pieces);
+  p.part_rows = clamp(kPartElements / padded_h, 32, kMaxPartRows);
+  // With several column panels of the input, each walks over all of dz: packed, since its rows lie
+  // in pages of their own. A single one takes a part as it is.
+  const bool packs = padded_k > kTileVectors * lanes;
+  if (!packs) p.block_rows = p.part_rows;
   if (p.block_rows > p.piece_rows) p.block_rows = p.piece_rows;
+  if (p.part_rows > p.block_rows) p.part_rows = p.block_rows;
   p.dz_stride = (padded_h / lanes | 1) * lanes;  // as row_step_for
   p.partial_stride = (padded_k / lanes | 1) * lanes;
   p.packed_weight = round_up(padded_k * a.H + 64, 16);
   p.partial_weight = round_up(p.partial_stride * a.H, 16);
   p.partial_bias = round_up(padded_h, 16);
-  p.dz = round_up(p.block_rows * p.dz_stride + 2 * lanes, 16);
-  // With several column panels of the input, each would walk over all of dz, whose rows lie in
-  // pages of their own.
-  p.packed_dz = padded_k > kTileVectors * lanes ? p.dz : 0;
+  p.dz = round_up(p.part_rows * p.dz_stride + 2 * lanes, 16);
+  p.packed_dz = packs ? round_up(p.block_rows * padded_h + 2 * lanes, 16) : 0;
   p.packed_input = p.block_rows * kTileVectors * lanes;  // one column panel
   return p;
 }
@@ -54,31 +61,46 @@ size_t workspace(const LinearTanhBackward& a) {
   return elements * acc_size(a.dtype) + 256;
 }
 
-// dz = (1 - y^2) dy for `rows` rows, padded with zeros; dbias += its column sums, which stay in a
-// register for these rows: fewer passes over dbias, and two-level sums lose less.
+// dz = (1 - y^2) dy for Vectors vectors of columns, the last of `lanes` lanes, padded with zeros;
+// dbias += its column sums, which stay in registers for these rows: fewer passes over dbias, and
+// two-level sums lose less.
+template <int Vectors, class T>
+MLPKERN_INLINE void form_dz_columns(acc_t<T>* dz, int64_t dz_stride, acc_t<T>* dbias, const T* dy,
+                                    int64_t dy_stride, const T* y, int64_t y_stride, int64_t rows,
+                                    int64_t lanes) {
+  using A = acc_t<T>;
+  constexpr int64_t L = kLanes<A>;
+  const bool whole = Vectors > 1 || lanes == L;
+  vec_t<A> sum[Vectors] = {};
+  for (int64_t n = 0; n < rows; ++n, dz += dz_stride, dy += dy_stride, y += y_stride)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      const vec_t<A> out = whole ? load(y + v * L) : load_part(y, lanes);
+      const vec_t<A> up = whole ? load(dy + v * L) : load_part(dy, lanes);
+      const vec_t<A> d = (A{1} - out * out) * up;
+      store(dz + v * L, d);
+      sum[v] += d;
+    }
+#pragma GCC unroll 4
+  for (int v = 0; v < Vectors; ++v) store(dbias + v * L, load(dbias + v * L) + sum[v]);
+}
+
+// The same for `rows` rows of H columns.
 template <class T>
 MLPKERN_INLINE void form_dz(acc_t<T>* dz, int64_t dz_stride, acc_t<T>* dbias, const T* dy,
                             int64_t dy_stride, const T* y, int64_t y_stride, int64_t rows,
                             int64_t H) {
-  using A = acc_t<T>;
-  constexpr int64_t L = kLanes<A>;
-  for (int64_t h = 0; h < H; h += L) {
-    const bool whole = H - h >= L;
-    vec_t<A> sum = {};
-    for (int64_t n = 0; n < rows; ++n) {
-      const T* out_n = y + n * y_stride + h;
-      const T* up_n = dy + n * dy_stride + h;
-      const vec_t<A> out = whole ? load(out_n) : load_part(out_n, H - h);
-      const vec_t<A> up = whole ? load(up_n) : load_part(up_n, H - h);
-      const vec_t<A> d = (A{1} - out * out) * up;
-      store(dz + n * dz_stride + h, d);
-      sum += d;
-    }
-    store(dbias + h, load(dbias + h) + sum);
-  }
+  constexpr int64_t L = kLanes<acc_t<T>>;
+  int64_t h = 0;
+  for (; h + kStripVectors * L <= H; h += kStripVectors * L)
+    form_dz_columns<kStripVectors>(dz + h, dz_stride, dbias + h, dy + h, dy_stride, y + h, y_stride,
+                                   rows, L);
+  for (; h < H; h += L)
+    form_dz_columns<1>(dz + h, dz_stride, dbias + h, dy + h, dy_stride, y + h, y_stride, rows,
+                       H - h < L ? H - h : L);
 }
 
-// Rows [row, row + rows) of a block of dz, by tiles of columns: element (n, h) of tile i goes to
+// dz, rows [row, row + rows) of a block, by tiles of columns: element (n, h) of tile i goes to
 // to[begin(i) * block_rows + n * height(i) + h - begin(i)]. Whole vectors are stored where the next
 // row of the tile repairs what lies past its own.
 template <class A>
@@ -90,7 +112,7 @@ MLPKERN_INLINE void pack_by_column_tiles(A* to, const RowTiles& cut, int64_t blo
     const int64_t begin = cut.begin(i), height = cut.height(i);
     for (int64_t n = row; n < row + rows; ++n) {
       A* tile_row = to + begin * block_rows + n * height;
-      const A* from = dz + n * dz_stride + begin;
+      const A* from = dz + (n - row) * dz_stride + begin;
       for (int64_t r = 0; r < height; r += L) {
         if (n + 1 < block_rows || height - r >= L)
           store(tile_row + r, load(from + r));
@@ -104,7 +126,7 @@ MLPKERN_INLINE void pack_by_column_tiles(A* to, const RowTiles& cut, int64_t blo
 // to (rows, K) = dz weight, tile by tile.
 template <class T>
 void multiply_by_weight(T* to, int64_t K, const acc_t<T>* dz, int64_t dz_stride, int64_t rows,
-                        int64_t H, const acc_t<T>* packed_weight) {
+                        int64_t H, const acc_t<T>* packed_weight, Ahead& ahead) {
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
   const ColumnPanels<A> panels(K);
@@ -124,7 +146,7 @@ void multiply_by_weight(T* to, int64_t K, const acc_t<T>* dz, int64_t dz_stride,
         }
     };
     multiply_panel(tiles, cut, H, dz, dz_stride, packed_weight + panels.offset(panel, H),
-                   panels.vectors(panel), finish);
+                   panels.vectors(panel), ahead, finish);
   }
 }
 
@@ -134,7 +156,7 @@ template <class T>
 void add_outer_products(acc_t<T>* partial, int64_t partial_stride, bool first, const acc_t<T>* dz,
                         int64_t dz_stride, int64_t rows, int64_t H, const T* input,
                         int64_t input_stride, int64_t K, acc_t<T>* packed_input,
-                        const acc_t<T>* packed_dz) {
+                        const acc_t<T>* packed_dz, Ahead& ahead) {
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
   const ColumnPanels<A> panels(K);
@@ -151,7 +173,7 @@ void add_outer_products(acc_t<T>* partial, int64_t partial_stride, bool first, c
           __builtin_prefetch(partial + (h + r) * partial_stride + column + c, 1);
       multiply(tile, true, height, panels.vectors(panel), rows,
                packed_dz ? packed_dz + h * rows : dz + h, 1, packed_dz ? height : dz_stride,
-               packed_input, step);
+               packed_input, step, ahead);
       for (int64_t r = 0; r < height; ++r) {
         A* to = partial + (h + r) * partial_stride + column;
         for (int64_t c = 0; c < width; c += L) {
@@ -235,12 +257,19 @@ class LinearTanhGradients {
         if (!input.good) continue;
         A* dz = worker_scratch_ + worker * p_.per_worker();
         A* packed_dz = p_.packed_dz && dweight_ ? dz + p_.dz : nullptr;
-        form_block(dz, packed_dz, piece_bias, n, rows);
-        if (a_.dinput)
-          multiply_by_weight(dinput_rows(n), a_.K, dz, p_.dz_stride, rows, a_.H, packed_weight_);
+        Ahead ahead;
+        for (int64_t row = 0; row < rows; row += p_.part_rows) {
+          const int64_t part = rows - row < p_.part_rows ? rows - row : p_.part_rows;
+          form_part(dz, packed_dz, piece_bias, n + row, part, row, rows);
+          ahead = what_follows(n + row + part, end, part, rows, dinput_rows);
+          if (a_.dinput)
+            multiply_by_weight(dinput_rows(n + row), a_.K, dz, p_.dz_stride, part, a_.H,
+                               packed_weight_, ahead);
+        }
         if (dweight_)
           add_outer_products(piece_weight, partial_stride_, fresh, dz, p_.dz_stride, rows, a_.H,
-                             input.rows, input_stride, a_.K, dz + p_.dz + p_.packed_dz, packed_dz);
+                             input.rows, input_stride, a_.K, dz + p_.dz + p_.packed_dz, packed_dz,
+                             ahead);
         fresh = false;
       }
       if (fresh) clear(piece_weight, a_.H * partial_stride_);
@@ -272,17 +301,43 @@ class LinearTanhGradients {
     });
   }
 
-  void form_block(A* dz, A* packed_dz, A* piece_bias, int64_t n, int64_t rows) const {
+  // dz of the `part` rows of the batch from n on, rows [row, row + part) of a block of `rows`.
+  void form_part(A* dz, A* packed_dz, A* piece_bias, int64_t n, int64_t part, int64_t row,
+                 int64_t rows) const {
     const T* doutput = static_cast<const T*>(a_.doutput) + n * a_.doutput_row_stride;
     const T* output = static_cast<const T*>(a_.output) + n * a_.output_row_stride;
-    for (int64_t row = 0; row < rows; row += kStripRows) {
-      const int64_t strip = rows - row < kStripRows ? rows - row : kStripRows;
-      form_dz(dz + row * p_.dz_stride, p_.dz_stride, piece_bias,
-              doutput + row * a_.doutput_row_stride, a_.doutput_row_stride,
-              output + row * a_.output_row_stride, a_.output_row_stride, strip, a_.H);
+    for (int64_t r = 0; r < part; r += kStripRows) {
+      const int64_t strip = part - r < kStripRows ? part - r : kStripRows;
+      A* dz_r = dz + r * p_.dz_stride;
+      form_dz(dz_r, p_.dz_stride, piece_bias, doutput + r * a_.doutput_row_stride,
+              a_.doutput_row_stride, output + r * a_.output_row_stride, a_.output_row_stride, strip,
+              a_.H);
       if (packed_dz)
-        pack_by_column_tiles(packed_dz, RowTiles(a_.H), rows, row, dz, p_.dz_stride, strip);
+        pack_by_column_tiles(packed_dz, RowTiles(a_.H), rows, row + r, dz_r, p_.dz_stride, strip);
     }
+  }
+
+  // What the part from row n on needs, to come with the products of the part before it, `part` rows
+  // of a block of `rows`.
+  template <class DinputRows>
+  Ahead what_follows(int64_t n, int64_t end, int64_t part, int64_t rows,
+                     const DinputRows& dinput_rows) const {
+    Ahead ahead;
+    const int64_t next = end - n < p_.part_rows ? end - n : p_.part_rows;
+    const int64_t panels = ColumnPanels<A>(a_.K).count;
+    int64_t terms = 0;
+    ahead.add_rows(static_cast<const T*>(a_.output), n, next, a_.H, a_.output_row_stride);
+    ahead.add_rows(static_cast<const T*>(a_.doutput), n, next, a_.H, a_.doutput_row_stride);
+    if (dweight_) {
+      ahead.add_rows(static_cast<const T*>(a_.input), n, next, a_.K, a_.input_row_stride);
+      if (!a_.dinput || part == rows) terms += RowTiles(a_.H).count * panels * rows;
+    }
+    if (a_.dinput) {
+      ahead.add_rows(dinput_rows(n), 0, next, a_.K, a_.K);
+      terms += RowTiles(part).count * panels * a_.H;
+    }
+    ahead.spread_over(terms);
+    return ahead;
   }
 
   LinearTanhBackward a_;

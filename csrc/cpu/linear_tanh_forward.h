@@ -1,6 +1,7 @@
 // tanh(rows weight^T + bias) for rows from anywhere: weight is packed once into column panels
 // (lanes are hidden units); a task takes a block of rows, has it copied to where it stays in L2,
-// and adds bias and tanh while a tile is in L1.
+// and adds bias and tanh while a tile is in L1. The rows of the next block, and where its results
+// go, come into L2 meanwhile.
 #pragma once
 
 #include "cpu/gemm.h"
@@ -11,6 +12,8 @@ namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
 constexpr int64_t kRowBlockBytes = 1 << 19;  // packed rows of one task: a quarter of L2
+constexpr int64_t kMostTiles = 8;            // of one task
+constexpr int64_t kThreadsInMind = 4;
 
 struct LinearTanhForwardPlan {
   bool serial;
@@ -22,10 +25,18 @@ LinearTanhForwardPlan plan(const LinearTanhForward& a) {
   LinearTanhForwardPlan p;
   const int64_t lanes = lanes_of(a.dtype), bytes = acc_size(a.dtype);
   const int64_t depth = a.K > 0 ? a.K : 1;
-  const int64_t tiles = clamp(kRowBlockBytes / (bytes * depth * kTileRows), 2, 8);
-  p.block_rows = tiles * kTileRows;
-  p.blocks = ceil_div(a.N, p.block_rows);
+  const int64_t most = clamp(kRowBlockBytes / (bytes * depth * kTileRows), 2, kMostTiles);
   p.serial = a.N * a.K * a.H < kSerialMultiplyAdds;
+  // The number of tiles that leaves least to do for one thread while others have nothing.
+  int64_t least = a.N * kThreadsInMind + most * kTileRows * kThreadsInMind;
+  for (int64_t tiles = most; tiles > most * 3 / 4; --tiles) {
+    const int64_t rows = tiles * kTileRows, blocks = ceil_div(a.N, rows);
+    const int64_t busy = round_up(blocks, kThreadsInMind) * rows;
+    if (busy >= least) continue;
+    least = busy;
+    p.block_rows = rows;
+    p.blocks = blocks;
+  }
   p.packed_weight = round_up(round_up(a.H, lanes) * depth, 16);
   const int64_t block = p.block_rows < a.N ? p.block_rows : a.N;
   p.packed_rows =
@@ -68,6 +79,12 @@ void linear_tanh_forward_by_blocks(const LinearTanhForward& a, const PackBlock& 
     const RowTiles cut(left < p.block_rows ? left : p.block_rows);
     A* rows = packed_rows + worker * p.packed_rows;
     if (!pack_block(rows, row_step, first, cut.rows)) return;
+    const int64_t next = first + p.block_rows;
+    const int64_t next_rows = a.N - next < p.block_rows ? a.N - next : p.block_rows;
+    Ahead ahead;
+    ahead.add_rows(static_cast<const T*>(a.input), next, next_rows, a.K, a.input_row_stride);
+    ahead.add_rows(output, next, next_rows, a.H, a.H);
+    ahead.spread_over(cut.count * panels.count * a.K);
     Tile<A> tiles[kBlockTiles];
     for (int64_t panel = 0; panel < panels.count; ++panel) {
       const int64_t column = panel * kTileColumns<A>, width = panels.width(panel);
@@ -87,7 +104,7 @@ void linear_tanh_forward_by_blocks(const LinearTanhForward& a, const PackBlock& 
           }
       };
       multiply_panel(tiles, cut, a.K, rows, row_step, packed_weight + panels.offset(panel, a.K),
-                     panels.vectors(panel), finish);
+                     panels.vectors(panel), ahead, finish);
     }
   };
   if (p.serial)

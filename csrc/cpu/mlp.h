@@ -182,7 +182,7 @@ __attribute__((noinline)) void finish_tile(int64_t row, int64_t column, int64_t 
   const Finish finish = given;
   sum_terms<A, Rows, kTileVectors>(
       depth, a, row_step, k_step, b, b_step,
-      [&](int r, int v, vec_t<A> sum) { finish(row + r, column + v * kLanes<A>, sum); });
+      [&](int r, int v, vec_t<A> sum) { finish(row + r, column + v * kLanes<A>, sum); }, [] {});
 }
 
 // Calls finish_tile for a tall tile; false for the others, for which it is not compiled.

@@ -38,16 +38,28 @@ static inline void parallel_for(int64_t count, const Body& body) {
   parallel_ranges(count, run, const_cast<Body*>(&body));
 }
 
-// body(i, worker) for i in [0, count), handed out one at a time: for items of very unequal size.
-// worker < kMaxWorkers names the scratch that this call may use.
+// body(i, worker) for i in [0, count), for items of unequal size or cores of unequal speed: each
+// worker takes one after the other from its own share of the range, then from what is left of the
+// others'. So the next item is mostly the adjacent one, and a second loop over the same range
+// finds each core's data in its cache. worker < kMaxWorkers names the scratch that this call may
+// use.
 constexpr int64_t kMaxWorkers = 64;
 template <class Body>
 static inline void parallel_for_dynamic(int64_t count, const Body& body) {
   int64_t workers = max_threads() < kMaxWorkers ? max_threads() : kMaxWorkers;
   if (workers > count) workers = count;
-  int64_t next = 0;
+  struct alignas(64) Share {
+    int64_t next, end;
+  };
+  Share shares[kMaxWorkers];
+  for (int64_t w = 0; w < workers; ++w)
+    shares[w] = {count * w / workers, count * (w + 1) / workers};
   parallel_for(workers, [&](int64_t worker) {
-    for (int64_t i; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < count;) body(i, worker);
+    for (int64_t w = worker; w < worker + workers; ++w) {
+      Share& share = shares[w < workers ? w : w - workers];
+      for (int64_t i; (i = __atomic_fetch_add(&share.next, 1, __ATOMIC_RELAXED)) < share.end;)
+        body(i, worker);
+    }
   });
 }
 
