@@ -17,7 +17,7 @@ constexpr int64_t kMaxShares = 4;
 
 template <class A>
 struct EmbeddingGradient {
-  int64_t V, D, T;
+  int64_t V, D;
   bool dense;
   int64_t shares;
   Matrix<A> sums;    // (V, D); of a table that is not dense, valid where stamp[id] is the step's
@@ -36,12 +36,13 @@ struct EmbeddingGradient {
       store(sums.data + i, vec_t<A>{});
   }
 
-  // Adds the rows of dx, (rows, T*D), of ids (rows, T) that belong to the share.
-  void add(int64_t share, int64_t now, const int64_t* ids, const Matrix<A>& dx, int64_t rows) {
+  // Adds the rows of dx, (rows, positions * D), of ids (rows, positions) that belong to the share.
+  void add(int64_t share, int64_t now, const int64_t* ids, int64_t positions, const Matrix<A>& dx,
+           int64_t rows) {
     constexpr int64_t L = kLanes<A>;
     for (int64_t n = 0; n < rows; ++n)
-      for (int64_t t = 0; t < T; ++t) {
-        const int64_t id = ids[n * T + t];
+      for (int64_t t = 0; t < positions; ++t) {
+        const int64_t id = ids[n * positions + t];
         if (shares > 1 && id % shares != share) continue;
         const A* from = dx.row(n) + t * D;  // past D: the next row's, in padding never used
         A* to = sums.row(id);
@@ -107,7 +108,6 @@ EmbeddingGradient<A> take_embedding_gradient(Arena& arena, const Sizes& z, int64
   EmbeddingGradient<A> g;
   g.V = z.V;
   g.D = z.D;
-  g.T = z.T;
   g.dense = z.V <= 2 * N * z.T;
   g.shares = threads ? kMaxShares : 1;
   g.sums = take_matrix<A>(arena, z.V, z.D);

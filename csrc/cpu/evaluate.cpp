@@ -45,14 +45,16 @@ BlockSums sums_of_vector(const Activations<A>& s, int64_t C, int64_t begin) {
 template <class A>
 struct Slot {
   Activations<A> activations;
+  int32_t* slots;
   int64_t bytes;
 
-  Slot(const Evaluate& a, void* memory) {
+  Slot(const Evaluate& a, const Sizes& z, void* memory) {
     Arena arena(memory);
     const int64_t rows = a.examples.rows < kBlockRows ? a.examples.rows : kBlockRows;
-    activations = take_activations<A>(arena, Sizes(a.model), rows);
+    activations = take_activations<A>(arena, z, rows, rows);
+    slots = arena.take<int32_t>(z.folds ? round_up(rows, kLanes<A>) * z.T : 0);
     bytes = static_cast<int64_t>(arena.used());
-    if (memory) set_ones(activations, Sizes(a.model));
+    if (memory) set_ones(activations, z);
   }
 };
 
@@ -64,48 +66,53 @@ int64_t slots(const Evaluate& a) {
 
 template <class A>
 struct Layout {
+  Sizes z;
   Weights<A> weights;
-  bool folds;
   Fold<A> fold;
   BlockSums* sums;
   char* slots;
+  int64_t slot_bytes;
   size_t bytes;
 
-  Layout(const Evaluate& a, void* memory) {
+  Layout(const Evaluate& a, void* memory)
+      : z(a.model, fold_pays<A>(Sizes(a.model), a.examples.rows)) {
     Arena arena(memory);
-    const Sizes z(a.model);
     weights = take_weights<A>(arena, z);
-    folds = fold_pays<A>(z, a.examples.rows);
-    if (folds) fold = take_fold<A>(arena, z);
+    if (z.folds) fold = take_fold<A>(arena, z, a.examples.rows);
     sums = arena.take<BlockSums>(ceil_div(a.examples.rows, kBlockRows));
     slots = arena.take<char>(0);
-    bytes = arena.used() + static_cast<size_t>(MLPKERN_ISA::slots(a) * Slot<A>(a, nullptr).bytes);
+    slot_bytes = Slot<A>(a, z, nullptr).bytes;
+    bytes = arena.used() + static_cast<size_t>(MLPKERN_ISA::slots(a) * slot_bytes);
   }
 };
 
 template <class A>
 int64_t run(const Evaluate& a) {
-  const Sizes z(a.model);
   Layout<A> layout(a, a.workspace);
-  const int64_t slot_bytes = Slot<A>(a, nullptr).bytes, rows = a.examples.rows;
-  const int64_t blocks = ceil_div(rows, kBlockRows);
+  const Sizes& z = layout.z;
+  const int64_t rows = a.examples.rows, blocks = ceil_div(rows, kBlockRows);
   for (int64_t m = 0; m < a.model.M; ++m) {
     pack(layout.weights, z, Tensors<A>{a.model.parameters, a.model.model_strides, m});
-    if (layout.folds) fill_tables(layout.fold, z, layout.weights);
+    if (z.folds) {
+      use_all_pairs(layout.fold, z, layout.weights.embedding);
+      fill_tables(layout.fold, z, layout.weights, {0, ColumnPanels<A>(z.outputs(0)).count});
+    }
     parallel_for_dynamic(blocks, [&](int64_t block, int64_t worker) {
-      Activations<A> s = Slot<A>(a, layout.slots + worker * slot_bytes).activations;
+      const Slot<A> slot(a, z, layout.slots + worker * layout.slot_bytes);
+      Activations<A> s = slot.activations;
       const int64_t first = block * kBlockRows;
       s.rows = rows - first < kBlockRows ? rows - first : kBlockRows;
       for (int64_t n = 0; n < s.rows; ++n)
         read_example(a.examples, z.T, first + n, s.ids + n * z.T, s.targets + n);
       const Range all{0, s.rows}, panels{0, s.panels().count};
-      if (layout.folds) {
-        forward_folded(s, z, layout.fold);
+      if (z.folds) {
+        find_slots(slot.slots, layout.fold, z, s.ids, s.rows);
+        forward_folded(s, z, layout.fold, slot.slots, all, {0, ceil_div(z.outputs(0), kLanes<A>)});
       } else {
         gather(s, z, layout.weights.embedding, all);
         transpose_input(s, z, all);
       }
-      for (int64_t l = layout.folds ? 1 : 0; l < z.L; ++l)
+      for (int64_t l = z.folds ? 1 : 0; l < z.L; ++l)
         forward_hidden(s, z, layout.weights, l, {0, output_tiles(z, l).count}, panels);
       forward_logits(s, z, layout.weights, {0, output_tiles(z, z.L).count}, panels);
       BlockSums sums{0, 0};

@@ -5,7 +5,8 @@
 //   by rows      (out, in + 1): row o is unit o, the bias is the last column
 //   by columns   (in + 1, out): the transpose, so that a row is a vector of outputs; the bias is
 //                the last row
-// Layer 0 goes by rows, the others by columns, except for weights too large for the caches.
+// Layer 0 goes by rows unless it is folded (mlp_fold.h), the others by columns, except for weights
+// too large for the caches.
 // Activations are kept with the rows of the batch in the lanes, (units + 1, rows), the last unit
 // always 1. So every product of a step has one form (gemm.h): scalars of one matrix, broadcast,
 // times vectors of another.
@@ -73,11 +74,13 @@ constexpr int64_t kFarWeight = 1 << 22;  // elements: 16 MB, beyond what a core 
 struct Sizes {
   int64_t V, T, D, C, L;
   const int64_t* hidden;
+  bool folds;  // layer 0
 
-  explicit Sizes(const MLP& m) : V(m.V), T(m.T), D(m.D), C(m.C), L(m.L), hidden(m.hidden) {}
+  explicit Sizes(const MLP& m, bool folds_ = false)
+      : V(m.V), T(m.T), D(m.D), C(m.C), L(m.L), hidden(m.hidden), folds(folds_) {}
   int64_t inputs(int64_t l) const { return l == 0 ? T * D : hidden[l - 1]; }
   int64_t outputs(int64_t l) const { return l == L ? C : hidden[l]; }
-  bool by_rows(int64_t l) const { return l == 0 || inputs(l) * outputs(l) >= kFarWeight; }
+  bool by_rows(int64_t l) const { return l == 0 ? !folds : inputs(l) * outputs(l) >= kFarWeight; }
   // of the packed weight, its bias included
   int64_t weight_rows(int64_t l) const { return by_rows(l) ? outputs(l) : inputs(l) + 1; }
   int64_t weight_columns(int64_t l) const { return by_rows(l) ? inputs(l) + 1 : outputs(l); }

@@ -13,9 +13,9 @@ namespace {
 template <class A>
 struct Activations {
   int64_t capacity, rows = 0;       // rows: of the block in work
-  int64_t* ids;                     // (capacity, T)
-  int64_t* targets;                 // (capacity,)
-  Matrix<A> x;                      // (capacity, T*D + 1) the embedded input
+  int64_t* ids;                     // (rows, T)
+  int64_t* targets;                 // (rows,)
+  Matrix<A> x;                      // (capacity, T*D + 1) the embedded input, unless folded
   Matrix<A> units[kMaxLayers + 1];  // [l] (inputs(l) + 1, capacity): what layer l reads
   Matrix<A> logits;                 // (C, capacity)
 
@@ -23,14 +23,15 @@ struct Activations {
   ColumnPanels<A> panels() const { return ColumnPanels<A>(rows); }
 };
 
+// Ids and targets have room for `batch` rows.
 template <class A>
-Activations<A> take_activations(Arena& arena, const Sizes& z, int64_t capacity) {
+Activations<A> take_activations(Arena& arena, const Sizes& z, int64_t capacity, int64_t batch) {
   Activations<A> s;
   s.capacity = capacity;
-  s.ids = arena.take<int64_t>(capacity * z.T);
-  s.targets = arena.take<int64_t>(capacity);
-  s.x = take_matrix<A>(arena, capacity, z.inputs(0) + 1 + kLanes<A>);
-  for (int64_t l = 0; l <= z.L; ++l)
+  s.ids = arena.take<int64_t>(batch * z.T);
+  s.targets = arena.take<int64_t>(batch);
+  if (!z.folds) s.x = take_matrix<A>(arena, capacity, z.inputs(0) + 1 + kLanes<A>);
+  for (int64_t l = z.folds ? 1 : 0; l <= z.L; ++l)
     s.units[l] = take_matrix<A>(arena, z.inputs(l) + 1, round_up(capacity, kLanes<A>));
   s.logits = take_matrix<A>(arena, z.C, round_up(capacity, kLanes<A>));
   return s;
@@ -88,22 +89,30 @@ MLPKERN_INLINE void multiply_layer(const Activations<A>& s, const Sizes& z, cons
           s.units[l].data, s.units[l].step, s.panels(), panels, finish);
 }
 
-// units[l + 1] = tanh(weight_l units[l]). With a dropout mask it is multiplied by it, and the mask
-// becomes mask (1 - tanh^2), which the backward pass needs.
-template <class A>
-void forward_hidden(const Activations<A>& s, const Sizes& z, const Weights<A>& w, int64_t l,
-                    Range tiles, Range panels, const Matrix<A>& mask = {}) {
-  const Matrix<A> to = s.units[l + 1];
+// Calls body(finish), where finish(row, column, values) stores tanh of the values. With a dropout
+// mask it is multiplied by it, and the mask becomes mask (1 - tanh^2), which the backward pass
+// needs.
+template <class A, class Body>
+MLPKERN_INLINE void with_activation(const Matrix<A>& units, const Matrix<A>& mask,
+                                    const Body& body) {
   if (mask.data)
-    multiply_layer(s, z, w, l, tiles, panels, [=](int64_t row, int64_t column, vec_t<A> value) {
+    body([to = units, mask](int64_t row, int64_t column, vec_t<A> value) {
       const vec_t<A> y = tanh(value), kept = load(mask.row(row) + column);
       store(mask.row(row) + column, kept * (A{1} - y * y));
       store(to.row(row) + column, y * kept);
     });
   else
-    multiply_layer(s, z, w, l, tiles, panels, [to](int64_t row, int64_t column, vec_t<A> value) {
+    body([to = units](int64_t row, int64_t column, vec_t<A> value) {
       store(to.row(row) + column, tanh(value));
     });
+}
+
+// units[l + 1] = tanh(weight_l units[l]), with the dropout of with_activation.
+template <class A>
+void forward_hidden(const Activations<A>& s, const Sizes& z, const Weights<A>& w, int64_t l,
+                    Range tiles, Range panels, const Matrix<A>& mask = {}) {
+  with_activation(s.units[l + 1], mask,
+                  [&](const auto& finish) { multiply_layer(s, z, w, l, tiles, panels, finish); });
 }
 
 template <class A>

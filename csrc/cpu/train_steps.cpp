@@ -29,13 +29,30 @@ Sharing sharing(const TrainSteps& a) {
   return s;
 }
 
+// The mask of dropped inputs has no fold.
+template <class A>
+bool folds(const TrainSteps& a, int64_t model) {
+  return a.input_dropout[model] == 0 && fold_pays_in_training<A>(Sizes(a.model), a.N);
+}
+
+// Of the workspace of a model, whichever it is.
+template <class A>
+int64_t slot_bytes(const TrainSteps& a) {
+  size_t most = 0;
+  for (int64_t model = 0; model < a.model.M; ++model) {
+    const size_t bytes = Trainer<A>(a, nullptr, false, folds<A>(a, model)).bytes();
+    if (bytes > most) most = bytes;
+  }
+  return round_up(static_cast<int64_t>(most), 64);
+}
+
 template <class A>
 int64_t run(const TrainSteps& a) {
   const Sharing share = sharing(a);
-  const int64_t slot_bytes =
-      round_up(static_cast<int64_t>(Trainer<A>(a, nullptr, false).bytes()), 64);
+  const int64_t bytes = slot_bytes<A>(a);
   const auto train = [&](int64_t model, int64_t slot) {
-    Trainer<A>(a, static_cast<char*>(a.workspace) + slot * slot_bytes, share.within_step)
+    Trainer<A>(a, static_cast<char*>(a.workspace) + slot * bytes, share.within_step,
+               folds<A>(a, model))
         .run(model);
   };
   if (share.model_slots > 1)
@@ -48,10 +65,8 @@ int64_t run(const TrainSteps& a) {
 }  // namespace
 
 size_t train_steps_workspace(const TrainSteps& a) {
-  const size_t bytes = a.model.dtype == DType::f64 ? Trainer<double>(a, nullptr, false).bytes()
-                                                   : Trainer<float>(a, nullptr, false).bytes();
-  return static_cast<size_t>(sharing(a).model_slots) *
-         static_cast<size_t>(round_up(static_cast<int64_t>(bytes), 64));
+  const int64_t bytes = a.model.dtype == DType::f64 ? slot_bytes<double>(a) : slot_bytes<float>(a);
+  return static_cast<size_t>(sharing(a).model_slots * bytes);
 }
 
 int64_t train_steps(const TrainSteps& a) {

@@ -3,6 +3,8 @@
 // A step cuts the batch into blocks of at most kBlockRows rows. For each block
 //   forward and backward  gather, layers, loss, dz of every layer, dx; reads the weights only
 //   gradients             weight gradients and the embedding's, from what the first part left
+// Where it pays the first layer is folded (mlp_fold.h): then its weight and the embedding have
+// their gradients from sums over the whole batch.
 // With a single block and no clipping the second part applies the optimizer to each tile of a
 // weight while it is in L1, and no gradient is ever stored. Otherwise gradients are summed over the
 // blocks, and a pass of its own updates the parameters.
@@ -17,6 +19,7 @@
 
 #include "cpu/embedding_update.h"
 #include "cpu/mlp_backward.h"
+#include "cpu/mlp_fold_backward.h"
 #include "cpu/parallel.h"
 #include "cpu/weight_update.h"
 
@@ -50,9 +53,9 @@ template <class A>
 class Trainer {
  public:
   // Lays out the workspace of one model. Without memory only the size counts.
-  Trainer(const TrainSteps& a, void* memory, bool threads)
+  Trainer(const TrainSteps& a, void* memory, bool threads, bool folds)
       : a_(a),
-        z_(a.model),
+        z_(a.model, folds),
         rule_(rule_of(a)),
         threads_(threads),
         block_rows_(rows_per_block(a)),
@@ -62,8 +65,15 @@ class Trainer {
     if (a.first) first_ = take_weights<A>(arena, z_);
     if (a.second) second_ = take_weights<A>(arena, z_);
     if (stores_gradients_) gradients_ = take_weights<A>(arena, z_);
-    activations_ = take_activations<A>(arena, z_, block_rows_);
+    activations_ = take_activations<A>(arena, z_, block_rows_, a.N);
+    ids_ = activations_.ids;
+    targets_ = activations_.targets;
     backward_ = take_backward<A>(arena, z_, block_rows_, a.dropout);
+    if (folds) {
+      fold_ = take_fold<A>(arena, z_, a.N);
+      fold_gradient_ = take_fold_gradient<A>(arena, z_, a.N, block_rows_);
+      slots_ = arena.take<int32_t>(round_up(a.N, kLanes<A>) * z_.T);
+    }
     embedding_ = take_embedding_gradient<A>(arena, z_, a.N, threads);
     if (memory) set_ones(activations_, z_);
     bytes_ = arena.used();
@@ -123,11 +133,14 @@ class Trainer {
     };
     double sum = 0;
     embedding_.begin_step();
+    read_batch(m, s);
+    if (z_.folds) begin_fold();
     for (int64_t begin = 0; begin < a_.N; begin += block_rows_) {
-      read_block(m, s, begin);
+      select_block(begin);
       forward_and_backward(m, s, begin);
       for (int64_t n = 0; n < activations_.rows; ++n) sum += masked_.losses[n];
-      if (stores_gradients_) add_gradients(s, begin == 0);
+      if (z_.folds) add_to_fold(begin);
+      if (stores_gradients_) add_gradients(s, begin);
     }
     const A loss = static_cast<A>(sum / static_cast<double>(a_.N));
     if (!std::isfinite(loss)) return loss;
@@ -141,15 +154,44 @@ class Trainer {
     return loss;
   }
 
-  void read_block(int64_t m, int64_t s, int64_t begin) {
-    activations_.rows = a_.N - begin < block_rows_ ? a_.N - begin : block_rows_;
+  void read_batch(int64_t m, int64_t s) {
     const int64_t at = m * a_.batch_model_stride + s * a_.batch_step_stride;
-    for (int64_t n = 0; n < activations_.rows; ++n) {
-      const int64_t row =
-          read_index(a_.batch_type, a_.batches, at + (begin + n) * a_.batch_row_stride);
-      read_example(a_.examples, z_.T, row, activations_.ids + n * z_.T, activations_.targets + n);
+    for (int64_t n = 0; n < a_.N; ++n) {
+      const int64_t row = read_index(a_.batch_type, a_.batches, at + n * a_.batch_row_stride);
+      read_example(a_.examples, z_.T, row, ids_ + n * z_.T, targets_ + n);
     }
   }
+
+  bool last_block(int64_t begin) const { return begin + block_rows_ >= a_.N; }
+
+  void select_block(int64_t begin) {
+    activations_.rows = last_block(begin) ? a_.N - begin : block_rows_;
+    activations_.ids = ids_ + begin * z_.T;
+    activations_.targets = targets_ + begin;
+  }
+
+  // ---- the folded layer ----
+
+  void begin_fold() {
+    use_pairs_of(fold_, z_, parameters_.embedding, ids_, a_.N);
+    find_slots(slots_, fold_, z_, ids_, a_.N);
+    split(threads_, ColumnPanels<A>(z_.outputs(0)).count, [&](Range columns) {
+      fill_tables(fold_, z_, parameters_, columns);
+      keep_weight(fold_gradient_, z_, parameters_, columns);
+    });
+  }
+
+  // Also what the embedding's gradient is, once the last block has come.
+  void add_to_fold(int64_t begin) {
+    sort_by_slots(fold_gradient_, fold_, z_, slots_ + begin * z_.T, activations_.rows);
+    split(threads_, fold_vectors(),
+          [&](Range vectors) { sum_by_slots(fold_gradient_, fold_, vectors, begin == 0); });
+    if (last_block(begin))
+      split(threads_, z_.T * kPositionParts,
+            [&](Range parts) { embedding_by_slots(fold_gradient_, fold_, z_, parts); });
+  }
+
+  int64_t fold_vectors() const { return ceil_div(z_.outputs(0), kLanes<A>); }
 
   // ---- first part ----
 
@@ -198,11 +240,16 @@ class Trainer {
       });
     };
     by_panels([&](Range, Range rows) {
-      gather(act, z_, parameters_.embedding, rows);
+      if (!z_.folds) gather(act, z_, parameters_.embedding, rows);
       if (a_.dropout) draw_masks(m, s, begin, rows);
-      transpose_input(act, z_, rows);
+      if (!z_.folds) transpose_input(act, z_, rows);
     });
-    for (int64_t l = 0; l < z_.L; ++l)
+    if (z_.folds)
+      split(ShareTiles, fold_vectors(), [&](Range vectors) {
+        forward_folded(act, z_, fold_, slots_ + begin * z_.T, rows_of(panels), vectors,
+                       masked_.masks[0]);
+      });
+    for (int64_t l = z_.folds ? 1 : 0; l < z_.L; ++l)
       by_tiles(z_.outputs(l), [&](Range t) {
         forward_hidden(act, z_, parameters_, l, t, panels, masked_.masks[l]);
       });
@@ -223,6 +270,10 @@ class Trainer {
       }
       if (l > 1)
         by_panels([&](Range, Range rows) { transpose_layer(act, masked_, z_, l - 1, rows); });
+    }
+    if (z_.folds) {
+      by_panels([&](Range, Range rows) { transpose_first(fold_gradient_, masked_, z_, rows); });
+      return;
     }
     by_panels([&](Range, Range rows) {
       const Range columns{0, ColumnPanels<A>(z_.inputs(0)).count};
@@ -258,12 +309,18 @@ class Trainer {
 
   // ---- second part ----
 
-  // Calls body(l, tiles) for all weights and share(i) for the shares of the embedding.
+  // How many parts dweight_l comes in: tiles of its rows, or column panels of a folded layer.
+  int64_t parts(int64_t l) const {
+    return z_.folds && l == 0 ? ColumnPanels<A>(z_.outputs(0)).count
+                              : RowTiles(z_.weight_rows(l)).count;
+  }
+
+  // Calls body(l, parts) for all weights and share(i) for the shares of the embedding.
   template <class Body, class Share>
   void for_weights(const Body& body, const Share& share) {
     if (!threads_) {
       share(0);
-      for (int64_t l = 0; l <= z_.L; ++l) body(l, Range{0, RowTiles(z_.weight_rows(l)).count});
+      for (int64_t l = 0; l <= z_.L; ++l) body(l, Range{0, parts(l)});
       return;
     }
     // A piece of each: then every thread has the same work, on the same weights in every step.
@@ -271,7 +328,7 @@ class Trainer {
     parallel_for(pieces, [&](int64_t piece) {
       if (piece % threads == 0) share(piece / threads);
       for (int64_t l = 0; l <= z_.L; ++l) {
-        const int64_t count = RowTiles(z_.weight_rows(l)).count;
+        const int64_t count = parts(l);
         body(l, Range{count * piece / pieces, count * (piece + 1) / pieces});
       }
     });
@@ -290,41 +347,57 @@ class Trainer {
             z_.by_rows(l) ? bias : -1};
   }
 
-  template <Rule rule>
-  void update_from_block(const StepConstants<A>& c, int64_t s) {
-    for_weights(
-        [&](int64_t l, Range tiles) {
-          weight_gradient(activations_, masked_, z_, l, tiles, weight_update<rule>(c, l));
-        },
-        [&](int64_t share) {
-          embedding_.add(share, s, activations_.ids, masked_.dx[0], activations_.rows);
-          embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
-        });
+  // finish(row, column, values) for a part of dweight_l.
+  template <class Finish>
+  void for_gradient(int64_t l, Range part, const Finish& finish) const {
+    if (z_.folds && l == 0)
+      folded_weight_gradient(fold_gradient_, fold_, z_, part, finish);
+    else
+      weight_gradient(activations_, masked_, z_, l, part, finish);
   }
 
-  void add_gradients(int64_t s, bool first_block) {
+  void add_to_embedding(int64_t share, int64_t s) {
+    if (z_.folds)
+      embedding_.add(share, s, fold_.ids, 1, fold_gradient_.embedding, fold_.count);
+    else
+      embedding_.add(share, s, activations_.ids, z_.T, masked_.dx[0], activations_.rows);
+  }
+
+  template <Rule rule>
+  void update_from_block(const StepConstants<A>& c, int64_t s) {
+    for_weights([&](int64_t l, Range part) { for_gradient(l, part, weight_update<rule>(c, l)); },
+                [&](int64_t share) {
+                  add_to_embedding(share, s);
+                  embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_,
+                                                   second_);
+                });
+  }
+
+  void add_gradients(int64_t s, int64_t begin) {
     for_weights(
-        [&](int64_t l, Range tiles) {
+        [&](int64_t l, Range part) {
+          const bool whole = z_.folds && l == 0;  // of the batch
+          if (whole && !last_block(begin)) return;
           const Matrix<A> to = gradients_.layers[l];
-          weight_gradient(activations_, masked_, z_, l, tiles,
-                          [to, first_block](int64_t row, int64_t column, vec_t<A> g) {
-                            A* at = to.row(row) + column;
-                            store(at, first_block ? g : load(at) + g);
-                          });
+          const bool first = whole || begin == 0;
+          for_gradient(l, part, [to, first](int64_t row, int64_t column, vec_t<A> g) {
+            A* at = to.row(row) + column;
+            store(at, first ? g : load(at) + g);
+          });
         },
         [&](int64_t share) {
-          embedding_.add(share, s, activations_.ids, masked_.dx[0], activations_.rows);
+          if (!z_.folds || last_block(begin)) add_to_embedding(share, s);
         });
   }
 
   template <Rule rule>
   void update_from_gradients(const StepConstants<A>& c, int64_t s) {
     for_weights(
-        [&](int64_t l, Range tiles) {
-          const RowTiles cut(z_.weight_rows(l));
+        [&](int64_t l, Range part) {
+          const int64_t rows = z_.weight_rows(l), count = parts(l);
           const Matrix<A> from = gradients_.layers[l];
           const WeightUpdate<A, rule> update = weight_update<rule>(c, l);
-          for (int64_t row = cut.begin(tiles.begin); row < cut.begin(tiles.end); ++row)
+          for (int64_t row = rows * part.begin / count; row < rows * part.end / count; ++row)
             for (int64_t column = 0; column < z_.weight_columns(l); column += kLanes<A>)
               update(row, column, load(from.row(row) + column));
         },
@@ -360,6 +433,10 @@ class Trainer {
   Activations<A> activations_;
   Backward<A> backward_, masked_;  // masked_: with the masks that the model in work needs
   EmbeddingGradient<A> embedding_;
+  int64_t *ids_, *targets_;  // (N, T), (N,)
+  Fold<A> fold_;
+  FoldGradient<A> fold_gradient_;
+  int32_t* slots_ = nullptr;  // (N, T)
   double input_dropout_ = 0, hidden_dropout_ = 0;
   bool has_decay_ = false;
 };
