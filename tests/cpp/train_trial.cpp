@@ -1,6 +1,7 @@
 #include "train_trial.h"
 
 #include <cmath>
+#include <cstring>
 
 namespace mlpkern::testing {
 namespace {
@@ -183,6 +184,60 @@ std::string Trial::label() const {
                 static_cast<long long>(p.N), static_cast<long long>(p.sizes.V),
                 static_cast<long long>(p.sizes.T), static_cast<long long>(p.sizes.D),
                 static_cast<long long>(p.sizes.C), hidden.c_str());
+}
+
+void check(const Problem& problem) {
+  Trial trial(problem);
+  trial.expect();
+  run_everywhere(
+      trial.label(), trial.outputs(),
+      [&] {
+        trial.restore();
+        return trial.run();
+      },
+      [&] { trial.check(); });
+}
+
+void check_both_dtypes(Problem problem) {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    problem.dtype = dtype;
+    check(problem);
+  }
+}
+
+// The optimizers with every option that goes with them.
+std::vector<Problem> optimizers() {
+  Problem sgd, decay, momentum, nesterov, adamw, adamw_decay;
+  sgd.name = "sgd";
+  decay.name = "sgd with weight decay";
+  decay.recipe.weight_decay = 0.1;
+  momentum.name = "momentum";
+  momentum.recipe.momentum = 0.9;
+  nesterov.name = "nesterov";
+  nesterov.recipe.momentum = 0.8, nesterov.recipe.nesterov = true;
+  nesterov.recipe.weight_decay = 0.05;
+  adamw.name = "adamw";
+  adamw.rate = 0.01;
+  adamw.recipe.optimizer = Optimizer::adamw;
+  adamw.recipe.eps = 1e-4;  // smaller ones turn the rounding of a tiny gradient into a whole step
+  adamw_decay = adamw;
+  adamw_decay.name = "adamw with weight decay";
+  adamw_decay.recipe.weight_decay = 0.3;
+  adamw_decay.recipe.beta1 = 0.8, adamw_decay.recipe.beta2 = 0.95;
+  adamw_decay.step = 7;  // the bias corrections of a later step, on moments of zero
+  return {sgd, decay, momentum, nesterov, adamw, adamw_decay};
+}
+
+bool same(const std::vector<double>& a, const std::vector<double>& b) {
+  return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(double));
+}
+
+void run_in_chunks(Trial& trial, const std::vector<int64_t>& lengths) {
+  int64_t done = 0;
+  for (int64_t length : lengths) {
+    trial.run_part(done, length);
+    done += length;
+  }
 }
 
 }  // namespace mlpkern::testing

@@ -60,4 +60,16 @@ class Trial {
   std::vector<Outcome> exact_, plain_;  // per model
 };
 
+// The optimizers with every option that goes with them.
+std::vector<Problem> optimizers();
+
+// Compares with the plain loop, on every instruction set and for several numbers of threads.
+void check(const Problem& problem);
+void check_both_dtypes(Problem problem);
+
+void run_in_chunks(Trial& trial, const std::vector<int64_t>& lengths);
+
+// Bit by bit.
+bool same(const std::vector<double>& a, const std::vector<double>& b);
+
 }  // namespace mlpkern::testing
