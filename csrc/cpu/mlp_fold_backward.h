@@ -115,9 +115,12 @@ SumRows<A> pick_sum_rows(int64_t vectors) {
   return sum_rows<A, Vectors>;
 }
 
-// Adds the rows of the block that was sorted to the sums, for some vectors of H1.
+// Adds the rows of the block that was sorted to the sums, for some column panels of H1.
 template <class A>
-void sum_by_slots(const FoldGradient<A>& g, const Fold<A>& fold, Range vectors, bool first_block) {
+void sum_by_slots(const FoldGradient<A>& g, const Fold<A>& fold, const Sizes& z, Range columns,
+                  bool first_block) {
+  const int64_t all = ceil_div(z.outputs(0), kLanes<A>), last = columns.end * kTileVectors;
+  const Range vectors{columns.begin * kTileVectors, last < all ? last : all};
   const int64_t groups = ceil_div(vectors.end - vectors.begin, kMostSums);
   for (int64_t i = 0; i < groups; ++i) {
     const int64_t count = vectors.end - vectors.begin;

@@ -49,6 +49,19 @@ MLPKERN_INLINE void split(bool threads, int64_t count, const Body& body) {
   });
 }
 
+// The same with one piece a thread, the same in every step: what a thread wrote it reads again.
+template <class Body>
+MLPKERN_INLINE void split_evenly(bool threads, int64_t count, const Body& body) {
+  if (!threads) {
+    body(Range{0, count});
+    return;
+  }
+  const int64_t pieces = max_threads();
+  parallel_for(pieces, [&](int64_t i) {
+    body(Range{count * i / pieces, count * (i + 1) / pieces});
+  });
+}
+
 template <class A>
 class Trainer {
  public:
@@ -175,7 +188,7 @@ class Trainer {
   void begin_fold() {
     use_pairs_of(fold_, z_, parameters_.embedding, ids_, a_.N);
     find_slots(slots_, fold_, z_, ids_, a_.N);
-    split(threads_, ColumnPanels<A>(z_.outputs(0)).count, [&](Range columns) {
+    split_evenly(threads_, parts(0), [&](Range columns) {
       fill_tables(fold_, z_, parameters_, columns);
       keep_weight(fold_gradient_, z_, parameters_, columns);
     });
@@ -184,14 +197,13 @@ class Trainer {
   // Also what the embedding's gradient is, once the last block has come.
   void add_to_fold(int64_t begin) {
     sort_by_slots(fold_gradient_, fold_, z_, slots_ + begin * z_.T, activations_.rows);
-    split(threads_, fold_vectors(),
-          [&](Range vectors) { sum_by_slots(fold_gradient_, fold_, vectors, begin == 0); });
+    split_evenly(threads_, parts(0), [&](Range columns) {
+      sum_by_slots(fold_gradient_, fold_, z_, columns, begin == 0);
+    });
     if (last_block(begin))
-      split(threads_, z_.T * kPositionParts,
-            [&](Range parts) { embedding_by_slots(fold_gradient_, fold_, z_, parts); });
+      split_evenly(threads_, z_.T * kPositionParts,
+                   [&](Range slots) { embedding_by_slots(fold_gradient_, fold_, z_, slots); });
   }
-
-  int64_t fold_vectors() const { return ceil_div(z_.outputs(0), kLanes<A>); }
 
   // ---- first part ----
 
@@ -245,7 +257,7 @@ class Trainer {
       if (!z_.folds) transpose_input(act, z_, rows);
     });
     if (z_.folds)
-      split(ShareTiles, fold_vectors(), [&](Range vectors) {
+      split(ShareTiles, ceil_div(z_.outputs(0), kLanes<A>), [&](Range vectors) {
         forward_folded(act, z_, fold_, slots_ + begin * z_.T, rows_of(panels), vectors,
                        masked_.masks[0]);
       });
