@@ -57,9 +57,8 @@ MLPKERN_INLINE void split_evenly(bool threads, int64_t count, const Body& body) 
     return;
   }
   const int64_t pieces = max_threads();
-  parallel_for(pieces, [&](int64_t i) {
-    body(Range{count * i / pieces, count * (i + 1) / pieces});
-  });
+  parallel_for(pieces,
+               [&](int64_t i) { body(Range{count * i / pieces, count * (i + 1) / pieces}); });
 }
 
 template <class A>
