@@ -20,45 +20,19 @@
 #include "cpu/embedding_update.h"
 #include "cpu/mlp_backward.h"
 #include "cpu/mlp_fold_backward.h"
-#include "cpu/parallel.h"
+#include "cpu/split.h"
 #include "cpu/weight_update.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
 constexpr int64_t kBlockRows = 512;
-constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kNearWeightBytes = 1 << 19;  // weights that stay in L2 beside the activations
 
 inline int64_t rows_per_block(const TrainSteps& a) {
   if (a.N <= kBlockRows) return a.N;
   const int64_t blocks = ceil_div(a.N, kBlockRows);
   return round_up(ceil_div(a.N, blocks), 32);  // whole column panels of every instruction set
-}
-
-// body(range) over [0, count): in one piece, or in pieces that threads take.
-template <class Body>
-MLPKERN_INLINE void split(bool threads, int64_t count, const Body& body) {
-  if (!threads) {
-    body(Range{0, count});
-    return;
-  }
-  const int64_t wanted = kTasksPerThread * max_threads(), pieces = count < wanted ? count : wanted;
-  parallel_for_dynamic(pieces, [&](int64_t i, int64_t) {
-    body(Range{count * i / pieces, count * (i + 1) / pieces});
-  });
-}
-
-// The same with one piece a thread, the same in every step: what a thread wrote it reads again.
-template <class Body>
-MLPKERN_INLINE void split_evenly(bool threads, int64_t count, const Body& body) {
-  if (!threads) {
-    body(Range{0, count});
-    return;
-  }
-  const int64_t pieces = max_threads();
-  parallel_for(pieces,
-               [&](int64_t i) { body(Range{count * i / pieces, count * (i + 1) / pieces}); });
 }
 
 template <class A>
