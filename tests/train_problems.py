@@ -47,7 +47,8 @@ OPTIONS = {
 }  # fmt: skip
 
 # One of everything, one past a vector of 4, 8 or 16, primes, D of the lecture, more classes than
-# ids and fewer, a first layer of one unit, batches larger than the training set.
+# ids and fewer, a first layer of one unit, batches larger than the training set, and so much
+# larger than the table of the embedding that a CPU folds the first layer.
 SHAPES = {
     "all ones": {"V": 2, "T": 1, "D": 1, "hidden": (1,), "N": 1, "C": 2},
     "one class": {"C": 1},
@@ -64,12 +65,14 @@ SHAPES = {
     "fewer classes": {"V": 300, "C": 17},
     "N above 64": {"N": 131, "S": 12},
     "prime": {"V": 13, "T": 7, "D": 5, "hidden": (31, 29), "N": 17},
+    "folded": {"V": 13, "D": 10, "hidden": (20,), "N": 67, "S": 12},
     "lecture": {"V": 27, "D": 10, "hidden": (200,), "N": 32, "rows": 500},
 }
 
 # Beyond one block of rows, and with weights beyond L2, which are multiplied in another order.
 LARGE = {
     "N above 512": {"N": 700, "S": 4, "rows": 900},
+    "folded": {"V": 27, "D": 10, "hidden": (200,), "N": 1100, "S": 3, "rows": 300},
     "deep": {"V": 50, "D": 30, "hidden": (300, 600), "C": 200, "N": 130, "S": 3, "rows": 300},
     "far weights": {"D": 9, "hidden": (2047, 2053), "C": 2100, "N": 37, "S": 2, "rows": 300},
     "large batch": {"V": 50, "D": 30, "hidden": (700,), "C": 210, "N": 1100, "S": 2, "rows": 300},
