@@ -50,7 +50,10 @@ struct SortedPlan {
   int piece;         // entries of a team
   int64_t chunks;    // of the columns
   int64_t tile, tiles;
-  int64_t pitch;      // of a row of carries, in accumulators
+  int run_lanes;  // of a block that adds carries
+  int64_t run_chunks;
+  int64_t pitch;  // of a row of carries, in accumulators
+
   size_t list_bytes;  // of one list of words
   size_t sort_bytes, carry_bytes;
 };
@@ -67,8 +70,11 @@ inline SortedPlan plan_sorted(int64_t count, int64_t D, DType dtype, int64_t wor
       clamp(ceil_div(count * p.chunks, kSegmentBlocks * p.teams), kLeastPiece, most));
   p.tile = int64_t{p.teams} * p.piece;
   p.tiles = ceil_div(count, p.tile);
-  p.pitch = p.chunks * p.lanes * columns;
-  const int64_t acc_bytes = dtype == DType::f64 ? 8 : 4;
+  const int64_t acc_bytes = dtype == DType::f64 ? 8 : 4, items = kVectorBytes / acc_bytes;
+  const int64_t vectors = p.chunks * p.lanes * columns / items;
+  p.run_chunks = ceil_div(vectors, 32);
+  p.run_lanes = static_cast<int>(ceil_div(vectors, p.run_chunks));
+  p.pitch = p.run_chunks * p.run_lanes * items;  // so that no lane is beyond the row
   p.list_bytes = static_cast<size_t>(round_up(count * word_bytes, 64));
   p.sort_bytes = sort_pairs_workspace(count);
   p.carry_bytes = static_cast<size_t>(round_up(p.tiles * p.pitch * acc_bytes, 64));
@@ -135,21 +141,24 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
       static_cast<int>(s.count - first < tile_entries ? s.count - first : tile_entries);
   const int threads = s.lanes * s.teams;
   // The neighbors: asked for before the rest, so that nothing waits for them.
-  const int64_t beside = threadIdx.x == 0 ? first - 1 : first + entries;
   Word neighbor = kSkip<Word>;
-  if (threadIdx.x < 2 && beside >= 0 && beside < s.count) neighbor = s.keys[beside];
+  if (threadIdx.x == 0 && first > 0) neighbor = s.keys[first - 1];
+  if (threadIdx.x == 1 && first + entries < s.count) neighbor = s.keys[first + entries];
+
   for (int i = threadIdx.x; i < entries; i += threads) {
     key[i] = s.keys[first + i];
     const Word position = s.positions[first + i];
     from[i] =
         position == kSkip<Word> ? -1 : offset_of(s.doutput_at, static_cast<int64_t>(position));
   }
-  if (threadIdx.x < 2) key[threadIdx.x == 0 ? -1 : entries] = neighbor;
+  if (threadIdx.x == 0) key[-1] = neighbor;
+  if (threadIdx.x == 1) key[entries] = neighbor;
 
   __syncthreads();
 
   const int team = threadIdx.x / s.lanes, lane = threadIdx.x - team * s.lanes;
-  const int begin = team * s.piece < entries ? team * s.piece : entries;
+  // A team beyond the end of the list has nothing to add: begin > end, and key[end] is no id's.
+  const int begin = team * s.piece;
   const int end = begin + s.piece < entries ? begin + s.piece : entries;
   const int64_t first_column = chunk * s.lanes * W;
   const int columns =
@@ -211,7 +220,6 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
     }
   }
   __syncthreads();
-  if (begin == end) return;
 
   // Adds to `sum` what the teams after `last` have of `id`. Whether it goes on beyond the tile.
   const auto follow = [&](Word id, int last) {
@@ -287,21 +295,19 @@ __global__ void __launch_bounds__(kRunThreads)
   const int part = threadIdx.x / lanes, lane = threadIdx.x - part * lanes;
   const int64_t column = (chunk * lanes + lane) * W;
   A sum[W] = {};
-  if (column < pitch) {
-    const A* from = heads + (tile + 1) * pitch + column;
-    const int share = (run + parts - 1) / parts;
-    const int past = run < share * (part + 1) ? run : share * (part + 1);
+  const A* from = heads + (tile + 1) * pitch + column;
+  const int share = (run + parts - 1) / parts;
+  const int past = run < share * (part + 1) ? run : share * (part + 1);
 #pragma unroll 8
-    for (int k = share * part; k < past; ++k) {
-      const Vector<A, W> head = load_vector<W>(from + k * pitch);
+  for (int k = share * part; k < past; ++k) {
+    const Vector<A, W> head = load_vector<W>(from + k * pitch);
 #pragma unroll
-      for (int w = 0; w < W; ++w) sum[w] += head.item[w];
-    }
+    for (int w = 0; w < W; ++w) sum[w] += head.item[w];
   }
 #pragma unroll
   for (int w = 0; w < W; ++w) sums[threadIdx.x].item[w] = sum[w];
   __syncthreads();
-  if (part != 0 || column >= pitch) return;
+  if (part != 0) return;
   Vector<A, W> total = load_vector<W>(tails + tile * pitch + column);
   for (int k = 0; k < parts; ++k) {
     const Vector<A, W> part_sum = load_vector<W>(sums[k * lanes + lane].item);
@@ -339,12 +345,12 @@ int sum_sorted_words(const EmbeddingGatherBackward& a, void* stream) {
   const SortedPlan p = plan_sorted(count, a.D, a.dtype, sizeof(Word));
   char* scratch = static_cast<char*>(a.workspace);
   const auto take = [&](size_t bytes) { return scratch += bytes, scratch - bytes; };
-  SortPairs<Word> pairs{};
-  for (int k = 0; k < 2; ++k) {
-    pairs.keys[k] = reinterpret_cast<Word*>(take(p.list_bytes));
-    pairs.positions[k] = reinterpret_cast<Word*>(take(p.list_bytes));
-  }
+  const auto heads = reinterpret_cast<acc_t<T>*>(take(p.carry_bytes));
+  const auto tails = reinterpret_cast<acc_t<T>*>(take(p.carry_bytes));
   void* sort_workspace = take(p.sort_bytes);
+  SortPairs<Word> pairs{};
+  for (Word*& list : pairs.positions) list = reinterpret_cast<Word*>(take(p.list_bytes));
+  for (Word*& list : pairs.keys) list = reinterpret_cast<Word*>(take(p.list_bytes));
 
   int error = cudaMemsetAsync(a.dweight, 0, static_cast<size_t>(a.V * a.D) * sizeof(T),
                               static_cast<cudaStream_t>(stream));
@@ -364,22 +370,20 @@ int sum_sorted_words(const EmbeddingGatherBackward& a, void* stream) {
   s.D = a.D, s.chunks = static_cast<unsigned>(p.chunks), s.lanes = p.lanes, s.teams = p.teams,
   s.piece = p.piece;
   s.pitch = p.pitch;
-  s.heads = reinterpret_cast<acc_t<T>*>(take(p.carry_bytes));
-  s.tails = reinterpret_cast<acc_t<T>*>(take(p.carry_bytes));
+  s.heads = heads, s.tails = tails;
   s.dweight = static_cast<T*>(a.dweight);
   const int granule =
       vector_items(sizeof(T), {a.doutput, a.dweight}, {a.D, a.N > 1 ? a.doutput_row_stride : 0});
   error = launch_segments(s, p, granule, stream);
   if (error != cudaSuccess || p.tiles == 1) return error;
 
-  const int64_t all_lanes = p.pitch / kVectorItems<acc_t<T>>;
-  const int64_t chunks = ceil_div(all_lanes, 32), lanes = ceil_div(all_lanes, chunks);
-  const int parts = static_cast<int>(kRunThreads / lanes);
+  const int parts = kRunThreads / p.run_lanes;
+
   return launch<embedding_gather_backward_runs_kernel<T, Word>>(
-      dim3(static_cast<unsigned>(p.tiles * chunks)), dim3(static_cast<unsigned>(lanes * parts)), 0,
-      stream, s.keys, count, p.tile, static_cast<const acc_t<T>*>(s.heads),
-      static_cast<const acc_t<T>*>(s.tails), p.pitch, static_cast<unsigned>(chunks),
-      static_cast<int>(lanes), parts, a.D, s.dweight);
+      dim3(static_cast<unsigned>(p.tiles * p.run_chunks)),
+      dim3(static_cast<unsigned>(p.run_lanes * parts)), 0, stream, s.keys, count, p.tile,
+      static_cast<const acc_t<T>*>(heads), static_cast<const acc_t<T>*>(tails), p.pitch,
+      static_cast<unsigned>(p.run_chunks), p.run_lanes, parts, a.D, s.dweight);
 }
 
 template <class T, class Index>

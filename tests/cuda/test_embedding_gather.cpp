@@ -93,7 +93,8 @@ void check_untouched(const Values& values, int64_t offset) {
 void check_forward(DType dtype, IndexType type, const Problem& p) {
   IdTable input(type, p);
   const int64_t row = p.row < 0 ? p.D : p.row;
-  Values weight(dtype, p.offset + p.V * row + p.D), output(dtype, p.offset + p.N * p.T * p.D);
+  Values weight(dtype, p.offset + (p.V > 0 ? p.V - 1 : 0) * row + p.D),
+      output(dtype, p.offset + p.N * p.T * p.D);
   weight.randomize(4);
   auto args = arguments<EmbeddingGatherForward>(dtype, p, input);
   args.weight = at(weight, p.offset), args.weight_row_stride = row;
@@ -125,7 +126,7 @@ void check_forward(DType dtype, IndexType type, const Problem& p) {
 
 void run_backward(DType dtype, IndexType type, const Problem& p, IdTable& input) {
   const int64_t row = p.row < 0 ? p.T * p.D : p.row;
-  Values doutput(dtype, p.offset + p.N * row + p.T * p.D);
+  Values doutput(dtype, p.offset + (p.N > 0 ? p.N - 1 : 0) * row + p.T * p.D);
   Values dweight(dtype, p.offset + p.V * p.D);
   doutput.randomize(1);
   const auto dy = doutput.doubles();
@@ -205,11 +206,13 @@ TEST_CASE(forward_copies_the_rows) {
       {32, 3, 27, 10},   {700, 3, 27, 1},   {301, 2, 27, 2}, {513, 3, 27, 5},  {129, 5, 300, 17},
       {257, 3, 100, 64}, {13, 1, 300, 513}, {3, 2, 4, 1024}, {3, 1, 2, 20001}, {2, 1, 2, 16384}};
   for (const Problem& p : problems)
-    for (DType dtype : kDTypes) check_forward(dtype, IndexType::i64, p);
+    for (DType dtype : kDTypes)
+      if (!quick() || dtype == DType::f32) check_forward(dtype, IndexType::i64, p);
 }
 
 TEST_CASE(forward_takes_every_id_type_and_stride) {
   for (IndexType type : kIndexTypes) {
+    if (quick() && type != IndexType::i64) continue;
     check_forward(DType::f32, type, {33, 3, 27, 10, Kind::zipf});
     check_forward(DType::f32, type, {100, 2, 1009, 7, Kind::uniform, 7, 3});
     check_forward(DType::f32, type, {100, 3, 27, 10, Kind::uniform, 1, 1});  // sliding windows
@@ -224,6 +227,7 @@ TEST_CASE(forward_takes_any_alignment_and_table_stride) {
     for (int64_t D : {1, 10, 64})
       for (int64_t offset : {0, 1, 2, 4})
         for (int64_t pad : {0, 1, 2}) {
+          if (quick() && (dtype != DType::bf16 || pad == 2)) continue;
           Problem p{41, 3, 27, D};
           p.row = D + pad, p.offset = offset;
           check_forward(dtype, IndexType::i32, p);
@@ -243,12 +247,14 @@ TEST_CASE(backward_sums_per_id) {
       {200, 3, 257, 10}, {257, 3, 1009, 64}, {33, 3, 400, 513}, {900, 3, 300, 1}, {50, 2, 1000, 8},
       {5, 2, 70000, 1}};
   for (const Problem& p : problems)
-    for (DType dtype : kDTypes) check_backward(dtype, IndexType::i64, p);
+    for (DType dtype : kDTypes)
+      if (!quick() || dtype == DType::f32) check_backward(dtype, IndexType::i64, p);
 }
 
 TEST_CASE(backward_takes_every_id_type_and_padding) {
   for (IndexType type : kIndexTypes)
     for (int64_t padding_idx : {-1, 0, 13}) {
+      if (quick() && (type != IndexType::i64 || padding_idx != 13)) continue;
       Problem small{33, 3, 27, 10}, large{300, 3, 1009, 16};
       small.padding_idx = large.padding_idx = padding_idx;
       check_backward(DType::f32, type, small);
@@ -260,14 +266,16 @@ TEST_CASE(backward_takes_every_id_type_and_padding) {
 TEST_CASE(backward_takes_any_distribution) {
   for (Kind kind : {Kind::one, Kind::zipf})
     for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+      if (quick() && dtype != DType::f32) continue;
       check_backward(dtype, IndexType::i32, {1000, 3, 27, 10, kind});
       check_backward(dtype, IndexType::i32, {1000, 3, 1000, 64, kind});
       check_backward(dtype, IndexType::i32, {3000, 1, 1000, 1, kind});
       check_backward(dtype, IndexType::i32, {500, 2, 300, 130, kind});
+      check_backward(dtype, IndexType::i32, {1000, 1, 200, 64, kind});  // an odd number of passes
       check_backward(dtype, IndexType::i32, {4096, 1, 600, 16, kind});  // whole tiles
     }
   for (Kind kind : {Kind::uniform, Kind::one, Kind::zipf})  // pieces of more rows than a batch
-    check_backward(DType::f32, IndexType::i32, {6500, 1, 300, 1024, kind});
+    if (!quick()) check_backward(DType::f32, IndexType::i32, {6500, 1, 300, 1024, kind});
   Problem padded{1000, 3, 1000, 64, Kind::one};
   padded.padding_idx = 500;
   check_backward(DType::f32, IndexType::i32, padded);
@@ -279,6 +287,7 @@ TEST_CASE(backward_takes_any_stride_and_alignment) {
       for (int64_t D : {1, 10, 16})
         for (int64_t offset : {0, 1, 2, 4})
           for (int64_t pad : {-3 * D, int64_t{0}, int64_t{1}, int64_t{2}}) {
+            if (quick() && (dtype != DType::bf16 || pad == 2 || offset == 2)) continue;
             Problem p{129, 3, V, D, Kind::uniform, 11, 3};
             p.row = 3 * D + pad, p.offset = offset;
             check_backward(dtype, IndexType::i64, p);
@@ -301,6 +310,7 @@ TEST_CASE(bad_ids_become_nan_count_for_nothing_and_are_recorded) {
                             std::numeric_limits<int64_t>::max()}) {
         const bool wide = value < -1 || value > V + 1;
         if (wide && type != IndexType::i64) continue;
+        if (quick() && (type != IndexType::i64 || V == 100)) continue;
         const Problem p{150, 3, V, 10};
         IdTable input(type, p);
         std::vector<int64_t> bad;

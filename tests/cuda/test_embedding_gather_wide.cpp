@@ -1,10 +1,10 @@
-// The gradient of embedding_gather by 64-bit keys and positions. They are for tables and batches
-// beyond 2^32 rows and 2^31 ids; here they must say what 32 bits say.
-#include <cstring>
+// What embedding_gather has for tables and batches beyond 2^32 rows and 2^31 ids, at sizes that a
+// test can have.
+#include <cmath>
 #include <vector>
 
+#include "cuda/divisor.cuh"
 #include "cuda/embedding_gather_sorted.cuh"
-#include "cuda/sort.cu"
 #include "orders.h"
 
 using namespace mlpkern;
@@ -42,4 +42,24 @@ TEST_CASE(words_of_64_bits_give_the_same_bits) {
   args.doutput = doutput.data(), args.doutput_row_stride = T * D;
   args.padding_idx = 3;
   CHECK(gradient<uint64_t>(args) == gradient<uint32_t>(args), "they differ");
+}
+
+TEST_CASE(quotients_of_64_bits) {
+  for (int k = 0; k < 1000; ++k) {
+    const auto b = static_cast<int64_t>(std::exp2(40 * uniform()));
+    const auto a = static_cast<int64_t>(std::exp2(62 * uniform()));
+    for (int64_t x : {a, a - a % b, a - a % b + b - 1})
+      CHECK(cuda::quotient(x, b) == x / b, "%lld / %lld got %lld", static_cast<long long>(x),
+            static_cast<long long>(b), static_cast<long long>(cuda::quotient(x, b)));
+  }
+}
+
+TEST_CASE(quotients_by_multiplication) {
+  for (int k = 0; k < 3000; ++k) {
+    const auto d = static_cast<uint32_t>(std::exp2(31 * uniform()));
+    const cuda::Divisor divisor = cuda::divisor_of(d);
+    const auto a = static_cast<uint32_t>(std::exp2(31 * uniform()));
+    for (uint32_t x : {0u, d - 1, d, a, a - a % d, 0x7fffffffu, 0x7fffffffu / d * d})
+      CHECK(cuda::divide(x, divisor) == x / d, "%u / %u got %u", x, d, cuda::divide(x, divisor));
+  }
 }
