@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(kElementThreads)
   const int64_t h = (int64_t{blockIdx.x % column_blocks} * 32 + lane) * items;
   const int64_t end = (piece + 1) * piece_rows < N ? (piece + 1) * piece_rows : N;
   A sums[items] = {};
+  T* to = dz ? dz + (piece * piece_rows + slot) * H + h : nullptr;
   if (h < H) {
 #pragma unroll 4
     for (int64_t n = piece * piece_rows + slot; n < end; n += kElementRows) {
@@ -56,7 +57,10 @@ __global__ void __launch_bounds__(kElementThreads)
         d[i] *= fma(-y[i], y[i], A{1});
         sums[i] += d[i];
       }
-      if (dz) store_vector(dz + n * H + h, pack<T>(d));
+      if (to) {  // a pointer that walks: from n * H + h nvcc makes stores of single elements
+        store_vector(to, pack<T>(d));
+        to += kElementRows * H;
+      }
     }
   }
   if (!partial) return;
