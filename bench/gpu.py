@@ -67,7 +67,7 @@ class Gpu:
             torch.cuda.init()
         except Exception as error:
             raise Unavailable(f"no CUDA device: {first_line(error)}") from error
-        properties = torch.cuda.get_device_properties()
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         self.name: str = properties.name
         self.l2_bytes = int(getattr(properties, "L2_cache_size", 0)) or L2_FALLBACK
         self.memory_bytes = int(properties.total_memory)

@@ -23,7 +23,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
 steps=(machine build test device sanitize yardsticks bench)
-declare -A budget=([machine]=25 [build]=160 [test]=150 [device]=75 [sanitize]=110 [yardsticks]=50
+declare -A budget=([machine]=25 [build]=240 [test]=150 [device]=75 [sanitize]=110 [yardsticks]=50
                    [bench]=570)
 
 export PYTHON=${PYTHON:-python3}
@@ -96,13 +96,19 @@ step_device() {
 
 step_sanitize() {
   command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is missing"; return 1; }
-  local folder tool status=0
+  local folder tool status=0 help filter=()
   folder=$(mktemp -d)
-  # Our kernels only, by their namespace: checking those of torch takes minutes. The three tools run
-  # side by side, each on a program of its own.
+  # Our kernels only, by their namespace: checking those of torch takes minutes. The option's name
+  # depends on the version. The three tools run side by side, each on a program of its own.
+  help=$(compute-sanitizer --help 2>&1)
+  if grep -q -- --kernel-name <<<"$help"; then
+    filter=(--kernel-name kernel_substring=mlpkern)
+  elif grep -q -- --kernel-regex <<<"$help"; then
+    filter=(--kernel-regex kns=mlpkern)
+  fi
   for tool in memcheck racecheck synccheck; do
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-      --kernel-name kernel_substring=mlpkern --print-limit 20 \
+      --print-limit 20 "${filter[@]}" \
       "$PYTHON" bench/sanitizer_cases.py >"$folder/$tool" 2>&1 &
     echo $! >"$folder/$tool.pid"
   done

@@ -106,6 +106,8 @@ def test_the_sanitizer_has_three_tools_whose_word_is_taken_with_their_summary_on
     assert (found["steps"][0]["status"], status) == (0, 0)
     for tool in ("memcheck", "racecheck", "synccheck"):
         assert f"--tool {tool}" in calls
+    _, _, calls, _ = run("sanitize", summary="--kernel-name as the help has it")
+    assert calls.count("--kernel-name kernel_substring=mlpkern") == 3
     for summary in ("ERROR SUMMARY: 3 errors", "Error: Device not supported"):
         found, status, _, _ = run("sanitize", summary=summary)
         assert (found["steps"][0]["status"], status) == (1, 1)
