@@ -66,6 +66,7 @@ RowPlan plan_rows(const Args& a) {
   RowPlan plan;
   const int64_t items = kVectorBytes / item_bytes(a.dtype), vectors = ceil_div(a.C, items);
   plan.pieces = vectors > kWholeVectors ? ceil_div(vectors, kPieceVectors) : 1;
+  if (a.N > UINT32_MAX / plan.pieces) plan.pieces = 1;
   const int64_t piece = round_up(ceil_div(vectors, plan.pieces), kWarp);  // in vectors
   plan.pieces = ceil_div(vectors, piece);
   plan.piece = static_cast<int>(piece * items);

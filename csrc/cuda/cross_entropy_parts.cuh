@@ -23,7 +23,7 @@ struct RowPlan {
   int team_warps;  // of one team; above 1 the block is one team
   int teams;       // of a block
   int piece;       // elements of a piece; the last of a row may be shorter
-  int64_t pieces;  // of each row
+  int64_t pieces;  // of each row; above 1 there are fewer than 2^32 units
   int units_per_block;
 };
 
@@ -92,7 +92,7 @@ template <class T, class Args>
 __device__ __forceinline__ Part<T> part_of(const Args& a, const RowPlan& plan, int64_t unit) {
   int64_t n = unit, begin = 0;
   if (plan.pieces > 1) {
-    n = unit / plan.pieces;
+    n = static_cast<unsigned>(unit) / static_cast<unsigned>(plan.pieces);  // 64 bits need a call
     begin = (unit - n * plan.pieces) * plan.piece;
   }
   const int64_t left = a.C - begin;

@@ -17,23 +17,32 @@ template <class T>
 __device__ __forceinline__ acc_t<T> team_mass(const Part<T>& part, const Options<T>& o, int thread,
                                               int warps, acc_t<T>* shared) {
   using A = acc_t<T>;
-  constexpr int Items = kVectorItems<T>;
+  constexpr int Items = kVectorItems<T>, InFlight = kInFlight<T, false>;
   const bool weight_aligned = same_phase(part.probability, part.weight);
   A sum = 0;
   const auto edge = [&](int e) { sum += part.q(o, e); };
-  const auto round = [&](auto, int e, int, int) {
-    A q[Items];
-    part.q(o, load_vector<Items>(part.probability + e), e, weight_aligned, q);
+  const auto round = [&](auto whole, int first, int step, int end) {
+    const auto dealt = [&](int u) { return decltype(whole)::value || first + u * step < end; };
+    Vector<T> probabilities[InFlight];
 #pragma unroll
-    for (int i = 0; i < Items; ++i) sum += q[i];
+    for (int u = 0; u < InFlight; ++u)
+      if (dealt(u)) probabilities[u] = load_vector<Items>(part.probability + first + u * step);
+#pragma unroll
+    for (int u = 0; u < InFlight; ++u)
+      if (dealt(u)) {
+        A q[Items];
+        part.q(o, probabilities[u], first + u * step, weight_aligned, q);
+#pragma unroll
+        for (int i = 0; i < Items; ++i) sum += q[i];
+      }
   };
-  deal<1>(part.probability, part.count, thread, warps * kWarp, edge, round);
+  deal<InFlight>(part.probability, part.count, thread, warps * kWarp, edge, round);
   return warps == 1 ? warp_sum(sum) : block_sum(sum, shared);
 }
 
 // The sum of q over each piece of the probabilities, for rows cut in pieces.
 template <class T>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, false>))
     cross_entropy_mass_kernel(CrossEntropyBackward a, Options<T> o, RowPlan plan,
                               acc_t<T>* masses) {
   __shared__ acc_t<T> shared[2][kMostWarps];  // two, in turn: see the forward

@@ -79,7 +79,7 @@ TEST_CASE(pieces_of_long_rows_equal_the_formula) {
   const int64_t wide[][2] = {{3, 8193}, {2, 8200}, {9, 10001}, {1, 12290}};
   for (const auto& shape : wide)
     for (Reduction reduction : kReductions) {
-      if (quick() && shape[0] != 9) continue;
+      if (quick() && (shape[0] != 9 || reduction != Reduction::mean)) continue;
       Setting s{shape[0], shape[1]};
       s.reduction = reduction;
       s.x_at = s.out_at = 1;
@@ -165,6 +165,7 @@ TEST_CASE(every_id_type_and_any_ignored_id) {
   for (IndexType type : {IndexType::u8, IndexType::i16, IndexType::i32, IndexType::i64})
     for (int64_t ignore_index : {0, 7, 255, -1, -100, 30000}) {
       if (type == IndexType::u8 && (ignore_index < 0 || ignore_index > 255)) continue;
+      if (quick() && ignore_index != 7) continue;
       for (int64_t C : {27, 300}) {
         Setting s{33, C};
         s.index_type = type;
@@ -299,6 +300,7 @@ TEST_CASE(a_bad_target_makes_its_row_nan_and_is_recorded) {
     for (int64_t bad : {int64_t{-1}, C, INT64_MIN, INT64_MAX})
       for (Reduction reduction : kReductions) {
         if (C > 27 && static_cast<int>(reduction) != (bad & 3) % 3) continue;
+        if (quick() && bad != -1 && bad != C) continue;
         Setting s{10, C};
         s.reduction = reduction;
         s.ignored_every = 4;
