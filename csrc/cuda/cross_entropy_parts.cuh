@@ -113,7 +113,7 @@ template <int InFlight, class T, class Edge, class Round>
 __device__ __forceinline__ void deal(const T* p, int count, int thread, int threads,
                                      const Edge& edge, const Round& round) {
   constexpr int Items = kVectorItems<T>;
-  const int before = items_to_boundary(p), head = before < count ? before : count;
+  const int head = items_to_boundary(p);  // below Items: for count < head the quotient is 0
   const int end = head + (count - head) / Items * Items;
   const int single = thread < head ? thread : thread - head + end;
   if (single < count) edge(single);

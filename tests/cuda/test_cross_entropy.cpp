@@ -282,6 +282,8 @@ TEST_CASE(infinite_and_missing_logits) {
                                         : got == want[n] || std::fabs(got - want[n]) <= 8 * eps,
                     "loss[%d] is %.9g", n, got);
             }
+            CHECK(std::isnan(problem.lse.get(6 + 2)), "log of the sum of no number is %g",
+                  problem.lse.get(6 + 2));
             for (int64_t c = 0; c < C; ++c) {
               const double first = c == 3 ? -g / 2 : c == C - 1 ? g / 2 : 0;
               CHECK(std::fabs(problem.dinput.get(c) - first) <= 2 * eps,
