@@ -98,7 +98,7 @@ struct Split {
   using type = float;
   static constexpr bool kSplit = true;
 
-  // NaN in x stays in `small`; infinity becomes NaN, see Product::exact.
+  // NaN in x stays in `small`; infinity becomes NaN, see exact_sum().
   template <int n>
   struct Operand {
     uint32_t big[n], small[n];

@@ -9,69 +9,16 @@
 // gridDim.x, ... Each is a loop over slabs of the reduction; slabs come by cp.async into a ring of
 // stages which runs on over the end of a tile, so that the next tile loads while this one ends.
 // Warps form a grid over the tile; accumulators stay in registers until bias, tanh and the store.
-// dweight cuts N into pieces, fixed by the shape, whose sums linear_tanh_pieces.cuh adds up.
+// dweight cuts N into pieces, fixed by the shape, whose sums linear_tanh_elements.cuh adds up.
 //
 // Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/linear_tanh.cu -Xptxas -v
 #pragma once
 
 #include "cuda/launch.cuh"
-#include "cuda/linear_tanh_mma.cuh"
-#include "cuda/linear_tanh_operand.cuh"
-#include "cuda/tanh.cuh"
+#include "cuda/linear_tanh_shape.cuh"
+#include "cuda/linear_tanh_store.cuh"
 
 namespace mlpkern::cuda {
-
-enum class Kind { forward, dinput, dweight };
-
-template <class T>
-struct Product {
-  Matrix<T> a, y, b;            // a: input or doutput; y: output, where A is dz
-  int64_t rows, cols, depth;    // of C, and of the reduction
-  int64_t piece_depth, pieces;  // of the reduction; one piece but for dweight
-  const T* bias;                // forward: (cols,) or null
-  T* output;                    // C (rows, cols), of the one piece
-  acc_t<T>* partial;            // or C and dbias of each piece, partial_stride apart
-  int64_t partial_stride;
-  bool sum_bias;  // dweight: whether dbias is wanted,
-  T* dbias;       // of the one piece
-};
-
-// Sizes of a tile and who works on it: warps_m x warps_n warps, `stages` slabs of `slab` bytes of
-// the reduction, `blocks` blocks at once on a multiprocessor.
-template <int rows, int cols, int warps_m, int warps_n, int slab, int stages, int blocks>
-struct Tiling {
-  static constexpr int kRows = rows, kCols = cols, kWarpsM = warps_m, kWarpsN = warps_n;
-  static constexpr int kSlabBytes = slab, kStages = stages, kBlocks = blocks;
-  static constexpr int kThreads = 32 * warps_m * warps_n;
-};
-
-template <class Math, Kind kind, class Tile>
-struct ProductShape {
-  using T = typename Math::type;
-  static constexpr bool kAlongA = kind != Kind::dweight, kAlongB = kind == Kind::forward;
-  static constexpr bool kSlope = kind != Kind::forward;
-  static constexpr int kSlab = Tile::kSlabBytes / static_cast<int>(sizeof(T));
-  static constexpr int kSteps = kSlab / kStep<T>;
-  // Eight rows of 16 bytes for ldmatrix, or four rows of eight words, must meet no bank twice.
-  static constexpr int kAcross = sizeof(T) == 4 ? 32 : 16;
-  using A = TileShape<T, kAlongA ? Tile::kRows : kSlab, kAlongA ? kSlab : Tile::kRows,
-                      kAlongA ? 16 : kAcross>;
-  using B = TileShape<T, kAlongB ? Tile::kCols : kSlab, kAlongB ? kSlab : Tile::kCols,
-                      kAlongB ? 16 : kAcross>;
-  static constexpr int kRowTiles = Tile::kRows / Tile::kWarpsM / 16;
-  static constexpr int kColTiles = Tile::kCols / Tile::kWarpsN / 8;
-  static_assert(kRowTiles * 16 * Tile::kWarpsM == Tile::kRows);
-  static_assert(kColTiles * 8 * Tile::kWarpsN == Tile::kCols);
-  using Warp = WarpProduct<Math, kAlongA, kAlongB, kRowTiles, kColTiles, kSteps>;
-
-  static constexpr int kStageElements = (kSlope ? 2 : 1) * A::kElements + B::kElements;
-  // Threads that meet the same columns of dz, whose sums are added up in shared memory.
-  static constexpr bool kSums = kind == Kind::dweight;
-  static_assert(!kSums || Tile::kThreads % A::kRowChunks == 0);
-  static constexpr int kSumThreads = kSums ? Tile::kThreads / A::kRowChunks : 0;
-  static constexpr size_t kStagesBytes = sizeof(T) * kStageElements * Tile::kStages;
-  static constexpr size_t kShared = kStagesBytes + sizeof(float) * kSumThreads * Tile::kRows;
-};
 
 // A place in the sequence of slabs of a block's tiles.
 template <class Shape, class Tile>
@@ -114,109 +61,6 @@ __device__ __forceinline__ void copy_slab(T* stage, const Product<T>& p,
     stage += Shape::A::kElements;
   }
   copy_tile<typename Shape::B, Tile::kThreads>(stage, p.b, b);
-}
-
-// What an infinite operand has made NaN in Split, in float32: inf * small is NaN where small is 0.
-template <Kind kind, class T>
-__device__ __forceinline__ float exact_sum(const Product<T>& p, int64_t row, int64_t col,
-                                           int64_t at, int64_t end) {
-  float sum = 0;
-#pragma unroll 1
-  for (int64_t i = at; i < end; ++i) {
-    const int64_t n = kind == Kind::dweight ? i : row, r = kind == Kind::dweight ? row : i;
-    float a = p.a.data[n * p.a.stride + r];
-    if constexpr (kind != Kind::forward) {
-      const float y = p.y.data[n * p.y.stride + r];
-      a *= fmaf(-y, y, 1.0f);
-    }
-    const float b =
-        kind == Kind::forward ? p.b.data[col * p.b.stride + i] : p.b.data[i * p.b.stride + col];
-    sum = fmaf(a, b, sum);
-  }
-  return sum;
-}
-
-// One or both of two adjacent elements.
-template <class U>
-__device__ __forceinline__ void store_pair(U* to, float first, float second, bool both,
-                                           bool aligned) {
-  const float pair[2] = {first, second};
-  if (both && aligned) {
-    store_vector(to, pack<U>(pair));
-  } else {
-    to[0] = from_acc<U>(first);
-    if (both) to[1] = from_acc<U>(second);
-  }
-}
-
-// Writes the warp's part of a tile; (row, col) is the place of the lane's first element.
-template <class Shape, Kind kind, bool repair, class U, class T>
-__device__ __forceinline__ void store_tile(U* output, const Product<T>& p,
-                                           typename Shape::Warp& warp, int64_t row, int64_t col,
-                                           int64_t begin, int64_t end) {
-  const bool aligned =
-      p.cols % 2 == 0 && reinterpret_cast<uintptr_t>(output) % (2 * sizeof(U)) == 0;
-  bool nan = false;
-#pragma unroll
-  for (int j = 0; j < Shape::kColTiles; ++j) {
-    const int64_t c = col + j * 8;
-    if (c >= p.cols) break;
-    const bool both = c + 1 < p.cols;
-    float bias[2] = {0, 0};
-    if constexpr (kind == Kind::forward) {
-      if (p.bias) {
-        bias[0] = to_acc(p.bias[c]);
-        if (both) bias[1] = to_acc(p.bias[c + 1]);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < Shape::kRowTiles; ++i)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int64_t r = row + i * 16 + half * 8;
-        if (r >= p.rows) continue;
-        float first = warp.d[i][j][2 * half], second = warp.d[i][j][2 * half + 1];
-        nan |= isnan(first) || isnan(second);
-        if constexpr (kind == Kind::forward) {
-          first = tanh_of<T>(first + bias[0]);
-          second = tanh_of<T>(second + bias[1]);
-        }
-        store_pair(output + r * p.cols + c, first, second, both, aligned);
-      }
-  }
-  if constexpr (repair) {
-    if (!nan) return;
-#pragma unroll 1
-    for (int e = 0; e < Shape::kRowTiles * Shape::kColTiles * 4; ++e) {
-      const int64_t r = row + e / 2 % 2 * 8 + e / 4 % Shape::kRowTiles * 16;
-      const int64_t c = col + e % 2 + e / (4 * Shape::kRowTiles) * 8;
-      if (r >= p.rows || c >= p.cols || !isnan(output[r * p.cols + c])) continue;
-      const float sum = exact_sum<kind>(p, r, c, begin, end);
-      if constexpr (kind == Kind::forward)
-        output[r * p.cols + c] = tanh_of<T>(sum + (p.bias ? p.bias[c] : 0.0f));
-      else
-        output[r * p.cols + c] = sum;
-    }
-  }
-}
-
-// dbias of one tile's rows of C from the column sums of dz that the threads hold.
-template <class Shape, class Tile, class T>
-__device__ __forceinline__ void store_dbias(float* shared, const Product<T>& p, int64_t row,
-                                            float* partial, const float (&sums)[kChunk<T>]) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int slot = thread / Shape::A::kRowChunks, chunk = thread % Shape::A::kRowChunks;
-#pragma unroll
-  for (int j = 0; j < kChunk<T>; ++j) shared[slot * Tile::kRows + chunk * kChunk<T> + j] = sums[j];
-  __syncthreads();
-  for (int h = thread; h < Tile::kRows && row + h < p.rows; h += Tile::kThreads) {
-    float sum = shared[h];
-    for (int i = 1; i < Shape::kSumThreads; ++i) sum += shared[i * Tile::kRows + h];
-    if (p.pieces == 1)
-      p.dbias[row + h] = from_acc<T>(sum);
-    else
-      partial[row + h] = sum;
-  }
 }
 
 template <class Math, Kind kind, class Tile>
