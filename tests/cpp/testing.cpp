@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -85,6 +86,12 @@ void fail(const char* file, int line, const std::string& message) {
   if (++failures > kMostPrinted) return;
   std::fprintf(stderr, "%s:%d: %s [%s] %s\n", file, line, running, context.c_str(),
                message.c_str());
+  if (quick()) std::exit(1);
+}
+
+bool quick() {
+  static const bool asked = std::getenv("MLPKERN_TEST_QUICK") != nullptr;
+  return asked;
 }
 
 void set_context(const std::string& text) { context = text; }

@@ -1,7 +1,5 @@
 #include "orders.h"
 
-#include <cstdlib>
-
 namespace mlpkern::testing {
 namespace {
 
@@ -43,11 +41,6 @@ void run_in_every_order(const std::string& label, const std::vector<Buffer*>& ou
     }
     if (is_first) check();
   }
-}
-
-bool quick() {
-  static const bool asked = std::getenv("MLPKERN_TEST_QUICK") != nullptr;
-  return asked;
 }
 
 }  // namespace mlpkern::testing

@@ -27,8 +27,4 @@ int launch(int (*kernel)(const Args&, void*), size_t (*workspace)(const Args&), 
 void run_in_every_order(const std::string& label, const std::vector<Buffer*>& outputs,
                         const std::function<int()>& run, const std::function<void()>& check);
 
-// Whether to keep to a reduced list of cases, one of each kind: the mutation test (mutate.py) runs
-// a program hundreds of times. Set by MLPKERN_TEST_QUICK in the environment.
-bool quick();
-
 }  // namespace mlpkern::testing

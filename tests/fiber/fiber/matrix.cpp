@@ -16,25 +16,37 @@ struct Fragments {
   uint32_t a[4], b[2];
 };
 
+// For normal numbers, as all products of two floats are in double.
+int exponent_of(double x) {
+  uint64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return static_cast<int>(bits >> 52 & 0x7FF) - 1023;
+}
+double power_of_2(int exponent) {
+  const uint64_t bits = static_cast<uint64_t>(exponent + 1023) << 52;
+  double x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 // c + sum of x[i] y[i], as one step of the tensor core. The inputs are few enough bits that their
 // products are exact in double.
 float dot_step(float c, const float* x, const float* y, int count) {
-  double terms[17];
+  double terms[9];
   terms[0] = c;
-  double largest = std::fabs(terms[0]);
+  double plain = c, largest = std::fabs(terms[0]);
   for (int i = 0; i < count; ++i) {
     terms[i + 1] = double{x[i]} * double{y[i]};
-    largest = std::fmax(largest, std::fabs(terms[i + 1]));
+    plain += terms[i + 1];
+    const double size = std::fabs(terms[i + 1]);
+    if (size > largest) largest = size;
   }
-  double plain = 0;
-  for (int i = 0; i <= count; ++i) plain += terms[i];
   if (!std::isfinite(plain) || largest == 0) return static_cast<float>(plain);
-  int exponent;
-  std::frexp(largest, &exponent);  // largest < 2^exponent
-  const double step = std::ldexp(1.0, exponent - 25), steps = std::ldexp(1.0, 25 - exponent);
-  double sum = 0;  // of whole numbers below 2^30: exact
-  for (int i = 0; i <= count; ++i) sum += std::trunc(terms[i] * steps);
-  sum *= step;
+  const int exponent = exponent_of(largest);  // largest < 2^(exponent + 1)
+  const double steps = power_of_2(24 - exponent);
+  int64_t whole = 0;
+  for (int i = 0; i <= count; ++i) whole += static_cast<int64_t>(terms[i] * steps);
+  const double sum = static_cast<double>(whole) * power_of_2(exponent - 24);
   const float nearest = static_cast<float>(sum);
   return std::fabs(double{nearest}) > std::fabs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
 }

@@ -34,12 +34,14 @@ std::vector<Thread> threads;
 Thread* running = nullptr;  // null while the scheduler itself runs
 Context scheduler;
 unsigned exits = 0;                // of this block
+unsigned left[32];                 // of each warp, the lanes that have not exited
 int votes = 0, counted_votes = 0;  // at the barrier that fills, at the one before
 
 void enter() {
   Context::begun(scheduler);
   grid->body(grid->arguments);
   running->state = State::exited;
+  left[thread_number() / 32] &= ~(1u << thread_number() % 32);
   ++exits;
   Context::change(running->context, scheduler, /*last=*/true);
 }
@@ -128,7 +130,9 @@ void Scheduler::run_block() {
   forget_meetings(threads.size());
   exits = 0;
   votes = 0;
+  for (unsigned& lanes : left) lanes = 0;
   for (unsigned i = 0; i < threads.size(); ++i) {
+    left[i / 32] |= 1u << i % 32;
     threads[i].state = State::ready;
     threads[i].context.prepare(stack_of(i), kStackBytes, enter);
   }
@@ -192,8 +196,7 @@ bool Scheduler::take_turns() {
 // --- What a thread can ask for
 // -----------------------------------------------------------------------
 unsigned thread_number() { return static_cast<unsigned>(running - threads.data()); }
-unsigned threads_in_block() { return static_cast<unsigned>(threads.size()); }
-bool has_exited(unsigned thread) { return threads[thread].state == State::exited; }
+unsigned lanes_left(unsigned warp) { return left[warp]; }
 
 int block_barrier(const char* what, Site site, bool predicate) {
   votes += predicate;

@@ -39,8 +39,9 @@ class Scheduler {
 
 // Its number in the block, x fastest.
 unsigned thread_number();
-unsigned threads_in_block();
-bool has_exited(unsigned thread);
+
+// The lanes of a warp that exist and have not exited.
+unsigned lanes_left(unsigned warp);
 
 // Waits for all threads of the block: an exit is no arrival, and all must stand at the same line.
 // Returns how many of them gave true.

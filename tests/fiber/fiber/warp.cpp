@@ -49,15 +49,15 @@ const Gift* meet(unsigned mask, const void* mine, size_t bytes, const char* what
   if (!(mask >> lane & 1))
     refuse("%s:%d: %s names the lanes %08x, and lane %u is not among them", site.file, site.line,
            what, mask, lane);
-  for (unsigned i = 0; i < 32; ++i)
-    if (mask >> i & 1 && (first + i >= threads_in_block() || has_exited(first + i)))
-      refuse("%s:%d: %s names the lanes %08x, and lane %u %s", site.file, site.line, what, mask, i,
-             first + i < threads_in_block() ? "has exited" : "does not exist");
+  if (const unsigned missing = mask & ~lanes_left(self / 32))
+    refuse("%s:%d: %s names the lanes %08x, and lane %d has exited or never was", site.file,
+           site.line, what, mask, __builtin_ctz(missing));
   Meeting& meeting = meeting_of(warps[self / 32], mask);
   if (!meeting.arrived) {
     meeting.what = what;
     meeting.site = site;
-  } else if (std::strcmp(meeting.what, what) != 0 || meeting.site != site) {
+  } else if ((meeting.what != what && std::strcmp(meeting.what, what) != 0) ||
+             meeting.site != site) {
     refuse("divergent warp: %s at %s:%d, but other lanes of %08x wait in %s at %s:%d", what,
            site.file, site.line, mask, meeting.what, meeting.site.file, meeting.site.line);
   }
