@@ -95,6 +95,7 @@ __device__ __forceinline__ void write_chunk(const Gather& g, const int64_t* row_
 #pragma unroll
     for (int u = 0; u < kGatherBatch; ++u) write(x + u * kGatherThreads, vector[u]);
   }
+#pragma unroll 1
   for (; x < vectors; x += kGatherThreads)
     write(x, read_granules<Granule, kGranules>(g, row_of, x * kGranules));
   if constexpr (kGranules > 1) {  // what the last chunk has beyond its last whole vector
@@ -111,6 +112,7 @@ __global__ void __launch_bounds__(kGatherThreads) embedding_gather_forward_kerne
   const int64_t group = blockIdx.x / g.chunks, chunk = blockIdx.x % g.chunks;
   const int64_t first = group * g.group_ids;
   const int ids = static_cast<int>(g.count - first < g.group_ids ? g.count - first : g.group_ids);
+#pragma unroll 1
   for (int j = threadIdx.x; j < ids; j += kGatherThreads) {
     const int64_t id = id_at<Index>(g.ids, first + j);
     const bool good = in_range(id, g.ids.V);

@@ -36,7 +36,7 @@ struct SmallPlan {
 
 // Threads of a block, at most: their registers must leave room for four blocks.
 template <int W>
-constexpr int kSmallThreads = W == 2 ? 192 : 128;
+constexpr int kSmallThreads = W == 2 ? 160 : 128;
 template <int W, bool f64>
 constexpr int kSmallBatch = f64      ? 8 / W
                             : W == 1 ? 16
@@ -97,7 +97,9 @@ template <class T, class Index, int W>
 __global__ void __launch_bounds__(kSmallThreads<W>, 4)
     embedding_gather_backward_small_kernel(const SmallTable<T> s) {
   using A = acc_t<T>;
-  constexpr int kBatch = kSmallBatch<W, sizeof(T) == 8>;
+  // Sixteen ids of 64 bits would not leave registers for the rest. Orders do not change by it.
+  constexpr int kBatch =
+      sizeof(Index) == 8 ? 8 / (sizeof(T) == 8 ? W : 1) : kSmallBatch<W, sizeof(T) == 8>;
   A* table = dynamic_shared<A>();
   const int threads = s.lanes * s.slots;
   const int slot = threadIdx.x / s.lanes, lane = threadIdx.x - slot * s.lanes;

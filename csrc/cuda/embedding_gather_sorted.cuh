@@ -145,6 +145,7 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
   if (threadIdx.x == 0 && first > 0) neighbor = s.keys[first - 1];
   if (threadIdx.x == 1 && first + entries < s.count) neighbor = s.keys[first + entries];
 
+#pragma unroll 2
   for (int i = threadIdx.x; i < entries; i += threads) {
     key[i] = s.keys[first + i];
     const Word position = s.positions[first + i];

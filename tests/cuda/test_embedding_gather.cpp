@@ -29,7 +29,7 @@ struct Problem {
   Kind kind = Kind::uniform;
   int64_t id_row = -1, id_col = 1;  // strides; -1: contiguous
   int64_t row = -1;                 // stride of doutput or of the table, in the backward or forward
-  int64_t offset = 0;               // elements that every floating-point array begins after
+  int64_t offset = 0;  // of every floating-point array from a 16-byte boundary, in elements
   int64_t padding_idx = -1;
 };
 
@@ -79,6 +79,11 @@ Args arguments(DType dtype, const Problem& p, IdTable& input) {
   return args;
 }
 
+// Where the array begins in its buffer, which is one element past a boundary.
+int64_t lead_of(DType dtype, const Problem& p) {
+  return 16 / static_cast<int64_t>(item_size(dtype)) - 1 + p.offset;
+}
+
 char* at(Values& values, int64_t offset) {
   return static_cast<char*>(values.data()) + offset * item_size(values.dtype);
 }
@@ -92,13 +97,14 @@ void check_untouched(const Values& values, int64_t offset) {
 
 void check_forward(DType dtype, IndexType type, const Problem& p) {
   IdTable input(type, p);
+  const int64_t lead = lead_of(dtype, p);
   const int64_t row = p.row < 0 ? p.D : p.row;
-  Values weight(dtype, p.offset + (p.V > 0 ? p.V - 1 : 0) * row + p.D),
-      output(dtype, p.offset + p.N * p.T * p.D);
+  Values weight(dtype, lead + (p.V > 0 ? p.V - 1 : 0) * row + p.D),
+      output(dtype, lead + p.N * p.T * p.D);
   weight.randomize(4);
   auto args = arguments<EmbeddingGatherForward>(dtype, p, input);
-  args.weight = at(weight, p.offset), args.weight_row_stride = row;
-  args.output = at(output, p.offset);
+  args.weight = at(weight, lead), args.weight_row_stride = row;
+  args.output = at(output, lead);
   run_in_every_order(
       label("forward", dtype, type, p), {&output.buffer},
       [&] {
@@ -106,18 +112,18 @@ void check_forward(DType dtype, IndexType type, const Problem& p) {
                       args);
       },
       [&] {
-        check_untouched(output, p.offset);
+        check_untouched(output, lead);
         for (int64_t n = 0; n < p.N; ++n)
           for (int64_t t = 0; t < p.T; ++t)
             for (int64_t d = 0; d < p.D; ++d) {
               const int64_t id = input.get(n, t);
-              const double got = output.get(p.offset + (n * p.T + t) * p.D + d);
+              const double got = output.get(lead + (n * p.T + t) * p.D + d);
               if (id < 0 || id >= p.V) {
                 CHECK(std::isnan(got), "output[%lld, %lld] of a bad id is %g",
                       static_cast<long long>(n), static_cast<long long>(t * p.D + d), got);
                 continue;
               }
-              const double want = weight.get(p.offset + id * row + d);
+              const double want = weight.get(lead + id * row + d);
               CHECK(got == want, "output[%lld, %lld] got %g, want %g", static_cast<long long>(n),
                     static_cast<long long>(t * p.D + d), got, want);
             }
@@ -126,8 +132,9 @@ void check_forward(DType dtype, IndexType type, const Problem& p) {
 
 void run_backward(DType dtype, IndexType type, const Problem& p, IdTable& input) {
   const int64_t row = p.row < 0 ? p.T * p.D : p.row;
-  Values doutput(dtype, p.offset + (p.N > 0 ? p.N - 1 : 0) * row + p.T * p.D);
-  Values dweight(dtype, p.offset + p.V * p.D);
+  const int64_t lead = lead_of(dtype, p);
+  Values doutput(dtype, lead + (p.N > 0 ? p.N - 1 : 0) * row + p.T * p.D);
+  Values dweight(dtype, lead + p.V * p.D);
   doutput.randomize(1);
   const auto dy = doutput.doubles();
   std::vector<long double> sum(p.V * p.D);
@@ -139,15 +146,15 @@ void run_backward(DType dtype, IndexType type, const Problem& p, IdTable& input)
       if (v == p.padding_idx || v < 0 || v >= p.V) continue;
       ++terms[v];
       for (int64_t d = 0; d < p.D; ++d) {
-        const double x = dy[p.offset + n * row + t * p.D + d];
+        const double x = dy[lead + n * row + t * p.D + d];
         sum[v * p.D + d] += x;
         size[v * p.D + d] += std::fabs(x);
       }
     }
   auto args = arguments<EmbeddingGatherBackward>(dtype, p, input);
-  args.doutput = at(doutput, p.offset), args.doutput_row_stride = row;
+  args.doutput = at(doutput, lead), args.doutput_row_stride = row;
   args.padding_idx = p.padding_idx;
-  args.dweight = at(dweight, p.offset);
+  args.dweight = at(dweight, lead);
   run_in_every_order(
       label("backward", dtype, type, p), {&dweight.buffer},
       [&] {
@@ -155,10 +162,10 @@ void run_backward(DType dtype, IndexType type, const Problem& p, IdTable& input)
                       args);
       },
       [&] {
-        check_untouched(dweight, p.offset);
+        check_untouched(dweight, lead);
         for (int64_t i = 0; i < p.V * p.D; ++i) {
           // The rounding of a sum of n terms grows like sqrt(n); one more rounding into dtype.
-          const double got = dweight.get(p.offset + i), want = static_cast<double>(sum[i]);
+          const double got = dweight.get(lead + i), want = static_cast<double>(sum[i]);
           const double slack =
               epsilon_of(dtype) * std::fabs(want) +
               epsilon_of(accumulator_of(dtype)) * std::sqrt(terms[i / p.D]) * size[i];
@@ -225,7 +232,7 @@ TEST_CASE(forward_takes_every_id_type_and_stride) {
 TEST_CASE(forward_takes_any_alignment_and_table_stride) {
   for (DType dtype : kDTypes)
     for (int64_t D : {1, 10, 64})
-      for (int64_t offset : {0, 1, 2, 4})
+      for (int64_t offset : {0, 1, 2, 3, 4})
         for (int64_t pad : {0, 1, 2}) {
           if (quick() && (dtype != DType::bf16 || pad == 2)) continue;
           Problem p{41, 3, 27, D};
@@ -285,7 +292,7 @@ TEST_CASE(backward_takes_any_stride_and_alignment) {
   for (int64_t V : {27, 500})
     for (DType dtype : kDTypes)
       for (int64_t D : {1, 10, 16})
-        for (int64_t offset : {0, 1, 2, 4})
+        for (int64_t offset : {0, 1, 2, 3, 4})
           for (int64_t pad : {-3 * D, int64_t{0}, int64_t{1}, int64_t{2}}) {
             if (quick() && (dtype != DType::bf16 || pad == 2 || offset == 2)) continue;
             Problem p{129, 3, V, D, Kind::uniform, 11, 3};
@@ -319,11 +326,12 @@ TEST_CASE(bad_ids_become_nan_count_for_nothing_and_are_recorded) {
             input.ids.set(i, value);
             bad.push_back(i);
           }
-        Values weight(DType::f32, V * p.D), output(DType::f32, p.N * p.T * p.D);
+        const int64_t lead = lead_of(DType::f32, p);
+        Values weight(DType::f32, lead + V * p.D), output(DType::f32, lead + p.N * p.T * p.D);
         weight.randomize(1);
         auto args = arguments<EmbeddingGatherForward>(DType::f32, p, input);
-        args.weight = weight.data(), args.weight_row_stride = p.D;
-        args.output = output.data();
+        args.weight = at(weight, lead), args.weight_row_stride = p.D;
+        args.output = at(output, lead);
         run_in_every_order(
             label("bad ids, forward", DType::f32, type, p), {&output.buffer},
             [&] {
@@ -331,14 +339,14 @@ TEST_CASE(bad_ids_become_nan_count_for_nothing_and_are_recorded) {
                             cuda::embedding_gather_forward_workspace, args);
             },
             [&] {
-              for (int64_t i = 0; i < output.count; ++i) {
+              for (int64_t i = 0; i < p.N * p.T * p.D; ++i) {
                 const int64_t id = input.ids.get(i / p.D);
-                const double got = output.get(i);
+                const double got = output.get(lead + i);
                 if (id < 0 || id >= V)
                   CHECK(std::isnan(got), "element %lld of a bad row is %g",
                         static_cast<long long>(i), got);
                 else
-                  CHECK(got == weight.get(id * p.D + i % p.D), "element %lld is %g",
+                  CHECK(got == weight.get(lead + id * p.D + i % p.D), "element %lld is %g",
                         static_cast<long long>(i), got);
               }
             });
