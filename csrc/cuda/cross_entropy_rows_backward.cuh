@@ -173,10 +173,10 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
     gradient.one_hot = one_hot_of(o, gradient.upstream, y);
     gradient.set_mass(mass);
     const int64_t hit = y - part.begin;
-    write_gradients<T, Weighted>(
-        part, out, o, gradient, smooth ? gradient.upstream * o.even : A{0},
-        y >= 0 && hit >= 0 && hit < part.count ? static_cast<int>(hit) : kNowhere, team.thread,
-        team.threads);
+    const bool hits = static_cast<uint64_t>(hit) < static_cast<uint64_t>(part.count);
+    write_gradients<T, Weighted>(part, out, o, gradient, smooth ? gradient.upstream * o.even : A{0},
+                                 hits ? static_cast<int>(hit) : kNowhere, team.thread,
+                                 team.threads);
   }
 }
 
