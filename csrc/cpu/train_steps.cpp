@@ -12,7 +12,17 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-constexpr int64_t kSplitMultiplyAdds = 1 << 22;  // a step above this is worth several threads
+// A step above this is worth several threads. Folded rows cost less than their other layers alone
+// say, and more of the step is short loops between which threads wait: two threads gain nothing at
+// 5e6 (N=256, H=256) and a quarter at 7e7 (N=4096, H=200).
+constexpr int64_t kSplitMultiplyAdds = 1 << 22;
+constexpr int64_t kSplitFolded = 1 << 24;
+
+// The mask of dropped inputs has no fold.
+template <class A>
+bool folds(const TrainSteps& a, int64_t model) {
+  return a.input_dropout[model] == 0 && fold_pays_in_training<A>(Sizes(a.model), a.N);
+}
 
 // How the work is shared, the same for the workspace and the run.
 struct Sharing {
@@ -20,19 +30,20 @@ struct Sharing {
   int64_t model_slots;  // models in work at the same time
 };
 
+template <class A>
 Sharing sharing(const TrainSteps& a) {
   const int64_t threads = max_threads() < kMaxWorkers ? max_threads() : kMaxWorkers;
-  const int64_t work = 3 * a.N * Sizes(a.model).multiply_adds();
+  const Sizes z(a.model);
+  bool worth = false;  // for any of the models
+  for (int64_t model = 0; model < a.model.M && !worth; ++model) {
+    const bool folded = folds<A>(a, model);
+    const int64_t row = z.multiply_adds() - (folded ? z.inputs(0) * z.outputs(0) : 0);
+    worth = 3 * a.N * row >= (folded ? kSplitFolded : kSplitMultiplyAdds);
+  }
   Sharing s;
-  s.within_step = threads > 1 && a.model.M < threads && work >= kSplitMultiplyAdds;
+  s.within_step = threads > 1 && a.model.M < threads && worth;
   s.model_slots = s.within_step ? 1 : a.model.M < threads ? a.model.M : threads;
   return s;
-}
-
-// The mask of dropped inputs has no fold.
-template <class A>
-bool folds(const TrainSteps& a, int64_t model) {
-  return a.input_dropout[model] == 0 && fold_pays_in_training<A>(Sizes(a.model), a.N);
 }
 
 // Of the workspace of a model, whichever it is.
@@ -47,8 +58,13 @@ int64_t slot_bytes(const TrainSteps& a) {
 }
 
 template <class A>
+size_t workspace(const TrainSteps& a) {
+  return static_cast<size_t>(sharing<A>(a).model_slots * slot_bytes<A>(a));
+}
+
+template <class A>
 int64_t run(const TrainSteps& a) {
-  const Sharing share = sharing(a);
+  const Sharing share = sharing<A>(a);
   const int64_t bytes = slot_bytes<A>(a);
   const auto train = [&](int64_t model, int64_t slot) {
     Trainer<A>(a, static_cast<char*>(a.workspace) + slot * bytes, share.within_step,
@@ -65,8 +81,7 @@ int64_t run(const TrainSteps& a) {
 }  // namespace
 
 size_t train_steps_workspace(const TrainSteps& a) {
-  const int64_t bytes = a.model.dtype == DType::f64 ? slot_bytes<double>(a) : slot_bytes<float>(a);
-  return static_cast<size_t>(sharing(a).model_slots * bytes);
+  return a.model.dtype == DType::f64 ? workspace<double>(a) : workspace<float>(a);
 }
 
 int64_t train_steps(const TrainSteps& a) {
