@@ -32,11 +32,11 @@ constexpr int64_t kSegmentBlocks = 1 << 10;  // smaller tiles rather than fewer 
 constexpr int kRunThreads = 128;             // at most
 
 template <class Word>
-constexpr Word kSkip = ~Word{0};  // no position and no key has this value
+constexpr Word kSkip = ~Word{1};  // no position and no key has this value
 
 // Whether ids and positions need 64 bits.
 inline bool is_wide(int64_t count, int64_t V) {
-  return count >= int64_t{1} << 31 || V > 0xffffffffll;
+  return count >= int64_t{1} << 31 || V > kSkip<uint32_t>;
 }
 
 inline int key_bits(int64_t V) {
@@ -162,8 +162,8 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
   const int begin = team * s.piece;
   const int end = begin + s.piece < entries ? begin + s.piece : entries;
   const int64_t first_column = chunk * s.lanes * W;
-  const int columns =
-      static_cast<int>(s.D - first_column < s.lanes * W ? s.D - first_column : s.lanes * W);
+  const int64_t columns = s.D - first_column;  // of the row from here on
+
   const int column = lane * Granule, apart = s.lanes * Granule;  // of the first granule; of two
   const T* const doutput = s.doutput + first_column + column;
   T* const dweight = s.dweight + first_column + column;
@@ -346,12 +346,17 @@ int sum_sorted_words(const EmbeddingGatherBackward& a, void* stream) {
   const SortedPlan p = plan_sorted(count, a.D, a.dtype, sizeof(Word));
   char* scratch = static_cast<char*>(a.workspace);
   const auto take = [&](size_t bytes) { return scratch += bytes, scratch - bytes; };
+  // The keys at both ends, where a test notices a read before or after them.
+  SortPairs<Word> pairs{};
+  pairs.keys[0] = reinterpret_cast<Word*>(take(p.list_bytes));
   const auto heads = reinterpret_cast<acc_t<T>*>(take(p.carry_bytes));
+
   const auto tails = reinterpret_cast<acc_t<T>*>(take(p.carry_bytes));
   void* sort_workspace = take(p.sort_bytes);
-  SortPairs<Word> pairs{};
-  for (Word*& list : pairs.positions) list = reinterpret_cast<Word*>(take(p.list_bytes));
-  for (Word*& list : pairs.keys) list = reinterpret_cast<Word*>(take(p.list_bytes));
+
+  pairs.positions[0] = reinterpret_cast<Word*>(take(p.list_bytes));
+  pairs.positions[1] = reinterpret_cast<Word*>(take(p.list_bytes));
+  pairs.keys[1] = reinterpret_cast<Word*>(take(p.list_bytes));
 
   int error = cudaMemsetAsync(a.dweight, 0, static_cast<size_t>(a.V * a.D) * sizeof(T),
                               static_cast<cudaStream_t>(stream));
