@@ -83,10 +83,11 @@ dim3 block_of(const RowPlan& plan) {
 
 // Deals all units to at most `most` blocks; returns how many.
 int64_t deal_units(RowPlan* plan, int64_t N, int64_t most) {
-  const int64_t units = N * plan->pieces, teams = plan->teams;
-  const int64_t rounds = ceil_div(ceil_div(units, teams), most);
+  plan->units = N * plan->pieces;
+  const int64_t teams = plan->teams;
+  const int64_t rounds = ceil_div(ceil_div(plan->units, teams), most);
   plan->units_per_block = static_cast<int>(teams * (rounds > 1 ? rounds : 1));
-  return ceil_div(units, plan->units_per_block);
+  return ceil_div(plan->units, plan->units_per_block);
 }
 
 // The blocks of a forward that leave a pair of sums each: at least 1, which writes the outputs of
@@ -136,10 +137,15 @@ cudaError_t forward(const CrossEntropyForward& a, void* stream) {
                                                          plan.tile, partial);
   } else {
     const dim3 grid = grid_of(plan.blocks), block = block_of(plan.rows);
-    error = is_weighted(a) ? launch<cross_entropy_rows_forward_kernel<T, true>>(
-                                 grid, block, 0, stream, a, o, plan.rows, pieces, partial)
-                           : launch<cross_entropy_rows_forward_kernel<T, false>>(
-                                 grid, block, 0, stream, a, o, plan.rows, pieces, partial);
+    if (is_weighted(a))
+      error = launch<cross_entropy_rows_forward_kernel<T, Sums::weighted>>(
+          grid, block, 0, stream, a, o, plan.rows, pieces, partial);
+    else if (a.label_smoothing != 0)
+      error = launch<cross_entropy_rows_forward_kernel<T, Sums::even>>(grid, block, 0, stream, a, o,
+                                                                       plan.rows, pieces, partial);
+    else
+      error = launch<cross_entropy_rows_forward_kernel<T, Sums::exponentials>>(
+          grid, block, 0, stream, a, o, plan.rows, pieces, partial);
     if (error == cudaSuccess && plan.rows.pieces > 1)
       error = launch<cross_entropy_combine_kernel<T>>(grid_of(plan.partial), dim3(kCombineThreads),
                                                       0, stream, a, o, plan.rows.pieces,

@@ -90,30 +90,32 @@ struct Statistics {
   // The maximum, but 0 while that is -inf, so that x - reference is no NaN.
   __device__ __forceinline__ static A reference(A max) { return max == -kInfinity<A> ? A{0} : max; }
 
-  // Makes max(max, seen) the maximum; returns the reference.
+  // Makes max(max, seen) the maximum; returns the reference. Dotted: whether dot and mass are
+  // wanted; else they stay 0.
+  template <bool Dotted>
   __device__ __forceinline__ A raise(A seen) {
     const A larger = Larger{}(max, seen), to = reference(larger);
     sum *= exp_of(max - to);  // by 0 where nothing was seen
-    dot += mass * (reference(max) - to);
+    if (Dotted) dot += mass * (reference(max) - to);
     max = larger;
     return to;
   }
 
   __device__ __forceinline__ void add(const Statistics& other) {
     Statistics part = other;
-    part.raise(max);
-    raise(other.max);
+    part.raise<true>(max);
+    raise<true>(other.max);
     sum += part.sum;
     dot += part.dot;
     mass += part.mass;
   }
 
-  // Over the lanes of a warp; every lane gets the result. Without smoothing and probabilities dot
-  // and mass are 0, and `dotted` false.
-  __device__ __forceinline__ void reduce_warp(bool dotted) {
-    raise(warp_max(max));
+  // Over the lanes of a warp; every lane gets the result.
+  template <bool Dotted>
+  __device__ __forceinline__ void reduce_warp() {
+    raise<Dotted>(warp_max(max));
     sum = warp_sum(sum);
-    if (dotted) dot = warp_sum(dot), mass = warp_sum(mass);
+    if (Dotted) dot = warp_sum(dot), mass = warp_sum(mass);
   }
 
   // log(sum); NaN where no logit is above -inf.

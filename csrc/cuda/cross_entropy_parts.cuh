@@ -25,22 +25,21 @@ struct RowPlan {
   int piece;       // elements of a piece; the last of a row may be shorter
   int64_t pieces;  // of each row; above 1 there are fewer than 2^32 units
   int units_per_block;
+  int64_t units;
 };
 
-// What this thread's team works at: units first + i for i = team, team + plan.teams, ... below end.
+// What this thread's team works at: units first + i for i = team, team + plan.teams, ..., below
+// plan.units_per_block and as long as there are such units.
 struct TeamUnits {
   int threads, thread;  // of the team; this one in it
-  int team, end;
+  int team;             // of the block
   int64_t first;
 
-  __device__ __forceinline__ TeamUnits(const RowPlan& plan, int64_t N, unsigned block = blockIdx.x)
+  __device__ __forceinline__ explicit TeamUnits(const RowPlan& plan, unsigned block = blockIdx.x)
       : threads(plan.team_warps * kWarp),
         thread(plan.teams > 1 ? threadIdx.x % kWarp : threadIdx.x),
         team(plan.teams > 1 ? threadIdx.x / kWarp : 0),
-        first(static_cast<int64_t>(block) * plan.units_per_block) {
-    const int64_t left = N * plan.pieces - first;
-    end = left < plan.units_per_block ? static_cast<int>(left) : plan.units_per_block;
-  }
+        first(static_cast<int64_t>(block) * plan.units_per_block) {}
 };
 
 // Vectors that a thread has in flight: 64 bytes, half of them targets where these are read as well;
@@ -113,7 +112,7 @@ template <int InFlight, class T, class Edge, class Round>
 __device__ __forceinline__ void deal(const T* p, int count, int thread, int threads,
                                      const Edge& edge, const Round& round) {
   constexpr int Items = kVectorItems<T>;
-  const int head = items_to_boundary(p);  // below Items: for count < head the quotient is 0
+  const int head = min(items_to_boundary(p), count);
   const int end = head + (count - head) / Items * Items;
   const int single = thread < head ? thread : thread - head + end;
   if (single < count) edge(single);

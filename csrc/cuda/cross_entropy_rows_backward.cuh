@@ -46,9 +46,10 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, false>))
     cross_entropy_mass_kernel(CrossEntropyBackward a, Options<T> o, RowPlan plan,
                               acc_t<T>* masses) {
   __shared__ acc_t<T> shared[2][kMostWarps];  // two, in turn: see the forward
-  const TeamUnits team(plan, a.N);
-  for (int i = team.team; i < team.end; i += plan.teams) {
+  const TeamUnits team(plan);
+  for (int i = team.team; i < plan.units_per_block; i += plan.teams) {
     const int64_t unit = team.first + i;
+    if (unit >= plan.units) break;
     const auto mass =
         team_mass(part_of<T>(a, plan, unit), o, team.thread, plan.team_warps, shared[i & 1]);
     if (team.thread == 0) masses[unit] = mass;
@@ -144,9 +145,10 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
   using A = acc_t<T>;
   __shared__ A shared[2][kMostWarps];  // two, in turn: see the forward
   // Last units first: the forward read them last, and they may still be in the cache.
-  const TeamUnits team(plan, a.N, gridDim.x - 1 - blockIdx.x);
-  for (int i = team.team; i < team.end; i += plan.teams) {
+  const TeamUnits team(plan, gridDim.x - 1 - blockIdx.x);
+  for (int i = team.team; i < plan.units_per_block; i += plan.teams) {
     const int64_t unit = team.first + i;
+    if (unit >= plan.units) break;
     const Part<T> part = part_of<T>(a, plan, unit);
     T* const out = static_cast<T*>(a.dinput) + part.n * a.C + part.begin;
     int64_t y = part.probability ? kSpread : read_target(a, part.n);

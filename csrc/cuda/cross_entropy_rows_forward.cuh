@@ -30,21 +30,28 @@ __device__ __forceinline__ acc_t<T> largest(const Vector<T>& v) {
   }
 }
 
-// The statistics of what one thread of the team is dealt. `dotted`: whether dot and mass are
-// wanted; Weighted: whether q differs from class to class.
-template <class T, bool Weighted>
+// What is summed beside the exponentials.
+enum class Sums {
+  exponentials,  // nothing: ids without smoothing
+  even,          // the logits: smoothing without class weights, so that all q are s / C
+  weighted       // q times the logits
+};
+
+// The statistics of what one thread of the team is dealt.
+template <class T, Sums kSums>
 __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const Options<T>& o,
-                                                     bool dotted, int thread, int threads) {
+                                                     int thread, int threads) {
   using A = acc_t<T>;
+  constexpr bool Dotted = kSums != Sums::exponentials, Weighted = kSums == Sums::weighted;
   constexpr int Items = kVectorItems<T>, InFlight = kInFlight<T, Weighted>;
   const bool weight_aligned = Weighted && same_phase(part.x, part.weight);
   const bool probability_aligned = Weighted && same_phase(part.x, part.probability);
   Statistics<A> s = Statistics<A>::none();
 
   const auto edge = [&](int e) {
-    const A x = to_acc(part.x[e]), from = s.raise(x);
+    const A x = to_acc(part.x[e]), from = s.template raise<Dotted>(x);
     s.sum += exp_of(x - from);
-    if (!dotted) return;
+    if (!Dotted) return;
     const A q = Weighted ? part.q(o, e) : o.even;
     s.dot += q * (x - from);
     s.mass += q;
@@ -64,84 +71,70 @@ __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const 
 #pragma unroll
     for (int u = 0; u < InFlight; ++u)
       if (dealt(u)) most = Larger{}(most, largest(logits[u]));
-    const A from = s.raise(most);
-    A sum[InFlight] = {};
-#pragma unroll
-    for (int u = 0; u < InFlight; ++u)
-      if (dealt(u)) {
-        A x[Items];
-        unpack(logits[u], x);
-#pragma unroll
-        for (int i = 0; i < Items; ++i) sum[u] += exp_of(x[i] - from);
-      }
-#pragma unroll
-    for (int u = 0; u < InFlight; ++u) s.sum += sum[u];
-    if (!dotted) return;
+    const A from = s.template raise<Dotted>(most);
+    A sum[InFlight] = {}, shifted = 0;
 #pragma unroll
     for (int u = 0; u < InFlight; ++u)
       if (dealt(u)) {
         A x[Items], q[Items];
-        unpack(vector_of<T, Items>(forget(word_of(logits[u]))), x);
-        if (Weighted) {
-          part.q(o, probabilities[u], first + u * step, weight_aligned, q);
+        unpack(logits[u], x);
+        if (Weighted) part.q(o, probabilities[u], first + u * step, weight_aligned, q);
 #pragma unroll
-          for (int i = 0; i < Items; ++i) {
-            s.dot += q[i] * (x[i] - from);
-            s.mass += q[i];
-          }
-        } else {
-          A shifted = 0;
-#pragma unroll
-          for (int i = 0; i < Items; ++i) shifted += x[i] - from;
-          s.dot += o.even * shifted;
-          s.mass += o.even * Items;
+        for (int i = 0; i < Items; ++i) {
+          const A distance = x[i] - from;
+          sum[u] += exp_of(distance);
+          if (kSums == Sums::even) shifted += distance;
+          if (Weighted) s.dot += q[i] * distance, s.mass += q[i];
         }
+        if (kSums == Sums::even) s.mass += o.even * Items;
       }
+#pragma unroll
+    for (int u = 0; u < InFlight; ++u) s.sum += sum[u];
+    if (kSums == Sums::even) s.dot += o.even * shifted;
   };
   deal<InFlight>(part.x, part.count, thread, threads, edge, round);
   return s;
 }
 
 // Over a team; thread 0 of it gets the result. `shared` is free again one barrier later.
-template <class A>
-__device__ __forceinline__ void reduce_team(Statistics<A>& s, bool dotted, int warps,
-                                            Statistics<A>* shared) {
-  s.reduce_warp(dotted);
+template <bool Dotted, class A>
+__device__ __forceinline__ void reduce_team(Statistics<A>& s, int warps, Statistics<A>* shared) {
+  s.template reduce_warp<Dotted>();
   if (warps == 1) return;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   if (lane == 0) shared[warp] = s;
   __syncthreads();
   if (warp != 0) return;
   s = lane < warps ? shared[lane] : Statistics<A>::none();
-  s.reduce_warp(dotted);
+  s.template reduce_warp<Dotted>();
 }
 
 // Grid: enough blocks for all units. With pieces their statistics go to `pieces`; without, the
 // sums of the losses go to `partial`.
-template <class T, bool Weighted>
-__global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
+template <class T, Sums kSums>
+__global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, kSums == Sums::weighted>))
     cross_entropy_rows_forward_kernel(CrossEntropyForward a, Options<T> o, RowPlan plan,
                                       Statistics<acc_t<T>>* pieces, LossSums* partial) {
   using A = acc_t<T>;
   // Two, in turn: while warp 0 reads those of one row the others may write those of the next.
   __shared__ Statistics<A> shared[2][kMostTeamWarps];
   __shared__ LossSums sums[kMostTeams];  // by the first thread of each team
-  const TeamUnits team(plan, a.N);
-  const bool dotted = Weighted || a.label_smoothing != 0;
+  const TeamUnits team(plan);
   if (team.thread == 0) sums[team.team] = {0, 0};
-  for (int i = team.team; i < team.end; i += plan.teams) {
+  for (int i = team.team; i < plan.units_per_block; i += plan.teams) {
     const int64_t unit = team.first + i;
+    if (unit >= plan.units) break;
     const Part<T> part = part_of<T>(a, plan, unit);
     const bool finishes = team.thread == 0 && plan.pieces == 1;
     int64_t y = kIgnored;
     if (finishes && !a.target_is_probability) y = read_target(a, unit);
-    Statistics<A> s = scan<T, Weighted>(part, o, dotted, team.thread, team.threads);
+    Statistics<A> s = scan<T, kSums>(part, o, team.thread, team.threads);
     A logit = 0, weight = 0;
     if (finishes && !a.target_is_probability) {
       y = class_of(a, unit, y, true);
       if (y >= 0) logit = to_acc(part.x[y]), weight = o.weight_of(y);
     }
-    reduce_team(s, dotted, plan.team_warps, shared[i & 1]);
+    reduce_team<kSums != Sums::exponentials>(s, plan.team_warps, shared[i & 1]);
     if (finishes)
       write_row(a, o, unit, y, logit, weight, s, sums[team.team]);
     else if (team.thread == 0)
@@ -171,7 +164,7 @@ __global__ void __launch_bounds__(kCombineThreads)
     Statistics<A> s = Statistics<A>::none();
     for (int64_t piece = lane; piece < pieces_per_row; piece += kWarp)
       s.add(pieces[n * pieces_per_row + piece]);
-    s.reduce_warp(true);
+    s.template reduce_warp<true>();
     if (lane != 0) continue;
     int64_t y = kIgnored;
     A logit = 0, weight = 0;

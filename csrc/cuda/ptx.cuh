@@ -95,15 +95,6 @@ __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
-// --- No instruction at all -----------------------------------------------------------------------
-
-// x; but what the compiler derives from it, it derives anew, rather than keep in registers what it
-// has derived from x before.
-__device__ __forceinline__ uint4 forget(uint4 x) {
-  asm volatile("" : "+r"(x.x), "+r"(x.y), "+r"(x.z), "+r"(x.w));
-  return x;
-}
-
 // --- Arithmetic ----------------------------------------------------------------------------------
 
 // 2^x within 2 units in the last place; results below the smallest normal number become 0.

@@ -45,10 +45,6 @@ void cp_async_wait(Site site = Site::here()) {
   fiber::async_copy_wait(pending, site);
 }
 
-// --- No instruction at all
-// -------------------------------------------------------------------------------------
-inline uint4 forget(uint4 x) { return x; }
-
 // --- Arithmetic
 // --------------------------------------------------------------------------------------
 inline float ex2_approx(float x) { return fiber::ex2_approx(x); }
