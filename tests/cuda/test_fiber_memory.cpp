@@ -122,13 +122,16 @@ TEST_CASE(shared_memory_is_new_in_every_block) {
   const auto check = [&](auto kernel_good, auto kernel_bad) {
     Values output(DType::f32, 96);
     float* const to = static_cast<float*>(output.data());
+    for (fiber::Order order : fiber::kOrders) {
+      fiber::set_order(order);
+      kernel_good(to);
+      for (int i = 0; i < 96; ++i) CHECK(output.get(i) == 1, "output[%d] got %g", i, output.get(i));
+      kernel_bad(to);
+      for (int i = 0; i < 96; ++i)
+        CHECK(i < 32 ? output.get(i) == 1 : std::isnan(output.get(i)), "output[%d] got %g", i,
+              output.get(i));
+    }
     fiber::set_order(fiber::Order::forward);
-    kernel_good(to);
-    for (int i = 0; i < 96; ++i) CHECK(output.get(i) == 1, "output[%d] got %g", i, output.get(i));
-    kernel_bad(to);
-    for (int i = 0; i < 96; ++i)
-      CHECK(i < 32 ? output.get(i) == 1 : std::isnan(output.get(i)), "output[%d] got %g", i,
-            output.get(i));
   };
   check([](float* to) { cuda::launch<keep<float, false>>(3, 32, 0, nullptr, to); },
         [](float* to) { cuda::launch<keep<float, true>>(3, 32, 0, nullptr, to); });
@@ -137,6 +140,9 @@ TEST_CASE(shared_memory_is_new_in_every_block) {
   int64_t integers[64];
   cuda::launch<keep<int64_t, true>>(2, 32, 0, nullptr, +integers);
   CHECK(integers[0] == 1 && integers[63] == -1, "got %lld", static_cast<long long>(integers[63]));
+  fiber::set_order(fiber::Order::reverse);
+  cuda::launch<keep<int64_t, true>>(2, 32, 0, nullptr, +integers);
+  CHECK(integers[63] == 0x7FFF7FFF7FFF7FFF, "got %lld", static_cast<long long>(integers[63]));
 }
 
 TEST_CASE(other_thread_local_variables_keep_their_values) {

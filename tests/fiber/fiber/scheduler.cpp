@@ -126,7 +126,7 @@ Scheduler::~Scheduler() {
 }
 
 void Scheduler::run_block() {
-  shared_.poison();
+  shared_.poison(order() == Order::reverse || order() == Order::greedy_last);
   forget_meetings(threads.size());
   exits = 0;
   votes = 0;

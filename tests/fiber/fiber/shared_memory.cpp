@@ -2,6 +2,7 @@
 
 #include <link.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -18,7 +19,6 @@ namespace {
 
 constexpr size_t kGuard = 512;  // bytes on each side of the dynamic part
 constexpr unsigned char kGuardByte = 0xA5;
-constexpr unsigned char kPoison = 0xFF;
 
 struct Segment {
   const void* code;
@@ -42,6 +42,19 @@ int find_segment(dl_phdr_info* module, size_t, void* result) {
   if (!holds_code) return 0;
   if (module->dlpi_tls_data) segment->data = module->dlpi_tls_data, segment->bytes = bytes;
   return 1;
+}
+
+// With 0xFF, or with 0x7FFF at every even address.
+void fill(unsigned char* memory, size_t bytes, bool positive) {
+  if (bytes == 0) return;
+  if (!positive) {
+    std::memset(memory, 0xFF, bytes);
+    return;
+  }
+  const unsigned char pair[] = {0xFF, 0x7F, 0xFF};
+  std::memcpy(memory, pair + reinterpret_cast<uintptr_t>(memory) % 2, std::min<size_t>(bytes, 2));
+  for (size_t done = 2; done < bytes; done *= 2)
+    std::memcpy(memory + done, memory, std::min(done, bytes - done));
 }
 
 }  // namespace
@@ -69,9 +82,9 @@ SharedMemory::~SharedMemory() {
   std::free(memory_);
 }
 
-void SharedMemory::poison() {
-  if (dynamic_bytes_) std::memset(dynamic_, kPoison, dynamic_bytes_);
-  if (static_bytes_) std::memset(static_, kPoison, static_bytes_);
+void SharedMemory::poison(bool positive) {
+  fill(dynamic_, dynamic_bytes_, positive);
+  fill(static_, static_bytes_, positive);
 }
 
 // Not instrumented: it reads what AddressSanitizer is told nobody may.

@@ -1,5 +1,6 @@
-// The shared memory of the block that runs, static and dynamic. Both are filled with 0xFF before
-// each block: NaN as floating point, -1 as an integer.
+// The shared memory of the block that runs, static and dynamic. Before each block both are filled
+// with what is NaN in every floating-point format: as integers -1, or in half of the orders 0x7FFF,
+// 0x7FFF7FFF ..., so that what nobody wrote cannot pass for a mark of the kernel.
 //
 // `__shared__` arrays are thread_local variables: the linker gathers those of a module in one
 // segment (PT_TLS), templates and inline functions included, where they can be found without a word
@@ -19,7 +20,7 @@ class SharedMemory {
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 
-  void poison();               // before a block
+  void poison(bool positive);  // before a block
   bool guards_intact() const;  // after it: nothing was written around the dynamic part
   void* dynamic() const { return dynamic_; }
 
