@@ -118,6 +118,7 @@ __device__ __forceinline__ void deal(const T* p, int count, int thread, int thre
   if (single < count) edge(single);
   const int step = threads * Items;
   int e = head + thread * Items;
+#pragma unroll 1
   for (; e + (InFlight - 1) * step < end; e += InFlight * step)
     round(std::true_type{}, e, step, end);
   if (e < end) round(std::false_type{}, e, step, end);

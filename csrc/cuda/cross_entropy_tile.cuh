@@ -47,6 +47,7 @@ class Tile {
     constexpr int Items = kVectorItems<T>, InFlight = 4;
     if (stride != C) {
       const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+#pragma unroll 1
       for (int r = warp; r < rows; r += kTileThreads / kWarp)
         for (int c = lane; c < C; c += kWarp) *at(r * C + c) = from[r * stride + c];
       return;
@@ -66,16 +67,21 @@ class Tile {
   }
 
   __device__ __forceinline__ void copy_out(T* to, int count) const {
-    constexpr int Items = kVectorItems<T>;
     if (reinterpret_cast<uintptr_t>(to) % kVectorBytes != phase_) {
+#pragma unroll 4
       for (int i = threadIdx.x; i < count; i += kTileThreads) to[i] = *at(i);
       return;
     }
     const auto edge = [&](int e) { to[e] = *at(e); };
-    const auto round = [&](auto, int e, int, int) {
-      store_vector(to + e, load_vector<Items>(at(e)));
+    const auto round = [&](auto whole, int first, int step, int end) {
+#pragma unroll
+      for (int u = 0; u < 4; ++u) {
+        const int e = first + u * step;
+        if (decltype(whole)::value || e < end)
+          store_vector(to + e, load_vector<kVectorItems<T>>(at(e)));
+      }
     };
-    deal<1>(to, count, threadIdx.x, kTileThreads, edge, round);
+    deal<4>(to, count, threadIdx.x, kTileThreads, edge, round);
   }
 
  private:
