@@ -33,8 +33,11 @@ CLAIMS: list[tuple[str, set[str]]] = [
     ("embedding_gather_backward_segments_kernel<double, *, 2>", COPY),
     ("embedding_gather_backward_runs_kernel<*>", {"loads128"}),
     # <operands, 0 forward or 1 dinput or 2 dweight, tiling>
-    ("linear_tanh_product_kernel<Tf32, *>", {"copies128", "mma tf32"}),
-    ("linear_tanh_product_kernel<Split, *>", {"copies128", "mma tf32"}),
+    ("linear_tanh_product_kernel<Tf32, [01], *>", {"copies128", "ldmatrix", "mma tf32"}),
+    ("linear_tanh_product_kernel<Split, [01], *>", {"copies128", "ldmatrix", "mma tf32"}),
+    # Two operands that lie across the reduction: ldmatrix turns 16-bit elements only.
+    ("linear_tanh_product_kernel<Tf32, 2, *>", {"copies128", "mma tf32"}),
+    ("linear_tanh_product_kernel<Split, 2, *>", {"copies128", "mma tf32"}),
     ("linear_tanh_product_kernel<Half<bf16>, *>", {"copies128", "ldmatrix", "mma bf16"}),
     ("linear_tanh_product_kernel<Half<f16>, *>", {"copies128", "ldmatrix", "mma f16"}),
     ("linear_tanh_plain_kernel<*>", {"allow float64"}),  # a kernel of float64 alone

@@ -24,7 +24,7 @@ class Code:
 
     registers: int = 0  # of a thread
     stack: int = 0  # bytes of local memory of a thread, spilled registers included
-    shared: int = 0  # bytes of static shared memory of a block
+    shared: int = 0  # static bytes of a block; from sm_90 on 1 KB more, the system's
     instructions: Counter[str] = field(default_factory=Counter)  # "LDG.E.128": how often it stands
     endless: int = 0  # branches to themselves that can be reached
 
