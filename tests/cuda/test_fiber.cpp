@@ -34,8 +34,7 @@ void expect(unsigned blocks, unsigned threads, double (*want)(int), size_t share
       });
 }
 
-// --- Barriers
-// ----------------------------------------------------------------------------------------
+// --- Barriers ------------------------------------------------------------------------------------
 template <bool bad>
 __global__ void mirror(float* output) {
   __shared__ float shared[128];
@@ -83,8 +82,7 @@ __global__ void count_votes(float* output) {
   output[place()] = low + 10 * any + 100 * none + 1000 * all + 10000 * most;
 }
 
-// --- Warps
-// -------------------------------------------------------------------------------------------
+// --- Warps ---------------------------------------------------------------------------------------
 template <bool bad>
 __global__ void neighbours(float* output) {
   __shared__ float shared[64];
@@ -160,9 +158,8 @@ double want_of_shuffles(int i) {
   return static_cast<float>(up + 100 * (lane / 8 * 8 + 1) + 10000 * down);
 }
 
-// --- Blocks and atomics
-// -------------------------------------------------------------------------------- The bad one lets
-// a block read what another block has written in the same launch.
+// --- Blocks and atomics --------------------------------------------------------------------------
+// The bad one lets a block read what another block has written in the same launch.
 template <bool bad>
 __global__ void chain(float* output) {
   const int i = place();

@@ -19,10 +19,9 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-// --- Shared memory
-// ------------------------------------------------------------------------------------- Who has
-// written to shared memory may read it in the same block, and in no other. A template, for its
-// variable to be one that the linker may merge with others.
+// --- Shared memory -------------------------------------------------------------------------------
+// What was written to shared memory may be read in the same block, and in no other. A template, for
+// its variable to be one that the linker may merge with others.
 template <class T, bool bad>
 __global__ void keep(T* output) {
   __shared__ T shared[32];
@@ -47,8 +46,7 @@ __global__ void reach(float* output, int at, bool writes) {
 
 thread_local int beside = 41;  // lies next to the shared arrays of this program
 
-// --- Copies
-// ----------------------------------------------------------------------------------------------
+// --- Copies --------------------------------------------------------------------------------------
 enum class Copy { good, no_wait, wait_for_too_few, no_barrier_before_the_next, never_waits };
 
 // output[i] = the sum over the rounds of input[round][i + 1], through two buffers.
@@ -107,8 +105,7 @@ __global__ void copy_some(const float* from, float* output, int valid) {
   for (int i = 0; i < 4; ++i) output[i] = buffer[i];
 }
 
-// --- Alignment
-// -------------------------------------------------------------------------------------------
+// --- Alignment -----------------------------------------------------------------------------------
 __global__ void load_once(const float* input, float* output) {
   cuda::store_vector<4>(output, cuda::load_vector_once<4>(input));
 }

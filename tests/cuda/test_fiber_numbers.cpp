@@ -21,9 +21,8 @@ float float_of(uint32_t bits) {
   return x;
 }
 
-// --- Matrix products
-// ----------------------------------------------------------------------------------- One warp: D
-// (16, 8) += A (16, k) B (k, 8), row-major, elements in the low bits of a word each.
+// --- Matrix products -----------------------------------------------------------------------------
+// One warp: D (16, 8) += A (16, k) B (k, 8), row-major, elements in the low bits of a word each.
 enum class Type { tf32, bf16, f16 };
 
 template <Type type, bool bad>

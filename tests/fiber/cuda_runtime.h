@@ -17,6 +17,7 @@
 #define __launch_bounds__(...)
 #define __grid_constant__
 
+#include "fiber/arithmetic.h"
 #include "fiber/intrinsics.h"
 #include "fiber/runtime_api.h"
 #include "fiber/scheduler.h"

@@ -8,8 +8,7 @@
 
 namespace mlpkern::cuda {
 
-// --- Matrix products of one warp
-// -------------------------------------------------------------------
+// --- Matrix products of one warp -----------------------------------------------------------------
 inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                      Site site = Site::here()) {
   fiber::mma(fiber::Operand::tf32, d, a, b, site);
@@ -23,8 +22,7 @@ inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2
   fiber::mma(fiber::Operand::f16, d, a, b, site);
 }
 
-// --- Shared memory
-// ---------------------------------------------------------------------------------
+// --- Shared memory -------------------------------------------------------------------------------
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, Site site = Site::here()) {
   fiber::ldmatrix_x4(r, row, false, site);
 }
@@ -32,8 +30,7 @@ inline void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row, Site site 
   fiber::ldmatrix_x4(r, row, true, site);
 }
 
-// --- Copies from global to shared memory
-// -------------------------------------------------------------
+// --- Copies from global to shared memory ---------------------------------------------------------
 template <int bytes>
 void cp_async(void* to, const void* from, int valid, Site site = Site::here()) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16);
@@ -45,8 +42,7 @@ void cp_async_wait(Site site = Site::here()) {
   fiber::async_copy_wait(pending, site);
 }
 
-// --- Arithmetic
-// --------------------------------------------------------------------------------------
+// --- Arithmetic ----------------------------------------------------------------------------------
 inline float ex2_approx(float x) { return fiber::ex2_approx(x); }
 inline float rcp_approx(float x) { return fiber::rcp_approx(x); }
 inline float tanh_approx(float x) { return fiber::tanh_approx(x); }

@@ -33,8 +33,7 @@ int multiprocessors();
 void set_shared_limit(size_t bytes);  // of dynamic shared memory that a block may ask for
 size_t shared_limit();
 
-// --- For the twin of cuda/launch.cuh
-// ---------------------------------------------------------------
+// --- For the twin of cuda/launch.cuh -------------------------------------------------------------
 
 struct Grid {
   const char* kernel;  // its name, for messages
@@ -47,8 +46,7 @@ struct Grid {
 // Runs all of it. False if no device would accept the launch.
 bool run(const Grid& grid);
 
-// --- For the scheduler
-// -------------------------------------------------------------------------------
+// --- For the scheduler ---------------------------------------------------------------------------
 uint64_t next_random();  // follows the seed of the order, anew for each grid
 
 }  // namespace mlpkern::fiber

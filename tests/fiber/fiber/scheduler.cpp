@@ -106,8 +106,7 @@ void check_copies_finished() {
 
 }  // namespace
 
-// --- The block
-// ---------------------------------------------------------------------------------------
+// --- The block -----------------------------------------------------------------------------------
 Scheduler::Scheduler(const Grid& launched)
     : shared_(launched.shared_bytes, reinterpret_cast<const void*>(launched.body)) {
   grid = &launched;
@@ -193,8 +192,7 @@ bool Scheduler::take_turns() {
   return any;
 }
 
-// --- What a thread can ask for
-// -----------------------------------------------------------------------
+// --- What a thread can ask for -------------------------------------------------------------------
 unsigned thread_number() { return static_cast<unsigned>(running - threads.data()); }
 unsigned lanes_left(unsigned warp) { return left[warp]; }
 
@@ -212,8 +210,7 @@ void wake(unsigned thread) { threads[thread].state = State::ready; }
 AsyncCopies& copies_of_thread() { return running->copies; }
 void* dynamic_shared_memory() { return shared->dynamic(); }
 
-// --- Messages
-// ------------------------------------------------------------------------------------------
+// --- Messages ------------------------------------------------------------------------------------
 namespace {
 
 void print_place() {

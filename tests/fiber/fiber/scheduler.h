@@ -34,8 +34,7 @@ class Scheduler {
   std::vector<unsigned> permutation_;  // of the threads
 };
 
-// --- What a thread can ask for
-// ---------------------------------------------------------------------
+// --- What a thread can ask for -------------------------------------------------------------------
 
 // Its number in the block, x fastest.
 unsigned thread_number();
