@@ -68,7 +68,7 @@ __device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&r)[4], const v
 // --- Copies from global to shared memory that run while the thread goes on -----------------------
 
 // Copies the first `valid` (0 ... bytes) bytes of `bytes` (4, 8 or 16) and fills the rest with
-// zeros; both addresses are multiples of `bytes`, and `from` is readable even if valid is 0.
+// zeros; both addresses are multiples of `bytes`. Where valid is 0, `from` is not read.
 template <int bytes>
 __device__ __forceinline__ void cp_async(void* to, const void* from, int valid) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16);
