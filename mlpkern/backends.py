@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -43,9 +43,7 @@ class _Entry:
 _REGISTRY = {
     "cpu": _Entry("mlpkern.cpu", ("cpu",), ""),
     "cuda": _Entry("mlpkern.cuda", ("cuda",), ""),
-    "triton": _Entry(
-        "mlpkern.triton_kernels", ("cuda",), "the Triton kernels are not part of this version"
-    ),
+    "triton": _Entry("mlpkern.triton_kernels", ("cuda",), ""),
     "reference": _Entry("mlpkern.reference", (), ""),
 }
 
@@ -143,6 +141,11 @@ def explain(op: str, *args: Any, **kwargs: Any) -> str:
         return f"{op} runs as plain torch (reference): {exception}."
     name, why = _decide(op, tensors[0].device.type)
     how = routing.why_library(tensors)
+    exception = _why_reference(name, tensors)
+    if exception:
+        how = f"computed in plain torch (reference), since {exception}" + (
+            f"; {how}" if how else ""
+        )
     return f"{op} runs on {name}: {why}{'; ' + how if how else ''}."
 
 
@@ -153,7 +156,7 @@ def _decide(op: str, device: str) -> tuple[str, str]:
         named, source = os.environ.get(ENVIRONMENT_VARIABLE) or None, ENVIRONMENT_VARIABLE
     if named is not None:
         _require(named, source)
-        served = _REGISTRY[named].devices
+        served = _served_when_named(named)
         if served and device not in served:
             raise RuntimeError(
                 f"{source}: backend {named} runs on {' and '.join(served)} tensors, {op} got "
@@ -174,6 +177,24 @@ def _decide(op: str, device: str) -> tuple[str, str]:
             return name, why
         passed_over.append(f"{name} ({status.reason or f'it has no {op}'})")
     raise RuntimeError(f"{op}: no backend runs on {device} tensors")
+
+
+def _served_when_named(name: str) -> tuple[str, ...]:
+    """The device types that the backend serves to who names it; empty for every type.
+
+    The automatic choice goes by the registry alone: an interpreter of GPU kernels also serves CPU
+    tensors, but nobody wants it unasked.
+    """
+    module = _load(name)
+    if hasattr(module, "devices_when_named"):
+        return module.devices_when_named()
+    return _REGISTRY[name].devices
+
+
+def _why_reference(name: str, tensors: Sequence[torch.Tensor]) -> str:
+    """Why the backend passes a call of these tensors on to the reference, or an empty string."""
+    module = _load(name)
+    return module.why_reference(tensors) if hasattr(module, "why_reference") else ""
 
 
 def _require(name: str, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator
 
@@ -10,6 +11,10 @@ import torch
 
 import mlpkern
 from mlpkern.backends import has_op, installed
+
+# Without a GPU the Triton kernels run in Triton's interpreter, which reads this at its import.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_report_header() -> list[str]:
@@ -46,7 +51,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def device(backend: str) -> str:
     """The device type whose tensors the backend takes."""
-    return "cuda" if backend in ("cuda", "triton") else "cpu"
+    on_gpu = backend == "cuda" or (backend == "triton" and torch.cuda.is_available())
+    return "cuda" if on_gpu else "cpu"
 
 
 @pytest.fixture(autouse=True)
