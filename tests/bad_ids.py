@@ -8,7 +8,10 @@ import mlpkern
 
 
 def checked(function: Any, *args: Any, **kwargs: Any) -> Any:
-    """``function(*args, **kwargs)``, and on a GPU the IndexError that a CPU raises in the call."""
+    """``function(*args, **kwargs)``, and of a GPU kernel the IndexError that a CPU raises at once.
+
+    The kernels of Triton are such kernels in its interpreter too.
+    """
     result = function(*args, **kwargs)
     mlpkern.check_errors()
     return result

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy
 import torch
 import triton
 import triton.language as tl
@@ -21,7 +22,12 @@ def interpreted() -> bool:
 
 
 def device_guard(tensor: torch.Tensor) -> AbstractContextManager[Any]:
-    """The device of ``tensor`` for a ``with`` block: Triton launches on the current one."""
+    """The device of ``tensor`` for a ``with`` block: Triton launches on the current one.
+
+    The interpreter computes in numpy, which warns of what a GPU does in silence, such as inf - inf.
+    """
+    if interpreted():
+        return numpy.errstate(all="ignore")
     if not tensor.is_cuda or tensor.get_device() == torch.cuda.current_device():
         return _STAY
     return torch.cuda.device(tensor.get_device())
@@ -63,6 +69,11 @@ class Tuned:
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
         return functools.partial(self.run, grid)
 
+    @property
+    def first(self) -> Any:
+        """The kernel in its first configuration, for calls whose bits the others would change."""
+        return _First(self)
+
     def run(self, grid: Any, *args: Any, **kwargs: Any) -> None:
         """Launch in the configuration for these arguments; choose it at the first of the key."""
         if len(self.configs) == 1 or interpreted():
@@ -83,3 +94,13 @@ class Tuned:
                 self._chosen[key] = self._search.best_config.all_kwargs()
                 return
         self.kernel[grid](*args, **kwargs, **chosen)
+
+
+class _First:
+    """See `Tuned.first`."""
+
+    def __init__(self, tuned: Tuned):
+        self._tuned = tuned
+
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        return functools.partial(self._tuned.kernel[grid], **self._tuned.configs[0].all_kwargs())
