@@ -15,7 +15,8 @@ import mlpkern
 from mlpkern import linear_tanh
 
 # (N, K, H): one of everything; the lecture's 32 x 30 -> 200; around 16 lanes and their multiples,
-# one short, full, one past; primes; more rows than a block and more columns than a panel.
+# one short, full, one past; primes; more rows than a block and more columns than a panel; wider
+# than the fused kernels of a GPU.
 SIZES = [
     (1, 1, 1),
     (32, 30, 200),
@@ -27,6 +28,7 @@ SIZES = [
     (2, 3, 257),
     (64, 256, 31),
     (1031, 10, 65),
+    (130, 1027, 21),
 ]
 
 
