@@ -59,8 +59,9 @@ def cross_entropy_forward(
         None if probabilities else site_of("cross_entropy", target, C, ignore_index),
         loss, lse, total,
     )  # fmt: skip
-    numbers = (N, C, ignore_index, 1 - label_smoothing, label_smoothing / C)
+    numbers = (ignore_index, 1 - label_smoothing, label_smoothing / C)
     options = (reduction, probabilities, label_smoothing != 0)
+    packed = input.is_contiguous() and (not probabilities or target.is_contiguous())
     wide = C >= WIDE
     rows = 1 if wide else _tile_rows(N, C)
     programs = triton.cdiv(N, rows)
@@ -70,15 +71,16 @@ def cross_entropy_forward(
     with device_guard(input):
         if wide:
             wide_forward[(programs,)](
-                *arrays, partial, *numbers, bucket(N, C), *options, alignment(input)
+                *arrays, partial, N, C, *numbers, bucket(N, C), *options, alignment(input)
             )
         else:
             cross_entropy_forward_tile_kernel[(programs,)](
-                *arrays, partial, *numbers, *options, programs == 1, rows, _block(C)
+                *arrays, partial, N, *numbers, C, *options, packed, partial is None, rows, _block(C)
             )
-        if programs > 1 or wide:
+        if partial is not None:
+            block, warps = (1024, 4) if programs <= 1024 else (4096, 8)
             cross_entropy_finish_kernel[(1,)](
-                partial, loss, total, programs, N, reduction, probabilities, 1024
+                partial, loss, total, programs, N, reduction, probabilities, block, num_warps=warps
             )
     return loss, lse, total
 
@@ -105,15 +107,15 @@ def cross_entropy_backward(
     if weight is not None and label_smoothing and not probabilities:
         spread = weight.sum(dtype=torch.float32)
     lse = lse.contiguous()
+    packed = input.is_contiguous() and (not probabilities or target.is_contiguous())
     arrays = (
         grad_output, grad_output.stride(0) if reduction == NONE else 0,
         input, input.stride(0), input.stride(1),
         target, target.stride(0), target.stride(1) if probabilities else 0,
         weight, 0 if weight is None else weight.stride(0), spread,
-        None if probabilities else site_of("cross_entropy", target, C, ignore_index),
         lse, total_weight, grad,
     )  # fmt: skip
-    numbers = (N, C, ignore_index, 1 - label_smoothing, label_smoothing / C, bucket(N, C))
+    numbers = (ignore_index, 1 - label_smoothing, label_smoothing / C, bucket(N, C))
     options = (reduction, probabilities, label_smoothing != 0)
     with device_guard(input):
         # Only with probabilities is something added up, in an order that a configuration sets.
@@ -125,12 +127,12 @@ def cross_entropy_backward(
                 return (N if probabilities else N * blocks,)
 
             launch = wide_backward.first if probabilities else wide_backward
-            launch[pieces](*arrays, *numbers, *options, align)
+            launch[pieces](*arrays, N, C, *numbers, *options, align)
         else:
             block = _block(C)
             launch = tile_backward.first if probabilities else tile_backward
             launch[lambda meta: (triton.cdiv(N, max(meta["TILE"] // block, 1)),)](
-                *arrays, *numbers, *options, block
+                *arrays, N, *numbers, C, *options, packed, block
             )
     return grad
 

@@ -30,14 +30,10 @@ def class_of(target, ignore_index, C):
 
 
 @triton.jit
-def row_factor(grad, grad_row, total, n, there, REDUCTION: tl.constexpr):
-    """What multiplies the gradient of the rows n."""
-    if REDUCTION == NONE:
-        return tl.load(grad + n * grad_row, mask=there, other=0).to(tl.float32)
+def shared_factor(grad, total, REDUCTION: tl.constexpr):
+    """What multiplies the gradient of every row where one loss stands for all."""
     factor = tl.load(grad).to(tl.float32)
-    if REDUCTION == MEAN:
-        factor = factor / tl.load(total)
-    return factor
+    return factor / tl.load(total) if REDUCTION == MEAN else factor
 
 
 @triton.jit

@@ -1,7 +1,9 @@
 """``cross_entropy`` of rows that fit in registers: a program owns a tile (ROWS, BLOCK >= C).
 
 The rows of a tile lie one after another in memory, so that loads of a narrow row, such as C = 27,
-share their cache lines with those of its neighbours. The formulas are in cross_entropy_loss.py.
+share their cache lines with those of its neighbours. C is known when a kernel is compiled: within
+PACKED tiles, those of contiguous logits, addresses are then constants beside one register. The
+formulas are in cross_entropy_loss.py.
 """
 
 from __future__ import annotations
@@ -10,8 +12,30 @@ import triton
 import triton.language as tl
 
 from mlpkern.triton_kernels.bad_id import report
-from mlpkern.triton_kernels.cross_entropy_loss import NONE, class_of, finish, row_factor
+from mlpkern.triton_kernels.cross_entropy_loss import NONE, class_of, finish, shared_factor
 from mlpkern.triton_kernels.launch import Tuned, interpreted
+
+
+@triton.jit
+def tile_at(pointer, base, local, c, row, col, C: tl.constexpr, PACKED: tl.constexpr):
+    """Pointers to the columns c of the rows base + local."""
+    if PACKED:
+        return pointer + base * C + (local[:, None] * C + c[None, :])
+    return pointer + (base + local)[:, None] * row + c[None, :].to(tl.int64) * col
+
+
+@triton.jit
+def rows_there(base, local, N, ROWS: tl.constexpr):
+    """Which of the rows base + local exist."""
+    return local < tl.minimum(N - base, ROWS).to(tl.int32)
+
+
+@triton.jit
+def factors(grad, grad_row, total, base, local, there, ROWS: tl.constexpr, REDUCTION: tl.constexpr):
+    """What multiplies the gradient of each row, (ROWS,)."""
+    if REDUCTION == NONE:
+        return tl.load(grad + (base + local) * grad_row, mask=there, other=0).to(tl.float32)
+    return tl.full([ROWS], 1.0, tl.float32) * shared_factor(grad, total, REDUCTION)
 
 
 @triton.jit
@@ -30,34 +54,33 @@ def cross_entropy_forward_tile_kernel(
     total,  # 0-d float32
     partial,  # (2, programs) float32, or None for one program
     N,
-    C,
     ignore_index,
     own,
     even,
+    C: tl.constexpr,
     REDUCTION: tl.constexpr,
     PROBABILITIES: tl.constexpr,
     SMOOTHED: tl.constexpr,
+    PACKED: tl.constexpr,
     ONE: tl.constexpr,  # whether there is one program
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     base = tl.program_id(0).to(tl.int64) * ROWS
     local = tl.arange(0, ROWS)
-    n = base + local
-    there = n < N
+    there = rows_there(base, local, N, ROWS)
     c = tl.arange(0, BLOCK)
     mask = there[:, None] & (c < C)[None, :]
-    at = c[None, :].to(tl.int64)
-    x = tl.load(input + n[:, None] * input_row + at * input_col, mask=mask, other=-float("inf"))
-    x = x.to(tl.float32)  # (ROWS, BLOCK)
+    at = tile_at(input, base, local, c, input_row, input_col, C, PACKED)
+    x = tl.load(at, mask=mask, other=-float("inf")).to(tl.float32)  # (ROWS, BLOCK)
     m = tl.max(x, 1)
     z = x - m[:, None]
     s = tl.log(tl.sum(tl.exp(z), 1))
     if PROBABILITIES or SMOOTHED:
         share = tl.full([ROWS, BLOCK], 1.0, tl.float32)
         if PROBABILITIES:
-            q = tl.load(target + n[:, None] * target_row + at * target_col, mask=mask, other=0)
-            share = own * q.to(tl.float32) + even
+            at = tile_at(target, base, local, c, target_row, target_col, C, PACKED)
+            share = own * tl.load(at, mask=mask, other=0).to(tl.float32) + even
         if weight is not None:
             w = tl.load(weight + c.to(tl.int64) * weight_col, mask=c < C, other=0)
             share = share * w.to(tl.float32)[None, :]
@@ -67,11 +90,12 @@ def cross_entropy_forward_tile_kernel(
         counts = tl.full([ROWS], 1.0, tl.float32)
         counted = there
     else:
-        raw = tl.load(target + n * target_row, mask=there, other=0)
+        raw = tl.load(target + (base + local) * target_row, mask=there, other=0)
         t, counted, bad = class_of(raw, ignore_index, C)
         counted, bad = counted & there, bad & there
         report(site, base, local, raw, bad)
-        x_t = tl.load(input + n * input_row + t * input_col, mask=there, other=0).to(tl.float32)
+        x_t = tl.load(input + (base + local) * input_row + t * input_col, mask=there, other=0)
+        x_t = x_t.to(tl.float32)
         counts = tl.full([ROWS], 1.0, tl.float32)
         if weight is not None:
             counts = tl.load(weight + t * weight_col, mask=there, other=0).to(tl.float32)
@@ -80,10 +104,10 @@ def cross_entropy_forward_tile_kernel(
             rows = own * rows + even * spread
         rows = tl.where(bad, float("nan"), rows)
         rows = tl.where(counted | bad, rows, 0)
-    tl.store(lse + n, m, mask=there)
-    tl.store(lse + N + n, s, mask=there)
+    tl.store(lse + base + local, m, mask=there)
+    tl.store(lse + N + base + local, s, mask=there)
     if REDUCTION == NONE:
-        tl.store(loss + n, rows.to(loss.dtype.element_ty), mask=there)
+        tl.store(loss + base + local, rows.to(loss.dtype.element_ty), mask=there)
     losses = tl.sum(rows)
     weights = tl.sum(tl.where(counted, counts, 0))
     if ONE:
@@ -106,51 +130,45 @@ def cross_entropy_backward_tile_kernel(
     weight,  # (C,) or None
     weight_col,
     weight_sum,  # 0-d float32, or None for C weights of one
-    site,
     lse,  # (2, N) float32
     total,  # 0-d float32
     output,  # (N, C), contiguous
     N,
-    C,
     ignore_index,
     own,
     even,
     bucket,
+    C: tl.constexpr,
     REDUCTION: tl.constexpr,
     PROBABILITIES: tl.constexpr,
     SMOOTHED: tl.constexpr,
+    PACKED: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,  # ROWS * BLOCK
 ):
     ROWS: tl.constexpr = TILE // BLOCK if TILE > BLOCK else 1
     base = tl.program_id(0).to(tl.int64) * ROWS
     local = tl.arange(0, ROWS)
-    n = base + local
-    there = n < N
+    there = rows_there(base, local, N, ROWS)
     c = tl.arange(0, BLOCK)
     mask = there[:, None] & (c < C)[None, :]
-    at = c[None, :].to(tl.int64)
-    x = tl.load(input + n[:, None] * input_row + at * input_col, mask=mask, other=0)
-    m = tl.load(lse + n, mask=there, other=0)
-    s = tl.load(lse + N + n, mask=there, other=0)
-    factor = row_factor(grad, grad_row, total, n, there, REDUCTION)
-    p = tl.exp((x.to(tl.float32) - m[:, None]) - s[:, None])  # (ROWS, BLOCK)
-    even_weight = tl.full([1, BLOCK], 1.0, tl.float32) * even
+    at = tile_at(input, base, local, c, input_row, input_col, C, PACKED)
+    x = tl.load(at, mask=mask, other=0).to(tl.float32)  # (ROWS, BLOCK)
+    m = tl.load(lse + base + local, mask=there, other=0)
+    s = tl.load(lse + N + base + local, mask=there, other=0)
+    p = tl.exp((x - m[:, None]) - s[:, None])
     if weight is not None:
         w = tl.load(weight + c.to(tl.int64) * weight_col, mask=c < C, other=0).to(tl.float32)
-        even_weight = even_weight * w[None, :]
     if PROBABILITIES:
-        q = tl.load(target + n[:, None] * target_row + at * target_col, mask=mask, other=0)
-        share = own * q.to(tl.float32) + even
+        at = tile_at(target, base, local, c, target_row, target_col, C, PACKED)
+        share = own * tl.load(at, mask=mask, other=0).to(tl.float32) + even
         if weight is not None:
             share = share * w[None, :]
         share = tl.where(mask, share, 0)
         d = p * tl.sum(share, 1)[:, None] - share
-        d = d * tl.broadcast_to(factor, [ROWS])[:, None]
     else:
-        raw = tl.load(target + n * target_row, mask=there, other=0)
+        raw = tl.load(target + (base + local) * target_row, mask=there, other=0)
         t, counted, bad = class_of(raw, ignore_index, C)
-        report(site, base, local, raw, bad & there)
         mine = tl.full([ROWS], 1.0, tl.float32) * own
         if weight is not None:
             mine = own * tl.load(weight + t * weight_col, mask=there, other=0).to(tl.float32)
@@ -159,12 +177,13 @@ def cross_entropy_backward_tile_kernel(
             shares += even * (C if weight is None else tl.load(weight_sum))
         d = p * shares[:, None]
         if SMOOTHED:
-            d = d - even_weight
-        d = d - tl.where(c[None, :] == t[:, None], mine[:, None], 0)
-        d = d * tl.broadcast_to(factor, [ROWS])[:, None]
-        d = tl.where(counted[:, None], d, 0)
-        d = tl.where(bad[:, None], float("nan"), d)
-    tl.store(output + n[:, None] * C + at, d.to(output.dtype.element_ty), mask=mask)
+            d -= even if weight is None else even * w[None, :]
+        d -= tl.where(c[None, :] == t.to(tl.int32)[:, None], mine[:, None], 0)
+    d *= factors(grad, grad_row, total, base, local, there, ROWS, REDUCTION)[:, None]
+    if not PROBABILITIES:
+        d = tl.where(counted[:, None], d, tl.where(bad, float("nan"), 0.0)[:, None])
+    at = tile_at(output, base, local, c, C, 1, C, True)
+    tl.store(at, d.to(output.dtype.element_ty), mask=mask)
 
 
 # With ids a gradient is a function of its own logit alone: any tile gives the same bits.

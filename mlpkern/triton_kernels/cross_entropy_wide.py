@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mlpkern.triton_kernels.bad_id import report_one
-from mlpkern.triton_kernels.cross_entropy_loss import NONE, class_of, row_factor
+from mlpkern.triton_kernels.cross_entropy_loss import NONE, class_of, shared_factor
 from mlpkern.triton_kernels.launch import Tuned, interpreted
 
 
@@ -157,7 +157,10 @@ def store_block(output, n, start, C, d, MASKED: tl.constexpr, ALIGN: tl.constexp
     """Write the columns [start, start + BLOCK) of row n that exist."""
     c = tl.arange(0, BLOCK)
     d = d.to(output.dtype.element_ty)
-    at = output + tl.multiple_of(n * C + start, ALIGN) + c
+    first = n * C + start
+    if ALIGN > 1:
+        first = tl.multiple_of(first, ALIGN)
+    at = output + first + c
     if MASKED:
         tl.store(at, d, mask=(start + c >= 0) & (start + c < C))
     else:
@@ -198,7 +201,6 @@ def cross_entropy_backward_wide_kernel(
     weight,  # (C,) or None
     weight_col,
     weight_sum,  # 0-d float32, or None for C weights of one
-    site,
     lse,  # (2, N) float32
     total,  # 0-d float32
     output,  # (N, C), contiguous
@@ -223,7 +225,10 @@ def cross_entropy_backward_wide_kernel(
         shift = (n * input_row % ALIGN).to(tl.int32)
     m = tl.load(lse + n)
     s = tl.load(lse + N + n)
-    factor = row_factor(grad, grad_row, total, n, True, REDUCTION)
+    if REDUCTION == NONE:
+        factor = tl.load(grad + n * grad_row).to(tl.float32)
+    else:
+        factor = shared_factor(grad, total, REDUCTION)
     if PROBABILITIES:
         lanes = tl.zeros([BLOCK], tl.float32)
         for block in range(0, blocks):
@@ -239,8 +244,6 @@ def cross_entropy_backward_wide_kernel(
         raw = tl.load(target + n * target_row)
         t, counted, bad = class_of(raw, ignore_index, C)
         block = (program - n * blocks).to(tl.int32)
-        if bad & (block == 0):
-            report_one(site, n, raw)
         mine = own
         if weight is not None:
             mine = own * tl.load(weight + t * weight_col).to(tl.float32)
