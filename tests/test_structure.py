@@ -64,13 +64,14 @@ def test_the_same_stem_in_every_folder(op):
     if (ROOT / "csrc").is_dir():  # absent from a wheel
         assert (ROOT / "csrc" / "cpu" / f"{op}.cpp").is_file()
         assert has_op("cuda", op) == (ROOT / "csrc" / "cuda" / f"{op}.cu").is_file()
+    assert has_op("triton", op) == (PACKAGE / "triton_kernels" / f"{op}.py").is_file()
 
 
 @pytest.mark.parametrize("op", OPS + RUNS)
 @pytest.mark.parametrize("name", installed())
 def test_installed_backends_have_the_ops_they_are_made_for(op, name):
     module = sys.modules["mlpkern.backends"]._load(name)
-    if name == "cuda" and (op in RUNS or op == "embedding_linear_tanh"):
+    if name in ("cuda", "triton") and (op in RUNS or op == "embedding_linear_tanh"):
         assert not has_op(name, op)  # the choice then goes on to the reference
         return
     if not mlpkern.backends()[name].available:

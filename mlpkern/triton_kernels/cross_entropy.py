@@ -55,7 +55,7 @@ def cross_entropy_forward(
     arrays = (
         input, input.stride(0), input.stride(1),
         target, target.stride(0), target.stride(1) if probabilities else 0,
-        weight, 0 if weight is None else weight.stride(0),
+        None if weight is None else weight.contiguous(),
         None if probabilities else site_of("cross_entropy", target, C, ignore_index),
         loss, lse, total,
     )  # fmt: skip
@@ -71,7 +71,7 @@ def cross_entropy_forward(
     with device_guard(input):
         if wide:
             wide_forward[(programs,)](
-                *arrays, partial, N, C, *numbers, bucket(N, C), *options, alignment(input)
+                *arrays, partial, N, C, *numbers, bucket(N, C), *options, alignment(input, target)
             )
         else:
             cross_entropy_forward_tile_kernel[(programs,)](
@@ -112,7 +112,7 @@ def cross_entropy_backward(
         grad_output, grad_output.stride(0) if reduction == NONE else 0,
         input, input.stride(0), input.stride(1),
         target, target.stride(0), target.stride(1) if probabilities else 0,
-        weight, 0 if weight is None else weight.stride(0), spread,
+        None if weight is None else weight.contiguous(), spread,
         lse, total_weight, grad,
     )  # fmt: skip
     numbers = (ignore_index, 1 - label_smoothing, label_smoothing / C, bucket(N, C))
@@ -120,10 +120,10 @@ def cross_entropy_backward(
     with device_guard(input):
         # Only with probabilities is something added up, in an order that a configuration sets.
         if C >= WIDE:
-            align = alignment(input)
+            align = alignment(input, target)
 
             def pieces(meta: dict[str, int]) -> tuple[int]:
-                blocks = triton.cdiv(C + align - 1, meta["BLOCK"])
+                blocks = triton.cdiv(C + max(align - 1, 0), meta["BLOCK"])
                 return (N if probabilities else N * blocks,)
 
             launch = wide_backward.first if probabilities else wide_backward

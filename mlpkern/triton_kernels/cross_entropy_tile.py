@@ -46,8 +46,7 @@ def cross_entropy_forward_tile_kernel(
     target,  # (N,) ids or (N, C) probabilities
     target_row,
     target_col,
-    weight,  # (C,) or None
-    weight_col,
+    weight,  # (C,), contiguous, or None
     site,  # where bad ids are recorded
     loss,  # (N,) or 0-d
     lse,  # (2, N) float32: maxima, logs of the sums
@@ -82,7 +81,7 @@ def cross_entropy_forward_tile_kernel(
             at = tile_at(target, base, local, c, target_row, target_col, C, PACKED)
             share = own * tl.load(at, mask=mask, other=0).to(tl.float32) + even
         if weight is not None:
-            w = tl.load(weight + c.to(tl.int64) * weight_col, mask=c < C, other=0)
+            w = tl.load(weight + c, mask=c < C, other=0)
             share = share * w.to(tl.float32)[None, :]
         spread = s * tl.sum(tl.where(mask, share, 0), 1) - tl.sum(tl.where(mask, share * z, 0), 1)
     if PROBABILITIES:
@@ -98,7 +97,7 @@ def cross_entropy_forward_tile_kernel(
         x_t = x_t.to(tl.float32)
         counts = tl.full([ROWS], 1.0, tl.float32)
         if weight is not None:
-            counts = tl.load(weight + t * weight_col, mask=there, other=0).to(tl.float32)
+            counts = tl.load(weight + t, mask=there, other=0).to(tl.float32)
         rows = counts * (s - (x_t - m))
         if SMOOTHED:
             rows = own * rows + even * spread
@@ -127,8 +126,7 @@ def cross_entropy_backward_tile_kernel(
     target,  # (N,) ids or (N, C) probabilities
     target_row,
     target_col,
-    weight,  # (C,) or None
-    weight_col,
+    weight,  # (C,), contiguous, or None
     weight_sum,  # 0-d float32, or None for C weights of one
     lse,  # (2, N) float32
     total,  # 0-d float32
@@ -158,7 +156,7 @@ def cross_entropy_backward_tile_kernel(
     s = tl.load(lse + N + base + local, mask=there, other=0)
     p = tl.exp((x - m[:, None]) - s[:, None])
     if weight is not None:
-        w = tl.load(weight + c.to(tl.int64) * weight_col, mask=c < C, other=0).to(tl.float32)
+        w = tl.load(weight + c, mask=c < C, other=0).to(tl.float32)
     if PROBABILITIES:
         at = tile_at(target, base, local, c, target_row, target_col, C, PACKED)
         share = own * tl.load(at, mask=mask, other=0).to(tl.float32) + even
@@ -171,7 +169,7 @@ def cross_entropy_backward_tile_kernel(
         t, counted, bad = class_of(raw, ignore_index, C)
         mine = tl.full([ROWS], 1.0, tl.float32) * own
         if weight is not None:
-            mine = own * tl.load(weight + t * weight_col, mask=there, other=0).to(tl.float32)
+            mine = own * tl.load(weight + t, mask=there, other=0).to(tl.float32)
         shares = mine
         if SMOOTHED:
             shares += even * (C if weight is None else tl.load(weight_sum))

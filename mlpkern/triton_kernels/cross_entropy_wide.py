@@ -20,8 +20,13 @@ from mlpkern.triton_kernels.cross_entropy_loss import NONE, class_of, shared_fac
 from mlpkern.triton_kernels.launch import Tuned, interpreted
 
 
-def alignment(input: Tensor) -> int:
-    """Elements in 16 bytes where rows begin at any address, 1 where all are aligned or strided."""
+def alignment(input: Tensor, target: Tensor) -> int:
+    """Elements in 16 bytes where rows begin at any address, 1 where all are aligned, 0 if strided.
+
+    Strided are columns that are not neighbours, of the logits or of their probabilities.
+    """
+    if input.stride(1) != 1 or (target.is_floating_point() and target.stride(1) != 1):
+        return 0
     elements = 16 // input.element_size()
     return elements if input.is_contiguous() and input.shape[1] % elements else 1
 
@@ -29,10 +34,16 @@ def alignment(input: Tensor) -> int:
 @triton.jit
 def load_block(pointer, row, col, n, start, C, other, MASKED: tl.constexpr, ALIGN: tl.constexpr,
                BLOCK: tl.constexpr):  # fmt: skip
-    """The columns [start, start + BLOCK) of row n in float32, ``other`` outside of [0, C)."""
+    """The columns [start, start + BLOCK) of row n in float32, ``other`` outside of [0, C).
+
+    ALIGN: 0 for any strides, otherwise the columns are neighbours and n * row + start is a multiple
+    of it.
+    """
     c = tl.arange(0, BLOCK)
     if ALIGN > 1:
         at = pointer + tl.multiple_of(n * row + start, ALIGN) + c
+    elif ALIGN == 1:
+        at = pointer + n * row + (start + c)
     else:
         at = pointer + n * row + (start + c).to(tl.int64) * col
     if MASKED:
@@ -41,23 +52,22 @@ def load_block(pointer, row, col, n, start, C, other, MASKED: tl.constexpr, ALIG
 
 
 @triton.jit
-def share_block(target, target_row, target_col, weight, weight_col, n, start, C, own, even,
-                PROBABILITIES: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def share_block(target, target_row, target_col, weight, n, start, C, own, even,
+                PROBABILITIES: tl.constexpr, ALIGN: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """a[c] of a block, 0 outside of [0, C): of the probabilities, or else the class weights."""
     c = start + tl.arange(0, BLOCK)
     mask = (c >= 0) & (c < C)
     share = tl.where(mask, 1.0, 0.0)
     if PROBABILITIES:
-        q = tl.load(target + n * target_row + c.to(tl.int64) * target_col, mask=mask, other=0)
-        share = tl.where(mask, own * q.to(tl.float32) + even, 0)
+        at = target + n * target_row + (c if ALIGN else c.to(tl.int64) * target_col)
+        share = tl.where(mask, own * tl.load(at, mask=mask, other=0).to(tl.float32) + even, 0)
     if weight is not None:
-        w = tl.load(weight + c.to(tl.int64) * weight_col, mask=mask, other=0)
-        share = share * w.to(tl.float32)
+        share = share * tl.load(weight + c, mask=mask, other=0).to(tl.float32)
     return share
 
 
 @triton.jit
-def add_block(input, input_row, input_col, target, target_row, target_col, weight, weight_col,
+def add_block(input, input_row, input_col, target, target_row, target_col, weight,
               n, start, C, own, even, m, sums, shares, dots, PROBABILITIES: tl.constexpr,
               SMOOTHED: tl.constexpr, MASKED: tl.constexpr, ALIGN: tl.constexpr,
               BLOCK: tl.constexpr):  # fmt: skip
@@ -67,8 +77,8 @@ def add_block(input, input_row, input_col, target, target_row, target_col, weigh
     origin = tl.where(largest == -float("inf"), 0.0, largest)  # a block of -inf adds zeros
     sums = sums * tl.exp(m - origin) + tl.exp(x - origin)
     if PROBABILITIES or SMOOTHED:
-        share = share_block(target, target_row, target_col, weight, weight_col, n, start, C, own,
-                            even, PROBABILITIES, BLOCK)  # fmt: skip
+        share = share_block(target, target_row, target_col, weight, n, start, C, own,
+                            even, PROBABILITIES, ALIGN, BLOCK)  # fmt: skip
         c = start + tl.arange(0, BLOCK)
         dots += shares * tl.where(m == -float("inf"), 0.0, m - origin)
         dots += tl.where((c >= 0) & (c < C), share * (x - origin), 0)
@@ -84,8 +94,7 @@ def cross_entropy_forward_wide_kernel(
     target,  # (N,) ids or (N, C) probabilities
     target_row,
     target_col,
-    weight,  # (C,) or None
-    weight_col,
+    weight,  # (C,), contiguous, or None
     site,  # where bad ids are recorded
     loss,  # (N,) or 0-d
     lse,  # (2, N) float32: maxima, logs of the sums
@@ -114,16 +123,16 @@ def cross_entropy_forward_wide_kernel(
     shares = tl.zeros([BLOCK], tl.float32)
     dots = tl.zeros([BLOCK], tl.float32)
     m, sums, shares, dots = add_block(
-        input, input_row, input_col, target, target_row, target_col, weight, weight_col,
+        input, input_row, input_col, target, target_row, target_col, weight,
         n, -shift, C, own, even, m, sums, shares, dots, PROBABILITIES, SMOOTHED,
         ALIGN > 1, ALIGN, BLOCK)  # fmt: skip
     for block in tl.range(1, blocks - 1, num_stages=STAGES):
         m, sums, shares, dots = add_block(
-            input, input_row, input_col, target, target_row, target_col, weight, weight_col,
+            input, input_row, input_col, target, target_row, target_col, weight,
             n, block * BLOCK - shift, C, own, even, m, sums, shares, dots, PROBABILITIES,
             SMOOTHED, False, ALIGN, BLOCK)  # fmt: skip
     m, sums, shares, dots = add_block(
-        input, input_row, input_col, target, target_row, target_col, weight, weight_col,
+        input, input_row, input_col, target, target_row, target_col, weight,
         n, (blocks - 1) * BLOCK - shift, C, own, even, m, sums, shares, dots, PROBABILITIES,
         SMOOTHED, True, ALIGN, BLOCK)  # fmt: skip
     s = tl.log(tl.sum(sums))
@@ -140,7 +149,7 @@ def cross_entropy_forward_wide_kernel(
             report_one(site, n, raw)
         x_t = tl.load(input + n * input_row + t * input_col).to(tl.float32)
         if weight is not None:
-            count = tl.load(weight + t * weight_col).to(tl.float32)
+            count = tl.load(weight + t).to(tl.float32)
         mine = count * (s - (x_t - m))
         row = own * mine + even * row if SMOOTHED else mine
         row = tl.where(counted, row, tl.where(bad, float("nan"), 0.0))
@@ -168,7 +177,7 @@ def store_block(output, n, start, C, d, MASKED: tl.constexpr, ALIGN: tl.constexp
 
 
 @triton.jit
-def gradient_block(input, input_row, input_col, target, target_row, target_col, weight, weight_col,
+def gradient_block(input, input_row, input_col, target, target_row, target_col, weight,
                    output, n, start, C, own, even, m, s, t, mine, shares, factor, counted, bad,
                    PROBABILITIES: tl.constexpr, SMOOTHED: tl.constexpr, MASKED: tl.constexpr,
                    ALIGN: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
@@ -176,12 +185,12 @@ def gradient_block(input, input_row, input_col, target, target_row, target_col, 
     x = load_block(input, input_row, input_col, n, start, C, 0.0, MASKED, ALIGN, BLOCK)
     d = tl.exp((x - m) - s) * shares
     if PROBABILITIES:
-        d -= share_block(target, target_row, target_col, weight, weight_col, n, start, C, own,
-                         even, True, BLOCK)  # fmt: skip
+        d -= share_block(target, target_row, target_col, weight, n, start, C, own,
+                         even, True, ALIGN, BLOCK)  # fmt: skip
     else:
         if SMOOTHED:
-            d -= even * share_block(target, target_row, target_col, weight, weight_col, n, start,
-                                    C, own, even, False, BLOCK)  # fmt: skip
+            d -= even * share_block(target, target_row, target_col, weight, n, start,
+                                    C, own, even, False, ALIGN, BLOCK)  # fmt: skip
         d -= tl.where(start + tl.arange(0, BLOCK) == t, mine, 0.0)
     d *= factor
     d = tl.where(counted, d, tl.where(bad, float("nan"), 0.0))
@@ -198,8 +207,7 @@ def cross_entropy_backward_wide_kernel(
     target,  # (N,) ids or (N, C) probabilities
     target_row,
     target_col,
-    weight,  # (C,) or None
-    weight_col,
+    weight,  # (C,), contiguous, or None
     weight_sum,  # 0-d float32, or None for C weights of one
     lse,  # (2, N) float32
     total,  # 0-d float32
@@ -216,7 +224,7 @@ def cross_entropy_backward_wide_kernel(
     ALIGN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    blocks = tl.cdiv(C + ALIGN - 1, BLOCK)
+    blocks = tl.cdiv(C + (ALIGN - 1 if ALIGN else 0), BLOCK)
     program = tl.program_id(0).to(tl.int64)
     # A block a program; with probabilities a row, since the sum of its shares comes first.
     n = program if PROBABILITIES else program // blocks
@@ -232,12 +240,13 @@ def cross_entropy_backward_wide_kernel(
     if PROBABILITIES:
         lanes = tl.zeros([BLOCK], tl.float32)
         for block in range(0, blocks):
-            lanes += share_block(target, target_row, target_col, weight, weight_col, n,
-                                 block * BLOCK - shift, C, own, even, True, BLOCK)  # fmt: skip
+            start = block * BLOCK - shift
+            lanes += share_block(target, target_row, target_col, weight, n, start, C, own, even,
+                                 True, ALIGN, BLOCK)  # fmt: skip
         shares = tl.sum(lanes)
         for block in range(0, blocks):
             gradient_block(
-                input, input_row, input_col, target, target_row, target_col, weight, weight_col,
+                input, input_row, input_col, target, target_row, target_col, weight,
                 output, n, block * BLOCK - shift, C, own, even, m, s, 0, 0.0, shares, factor,
                 True, False, True, SMOOTHED, True, ALIGN, BLOCK)  # fmt: skip
     else:
@@ -246,19 +255,19 @@ def cross_entropy_backward_wide_kernel(
         block = (program - n * blocks).to(tl.int32)
         mine = own
         if weight is not None:
-            mine = own * tl.load(weight + t * weight_col).to(tl.float32)
+            mine = own * tl.load(weight + t).to(tl.float32)
         shares = mine
         if SMOOTHED:
             shares += even * (C if weight is None else tl.load(weight_sum))
         start = block * BLOCK - shift
         if (start >= 0) & (start + BLOCK <= C):
             gradient_block(
-                input, input_row, input_col, target, target_row, target_col, weight, weight_col,
+                input, input_row, input_col, target, target_row, target_col, weight,
                 output, n, start, C, own, even, m, s, t, mine, shares, factor, counted, bad,
                 False, SMOOTHED, False, ALIGN, BLOCK)  # fmt: skip
         else:
             gradient_block(
-                input, input_row, input_col, target, target_row, target_col, weight, weight_col,
+                input, input_row, input_col, target, target_row, target_col, weight,
                 output, n, start, C, own, even, m, s, t, mine, shares, factor, counted, bad,
                 False, SMOOTHED, True, ALIGN, BLOCK)  # fmt: skip
 
