@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -44,6 +44,7 @@ class Case:
     sizes: Mapping[str, int]
     quick: bool = False
     rotate: bool = False  # on a GPU each call takes the next copy of the inputs, so none is cached
+    slow: bool = field(default=False, kw_only=True)  # a call takes about a second: few are made
 
     @property
     def name(self) -> str:

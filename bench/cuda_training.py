@@ -42,6 +42,7 @@ from bench.providers import (
     Switch,
     compiled,
 )
+from bench.stock_rows import BASELINE
 from bench.stock_training import (
     Loop,
     Loss,
@@ -53,7 +54,7 @@ from bench.stock_training import (
     step_loop,
 )
 from bench.training_case import TrainingCase, start, training_case
-from bench.training_step import BASELINE, NAMES, fused_loss
+from bench.training_step import NAMES, fused_loss
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
     from mlpkern.lm.state import TrainState
@@ -175,7 +176,7 @@ def eager_step(loss_function: Loss) -> Callable[[DeviceRun], Step]:
     def of(run: DeviceRun) -> Step:
         def step(ids: Tensor, targets: Tensor) -> Tensor:
             loss = loss_function(run.parameters, ids, targets)
-            run.update(torch.autograd.grad(loss, run.parameters), "foreach")
+            run.update(torch.autograd.grad(loss, run.parameters), "foreach", run.case.rate)
             return loss.detach()
 
         return step

@@ -18,7 +18,17 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 
 from bench import cuda_report
 from bench.ladder import ladder_lines, ladder_markdown
-from bench.text import WIDTH, Result, case_title, on_gpu, percent, seconds, times, wrapped
+from bench.text import (
+    WIDTH,
+    Result,
+    case_title,
+    on_gpu,
+    per_second,
+    percent,
+    seconds,
+    times,
+    wrapped,
+)
 from bench.training_report import training_lines
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -87,7 +97,9 @@ def case_lines(case: Result) -> list[str]:
         quartiles = f"{seconds(row['q1_s'])} – {seconds(row['q3_s'])}"
         figures = f"{percent(row['fraction_of_limit']):>18}"
         if step:
-            figures = f"{1 / row['median_s']:>9.0f}{percent(row.get('fraction_of_peak')):>9}"
+            figures = (
+                f"{per_second(1 / row['median_s']):>9}{percent(row.get('fraction_of_peak')):>9}"
+            )
         ratio = row["median_s"] / ours["median_s"] if "median_s" in ours else None
         lines.append(
             f"{start}{seconds(row['median_s']):>12}{quartiles:>26}{row['samples']:>9}{figures}"

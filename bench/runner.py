@@ -27,10 +27,11 @@ from bench.providers import (
     Unavailable,
 )
 from bench.tables import Suite
-from bench.timer import Contestant, LocalContestant, Timing, interleave
+from bench.timer import MIN_ROUNDS, Contestant, LocalContestant, Timing, interleave
 
 Row = dict[str, Any]
 
+SLOW_ROUNDS = 3
 
 # The backend in plain torch gets a second look. In one process of some hundred, its first results
 # were off by 1e-5, as large as the errors of MKL's exp in its mode "enhanced performance", which
@@ -71,6 +72,8 @@ def run_case(
             [c for c in both if c is not None],
             budget_s=settings.budget_s,
             min_sample_s=settings.min_sample_s,
+            min_rounds=SLOW_ROUNDS if case.slow else MIN_ROUNDS,
+            warm=not case.slow,
         )
     for entry in entries:
         if entry.contestant is not None:

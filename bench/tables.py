@@ -11,7 +11,9 @@ from bench import (
     embedding_gather,
     embedding_linear_tanh,
     evaluate,
+    find_lr,
     linear_tanh,
+    population,
     training_case,
     training_step,
 )
@@ -20,6 +22,7 @@ from bench.cuda_providers import GRAPH, cuda_op_contest
 from bench.cuda_providers import OURS as CUDA
 from bench.gpu import Device
 from bench.providers import OURS, Contest, op_contest
+from bench.stock_rows import BASELINE
 from bench.training_case import TrainingCase
 
 OP_TABLES: dict[str, OpTable] = {
@@ -54,16 +57,31 @@ def _op_suite(table: OpTable) -> Suite:
     return Suite(table.op, table.cases, table.cost, contest, keeps_pages=True)
 
 
+TRAINING_CASES: tuple[TrainingCase, ...] = (
+    *training_case.CASES,
+    *find_lr.CASES,
+    *population.CASES,
+)
+
+
+def _training_contest(case: TrainingCase, cost: Cost, settings: Settings) -> Contest:
+    if isinstance(case, find_lr.SweepCase):
+        return find_lr.contest(case, cost, settings)
+    if isinstance(case, population.PopulationCase):
+        return population.contest(case, cost, settings)
+    return training_step.contest(case, cost, settings)
+
+
 SUITES: tuple[Suite, ...] = (
     *(_op_suite(table) for table in OP_TABLES.values()),
     Suite("evaluate", evaluate.CASES, evaluate.cost, evaluate.contest),
     Suite(
         "training_step",
-        training_case.CASES,
+        TRAINING_CASES,
         training_case.cost,
-        training_step.contest,
+        _training_contest,
         ours=training_step.OURS,
-        baseline=training_step.BASELINE,
+        baseline=BASELINE,
     ),
 )
 
@@ -104,7 +122,7 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
         training_contest,
         ours=cuda_training.OURS_STEP,
         ours_graph=cuda_training.ENGINE,
-        baseline=training_step.BASELINE,
+        baseline=BASELINE,
     )
     return (*(op_suite(table) for table in OP_TABLES.values() if table.cuda_cases), training)
 

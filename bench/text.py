@@ -48,5 +48,7 @@ def percent(value: float | None) -> str:
 
 def per_second(value: float) -> str:
     """Three significant digits, in full: 54,900."""
+    if value < 100:
+        return f"{value:.3g}"
     digits = len(f"{value:.0f}")
     return f"{round(value, 3 - digits) if digits > 3 else value:,.0f}"

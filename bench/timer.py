@@ -110,12 +110,14 @@ def interleave(
     min_sample_s: float = MIN_SAMPLE_S,
     min_rounds: int = MIN_ROUNDS,
     max_rounds: int = MAX_ROUNDS,
+    warm: bool = True,
     seed: int = 0,
 ) -> dict[str, Timing]:
     """Times all contestants in turns for about `budget_s` seconds and returns a Timing for each.
 
-    At least `min_rounds` rounds are run, whatever they cost. The garbage collector runs between
-    rounds and not inside a sample.
+    At least `min_rounds` rounds are run, whatever they cost. Without `warm` no untimed calls
+    precede the samples of a round, which calls of a second do not need. The garbage collector runs
+    between rounds and not inside a sample.
     """
     if len({c.name for c in contestants}) != len(contestants):
         raise ValueError("interleave: two contestants have the same name")
@@ -142,7 +144,8 @@ def interleave(
             for contestant in order:
                 count = repeats[contestant.name]
                 with contestant.active():
-                    contestant.sample(max(1, count // 4))
+                    if warm:
+                        contestant.sample(max(1, count // 4))
                     samples[contestant.name].append(contestant.sample(count) / count)
     finally:
         gc.unfreeze()

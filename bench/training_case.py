@@ -6,8 +6,10 @@ Models start from seeds of their own and draw their batches from generators of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +17,9 @@ import torch
 from bench.case import Case, Cost
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
-    from mlpkern.lm.data import Split
+    from mlpkern.lm.config import TrainConfig
+    from mlpkern.lm.data import Dataset, Split
+    from mlpkern.lm.model import MLPLanguageModel
     from mlpkern.lm.state import TrainState
 
 SEED = 1
@@ -43,6 +47,25 @@ class TrainingCase(Case):
     def rate(self) -> float:
         return LR[self.optimizer]
 
+    @property
+    def constant_rate(self) -> bool:
+        """Whether every model takes every step at `rate`."""
+        return type(self).rates is TrainingCase.rates
+
+    @property
+    def length(self) -> int:
+        """After how many steps a model begins again from its start, 0 for never."""
+        return 0
+
+    @property
+    def checked(self) -> TrainingCase:
+        """The case whose first steps are checked."""
+        return self
+
+    def rates(self, m: int, first: int, steps: int) -> list[float]:
+        """The learning rates of model m in the steps first, first + 1, …"""
+        return [self.rate] * steps
+
 
 def training_case(
     quick: bool = False,
@@ -58,12 +81,12 @@ def training_case(
     run_steps: int = 1000,
     checked_steps: int = 10,
     one_core: bool = False,
+    slow: bool = False,
 ) -> TrainingCase:
     """A case of these sizes; its name says what differs from one model under SGD."""
-    shape = f"V={V} T={T} D={D} H={H} N={N}"
-    shape += " AdamW" if optimizer == "adamw" else ""
-    shape += f", {M} models" if M > 1 else ""
     sizes = {"V": V, "T": T, "D": D, "H": H, "N": N, "M": M}
+    shape = shape_of(sizes) + (" AdamW" if optimizer == "adamw" else "")
+    shape += f", {M} models" if M > 1 else ""
     return TrainingCase(
         "training_step",
         shape,
@@ -75,7 +98,12 @@ def training_case(
         run_steps=run_steps,
         checked_steps=checked_steps,
         one_core=one_core,
+        slow=slow,
     )
+
+
+def shape_of(sizes: Mapping[str, int]) -> str:
+    return " ".join(f"{letter}={sizes[letter]}" for letter in "VTDHN")
 
 
 LECTURE = training_case(True, one_core=True)
@@ -86,6 +114,16 @@ CASES = (
     training_case(T=8, D=24, H=256, N=256, optimizer="adamw", stock_steps=10, run_steps=50),
     training_case(N=4096, stock_steps=5, run_steps=20),
     training_case(V=1000, D=30, H=1024, N=4096, stock_steps=1, run_steps=2, checked_steps=3),
+    training_case(
+        V=50_000,
+        D=64,
+        H=2048,
+        N=256,
+        stock_steps=1,
+        run_steps=1,
+        checked_steps=1,
+        slow=True,
+    ),
 )
 
 
@@ -108,42 +146,68 @@ def cost(case: TrainingCase) -> Cost:
 
 
 @cache
+def names_dataset(context: int) -> Dataset:
+    """The embedded names, of 27 symbols."""
+    from mlpkern.lm.data import build_dataset, embedded_names
+
+    names = build_dataset(embedded_names(), block_size=context, source="embedded names")
+    if len(names.vocab) != 27:
+        raise ValueError(f"the embedded names have {len(names.vocab)} symbols, expected 27")
+    return names
+
+
+@cache
 def training_rows(classes: int, context: int) -> Split:
     """The embedded names for their 27 symbols, uniform random ids for other vocabularies."""
-    from mlpkern.lm.data import Split, build_dataset, embedded_names
+    from mlpkern.lm.data import Split
 
     if classes == 27:
-        names = build_dataset(embedded_names(), block_size=context, source="embedded names")
-        if len(names.vocab) != classes:
-            raise ValueError(f"the embedded names have {len(names.vocab)} symbols, expected 27")
-        return names.splits["train"]
+        return names_dataset(context).splits["train"]
     generator = torch.Generator().manual_seed(SEED)
+    dtype = torch.int16 if classes <= 1 << 15 else torch.int32
 
     def ids(*shape: int) -> torch.Tensor:
-        return torch.randint(classes, shape, generator=generator, dtype=torch.int16)
+        return torch.randint(classes, shape, generator=generator, dtype=dtype)
 
     return Split(ids(SYNTHETIC_ROWS, context), ids(SYNTHETIC_ROWS))
 
 
 def start(case: TrainingCase, m: int = 0) -> TrainState:
     """Model `m` at step 0: parameters, training rows and the generator of the batches."""
-    from mlpkern.lm.config import TrainConfig, seed_for
-    from mlpkern.lm.model import MLPLanguageModel
     from mlpkern.lm.state import TrainState
 
+    class CaseState(TrainState):
+        """Its learning rates are those of the case."""
+
+        def learning_rates(self, steps: int) -> torch.Tensor:
+            return torch.tensor(case.rates(m, self.step, steps), dtype=torch.float64)
+
     sizes = case.sizes
-    config = TrainConfig(
+    model = deepcopy(_first_model(sizes["V"], sizes["T"], sizes["D"], sizes["H"], SEED + m))
+    return CaseState.start(model, training_rows(sizes["V"], sizes["T"]), config(case, m))
+
+
+def config(case: TrainingCase, m: int) -> TrainConfig:
+    """What model `m` is to the trainer of mlpkern, with its first learning rate."""
+    from mlpkern.lm.config import TrainConfig
+
+    sizes = case.sizes
+    return TrainConfig(
         block_size=sizes["T"],
         embedding_dim=sizes["D"],
         hidden=(sizes["H"],),
         batch_size=sizes["N"],
-        lr=((0, case.rate),),
+        lr=((0, case.rates(m, 0, 1)[0]),),
         seed=SEED + m,
     )
-    model = MLPLanguageModel(
-        sizes["V"], sizes["T"], sizes["D"], sizes["H"], seed=seed_for(SEED + m, "init")
-    )
-    return TrainState.start(model, training_rows(sizes["V"], sizes["T"]), config)
+
+
+@lru_cache(maxsize=1)  # drawing a hundred million parameters takes longer than a step
+def _first_model(V: int, T: int, D: int, H: int, seed: int) -> MLPLanguageModel:
+    from mlpkern.lm.config import seed_for
+    from mlpkern.lm.model import MLPLanguageModel
+
+    return MLPLanguageModel(V, T, D, H, seed=seed_for(seed, "init"))
 
 
 def every_model(case: TrainingCase) -> range:

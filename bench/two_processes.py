@@ -1,8 +1,8 @@
-"""Stock training of several models at once, each in a process of its own with one thread.
+"""Stock training of several models at once, in processes of their own with one thread each.
 
-That is what one does with stock torch and as many cores as models: starts the program several
-times. The processes here hold one model each; a call lets all of them take the same number of steps
-and waits for the last.
+That is what one does with stock torch and several cores: starts the program several times. The
+processes here hold a share of the models each, one after the other; a call lets all models take the
+same number of steps and waits for the last.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from bench.process import Message, Process, serve
-from bench.training_case import CASES, TrainingCase, every_model
+from bench.training_case import TrainingCase, every_model
 
 LOOPS = ("lecture loop", "compile, whole step")
 
@@ -20,11 +20,12 @@ LOOPS = ("lecture loop", "compile, whole step")
 class SideBySide:
     """The processes of one case and one of `LOOPS`, compiled and warm."""
 
-    def __init__(self, case: TrainingCase, loop: str):
+    def __init__(self, case: TrainingCase, loop: str, count: int):
         self._processes: list[Process] = []
         try:
-            for m in every_model(case):
-                command = ["bench.two_processes", case.name, str(m), loop]
+            for i in range(count):
+                share = ",".join(map(str, every_model(case)[i::count]))
+                command = ["bench.two_processes", case.name, share, loop]
                 self._processes.append(Process(command, greet=False))
             for process in self._processes:
                 process.receive()
@@ -44,25 +45,26 @@ class SideBySide:
             process.close()
 
 
-def prepare(name: str, m: int, loop_name: str) -> Callable[[Message], Message]:
-    """Builds model `m` of the case in its process."""
+def prepare(name: str, models: list[int], loop_name: str) -> Callable[[Message], Message]:
+    """Builds some models of the case in their process."""
     import torch
 
     from bench.providers import compiled
-    from bench.stock_training import StockRun, lecture_loop, sgd_step, step_loop
+    from bench.stock_training import StockRun, lecture_loop, step_loop, whole_step
+    from bench.tables import TRAINING_CASES
 
     torch.set_num_threads(1)
-    case = next(case for case in CASES if case.name == name)
-    loop = lecture_loop if loop_name == "lecture loop" else step_loop(compiled(sgd_step))
-    run = StockRun(case, m=m)
-    loop([run], case.checked_steps)
+    case = next(case for case in TRAINING_CASES if case.name == name)
+    loop = lecture_loop if loop_name == "lecture loop" else step_loop(compiled(whole_step(case)))
+    loop([StockRun(case, m=models[0])], case.checked_steps)
+    runs = [StockRun(case, m=m) for m in models]
 
     def answer(asked: Message) -> Message:
-        loop([run], asked["steps"])
+        loop(runs, asked["steps"])
         return {}
 
     return answer
 
 
 if __name__ == "__main__":
-    serve(partial(prepare, sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+    serve(partial(prepare, sys.argv[1], [int(m) for m in sys.argv[2].split(",")], sys.argv[3]))

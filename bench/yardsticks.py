@@ -31,7 +31,7 @@ from bench.device_timer import DeviceContestant
 from bench.gpu import Device, Gpu, first_line
 from bench.providers import Unavailable
 from bench.result_files import write_folder
-from bench.stock_training import losses_of_models
+from bench.stock_batched import losses_of_models
 from bench.text import per_second, seconds
 from bench.timer import LocalContestant, interleave
 

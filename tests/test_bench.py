@@ -97,6 +97,13 @@ def test_a_budget_ends_the_rounds_but_not_before_the_least_number():
     assert len(timings["a"].samples) == 7
 
 
+def test_calls_of_a_second_need_no_calls_before_them():
+    log = []
+    timings = interleave([Scripted("a", 1.0, log)], budget_s=0, min_rounds=3, warm=False)
+    assert len(timings["a"].samples) == 3
+    assert log == [("a", 1)] * 5  # one that is dropped, one that says how many make a sample
+
+
 def test_two_contestants_of_one_name_are_refused():
     with pytest.raises(ValueError, match="same name"):
         interleave([LocalContestant("a", int), LocalContestant("a", int)], budget_s=0)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bench_tiny import SETTINGS
+from bench_tiny import SETTINGS, FakeProcesses
 
-from bench import training_step
+from bench import stock_rows, training_step
 from bench.ladder import LECTURE_SHAPE, TWO_MODELS_SHAPE, ladder_lines, ladder_markdown, rungs
 from bench.ladder_chart import ladder_png
 from bench.names_run import Plan, reached, train_all
@@ -28,11 +28,12 @@ TINY = {"D": 3, "H": 7, "N": 5, "stock_steps": 2, "run_steps": 3}
         training_case(**TINY, M=2, one_core=True),
         training_case(**{**TINY, "T": 2, "N": 64}, optimizer="adamw", checked_steps=5),
         training_case(**TINY, V=31, T=1, checked_steps=3),
+        training_case(**{**TINY, "run_steps": 1}, V=40_000, checked_steps=1, slow=True),
     ],
-    ids=["one model", "two models", "adamw", "other ids"],
+    ids=["one model", "two models", "adamw", "other ids", "large"],
 )
 def test_providers_of_a_training_step_agree_with_the_lecture_loop(case, monkeypatch):
-    monkeypatch.setattr(training_step, "SideBySide", FakeProcesses)
+    monkeypatch.setattr(stock_rows, "SideBySide", FakeProcesses)
     settings = replace(SETTINGS, quick=False)  # with the rows that --quick leaves out
     contest = training_step.contest(case, cost(case), settings)
     names = [provider.name for provider in contest.providers]
@@ -50,19 +51,6 @@ def test_providers_of_a_training_step_agree_with_the_lecture_loop(case, monkeypa
         assert prepared.units == steps * case.sizes["M"]
 
 
-class FakeProcesses:
-    """In the place of processes, which take seconds to start."""
-
-    def __init__(self, case, loop):
-        self.steps = []
-
-    def take(self, steps):
-        self.steps.append(steps)
-
-    def close(self):
-        self.steps.clear()
-
-
 def test_the_adamw_to_be_compiled_is_that_of_torch():
     case = training_case(**{**TINY, "N": 64}, optimizer="adamw", checked_steps=6)
     exact = stock_results(case, lecture_loop, torch.float64)
@@ -71,13 +59,21 @@ def test_the_adamw_to_be_compiled_is_that_of_torch():
         assert torch.allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
+def test_a_step_of_seconds_is_taken_by_few_providers_with_all_threads():
+    case = training_case(**TINY, slow=True)
+    contest = training_step.contest(case, cost(case), replace(SETTINGS, threads=2, quick=False))
+    names = [provider.name for provider in contest.providers]
+    assert names == ["lecture loop", "foreach update", "ops", "run"]
+    assert {provider.threads for provider in contest.providers} == {2}
+
+
 def test_small_steps_of_run_use_a_core_per_model():
     assert [training_case(M=m, one_core=True).cores(4) for m in (1, 2, 9)] == [1, 2, 4]
     assert training_case().cores(4) == 4
 
 
 def test_models_side_by_side_take_their_steps_in_processes_that_end():
-    both = SideBySide(TWO_MODELS, "lecture loop")
+    both = SideBySide(TWO_MODELS, "lecture loop", 2)
     try:
         both.take(2)
     finally:
