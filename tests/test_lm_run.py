@@ -125,6 +125,53 @@ def test_auto_says_why_it_does_not_take_run(monkeypatch):
     assert reason == "train_steps has no cuda kernel in this version"
 
 
+def test_auto_takes_ops_on_a_gpu_that_only_triton_serves(monkeypatch):
+    found = {
+        "cuda": mlpkern.Backend(False, "no nvcc", ""),
+        "triton": mlpkern.Backend(True, "", "Triton"),
+    }
+    monkeypatch.setattr(mlpkern, "backends", lambda: found)
+    engine, why = choose_engine("auto", torch.device("cuda"))
+    assert engine.name == "ops"
+    assert why.startswith("the fastest that applies on cuda; not run: ")
+    found["triton"] = mlpkern.Backend(False, "no Triton", "")
+    engine, why = choose_engine("auto", torch.device("cuda"))
+    assert engine.name == "stock"
+    assert why.endswith("not ops: backend cuda: no nvcc; backend triton: no Triton")
+
+
+def test_auto_obeys_a_named_backend_without_train_steps(monkeypatch):
+    if not mlpkern.backends()["cpu"].available:
+        pytest.skip("backend cpu: " + mlpkern.backends()["cpu"].reason)
+
+    def none_named(op, tensor):
+        raise RuntimeError(f"MLPKERN_BACKEND: backend triton has no {op}; choose another backend")
+
+    monkeypatch.setattr(engines, "select", none_named)
+    engine, why = choose_engine("auto", torch.device("cpu"))
+    assert engine.name == "ops"
+    assert "not run: MLPKERN_BACKEND: backend triton has no train_steps" in why
+    split = DATASET.splits["dev"]
+    model = start("ops").model
+    assert evaluate(model, split) == evaluate(model, split, batch_size=100_000)
+
+
+# every backend of the ops
+
+
+def test_the_engine_of_the_ops_agrees_with_stock_on_every_backend(backend, device):
+    config = changed(init="lecture", steps=12)
+    expected, by_stock = losses_of("stock", config)
+    state = start("ops", config)
+    state.model.to(device)
+    state.train = state.train.to(device)
+    losses = OpsEngine().run_chunk(state, config.steps)
+    torch.testing.assert_close(losses.cpu(), expected, rtol=1e-4, atol=1e-4)
+    ours, theirs = state.model.state_dict(), by_stock.model.state_dict()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name].cpu(), value, rtol=1e-4, atol=1e-4)
+
+
 # evaluation
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import mlpkern
 from mlpkern import cpu as cpu_backend
+from mlpkern.backends import select
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.fused_step import FusedStep, GraphedSteps
@@ -159,8 +160,13 @@ class RunEngine:
         cpu = mlpkern.backends()["cpu"]
         if not cpu.available:
             return f"backend cpu: {cpu.reason}"
-        has = hasattr(cpu_backend, "train_steps")
-        return None if has else "backend cpu: it has no train_steps"
+        if not hasattr(cpu_backend, "train_steps"):
+            return "backend cpu: it has no train_steps"
+        try:
+            select("train_steps", torch.empty(0))
+        except RuntimeError as error:  # the user names a backend that has none
+            return str(error)
+        return None
 
     def run_chunk(self, state: TrainState, steps: int) -> Tensor:
         train, params = state.train, mlpkern.MLPParams.from_module(state.model)
