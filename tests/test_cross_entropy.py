@@ -58,6 +58,27 @@ def test_every_option_together(backend, device, reduction, smoothing, weighted, 
     )
 
 
+# Rows that a kernel reads in blocks of 4,096: one class past it, and rows that begin at any address
+# between two vectors; three blocks, the last of them of one class.
+@pytest.mark.parametrize("size", [(3, 4097), (2, 8200), (3, 8193)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_rows(backend, device, size, dtype, kind):
+    logits, target = problem(size, device, dtype)
+    logits[0] = -torch.inf  # a row that begins with less than a kernel can add up
+    logits[0, -2:] = 1.0
+    target[:2] = torch.tensor([size[1] - 1, -100])
+    goal = target if kind == "ids" else probabilities(logits)
+    weight = torch.rand(size[1], device=device).to(dtype)
+    for smoothing in (0.0, 0.1):
+        compare(
+            lambda x, t, e=smoothing: cross_entropy(x, t, weight.to(x.dtype), label_smoothing=e),
+            lambda x, t, e=smoothing: stock(x, t, weight.to(x.dtype), label_smoothing=e),
+            (logits, goal),
+        )
+    compare(cross_entropy, stock, (logits.t().contiguous().t(), goal))
+
+
 @pytest.mark.parametrize("target_dtype", INTEGERS, ids=str)
 def test_every_integer_dtype(backend, device, target_dtype):
     logits, target = problem((301, 256), device)

@@ -28,6 +28,7 @@ from mlpkern.triton_kernels.cross_entropy_wide import (
     alignment,
     wide_backward,
     wide_forward,
+    wide_forward_shares,
 )
 from mlpkern.triton_kernels.launch import bucket, device_guard, interpreted
 
@@ -70,7 +71,8 @@ def cross_entropy_forward(
         partial = input.new_empty(2, programs, dtype=torch.float32)
     with device_guard(input):
         if wide:
-            wide_forward[(programs,)](
+            launch = wide_forward_shares if probabilities or label_smoothing else wide_forward
+            launch[(programs,)](
                 *arrays, partial, N, C, *numbers, bucket(N, C), *options, alignment(input, target)
             )
         else:

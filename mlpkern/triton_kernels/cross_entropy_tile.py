@@ -185,7 +185,7 @@ def cross_entropy_backward_tile_kernel(
 
 
 # With ids a gradient is a function of its own logit alone: any tile gives the same bits.
-_TILES = [(1 << 18, 4)] if interpreted() else [(4096, 4), (2048, 4), (4096, 8), (1024, 4)]
+_TILES = [(1 << 18, 4)] if interpreted() else [(4096, 8), (2048, 4), (4096, 4)]
 
 tile_backward = Tuned(
     cross_entropy_backward_tile_kernel,

@@ -275,11 +275,15 @@ def cross_entropy_backward_wide_kernel(
 #: Classes from which a row is wide: the first and the last of its blocks are never the same.
 WIDE = 4097
 
-# The order of the sums follows from BLOCK and num_warps: only the loads ahead may differ.
-wide_forward = Tuned(
-    cross_entropy_forward_wide_kernel,
-    [triton.Config({"BLOCK": WIDE - 1, "STAGES": stages}, num_warps=8) for stages in (1, 2, 3)],
-    key=("PROBABILITIES", "SMOOTHED", "ALIGN"),
+# The order of the sums follows from BLOCK and num_warps: only the loads ahead may differ. Sums of
+# shares take so many more registers that they are spread over more warps.
+wide_forward, wide_forward_shares = (
+    Tuned(
+        cross_entropy_forward_wide_kernel,
+        [triton.Config({"BLOCK": WIDE - 1, "STAGES": n}, num_warps=warps) for n in (1, 2, 3)],
+        key=("PROBABILITIES", "SMOOTHED", "ALIGN"),
+    )
+    for warps in (8, 16)
 )
 
 # With ids a gradient is a function of its own logit alone: any block gives the same bits.
