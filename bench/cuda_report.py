@@ -6,6 +6,7 @@ best of stock's CUDA graphs.
 
 from __future__ import annotations
 
+from bench import triton_report
 from bench.text import WIDTH, Result, case_title, per_second, percent, seconds, times, wrapped
 
 NOT_MEASURED = "not yet measured"
@@ -87,6 +88,7 @@ def case_lines(case: Result) -> list[str]:
         )
         if row["reason"]:
             lines.append(f"    note: {row['reason']}"[:WIDTH])
+    lines += triton_report.first_call_lines(case)
     if case["hurried"]:
         lines.append("    max-autotune left out for want of time")
     return lines
@@ -116,6 +118,7 @@ def summary_lines(result: Result) -> list[str]:
             f"  {title:42}{f['stock_time']:>11} {name:20}{f['time']:>10}"
             f"{f['ratio'] + ' (' + f['baseline'] + ')':>18}{f['graph_ratio']:>9}{f['fraction']:>7}"
         )
+    lines += triton_report.summary_lines(result["cases"])
     for name, reason in result["not_run"].items():
         lines += wrapped(f"  {name}: not run: {reason}")
     return lines
@@ -151,21 +154,23 @@ def markdown(result: Result | None) -> str:
     lines = [] if result is None else [_provenance(result), ""]
     lines += [
         "| case | dtype | best stock | time | mlpkern | ratio (eager) | CUDA graph: stock | "
-        "mlpkern | ratio (eager) | of limit |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        f"mlpkern | ratio (eager) | of limit | {' | '.join(triton_report.COLUMNS)} |",
+        f"|---|---|---{'|--:' * (7 + len(triton_report.COLUMNS))}|",
     ]
     measured = {_key(case): case for case in (result["cases"] if result else [])}
     for key in dict.fromkeys([*_listed(), *measured]):
         op, shape, dtype = key
         start = f"| {op} {shape.replace('->', '→').replace('x', '×')} | {dtype} | "
         if key not in measured:
-            lines.append(start + f"– | – | {NOT_MEASURED} | – | – | – | – | – |")
+            others = " –" + " | –" * (len(triton_report.COLUMNS) - 2)
+            lines.append(f"{start}– | – | {NOT_MEASURED} |{' – |' * 5} {NOT_MEASURED} |{others} |")
             continue
         f = figures(measured[key])
         lines.append(
             f"{start}{f['stock']} | {f['stock_time']} | {f['time']} | {f['ratio']} "
             f"({f['baseline']}) | {f['stock_graph_time']} | {f['graph_time']} | "
-            f"{f['graph_ratio']} ({f['graph_baseline']}) | {f['fraction']} ({f['bound']}) |"
+            f"{f['graph_ratio']} ({f['graph_baseline']}) | {f['fraction']} ({f['bound']}) | "
+            + triton_report.markdown_cells(measured[key])
         )
     return "\n".join(lines) + "\n"
 
@@ -178,7 +183,8 @@ def _provenance(result: Result) -> str:
         f"{_copies(result['limits'])}; {_peaks(result['limits'])}; {_overheads(result['limits'])}. "
         "Medians per call; an op is its forward + backward, a training step all of it. Ratio: best "
         "stock provider / ours, in brackets eager (of a step: the lecture's loop) / ours; then the "
-        "same with everybody's call captured in a CUDA graph. Of limit: on the GPU alone."
+        "same with everybody's call captured in a CUDA graph. Of limit: on the GPU alone. On "
+        "Triton: the same by that backend; its first call compiles and tunes."
     )
 
 

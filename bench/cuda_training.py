@@ -164,9 +164,9 @@ def _our_rows(case: TrainingCase, gpu: Device) -> list[Provider]:
         if backend in CAPTURED:
             make = partial(_graph_row, case, eager_step(fused_loss), gpu)
             rows.append(Provider(name + GRAPH, MLPKERN, 1, make, switch, backend))
-        if backend == OURS:
             make = partial(_engine_row, case, gpu.device)
-            rows.append(Provider(ENGINE, MLPKERN, 1, make, switch, backend))
+            name = ENGINE if backend == OURS else f"{ENGINE} on {backend}"
+            rows.append(Provider(name, MLPKERN, 1, make, switch, backend))
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -174,15 +175,21 @@ def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) 
     if reason := _why_unavailable(provider):
         row.update(status="unavailable", reason=reason)
         return entry
+    began = time.perf_counter()
     try:
         with provider.switch():
             prepared = provider.make()
             if prepared.close is not None:
                 stack.callback(prepared.close)
-            checks = _check(prepared, contest)
+            first = _results(prepared)
+            if contest.gpu:  # there some compile and tune in their first call, others do not
+                contest.gpu.synchronize()
+                row["first_s"] = time.perf_counter() - began
+            checks = _check(prepared, contest, first)
+            del first
             if provider.backend == PLAIN_TORCH and not all(c.passed for c in checks):
                 row["reason"] = "first results: " + "; ".join(_wrong(checks))
-                checks = _check(prepared, contest)
+                checks = _check(prepared, contest, _results(prepared))
     except Unavailable as error:
         row.update(status="unavailable", reason=str(error))
         return entry
@@ -210,11 +217,14 @@ def _wrong(checks: list[Check]) -> list[str]:
     return [check.message() for check in checks if not check.passed]
 
 
-def _check(prepared: Prepared, contest: Contest) -> list[Check]:
-    """Checks the first results after the second were made: no output may be handed out twice."""
+def _results(prepared: Prepared) -> tuple[torch.Tensor, ...]:
     with torch.enable_grad():
-        first = prepared.results()
-        second = prepared.results()
+        return prepared.results()
+
+
+def _check(prepared: Prepared, contest: Contest, first: tuple[torch.Tensor, ...]) -> list[Check]:
+    """Checks the first results after the second were made: no output may be handed out twice."""
+    second = _results(prepared)
     checks = contest.yardstick.check([t.detach() for t in first])
     del second
     return checks

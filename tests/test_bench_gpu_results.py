@@ -22,6 +22,7 @@ from bench import (
     run,
     sanitizer_cases,
     tables,
+    triton_report,
     yardsticks,
 )
 from bench.case import Cost
@@ -168,6 +169,7 @@ def test_table_fits_120_columns_and_has_every_row(result):
     for case in result["cases"]:
         for row in case["rows"]:
             assert row["provider"] in text
+            assert row["first_s"] > 0
 
 
 def test_markdown_has_the_measured_cases_and_those_not_yet(result):
@@ -177,6 +179,32 @@ def test_markdown_has_the_measured_cases_and_those_not_yet(result):
     assert len({line.count("|") for line in table}) == 1
     assert sum(cuda_report.NOT_MEASURED in line for line in table) == listed
     assert "Fake GPU 1" in report.markdown(result)
+
+
+def test_triton_has_its_own_figures_and_its_first_call():
+    def row(provider, kind, backend="", **more):
+        return {"provider": provider, "kind": kind, "backend": backend, "status": "ok", **more}
+
+    rows = [
+        row("eager", "stock", median_s=8e-5),
+        row("compile", "stock", median_s=6e-5, first_s=4.5),
+        row("eager, CUDA graph", "stock, CUDA graph", median_s=4e-5),
+        row("cuda", "mlpkern", "cuda", median_s=1e-5, first_s=0.01),
+        row("triton", "mlpkern", "triton", median_s=2e-5, first_s=3.25),
+        row("triton, CUDA graph", "mlpkern", "triton", median_s=1e-5, first_s=0.2),
+    ]
+    case = {
+        "op": "linear_tanh", "shape": "4x5->6", "dtype": "float32", "rows": rows,
+        "best_stock": "compile", "baseline": "eager", "best_stock_graph": "eager, CUDA graph",
+    }  # fmt: skip
+    assert triton_report.markdown_cells(case) == "20 µs | 3.00x (4.00x) | 4.00x | 3.25 s |"
+    assert "3.00x (4.00x)" in triton_report.summary_lines([case])[-1]
+    (line,) = triton_report.first_call_lines(case)
+    assert line.endswith("compile 4.5 s, triton 3.25 s, triton, CUDA graph 200 ms")
+    rows[4:] = [row("triton", "mlpkern", "triton", status="unavailable")]
+    assert triton_report.markdown_cells(case) == "unavailable | – (–) | – | – |"
+    rows[:] = rows[:1]
+    assert triton_report.markdown_cells(case) == "– | – (–) | – | – |"
 
 
 def test_without_a_result_all_of_the_table_is_not_yet_measured(tmp_path, monkeypatch, capsys):
