@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mlpkern.reference.bounds import id_message
 
-SITES = 4096  # of one device; calls of still more kinds share rows that do not tell the shape
+SITES = 4096  # rows of one device
+SHARED_SITES = 256  # the last of them are for kinds of calls that tell no shape, so many share one
 _WORDS = 8
 
 NONE = tl.constexpr(2**31 - 1)
@@ -122,7 +123,7 @@ def _add(device: torch.device, site: _Site) -> Tensor:
         if record is None:
             words = torch.zeros(SITES, _WORDS, dtype=torch.int64, device=device)
             record = _records[device] = _Record(words)
-        if len(record.sites) >= SITES - 256:
+        if len(record.sites) >= SITES - SHARED_SITES:
             site = _Site(site.op, None, site.limit, site.ignore_index)
         if site not in record.rows:
             if len(record.sites) == SITES:
