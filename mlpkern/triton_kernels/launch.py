@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
+_NEVER = os.environ.get("MLPKERN_TRITON_TUNE") == "0"
 _capturing = torch.cuda.is_current_stream_capturing
 _STAY: AbstractContextManager[None] = nullcontext()
 
@@ -53,9 +55,9 @@ class Tuned:
 
     kernel: a ``@triton.jit(do_not_specialize=["bucket"])`` function with an argument ``bucket``.
     configs: at most 6; the first is taken where nothing may be measured: in the interpreter, under
-    ``torch.use_deterministic_algorithms`` and in the capture of a CUDA graph that no call of the
-    same key came before. key: names of arguments besides ``bucket`` and the dtypes of the tensors
-    for which a choice holds.
+    ``torch.use_deterministic_algorithms``, with MLPKERN_TRITON_TUNE=0 in the environment, and in
+    the capture of a CUDA graph that no call of the same key came before. key: names of arguments
+    besides ``bucket`` and the dtypes of the tensors for which a choice holds.
     """
 
     def __init__(self, kernel: Any, configs: Sequence[triton.Config], key: Sequence[str] = ()):
@@ -84,7 +86,7 @@ class Tuned:
         key = (*(values[name] for name in self._key), dtypes, torch.cuda.current_device())
         chosen = self._chosen.get(key)
         if chosen is None:
-            if torch.are_deterministic_algorithms_enabled() or _capturing():
+            if _NEVER or torch.are_deterministic_algorithms_enabled() or _capturing():
                 chosen = self._first
             else:
                 if self._search is None:
