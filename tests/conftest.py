@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from installing import environment, tree  # noqa: F401
 
 import mlpkern
 from mlpkern.backends import has_op, installed
