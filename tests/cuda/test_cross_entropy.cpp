@@ -189,6 +189,18 @@ TEST_CASE(an_ignored_id_outside_its_type_ignores_nothing) {
       [&] { problem.check_forward(); });
 }
 
+// Nothing lies before the logits of the first row and before the class weights. Of float64, as a
+// read there is reported from eight bytes on.
+TEST_CASE(an_ignored_target_reads_nothing_before_its_row) {
+  for (int64_t C : {27, 300, 2100, 9000}) {
+    Setting s{3, C};
+    s.ignored_every = 3;
+    s.weighted = true;
+    s.x_at = s.w_at = 1;
+    check(DType::f64, s);
+  }
+}
+
 TEST_CASE(all_rows_ignored_give_nan_mean_and_zero_sum) {
   for (int64_t C : {27, 300})
     for (Reduction reduction : kReductions) {
