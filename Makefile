@@ -30,7 +30,7 @@ cpp := $(shell find csrc tests/cpp tests/cuda tests/fiber -name '*.cpp' -o -name
 scripts = $(shell $(py) -c "import sysconfig; print(sysconfig.get_path('scripts'))")
 with_tools = PATH="$(scripts):$$PATH"
 
-.PHONY: help test bench lint format ctest sanitize cuda-check cuda-budget cuda-library mutate clean
+.PHONY: help test bench lint format ctest sanitize cuda-check cuda-budget cuda-library triton-check mutate clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "make sanitize  the same under AddressSanitizer and UBSan"
 	@echo "make cuda-check   compile the CUDA kernels for every target and check their machine code (no GPU)"
 	@echo "make cuda-budget  write tests/cuda/budget.json anew: their registers, stack, shared memory"
+	@echo "make triton-check compile the Triton kernels for sm_80, sm_90, sm_100 and check them too (no GPU)"
 	@echo "make mutate    leave out each barrier and check of the CUDA kernels: a test must fail (SAMPLE=8: eight)"
 	@echo "make lint      ruff, clang-format, mypy;  make format applies the formatters"
 	@echo "make clean     remove what was built; the environment stays"
@@ -80,6 +81,9 @@ cuda-library: $(tools)
 ifeq ($(CUDA_LIBRARY),build/cuda/_cuda.so)
 	$(with_tools) .ci/cuda build/cuda
 endif
+
+triton-check: $(tools)
+	$(py) tests/triton_kernels/check.py
 
 mutate: $(tools)
 	$(with_tools) $(py) tests/cuda/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))

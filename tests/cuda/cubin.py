@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -132,10 +133,16 @@ def _dump(library: Path, *what: str) -> str:
     if not cuobjdump or not nvdisasm:
         raise FileNotFoundError("cuobjdump and nvdisasm were not found (pip install triton)")
     path = os.pathsep.join([str(Path(nvdisasm).parent), os.environ.get("PATH", "")])
-    return subprocess.run(
+    done = subprocess.run(
         [cuobjdump, *what, str(library)],
-        stdout=subprocess.PIPE,
+        capture_output=True,
         text=True,
         env={**os.environ, "PATH": path},
-        check=True,
-    ).stdout
+        check=False,
+    )
+    # A cubin alone, not in a library: its format does not concern what is read here.
+    said = [line for line in done.stderr.splitlines() if "switching to Old format" not in line]
+    if said:
+        print("\n".join(said), file=sys.stderr)
+    done.check_returncode()
+    return done.stdout
