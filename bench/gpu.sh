@@ -6,7 +6,9 @@
 #
 #   machine      what is here: card, driver, compilers, versions
 #   build        the package against the torch that is installed; `mlpkern info`
-#   test         the test suite, as far as it runs on the backends cuda and triton
+#   test         the test suite, as far as it runs on the backend cuda
+#   triton       a copy without the native libraries: the test suite on the backend triton, and a
+#                short training of the lecture's model on it
 #   device       streams, CUDA graphs, several GPUs, bad ids, more than 2^31 elements
 #   sanitize     compute-sanitizer: memcheck, racecheck and synccheck of small cases
 #   yardsticks   what the card and plain torch can do; needs no kernel of ours
@@ -22,9 +24,9 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
-steps=(machine build test device sanitize yardsticks bench)
-declare -A budget=([machine]=25 [build]=240 [test]=150 [device]=75 [sanitize]=110 [yardsticks]=50
-                   [bench]=570)
+steps=(machine build test triton device sanitize yardsticks bench)
+declare -A budget=([machine]=25 [build]=240 [test]=110 [triton]=110 [device]=75 [sanitize]=100
+                   [yardsticks]=45 [bench]=570)
 
 export PYTHON=${PYTHON:-python3}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
@@ -69,8 +71,9 @@ step_build() {
 
 # Without the backend its tests are skipped, which must not pass for a success.
 need_backend() {
-  "$PYTHON" -c 'import mlpkern, sys; b = mlpkern.backends()["cuda"]
-print("backend cuda:", b.detail if b.available else b.reason); sys.exit(not b.available)'
+  "$PYTHON" -c 'import mlpkern, sys; b = mlpkern.backends()[sys.argv[1]]
+print(f"backend {sys.argv[1]}:", b.detail if b.available else b.reason)
+sys.exit(not b.available)' "${1:-cuda}"
 }
 
 # pytest without the plugins of other projects in the same environment: their warnings are errors.
@@ -80,12 +83,47 @@ run_pytest() {
 
 has() { "$PYTHON" -c "import $1" 2>/dev/null; }
 
+# run_suite WORD PROCESSES MORE...: the tests with that word in their names
+run_suite() {
+  local word=$1 more=()
+  has pytest_timeout && more+=(-p pytest_timeout --timeout=60 --timeout-method=thread)
+  has xdist && more+=(-p xdist.plugin -n "$2")
+  shift 2
+  run_pytest -v "${more[@]}" -k "$word" --ignore-glob='*/test_cuda_*' "$@" tests
+}
+
 step_test() {
   need_backend || return
-  local more=()
-  has pytest_timeout && more+=(-p pytest_timeout --timeout=60 --timeout-method=thread)
-  has xdist && more+=(-p xdist.plugin -n 4)
-  run_pytest -v "${more[@]}" -k "cuda or triton" --ignore-glob='*/test_cuda_*' tests
+  run_suite "cuda and not triton" 4
+}
+
+step_triton() {
+  local folder
+  folder=$(mktemp -d)
+  cp -r mlpkern tests bench pyproject.toml "$folder" && rm -f "$folder"/mlpkern/*.so || return
+  (cd "$folder" && PYTHONPATH=$folder TRITON_CACHE_DIR=$folder/cache triton_alone)
+  local status=$?
+  rm -rf "$folder"
+  return $status
+}
+
+# The working directory is a copy without the native libraries.
+triton_alone() {
+  local status=0
+  "$PYTHON" -c 'import mlpkern, sys; b = mlpkern.backends()
+print(mlpkern.__file__, {name: b[name].available for name in b})
+sys.exit(b["cpu"].available or b["cuda"].available)  # a native library is still there' || return
+  need_backend triton || return
+  # Compiling takes most of the time: many processes, and each kernel in one configuration. The
+  # tests of the offline compiler and of the benchmark need no card.
+  MLPKERN_TRITON_TUNE=0 run_suite triton 8 --ignore=tests/test_triton_build.py \
+    --ignore-glob='*/test_bench*' || status=1
+  MLPKERN_BACKEND=triton "$PYTHON" -m mlpkern train --preset lecture --steps 2000 --log-every 500 \
+    --eval-every 2000 --device cuda --out run || status=1
+  "$PYTHON" -c 'import json, sys
+engine = json.load(open("run/summary.json"))["engine"]
+sys.exit(engine != "ops" and f"the engine was {engine}")' || status=1
+  return $status
 }
 
 step_device() {
@@ -130,9 +168,15 @@ step_sanitize() {
 step_yardsticks() { "$PYTHON" bench/yardsticks.py --out "$OUT/yardsticks"; }
 
 step_bench() {
+  # With an empty cache the first call of a row is what it costs whoever makes it for the first time.
+  local cache status
+  cache=$(mktemp -d)
   # The last case that begins may take a minute.
-  "$PYTHON" bench/run.py --device cuda --seconds $((LIMIT > 80 ? LIMIT - 60 : 20)) \
-    --out "$OUT/bench" ${RECORD:+--record}
+  TRITON_CACHE_DIR="$cache" "$PYTHON" bench/run.py --device cuda \
+    --seconds $((LIMIT > 80 ? LIMIT - 60 : 20)) --out "$OUT/bench" ${RECORD:+--record}
+  status=$?
+  rm -rf "$cache"
+  return $status
 }
 
 if [ "${1:-}" = --step ]; then
@@ -171,7 +215,7 @@ for i in "${!chosen[@]}"; do
     { echo "=== $step: exit status $code, $took s"; cat "$log"; echo; } >>"$OUT/gpu.log"
     tail -n $((code == 0 ? 8 : 40)) "$log" | cut -c1-200
     case $step in
-    test | device) note="${note:+$note; }$(grep -E '^=+ .*(passed|failed|error|skipped|no tests)' "$log" | tail -1 | tr -d '=')" ;;
+    test | triton | device) note="${note:+$note; }$(grep -E '^=+ .*(passed|failed|error|skipped|no tests)' "$log" | tail -1 | tr -d '=')" ;;
     esac
     rm "$log"
   fi

@@ -85,10 +85,48 @@ def test_a_step_that_runs_out_of_its_time_is_ended(run):
 
 
 def test_without_the_backend_its_tests_are_a_failure(run):
-    found, status, calls, _ = run("test", "device", fake="backends()=1")
-    assert [s["status"] for s in found["steps"]] == [1, 1]
+    found, status, calls, _ = run("test", "triton", "device", fake="backends()=1")
+    assert [s["status"] for s in found["steps"]] == [1, 1, 1]
     assert "pytest" not in calls
     assert status == 1
+
+
+def test_triton_is_tested_and_trains_in_a_copy_without_the_libraries(run):
+    found, status, calls, text = run("triton")
+    assert (found["steps"][0]["status"], status) == (0, 0), text
+    assert found["steps"][0]["note"] == "5 passed in 1 s"
+    lines = calls.splitlines()
+    (suite,) = (line for line in lines if "pytest" in line and "-k triton" in line)
+    assert "tests/test_triton_build.py" in suite
+    (training,) = (line for line in lines if "mlpkern train" in line)
+    assert "--preset lecture" in training
+    for broken in ("pytest=1", "train=1", "summary.json=1"):
+        found, status, _, _ = run("triton", fake=broken)
+        assert (found["steps"][0]["status"], status) == (1, 1), broken
+
+
+def test_the_copy_has_no_native_library_and_the_tree_keeps_its_own(run, tmp_path, monkeypatch):
+    before = sorted(ROOT.glob("mlpkern/*.so"))
+    seen = tmp_path / "seen"
+    (tmp_path / "python").write_text(
+        FAKE_PYTHON.replace("#!/bin/bash", f'#!/bin/bash\nls "$PWD"/mlpkern >>{seen}')
+    )
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    run("triton")
+    assert "backends.py" in seen.read_text()
+    assert ".so" not in seen.read_text()
+    assert sorted(ROOT.glob("mlpkern/*.so")) == before
+    assert not list(tmp_path.glob("tmp.*"))  # the copy is gone
+
+
+def test_the_benchmark_begins_with_nothing_that_triton_compiled(run, tmp_path):
+    (tmp_path / "python").write_text(
+        FAKE_PYTHON.replace(
+            "#!/bin/bash", '#!/bin/bash\necho "cache $(ls -A "$TRITON_CACHE_DIR" | wc -l)"'
+        )
+    )
+    _, _, _, text = run("bench")
+    assert "cache 0" in text
 
 
 def test_the_build_must_have_the_libraries_and_asks_no_index(run):
@@ -116,12 +154,12 @@ def test_the_sanitizer_has_three_tools_whose_word_is_taken_with_their_summary_on
 def test_an_unknown_step_is_refused(run):
     found, status, _, text = run("biuld")
     assert (found, status) == (None, 2)
-    assert "machine build test device sanitize yardsticks bench" in text
+    assert "machine build test triton device sanitize yardsticks bench" in text
 
 
 def test_all_steps_are_done_by_default_and_few_files_are_left(run, tmp_path):
     found, _, _, _ = run(fake="setup.py=0")
-    names = ["machine", "build", "test", "device", "sanitize", "yardsticks", "bench"]
+    names = ["machine", "build", "test", "triton", "device", "sanitize", "yardsticks", "bench"]
     assert [s["step"] for s in found["steps"]] == names
     files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
     assert {p.name for p in files} == {"gpu.log", "gpu.json"}  # yardsticks and bench add four
