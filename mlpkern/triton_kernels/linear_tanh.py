@@ -67,8 +67,6 @@ _BACKWARD = {
     }.items()
 }
 
-_DEEPEST = {4: 32, 2: 64}  # bytes of an element -> terms of a sum that a step of a product adds
-
 _fp32_precision = torch._C._get_fp32_precision_getter
 
 
@@ -144,7 +142,7 @@ def _forward(x: Tensor, w: Tensor, bias: Tensor | None, y: Tensor) -> None:
         UNIT_H=unit_h,
         UNIT_K=unit_k,
         PRECISION=precision,
-        BLOCK_K=min(_DEEPEST[x.element_size()], max(16, triton.next_power_of_2(K))),
+        BLOCK_K=min(_depth(x, precision, K), max(16, triton.next_power_of_2(K))),
     )
 
 
@@ -205,7 +203,7 @@ def _backward(
         UNIT_H=unit_h,
         UNIT_K=unit_k,
         PRECISION=precision,
-        BLOCK_R=_DEEPEST[x.element_size()],
+        BLOCK_R=_depth(x, precision, min(N, H)),
     )
     if into[0] is not dw:
         add_pieces(partial, dw, db)
@@ -216,3 +214,14 @@ def _precision(x: Tensor) -> str:
     if x.dtype is torch.float32 and _fp32_precision("cuda", "matmul") != "tf32":
         return "tf32x3"
     return "tf32"
+
+
+def _depth(x: Tensor, precision: str, terms: int) -> int:
+    """How many terms of a sum one step of a product adds.
+
+    Tensor cores cut off what does not fit into float32, while the steps of "tf32x3" are added to
+    each other rounded to nearest: with short sums torch is so exact that short steps are needed.
+    """
+    if precision == "tf32x3" and terms <= 32:
+        return 16
+    return 128 // x.element_size()
