@@ -276,14 +276,16 @@ def cross_entropy_backward_wide_kernel(
 WIDE = 4097
 
 # The order of the sums follows from BLOCK and num_warps: only the loads ahead may differ. Sums of
-# shares take so many more registers that they are spread over more warps.
-wide_forward, wide_forward_shares = (
-    Tuned(
-        cross_entropy_forward_wide_kernel,
-        [triton.Config({"BLOCK": WIDE - 1, "STAGES": n}, num_warps=warps) for n in (1, 2, 3)],
-        key=("PROBABILITIES", "SMOOTHED", "ALIGN"),
-    )
-    for warps in (8, 16)
+# shares take so many registers more that a block is half as long.
+wide_forward = Tuned(
+    cross_entropy_forward_wide_kernel,
+    [triton.Config({"BLOCK": WIDE - 1, "STAGES": n}, num_warps=8) for n in (1, 2, 3)],
+    key=("PROBABILITIES", "SMOOTHED", "ALIGN"),
+)
+wide_forward_shares = Tuned(
+    cross_entropy_forward_wide_kernel,
+    [triton.Config({"BLOCK": WIDE // 2, "STAGES": n}, num_warps=8) for n in (1, 3)],
+    key=("PROBABILITIES", "SMOOTHED", "ALIGN"),
 )
 
 # With ids a gradient is a function of its own logit alone: any block gives the same bits.
