@@ -118,9 +118,9 @@ def is_small(count: int, V: int, D: int) -> bool:
 
 def sum_small(layout: Layout, V: int, D: int, padding_idx: int, site: Tensor) -> Tensor:
     """The (V, D) gradient; ``layout`` has at least one id, V and D are at least 1."""
-    block_d = min(max(triton.next_power_of_2(D), 16), 64)
-    block_v = min(max(triton.next_power_of_2(V), 16), 4096 if interpreted() else 2048 // block_d)
-    num_warps = max(block_v * block_d // 512, 1)  # 16 sums a lane
+    block_d = min(max(triton.next_power_of_2(D), 16), 32)
+    block_v = min(max(triton.next_power_of_2(V), 16), 4096 if interpreted() else 1024 // block_d)
+    num_warps = 1 if block_v * block_d <= 512 else 2  # up to 16 sums a lane
     blocks = triton.cdiv(V, block_v) * triton.cdiv(D, block_d)
     piece = triton.next_power_of_2(triton.cdiv(layout.count * blocks, PROGRAMS))
     piece = max(piece, PIECE)
@@ -149,7 +149,7 @@ def sum_small(layout: Layout, V: int, D: int, padding_idx: int, site: Tensor) ->
         layout.grad_col,
         pitch,
         T=layout.T,
-        BLOCK_K=PIECE if interpreted() else 32,
+        BLOCK_K=PIECE if interpreted() else 32 * num_warps,  # an id a lane
         BLOCK_V=block_v,
         BLOCK_D=block_d,
         num_warps=num_warps,
@@ -157,6 +157,6 @@ def sum_small(layout: Layout, V: int, D: int, padding_idx: int, site: Tensor) ->
     if pieces > 1:
         block = 1 << 10 if interpreted() else 8
         embedding_gather_backward_pieces_kernel[(triton.cdiv(V * D, block),)](
-            sums, grad_weight, pieces, V * D, pitch, ROWS=1024, BLOCK=block, num_warps=4
+            sums, grad_weight, pieces, V * D, pitch, ROWS=512, BLOCK=block, num_warps=8
         )
     return grad_weight
