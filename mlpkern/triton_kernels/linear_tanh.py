@@ -11,6 +11,8 @@ The cuts of all sums follow from the shape alone, and so do the bits.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
@@ -30,6 +32,9 @@ BACKWARD_WIDTH = 256
 
 #: Depths up to which float32 products run without tensor cores: no slower there, and exact.
 EXACT_DEPTH = 16
+
+#: Products N * H * K below which nothing is tuned: the launch takes longer than the kernel.
+UNTUNED = 1 << 20
 
 
 def _config(warps: int, stages: int, **tile: int) -> triton.Config:
@@ -124,7 +129,9 @@ def _forward(x: Tensor, w: Tensor, bias: Tensor | None, y: Tensor) -> None:
         kind = "split odd"
     if precision == "tf32x3" and K <= EXACT_DEPTH:
         precision, kind = "ieee", "exact"
-    _FORWARD[kind][lambda tile: (ceil_div(N, tile["BLOCK_N"]) * ceil_div(H, tile["BLOCK_H"]),)](
+    _launcher(_FORWARD[kind], N * H * K)[
+        lambda tile: (ceil_div(N, tile["BLOCK_N"]) * ceil_div(H, tile["BLOCK_H"]),)
+    ](
         x,
         w,
         y if bias is None else bias,
@@ -177,7 +184,7 @@ def _backward(
     kind = ("split" if precision == "tf32x3" else "plain") + (" narrow" if K <= 32 else "")
     if min(unit_h, unit_k) == 1:
         kind = "odd"
-    _BACKWARD[kind][grid](
+    _launcher(_BACKWARD[kind], N * H * K)[grid](
         g,
         y,
         x,
@@ -207,6 +214,11 @@ def _backward(
     )
     if into[0] is not dw:
         add_pieces(partial, dw, db)
+
+
+def _launcher(tuned: Tuned, work: int) -> Any:
+    """The kernel that a few programs run in no time in any tiles, or the one to be tuned."""
+    return tuned.first if work < UNTUNED else tuned
 
 
 def _precision(x: Tensor) -> str:

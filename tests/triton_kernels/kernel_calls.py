@@ -104,6 +104,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     ),
     "linear_tanh, shallow": partial(linear_tanh, 4096, 10, 200, F32),
     "linear_tanh, lecture": partial(linear_tanh, 32, 30, 200, F32),
+    "linear_tanh, lecture, all words": partial(linear_tanh, 65536, 30, 200, F32),
     "linear_tanh, lecture tf32": partial(linear_tanh, 65536, 30, 200, F32, "high"),
     "linear_tanh, lecture bfloat16": partial(linear_tanh, 65536, 30, 200, BF16),
     "linear_tanh, 200": partial(linear_tanh, 65536, 200, 200, F32),
