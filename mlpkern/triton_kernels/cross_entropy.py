@@ -63,7 +63,6 @@ def cross_entropy_forward(
     numbers = (ignore_index, 1 - label_smoothing, label_smoothing / C)
     options = (reduction, probabilities, label_smoothing != 0)
     packed = input.is_contiguous() and (not probabilities or target.is_contiguous())
-    shares = probabilities or label_smoothing != 0  # sums of them take registers
     wide = C >= WIDE
     rows = 1 if wide else _tile_rows(N, C)
     programs = triton.cdiv(N, rows)
@@ -72,14 +71,14 @@ def cross_entropy_forward(
         partial = input.new_empty(2, programs, dtype=torch.float32)
     with device_guard(input):
         if wide:
-            launch = wide_forward_shares if shares else wide_forward
+            launch = wide_forward_shares if probabilities or label_smoothing else wide_forward
             launch[(programs,)](
                 *arrays, partial, N, C, *numbers, bucket(N, C), *options, alignment(input, target)
             )
         else:
             cross_entropy_forward_tile_kernel[(programs,)](
                 *arrays, partial, N, *numbers, C, *options, packed, partial is None, rows,
-                _block(C), num_warps=8 if shares else 4,
+                _block(C), num_warps=8 if probabilities else 4,
             )  # fmt: skip
         if partial is not None:
             block, warps = (1024, 4) if programs <= 1024 else (4096, 8)
