@@ -28,7 +28,7 @@ class Row:
 
 
 KERNELS = {
-    "cross_entropy_forward_tile_kernel": Row(96),
+    "cross_entropy_forward_tile_kernel": Row(128),
     "cross_entropy_backward_tile_kernel": Row(144),
     "cross_entropy_forward_wide_kernel": Row(144),
     "cross_entropy_backward_wide_kernel": Row(192),
