@@ -12,6 +12,10 @@ namespace {
 struct Stretch {
   const char* at;
   int64_t step;
+  MLPKERN_INLINE void next() {
+    __builtin_prefetch(at, 0, 2);
+    at += step;
+  }
 };
 
 // Up to four regions, one after the other.

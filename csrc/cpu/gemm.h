@@ -127,10 +127,7 @@ void multiply_fixed(Tile<A>& tile, bool first, int64_t depth, const A* a, int64_
         A* to = tile.row(r) + v * kLanes<A>;
         store(to, first ? sum : load(to) + sum);
       },
-      [&] {
-        __builtin_prefetch(ahead.at, 0, 2);
-        ahead.at += ahead.step;
-      });
+      [&] { ahead.next(); });
 }
 
 template <class A>
@@ -145,20 +142,26 @@ Multiply<A> pick_multiply(int64_t rows, int64_t vectors) {
   return vectors == 1 ? multiply_fixed<A, Rows, 1> : multiply_fixed<A, Rows, kTileVectors>;
 }
 
-// tile[rows, vectors] = a b (added to what is there unless first) over at most kDepthChunk terms;
-// columns past `vectors` whole vectors are unspecified.
+// tile[rows, vectors] = a b (added to what is there unless first) over at most kDepthChunk terms,
+// bringing a line of `ahead` with each; columns past `vectors` whole vectors are unspecified.
 template <class A>
 void multiply(Tile<A>& tile, bool first, int64_t rows, int64_t vectors, int64_t depth, const A* a,
-              int64_t row_step, int64_t k_step, const A* b, int64_t b_step, Ahead& ahead) {
+              int64_t row_step, int64_t k_step, const A* b, int64_t b_step, const Stretch& ahead) {
   pick_multiply<A, kTileRows>(rows, vectors)(tile, first, depth, a, row_step, k_step, b, b_step,
-                                             ahead.take(depth, b));
+                                             ahead);
 }
 
 template <class A>
 void multiply(Tile<A>& tile, bool first, int64_t rows, int64_t vectors, int64_t depth, const A* a,
               int64_t row_step, int64_t k_step, const A* b, int64_t b_step) {
-  Ahead nothing;
-  multiply(tile, first, rows, vectors, depth, a, row_step, k_step, b, b_step, nothing);
+  const Stretch near{reinterpret_cast<const char*>(b), 0};
+  multiply(tile, first, rows, vectors, depth, a, row_step, k_step, b, b_step, near);
+}
+
+template <class A>
+void multiply(Tile<A>& tile, bool first, int64_t rows, int64_t vectors, int64_t depth, const A* a,
+              int64_t row_step, int64_t k_step, const A* b, int64_t b_step, Ahead& ahead) {
+  multiply(tile, first, rows, vectors, depth, a, row_step, k_step, b, b_step, ahead.take(depth, b));
 }
 
 // Cuts `rows` into tiles of nearly equal height: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.

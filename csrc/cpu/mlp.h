@@ -22,7 +22,7 @@
 
 #include <cstring>
 
-#include "cpu/gemm.h"
+#include "cpu/mlp_product.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
@@ -43,14 +43,6 @@ class Arena {
  private:
   char* base_;
   size_t used_ = 0;
-};
-
-// Rows `step` elements apart.
-template <class A>
-struct Matrix {
-  A* data = nullptr;
-  int64_t step = 0;
-  MLPKERN_INLINE A* row(int64_t r) const { return data + r * step; }
 };
 
 // A step for rows that are walked down a column: past 512 bytes an odd number of vectors, so that
@@ -98,6 +90,7 @@ template <class A>
 struct Weights {
   A* embedding = nullptr;  // (V, D): the caller's own memory, or a buffer
   Matrix<A> layers[kMaxLayers];
+  A* tiles[kMaxLayers] = {};  // of a layer by columns, where there is a copy for the forward pass
 };
 
 template <class A>
@@ -106,6 +99,26 @@ Weights<A> take_weights(Arena& arena, const Sizes& z) {
   for (int64_t l = 0; l <= z.L; ++l)
     w.layers[l] = take_matrix<A>(arena, z.weight_rows(l), z.weight_columns(l));
   return w;
+}
+
+// The copy of layer l by columns in which the forward pass reads each of its tiles in one piece,
+// (inputs + 1, kTileRows).
+template <class A>
+int64_t tile_step(const Sizes& z, int64_t l) {
+  // a vector more: rows are written by whole vectors
+  return round_up((z.inputs(l) + 1) * kTileRows, kLanes<A>) + kLanes<A>;
+}
+
+template <class A>
+void copy_tiles(const Weights<A>& w, const Sizes& z, int64_t l, Range tiles) {
+  const RowTiles cut(z.outputs(l));
+  for (int64_t t = tiles.begin; t < tiles.end; ++t) {
+    const A* from = w.layers[l].data + cut.begin(t);
+    A* to = w.tiles[l] + t * tile_step<A>(z, l);
+    for (int64_t k = 0; k <= z.inputs(l); ++k)
+      for (int64_t r = 0; r < kTileRows; r += kLanes<A>)  // what is too much is written again
+        store(to + k * kTileRows + r, load(from + k * w.layers[l].step + r));
+  }
 }
 
 // The caller's tensors of model m, see MLP.
@@ -159,123 +172,6 @@ void unpack(const Weights<A>& w, const Sizes& z, const Tensors<A>& to) {
         for (int64_t i = i0; i < in && i < i0 + kBlock; ++i) weight[o * in + i] = from.row(i)[o];
     for (int64_t o = 0; o < out; ++o) bias[o] = from.row(in)[o];
   }
-}
-
-// ---- products ----
-
-// Terms of one chunk of a sum: 7 KB of a and 16 KB of b, so that the next panel of b reaches L1
-// before the last one leaves it (152 GFLOP/s a core at 1024 x 1024; 142 with 200 or 384 terms).
-constexpr int64_t kMostTerms = 128;
-constexpr int64_t kFarStep = 2048;    // elements, from here on the hardware prefetches no next row
-constexpr int64_t kDeepTerms = 1024;  // of b, with kGroupPanels panels 1 MB
-constexpr int64_t kGroupPanels = 8;   // column panels that share a tile's rows in L1
-
-// A range [begin, end).
-struct Range {
-  int64_t begin, end;
-};
-
-// A tile of exactly Rows rows and kTileVectors vectors whose depth is one chunk: its sums go to
-// finish out of registers, since with little depth the way through memory takes as long as the
-// product. The copy of finish lets its pointers stay in registers between the stores.
-template <class A, int Rows, class Finish>
-__attribute__((noinline)) void finish_tile(int64_t row, int64_t column, int64_t depth, const A* a,
-                                           int64_t row_step, int64_t k_step, const A* b,
-                                           int64_t b_step, const Finish& given) {
-  const Finish finish = given;
-  sum_terms<A, Rows, kTileVectors>(
-      depth, a, row_step, k_step, b, b_step,
-      [&](int r, int v, vec_t<A> sum) { finish(row + r, column + v * kLanes<A>, sum); }, [] {});
-}
-
-// Calls finish_tile for a tall tile; false for the others, for which it is not compiled.
-template <class A, class... Arguments>
-MLPKERN_INLINE bool finish_tall_tile(int64_t height, const Arguments&... arguments) {
-  constexpr int R = kTileRows;
-  if (height == R) return finish_tile<A, R>(arguments...), true;
-  if (height == R - 1) return finish_tile<A, R - 1>(arguments...), true;
-  if constexpr (R > 8) {
-    if (height == R - 2) return finish_tile<A, R - 2>(arguments...), true;
-    if (height == R - 3) return finish_tile<A, R - 3>(arguments...), true;
-  }
-  return false;
-}
-
-// finish(row, column, values) for every vector of  a b,  where a has `cut.rows` rows, element
-// (r, k) at a[r * row_step + k * k_step], and b rows k of vectors, `b_step` apart. Covers the tiles
-// and column panels given. finish holds its state by value. Each sum is formed in chunks of
-// equal size, at most kMostTerms, in order.
-//
-// Rows of a that are not adjacent in k are packed where several panels use them. With `partial`, a
-// matrix like the result, the terms are cut once more, outside all other loops, so that a part of b
-// stays in L2 for all tiles; the unfinished sums wait there.
-template <class A, class Finish>
-MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const A* a, int64_t row_step,
-                            int64_t k_step, int64_t depth, const A* b, int64_t b_step,
-                            const ColumnPanels<A>& panels, Range columns, const Finish& finish,
-                            const Matrix<A>& partial = {}) {
-  constexpr int64_t L = kLanes<A>;
-  Tile<A> sums[kGroupPanels];
-  alignas(64) A packed[kTileRows * kMostTerms + L];
-  const int64_t terms = ceil_div(depth, depth > 0 ? ceil_div(depth, kMostTerms) : 1);
-  const int64_t part = partial.data ? round_up(kDeepTerms, terms) : depth;
-
-  // The sums of one tile for a group of panels over the terms ks.
-  const auto run_tile = [&](int64_t t, Range group, Range ks) {
-    const int64_t row = cut.begin(t), height = cut.height(t);
-    const auto waiting = [&](int64_t r, int64_t p, int64_t v) {
-      return partial.row(row + r) + p * kTileColumns<A> + v * L;
-    };
-    const auto for_sums = [&](const auto& body) {
-      for (int64_t p = group.begin; p < group.end; ++p)
-        for (int64_t r = 0; r < height; ++r)
-          for (int64_t v = 0; v < panels.vectors(p); ++v)
-            body(sums[p - group.begin].row(r) + v * L, waiting(r, p, v));
-    };
-    if (ks.begin > 0) for_sums([](A* sum, const A* from) { store(sum, load(from)); });
-    for (int64_t done = ks.begin; done == 0 || done < ks.end; done += terms) {
-      const int64_t chunk = ks.end - done < terms ? ks.end - done : terms;
-      const bool complete = done + chunk >= depth;
-      const A* a_chunk = a + row * row_step + done * k_step;
-      int64_t a_row_step = row_step, a_k_step = k_step;
-      if (k_step != 1 && group.end - group.begin > 2) {
-        for (int64_t k = 0; k < chunk; ++k)
-          for (int64_t r = 0; r < height; r += L)  // past the height: the next k writes again
-            store(packed + k * height + r, load(a_chunk + k * k_step + r));
-        a_chunk = packed;
-        a_row_step = 1;
-        a_k_step = height;
-      }
-      for (int64_t p = group.begin; p < group.end; ++p) {
-        Tile<A>& sum = sums[p - group.begin];
-        const int64_t column = p * kTileColumns<A>, vectors = panels.vectors(p);
-        const A* b_chunk = b + done * b_step + column;
-        if (b_step >= kFarStep && t == tiles.begin && !complete)  // each row in a page of its own
-          for (int64_t k = terms; k < 2 * terms && done + k < depth; ++k)
-            for (int64_t c = 0; c < vectors; ++c)
-              __builtin_prefetch(b_chunk + k * b_step + c * L, 0, 2);
-        if constexpr (sizeof(A) == 4)
-          if (depth <= kMostTerms && vectors == kTileVectors &&
-              finish_tall_tile<A>(height, row, column, depth, a_chunk, a_row_step, a_k_step,
-                                  b_chunk, b_step, finish))
-            continue;
-        multiply(sum, done == 0, height, vectors, chunk, a_chunk, a_row_step, a_k_step, b_chunk,
-                 b_step);
-        if (!complete) continue;
-        for (int64_t r = 0; r < height; ++r)
-          for (int64_t v = 0; v < vectors; ++v)
-            finish(row + r, column + v * L, load(sum.row(r) + v * L));
-      }
-    }
-    if (ks.end < depth) for_sums([](const A* sum, A* to) { store(to, load(sum)); });
-  };
-
-  for (int64_t k = 0; k == 0 || k < depth; k += part)
-    for (int64_t first = columns.begin; first < columns.end; first += kGroupPanels) {
-      const int64_t last = first + kGroupPanels < columns.end ? first + kGroupPanels : columns.end;
-      for (int64_t t = tiles.begin; t < tiles.end; ++t)
-        run_tile(t, {first, last}, {k, k + part < depth ? k + part : depth});
-    }
 }
 
 }  // namespace

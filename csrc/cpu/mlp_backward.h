@@ -133,11 +133,13 @@ void backward_hidden(const Activations<A>& s, const Backward<A>& b, const Sizes&
   const Matrix<A> weight = w.layers[l], from = dz_of(s, b, z, l);
   const Matrix<A> to = b.dz[l - 1], units = s.units[l], slope = b.masks[l - 1];
   const auto multiply_by = [&](const auto& slope_of) {
-    product(RowTiles(z.inputs(l)), tiles, weight.data, weight.step, 1, z.outputs(l), from.data,
-            from.step, s.panels(), panels,
-            [to, slope_of](int64_t row, int64_t column, vec_t<A> dy) {
-              store(to.row(row) + column, dy * slope_of(row, column));
-            });
+    const Operands<A> of{weight.data, weight.step, 1, z.outputs(l), from.data, from.step};
+    product(
+        RowTiles(z.inputs(l)), tiles, of, s.panels(), panels,
+        [to, slope_of](int64_t row, int64_t column, vec_t<A> dy) {
+          store(to.row(row) + column, dy * slope_of(row, column));
+        },
+        to);
   };
   if (slope.data)
     multiply_by([slope](int64_t row, int64_t column) { return load(slope.row(row) + column); });
@@ -156,11 +158,10 @@ void backward_rows(const Backward<A>& b, const Sizes& z, const Weights<A>& w, in
   const RowTiles tiles(rows.end - rows.begin);
   const Matrix<A> weight = w.layers[l], to = {b.dx[l].row(rows.begin), b.dx[l].step};
   const auto multiply_by_weight = [&](const auto& finish) {
-    const bool deep = z.outputs(l) > 2 * kDeepTerms;
     const A* dz = l == 0 ? b.dz[0].data + rows.begin : b.dz_rows[l].row(rows.begin);
     const int64_t row_step = l == 0 ? 1 : b.dz_rows[l].step, k_step = l == 0 ? b.dz[0].step : 1;
-    product(tiles, {0, tiles.count}, dz, row_step, k_step, z.outputs(l), weight.data, weight.step,
-            ColumnPanels<A>(z.inputs(l)), columns, finish, deep ? to : Matrix<A>{});
+    const Operands<A> of{dz, row_step, k_step, z.outputs(l), weight.data, weight.step};
+    product(tiles, {0, tiles.count}, of, ColumnPanels<A>(z.inputs(l)), columns, finish, to);
   };
   if (l == 0 && b.input_mask.data) {
     const Matrix<A> factor = {b.input_mask.row(rows.begin), b.input_mask.step};
@@ -195,8 +196,8 @@ MLPKERN_INLINE void weight_gradient(const Activations<A>& s, const Backward<A>& 
   const Matrix<A>& left = z.by_rows(l) ? dz_of(s, b, z, l) : s.units[l];
   const Matrix<A>& right = l == 0 ? s.x : z.by_rows(l) ? b.x_rows[l] : b.dz_rows[l];
   const ColumnPanels<A> cut(z.weight_columns(l));
-  product(RowTiles(z.weight_rows(l)), tiles, left.data, left.step, 1, s.rows, right.data,
-          right.step, cut, {0, cut.count}, finish);
+  const Operands<A> of{left.data, left.step, 1, s.rows, right.data, right.step};
+  product(RowTiles(z.weight_rows(l)), tiles, of, cut, {0, cut.count}, finish);
 }
 
 }  // namespace

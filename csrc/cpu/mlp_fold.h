@@ -106,8 +106,9 @@ void fill_tables(const Fold<A>& fold, const Sizes& z, const Weights<A>& w, Range
   for (int64_t p = 0; p < z.T; ++p) {
     const int64_t first = fold.begin[p];
     const RowTiles cut(fold.begin[p + 1] - first);
-    product(cut, {0, cut.count}, fold.embedding.row(first), fold.embedding.step, 1, z.D,
-            weight.row(p * z.D), weight.step, ColumnPanels<A>(z.outputs(0)), columns,
+    const Operands<A> of{fold.embedding.row(first), fold.embedding.step, 1, z.D,
+                         weight.row(p * z.D),       weight.step};
+    product(cut, {0, cut.count}, of, ColumnPanels<A>(z.outputs(0)), columns,
             [=](int64_t row, int64_t column, vec_t<A> sum) {
               if (p == 0) sum += load(bias + column);
               store(to.row(first + row) + column, sum);

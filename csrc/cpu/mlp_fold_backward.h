@@ -142,9 +142,11 @@ MLPKERN_INLINE void folded_weight_gradient(const FoldGradient<A>& g, const Fold<
   for (int64_t p = 0; p < z.T; ++p) {
     const int64_t first = fold.begin[p];
     const RowTiles cut(p == 0 ? D + 1 : D);  // the last row of p = 0 sums the ones: the bias
-    product(cut, {0, cut.count}, fold.embedding.row(first), 1, fold.embedding.step,
-            fold.begin[p + 1] - first, g.sums.row(first), g.sums.step,
-            ColumnPanels<A>(z.outputs(0)), columns, [=](int64_t row, int64_t column, vec_t<A> sum) {
+    const Operands<A> of{fold.embedding.row(first), 1,
+                         fold.embedding.step,       fold.begin[p + 1] - first,
+                         g.sums.row(first),         g.sums.step};
+    product(cut, {0, cut.count}, of, ColumnPanels<A>(z.outputs(0)), columns,
+            [=](int64_t row, int64_t column, vec_t<A> sum) {
               finish(row < D ? p * D + row : bias, column, sum);
             });
   }
@@ -161,12 +163,12 @@ void embedding_by_slots(const FoldGradient<A>& g, const Fold<A>& fold, const Siz
     const RowTiles cut(fold.begin[p + 1] - first);
     const Matrix<A> to = {g.embedding.row(first), g.embedding.step};
     const ColumnPanels<A> panels(z.D);
+    const Operands<A> of{g.sums.row(first),       g.sums.step,  1, z.outputs(0),
+                         g.weight.data + p * z.D, g.weight.step};
     product(
-        cut, {cut.count * part / kPositionParts, cut.count * (part + 1) / kPositionParts},
-        g.sums.row(first), g.sums.step, 1, z.outputs(0), g.weight.data + p * z.D, g.weight.step,
+        cut, {cut.count * part / kPositionParts, cut.count * (part + 1) / kPositionParts}, of,
         panels, {0, panels.count},
-        [to](int64_t row, int64_t column, vec_t<A> d) { store(to.row(row) + column, d); },
-        z.outputs(0) > 2 * kDeepTerms ? to : Matrix<A>{});
+        [to](int64_t row, int64_t column, vec_t<A> d) { store(to.row(row) + column, d); }, to);
   }
 }
 

@@ -81,12 +81,19 @@ inline RowTiles output_tiles(const Sizes& z, int64_t l) { return RowTiles(z.outp
 
 template <class A, class Finish>
 MLPKERN_INLINE void multiply_layer(const Activations<A>& s, const Sizes& z, const Weights<A>& w,
-                                   int64_t l, Range tiles, Range panels, const Finish& finish) {
+                                   int64_t l, Range tiles, Range panels, const Finish& finish,
+                                   const Matrix<A>& to) {
   const Matrix<A>& weight = w.layers[l];
-  const bool by_rows = z.by_rows(l);
-  const int64_t row_step = by_rows ? weight.step : 1, k_step = by_rows ? 1 : weight.step;
-  product(output_tiles(z, l), tiles, weight.data, row_step, k_step, z.inputs(l) + 1,
-          s.units[l].data, s.units[l].step, s.panels(), panels, finish);
+  Operands<A> of{weight.data, 1, weight.step, z.inputs(l) + 1, s.units[l].data, s.units[l].step};
+  if (z.by_rows(l)) {
+    of.row_step = weight.step;
+    of.k_step = 1;
+  } else if (w.tiles[l]) {
+    of.a = w.tiles[l];
+    of.k_step = kTileRows;
+    of.tile_step = tile_step<A>(z, l);
+  }
+  product(output_tiles(z, l), tiles, of, s.panels(), panels, finish, to);
 }
 
 // Calls body(finish), where finish(row, column, values) stores tanh of the values. With a dropout
@@ -111,17 +118,19 @@ MLPKERN_INLINE void with_activation(const Matrix<A>& units, const Matrix<A>& mas
 template <class A>
 void forward_hidden(const Activations<A>& s, const Sizes& z, const Weights<A>& w, int64_t l,
                     Range tiles, Range panels, const Matrix<A>& mask = {}) {
-  with_activation(s.units[l + 1], mask,
-                  [&](const auto& finish) { multiply_layer(s, z, w, l, tiles, panels, finish); });
+  with_activation(s.units[l + 1], mask, [&](const auto& finish) {
+    multiply_layer(s, z, w, l, tiles, panels, finish, s.units[l + 1]);
+  });
 }
 
 template <class A>
 void forward_logits(const Activations<A>& s, const Sizes& z, const Weights<A>& w, Range tiles,
                     Range panels) {
   const Matrix<A> to = s.logits;
-  multiply_layer(s, z, w, z.L, tiles, panels, [to](int64_t row, int64_t column, vec_t<A> value) {
-    store(to.row(row) + column, value);
-  });
+  multiply_layer(
+      s, z, w, z.L, tiles, panels,
+      [to](int64_t row, int64_t column, vec_t<A> value) { store(to.row(row) + column, value); },
+      to);
 }
 
 }  // namespace

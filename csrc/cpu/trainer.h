@@ -28,6 +28,7 @@ namespace {
 
 constexpr int64_t kBlockRows = 512;
 constexpr int64_t kNearWeightBytes = 1 << 19;  // weights that stay in L2 beside the activations
+constexpr int64_t kFewRows = 256;              // not worth a copy of a weight
 
 inline int64_t rows_per_block(const TrainSteps& a) {
   if (a.N <= kBlockRows) return a.N;
@@ -48,6 +49,9 @@ class Trainer {
         stores_gradients_(a.N > block_rows_ || std::isfinite(a.max_grad_norm)) {
     Arena arena(memory);
     parameters_ = take_weights<A>(arena, z_);
+    for (int64_t l = 0; l <= z_.L; ++l)
+      if (copies_tiles(l))
+        parameters_.tiles[l] = arena.take<A>(RowTiles(z_.outputs(l)).count * tile_step<A>(z_, l));
     if (a.first) first_ = take_weights<A>(arena, z_);
     if (a.second) second_ = take_weights<A>(arena, z_);
     if (stores_gradients_) gradients_ = take_weights<A>(arena, z_);
@@ -121,6 +125,10 @@ class Trainer {
     embedding_.begin_step();
     read_batch(m, s);
     if (z_.folds) begin_fold();
+    for (int64_t l = 0; l <= z_.L; ++l)
+      if (copies_tiles(l))
+        split(threads_, RowTiles(z_.outputs(l)).count,
+              [&](Range tiles) { copy_tiles(parameters_, z_, l, tiles); });
     for (int64_t begin = 0; begin < a_.N; begin += block_rows_) {
       select_block(begin);
       forward_and_backward(m, s, begin);
@@ -138,6 +146,13 @@ class Trainer {
       for_rule(rule_, [&](auto rule) { update_from_gradients<decltype(rule)::value>(c, s); });
     }
     return loss;
+  }
+
+  // A weight that does not stay in L2 is read tile by tile in the forward pass of many rows, which
+  // is worth a copy in that order.
+  bool copies_tiles(int64_t l) const {
+    return l > 0 && a_.N > kFewRows && !z_.by_rows(l) &&
+           z_.inputs(l) * z_.outputs(l) * static_cast<int64_t>(sizeof(A)) > kNearWeightBytes;
   }
 
   void read_batch(int64_t m, int64_t s) {
@@ -308,14 +323,15 @@ class Trainer {
       for (int64_t l = 0; l <= z_.L; ++l) body(l, Range{0, parts(l)});
       return;
     }
-    // A piece of each: then every thread has the same work, on the same weights in every step.
-    const int64_t threads = max_threads(), pieces = kMaxShares * threads;
-    parallel_for(pieces, [&](int64_t piece) {
-      if (piece % threads == 0) share(piece / threads);
-      for (int64_t l = 0; l <= z_.L; ++l) {
-        const int64_t count = parts(l);
-        body(l, Range{count * piece / pieces, count * (piece + 1) / pieces});
-      }
+    // A part of each: then every thread has the same work, on the same weights in every step.
+    const int64_t threads = max_threads();
+    parallel_for(threads, [&](int64_t thread) {
+      const auto part = [&](int64_t count) {
+        return Range{count * thread / threads, count * (thread + 1) / threads};
+      };
+      const Range shares = part(kMaxShares);
+      for (int64_t i = shares.begin; i < shares.end; ++i) share(i);
+      for (int64_t l = 0; l <= z_.L; ++l) body(l, part(parts(l)));
     });
   }
 
