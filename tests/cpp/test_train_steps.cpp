@@ -152,6 +152,31 @@ TEST_CASE(batches_around_and_above_one_block) {
   check_both_dtypes(sparse);
 }
 
+TEST_CASE(weights_beyond_the_caches) {
+  struct {
+    const char* name;
+    MLPSizes sizes;
+    int64_t N;
+  } const cases[] = {
+      {"read tile by tile", {27, 2, 5, 270, {520}}, 300},  // of enough rows for a copy
+      {"in slabs", {27, 3, 10, 110, {1100}}, 260},         // the forward sums of many rows
+      {"walked by rows", {27, 2, 5, 4100, {1030}}, 40},    // and the backward sums in slabs
+  };
+  for (const auto& c : cases) {
+    Problem problem;
+    problem.name = c.name;
+    problem.sizes = c.sizes;
+    problem.N = c.N;
+    problem.S = 2;
+    problem.recipe.momentum = 0.9;
+    check(problem);
+    problem.recipe.hidden_dropout = 0.2;
+    problem.recipe.max_grad_norm = 0.1;
+    problem.S = 1;
+    check(problem);
+  }
+}
+
 TEST_CASE(clipping_and_label_smoothing) {
   for (Problem problem : optimizers())
     for (double max_grad_norm : {0.1, 1e6}) {  // one that clips and one that does not
