@@ -74,11 +74,11 @@ constexpr int kChains = Rows * Vectors >= 8   ? 1
 
 // Sums the terms of a tile of Rows by Vectors in registers and calls finish(r, v, sum) for each
 // vector. each_term() runs beside every term.
-template <class A, int Rows, int Vectors, class Finish, class EachTerm>
+template <class A, int Rows, int Vectors, int Chains, class Finish, class EachTerm>
 MLPKERN_INLINE void sum_terms(int64_t depth, const A* a, int64_t row_step, int64_t k_step,
                               const A* b, int64_t b_step, const Finish& finish,
                               const EachTerm& each_term) {
-  constexpr int kCount = kChains<Rows, Vectors>;
+  constexpr int kCount = Chains;
   RowPointers<A, Rows> rows(a, row_step, k_step);
   vec_t<A> sum[kCount][Rows][Vectors];
 #pragma GCC unroll 4
@@ -118,10 +118,10 @@ MLPKERN_INLINE void sum_terms(int64_t depth, const A* a, int64_t row_step, int64
     }
 }
 
-template <class A, int Rows, int Vectors>
+template <class A, int Rows, int Vectors, int Chains>
 void multiply_fixed(Tile<A>& tile, bool first, int64_t depth, const A* a, int64_t row_step,
                     int64_t k_step, const A* b, int64_t b_step, Stretch ahead) {
-  sum_terms<A, Rows, Vectors>(
+  sum_terms<A, Rows, Vectors, Chains>(
       depth, a, row_step, k_step, b, b_step,
       [&](int r, int v, vec_t<A> sum) {
         A* to = tile.row(r) + v * kLanes<A>;
@@ -135,20 +135,25 @@ using Multiply = void (*)(Tile<A>&, bool, int64_t, const A*, int64_t, int64_t, c
                           Stretch);
 
 template <class A, int Rows>
-Multiply<A> pick_multiply(int64_t rows, int64_t vectors) {
+Multiply<A> pick_multiply(int64_t rows, int64_t vectors, bool one_chain) {
   if constexpr (Rows > 1) {
-    if (rows < Rows) return pick_multiply<A, Rows - 1>(rows, vectors);
+    if (rows < Rows) return pick_multiply<A, Rows - 1>(rows, vectors, one_chain);
   }
-  return vectors == 1 ? multiply_fixed<A, Rows, 1> : multiply_fixed<A, Rows, kTileVectors>;
+  if (one_chain)
+    return vectors == 1 ? multiply_fixed<A, Rows, 1, 1> : multiply_fixed<A, Rows, kTileVectors, 1>;
+  return vectors == 1 ? multiply_fixed<A, Rows, 1, kChains<Rows, 1>>
+                      : multiply_fixed<A, Rows, kTileVectors, kChains<Rows, kTileVectors>>;
 }
 
 // tile[rows, vectors] = a b (added to what is there unless first) over at most kDepthChunk terms,
-// bringing a line of `ahead` with each; columns past `vectors` whole vectors are unspecified.
+// bringing a line of `ahead` with each; columns past `vectors` whole vectors are unspecified. With
+// one_chain the bits of a row do not depend on the height of its tile.
 template <class A>
 void multiply(Tile<A>& tile, bool first, int64_t rows, int64_t vectors, int64_t depth, const A* a,
-              int64_t row_step, int64_t k_step, const A* b, int64_t b_step, const Stretch& ahead) {
-  pick_multiply<A, kTileRows>(rows, vectors)(tile, first, depth, a, row_step, k_step, b, b_step,
-                                             ahead);
+              int64_t row_step, int64_t k_step, const A* b, int64_t b_step, const Stretch& ahead,
+              bool one_chain = false) {
+  pick_multiply<A, kTileRows>(rows, vectors, one_chain)(tile, first, depth, a, row_step, k_step, b,
+                                                        b_step, ahead);
 }
 
 template <class A>

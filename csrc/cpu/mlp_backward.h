@@ -151,16 +151,17 @@ void backward_hidden(const Activations<A>& s, const Backward<A>& b, const Sizes&
 }
 
 // dx[l] = dz_l^T weight_l for a layer by rows, times the dropout mask of the input in layer 0; the
-// rows of the batch are the rows of the tiles. `columns` are panels of the inputs.
+// rows of the batch, `batch` in all, are the rows of the tiles. `columns` are panels of the inputs.
 template <class A>
 void backward_rows(const Backward<A>& b, const Sizes& z, const Weights<A>& w, int64_t l, Range rows,
-                   Range columns) {
+                   Range columns, int64_t batch) {
   const RowTiles tiles(rows.end - rows.begin);
   const Matrix<A> weight = w.layers[l], to = {b.dx[l].row(rows.begin), b.dx[l].step};
   const auto multiply_by_weight = [&](const auto& finish) {
     const A* dz = l == 0 ? b.dz[0].data + rows.begin : b.dz_rows[l].row(rows.begin);
     const int64_t row_step = l == 0 ? 1 : b.dz_rows[l].step, k_step = l == 0 ? b.dz[0].step : 1;
-    const Operands<A> of{dz, row_step, k_step, z.outputs(l), weight.data, weight.step};
+    Operands<A> of{dz, row_step, k_step, z.outputs(l), weight.data, weight.step};
+    of.one_chain = batch > kTileColumns<A>;  // several panels, which threads may share
     product(tiles, {0, tiles.count}, of, ColumnPanels<A>(z.inputs(l)), columns, finish, to);
   };
   if (l == 0 && b.input_mask.data) {

@@ -37,10 +37,12 @@ __attribute__((noinline)) void finish_tile(int64_t row, int64_t column, int64_t 
                                            int64_t row_step, int64_t k_step, const A* b,
                                            int64_t b_step, const Finish& given) {
   const Finish finish = given;
-  sum_terms<A, Rows, kTileVectors>(
+  sum_terms<A, Rows, kTileVectors, kChains<Rows, kTileVectors>>(
       depth, a, row_step, k_step, b, b_step,
       [&](int r, int v, vec_t<A> sum) { finish(row + r, column + v * kLanes<A>, sum); }, [] {});
 }
+
+constexpr int kTallRows = kTileRows > 8 ? kTileRows - 3 : kTileRows - 1;
 
 // Calls finish_tile for a tall tile; false for the others, for which it is not compiled.
 template <class A, class... Arguments>
@@ -66,6 +68,7 @@ struct Operands {
   const A* b;
   int64_t b_step;
   int64_t tile_step = 0;
+  bool one_chain = false;  // where the heights of the tiles depend on how threads share the rows
 
   MLPKERN_INLINE const A* tile(const RowTiles& cut, int64_t t) const {
     return a + (tile_step ? t * tile_step : cut.begin(t) * row_step);
@@ -203,13 +206,14 @@ MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const Operands<A>&
         const A* b_chunk = of.b + done * b_step + column;
         if constexpr (sizeof(A) == 4)
           if (depth <= kMostTerms && vectors == kTileVectors &&
+              !(of.one_chain && kChains<kTallRows, kTileVectors> > 1) &&
               finish_tall_tile<A>(height, row, column, depth, a_chunk, a_row_step, a_k_step,
                                   b_chunk, b_step, finish))
             continue;
         const Stretch ahead =
             far ? upcoming.take(p, done) : Stretch{reinterpret_cast<const char*>(b_chunk), 0};
         multiply(sum, done == 0, height, vectors, chunk, a_chunk, a_row_step, a_k_step, b_chunk,
-                 b_step, ahead);
+                 b_step, ahead, of.one_chain);
         if (!complete) continue;
         for (int64_t r = 0; r < height; ++r)
           for (int64_t v = 0; v < vectors; ++v)

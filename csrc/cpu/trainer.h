@@ -261,8 +261,9 @@ class Trainer {
     for (int64_t l = z_.L; l > 0; --l) {
       if (z_.by_rows(l)) {
         const Range rows = rows_of(panels);
-        split(ShareTiles, ColumnPanels<A>(z_.inputs(l)).count,
-              [&](Range columns) { backward_rows(masked_, z_, parameters_, l, rows, columns); });
+        split(ShareTiles, ColumnPanels<A>(z_.inputs(l)).count, [&](Range columns) {
+          backward_rows(masked_, z_, parameters_, l, rows, columns, a_.N);
+        });
         by_panels([&](Range, Range part) { slope_of_rows(act, masked_, z_, l, part); });
       } else {
         by_tiles(z_.inputs(l),
@@ -277,7 +278,7 @@ class Trainer {
     }
     by_panels([&](Range, Range rows) {
       const Range columns{0, ColumnPanels<A>(z_.inputs(0)).count};
-      backward_rows(masked_, z_, parameters_, 0, rows, columns);
+      backward_rows(masked_, z_, parameters_, 0, rows, columns, a_.N);
     });
   }
 

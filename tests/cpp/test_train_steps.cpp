@@ -158,22 +158,21 @@ TEST_CASE(weights_beyond_the_caches) {
     MLPSizes sizes;
     int64_t N;
   } const cases[] = {
-      {"read tile by tile", {27, 2, 5, 270, {520}}, 300},  // of enough rows for a copy
-      {"in slabs", {27, 3, 10, 110, {1100}}, 260},         // the forward sums of many rows
-      {"walked by rows", {27, 2, 5, 4100, {1030}}, 40},    // and the backward sums in slabs
+      {"read tile by tile", {27, 2, 5, 270, {520}}, 300},    // of enough rows for a copy
+      {"in slabs", {27, 3, 10, 110, {1100}}, 260},           // the forward sums of many rows
+      {"a row past a panel", {27, 3, 10, 110, {1100}}, 33},  // which threads may share
+      {"walked by rows", {27, 2, 5, 4100, {1030}}, 9},       // and the backward sums in slabs
   };
   for (const auto& c : cases) {
     Problem problem;
     problem.name = c.name;
     problem.sizes = c.sizes;
     problem.N = c.N;
-    problem.S = 2;
-    problem.recipe.momentum = 0.9;
+    problem.S = c.N > 100 ? 2 : 1;
     check(problem);
-    problem.recipe.hidden_dropout = 0.2;
-    problem.recipe.max_grad_norm = 0.1;
     problem.S = 1;
-    check(problem);
+    problem.recipe.max_grad_norm = 0.1;
+    if (c.N > 100) check(problem);
   }
 }
 
