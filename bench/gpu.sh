@@ -94,7 +94,7 @@ run_suite() {
 
 step_test() {
   need_backend || return
-  run_suite "cuda and not triton" 4
+  run_suite "cuda and not triton" 4 --ignore=tests/test_gpu_device.py # the step `device`
 }
 
 step_triton() {
@@ -130,8 +130,9 @@ sys.exit(engine != "ops" and f"the engine was {engine}")' || status=1
 
 step_device() {
   need_backend || return
-  # not test_cuda_build.py, which needs nvcc and no card
-  run_pytest -v --durations=5 --ignore=tests/test_cuda_build.py tests/test_cuda_*.py
+  # not test_cuda_build.py, which needs nvcc and no card, nor what the step `triton` runs
+  run_pytest -v --durations=5 --ignore=tests/test_cuda_build.py -k "not gpu_device or cuda" \
+    tests/test_cuda_*.py tests/test_gpu_device.py
 }
 
 step_sanitize() {
