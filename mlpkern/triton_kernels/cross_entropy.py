@@ -3,7 +3,7 @@
 The formulas are those of ``mlpkern.reference.cross_entropy``. Two pairs of kernels:
 
     C <= 4096    cross_entropy_tile.py    a tile of whole rows a program
-    wider        cross_entropy_wide.py    a row a program, read once, block after block
+    wider        cross_entropy_wide*.py   a row, or a block of it, a program
 
 The forward reads the logits once and keeps of each row the maximum and the log of the sum, apart;
 the backward reads the logits once and writes the gradient once. The losses are added within a
@@ -26,10 +26,10 @@ from mlpkern.triton_kernels.cross_entropy_tile import (
 from mlpkern.triton_kernels.cross_entropy_wide import (
     WIDE,
     alignment,
-    wide_backward,
     wide_forward,
     wide_forward_shares,
 )
+from mlpkern.triton_kernels.cross_entropy_wide_backward import wide_backward
 from mlpkern.triton_kernels.launch import bucket, device_guard, interpreted
 
 TILE = 4096  # numbers of a tile: 32 a thread of four warps
