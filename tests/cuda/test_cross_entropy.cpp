@@ -4,6 +4,8 @@
 #include <cuda_runtime.h>
 
 #include "cross_entropy_problem.h"
+#include "cuda/library.h"
+#include "orders.h"
 
 using namespace mlpkern;
 using namespace mlpkern::testing;
@@ -13,6 +15,18 @@ cudaError_t cross_entropy_take_bad_id(BadId* bad);
 }
 
 namespace {
+
+struct Problem : CrossEntropyProblem {
+  using CrossEntropyProblem::CrossEntropyProblem;
+  int forward() {
+    return launch(cuda::cross_entropy_forward, cuda::cross_entropy_forward_workspace,
+                  forward_args());
+  }
+  int backward() {
+    return launch(cuda::cross_entropy_backward, cuda::cross_entropy_backward_workspace,
+                  backward_args());
+  }
+};
 
 constexpr DType kDTypes[] = {DType::f32, DType::f64, DType::bf16, DType::f16};
 constexpr Reduction kReductions[] = {Reduction::none, Reduction::mean, Reduction::sum};

@@ -1,5 +1,5 @@
-// One call of cross_entropy of csrc/cuda: its arrays, laid out as asked, and what the formulas of
-// kernels.h make of them in long double.
+// One call of cross_entropy: its arrays, laid out as asked, and what the formulas of kernels.h make
+// of them in long double. The tests of csrc/cpu and of csrc/cuda add how it is launched.
 #pragma once
 
 #include <cmath>
@@ -7,8 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/library.h"
-#include "orders.h"
+#include "testing.h"
 
 namespace mlpkern::testing {
 
@@ -68,11 +67,11 @@ class Slice {
   int64_t first;
 };
 
-class Problem {
+class CrossEntropyProblem {
  public:
-  Problem(DType dtype, const Setting& setting);
-  int forward();
-  int backward();
+  CrossEntropyProblem(DType dtype, const Setting& setting);
+  CrossEntropyForward forward_args();  // without a workspace
+  CrossEntropyBackward backward_args();
   void derive();  // again, after a change of the inputs
   void check_forward() const;
   void check_backward() const;
@@ -103,7 +102,7 @@ class Problem {
   long double want_total_weight = 0;
 };
 
-inline Problem::Problem(DType type, const Setting& setting)
+inline CrossEntropyProblem::CrossEntropyProblem(DType type, const Setting& setting)
     : dtype(type),
       s(setting),
       row(s.row < 0 ? s.C : s.row),
@@ -135,13 +134,13 @@ inline Problem::Problem(DType type, const Setting& setting)
   derive();
 }
 
-inline long double Problem::q(int64_t n, int64_t c) const {
+inline long double CrossEntropyProblem::q(int64_t n, int64_t c) const {
   if (ignored(n)) return 0;
   const long double hard = s.probabilities ? probabilities.get(n * target_row + c) : id(n) == c;
   return weight_of(c) * ((1 - s.smoothing) * hard + static_cast<long double>(s.smoothing) / s.C);
 }
 
-inline void Problem::derive() {
+inline void CrossEntropyProblem::derive() {
   want_lse.assign(2 * s.N, 0);
   want_dinput.assign(s.N * s.C, 0);
   want_total_weight = 0;
@@ -193,7 +192,7 @@ inline void Problem::derive() {
 }
 
 template <class Args>
-void Problem::fill(Args* args) {
+void CrossEntropyProblem::fill(Args* args) {
   args->dtype = dtype;
   args->target_is_probability = s.probabilities;
   args->index_type = s.index_type;
@@ -207,21 +206,21 @@ void Problem::fill(Args* args) {
   args->label_smoothing = s.smoothing;
 }
 
-inline int Problem::forward() {
+inline CrossEntropyForward CrossEntropyProblem::forward_args() {
   CrossEntropyForward args{};
   fill(&args);
   args.loss = loss.data(), args.lse = lse.data(), args.total_weight = total_weight.data();
-  return launch(cuda::cross_entropy_forward, cuda::cross_entropy_forward_workspace, args);
+  return args;
 }
 
-inline int Problem::backward() {
+inline CrossEntropyBackward CrossEntropyProblem::backward_args() {
   CrossEntropyBackward args{};
   fill(&args);
   args.dloss = dloss.data();
   args.dloss_stride = s.reduction == Reduction::none ? s.dloss_stride : 0;
   args.lse = lse.data(), args.total_weight = total_weight.data();
   args.dinput = dinput.data();
-  return launch(cuda::cross_entropy_backward, cuda::cross_entropy_backward_workspace, args);
+  return args;
 }
 
 inline void check_close(const char* what, int64_t i, double got, long double want, double slack) {
@@ -235,8 +234,7 @@ inline void check_close(const char* what, int64_t i, double got, long double wan
         slack);
 }
 
-// The bounds of the CPU's tests (tests/cpp/test_cross_entropy.cpp).
-inline void Problem::check_forward() const {
+inline void CrossEntropyProblem::check_forward() const {
   const double eps = epsilon_of(accumulator_of(dtype)), root = std::sqrt(static_cast<double>(s.C));
   for (int64_t n = 0; n < s.N; ++n) {
     check_close("lse maximum", n, lse.get(n), want_lse[n], 0);
@@ -253,7 +251,7 @@ inline void Problem::check_forward() const {
   }
 }
 
-inline void Problem::check_backward() const {
+inline void CrossEntropyProblem::check_backward() const {
   const double eps = epsilon_of(accumulator_of(dtype)), root = std::sqrt(static_cast<double>(s.C));
   double scale = s.reduction == Reduction::mean ? 1 / static_cast<double>(want_total_weight) : 1;
   if (s.weighted) scale *= 1.25;
