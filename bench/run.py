@@ -1,6 +1,6 @@
 """The benchmark: mlpkern against stock PyTorch, checked first, timed in turns, limits beside it.
 
-    python bench/run.py                  every case, about twenty minutes on two cores
+    python bench/run.py                  every case, a quarter of an hour on two cores
     python bench/run.py --quick          about a minute
     python bench/run.py --device cuda    the cases of a GPU
 
