@@ -132,46 +132,55 @@ struct Tensors {
   A* bias(int64_t l) const { return at(2 + 2 * l); }
 };
 
+// Copies the caller's tensors of some units of layer l, whole vectors of them, into packed form.
+template <class A>
+void pack_units(const Weights<A>& w, const Sizes& z, const Tensors<A>& from, int64_t l,
+                Range units) {
+  const Matrix<A> to = w.layers[l];
+  const int64_t in = z.inputs(l), out = z.outputs(l), columns = z.weight_columns(l);
+  const int64_t first = units.begin, count = units.end - first;
+  const A *weight = from.weight(l) + first * in, *bias = from.bias(l);
+  if (z.by_rows(l)) {
+    pack_rows(to.row(first), to.step, weight, in, count, in);
+    for (int64_t o = first; o < units.end; ++o) {
+      to.row(o)[in] = bias[o];
+      for (int64_t c = columns; c < to.step; ++c) to.row(o)[c] = A{0};
+    }
+    return;
+  }
+  pack_transposed(to.data + first, to.step, weight, in, count, in);
+  for (int64_t o = first; o < units.end; ++o) to.row(in)[o] = bias[o];
+  if (units.end == out)
+    for (int64_t r = 0; r <= in; ++r)
+      for (int64_t c = columns; c < to.step; ++c) to.row(r)[c] = A{0};
+}
+
+// The reverse of pack_units.
+template <class A>
+void unpack_units(const Weights<A>& w, const Sizes& z, const Tensors<A>& to, int64_t l,
+                  Range units) {
+  const Matrix<A> from = w.layers[l];
+  const int64_t in = z.inputs(l);
+  A *weight = to.weight(l), *bias = to.bias(l);
+  if (z.by_rows(l)) {
+    for (int64_t o = units.begin; o < units.end; ++o) {
+      std::memcpy(weight + o * in, from.row(o), static_cast<size_t>(in) * sizeof(A));
+      bias[o] = from.row(o)[in];
+    }
+    return;
+  }
+  constexpr int64_t kBlock = 16;  // of both axes, so that the transposed copy keeps its lines
+  for (int64_t i0 = 0; i0 < in; i0 += kBlock)
+    for (int64_t o = units.begin; o < units.end; ++o)
+      for (int64_t i = i0; i < in && i < i0 + kBlock; ++i) weight[o * in + i] = from.row(i)[o];
+  for (int64_t o = units.begin; o < units.end; ++o) bias[o] = from.row(in)[o];
+}
+
 // Copies the caller's tensors into packed form. The embedding is used where it lies.
 template <class A>
 void pack(Weights<A>& w, const Sizes& z, const Tensors<A>& from) {
   w.embedding = from.at(0);
-  for (int64_t l = 0; l <= z.L; ++l) {
-    const Matrix<A> to = w.layers[l];
-    const int64_t in = z.inputs(l), out = z.outputs(l), columns = z.weight_columns(l);
-    const A *weight = from.weight(l), *bias = from.bias(l);
-    if (z.by_rows(l)) {
-      pack_rows(to.data, to.step, weight, in, out, in);
-      for (int64_t o = 0; o < out; ++o) to.row(o)[in] = bias[o];
-    } else {
-      pack_transposed(to.data, to.step, weight, in, out, in);
-      for (int64_t o = 0; o < out; ++o) to.row(in)[o] = bias[o];
-    }
-    for (int64_t r = 0; r < z.weight_rows(l); ++r)
-      for (int64_t c = columns; c < to.step; ++c) to.row(r)[c] = A{0};
-  }
-}
-
-// The reverse of pack, except for the embedding, which was changed in place.
-template <class A>
-void unpack(const Weights<A>& w, const Sizes& z, const Tensors<A>& to) {
-  for (int64_t l = 0; l <= z.L; ++l) {
-    const Matrix<A> from = w.layers[l];
-    const int64_t in = z.inputs(l), out = z.outputs(l);
-    A *weight = to.weight(l), *bias = to.bias(l);
-    if (z.by_rows(l)) {
-      for (int64_t o = 0; o < out; ++o) {
-        std::memcpy(weight + o * in, from.row(o), static_cast<size_t>(in) * sizeof(A));
-        bias[o] = from.row(o)[in];
-      }
-      continue;
-    }
-    constexpr int64_t kBlock = 16;  // of both axes, so that the transposed copy keeps its lines
-    for (int64_t i0 = 0; i0 < in; i0 += kBlock)
-      for (int64_t o = 0; o < out; ++o)
-        for (int64_t i = i0; i < in && i < i0 + kBlock; ++i) weight[o * in + i] = from.row(i)[o];
-    for (int64_t o = 0; o < out; ++o) bias[o] = from.row(in)[o];
-  }
+  for (int64_t l = 0; l <= z.L; ++l) pack_units(w, z, from, l, {0, z.outputs(l)});
 }
 
 }  // namespace

@@ -94,10 +94,30 @@ class Trainer {
     return {pointers, strides, model};
   }
 
+  // body(weights, tensors) for the parameters of model m and what the optimizer keeps of them.
+  template <class Body>
+  void for_state(int64_t m, const Body& body) {
+    body(parameters_, tensors(a_.model.parameters, a_.model.model_strides, m));
+    if (a_.first) body(first_, tensors(a_.first, a_.first_strides, m));
+    if (a_.second) body(second_, tensors(a_.second, a_.second_strides, m));
+  }
+
+  // body(l, units) for all units of every layer, whole vectors of them at once.
+  template <class Body>
+  void for_units(const Body& body) {
+    constexpr int64_t L = kLanes<A>;
+    for (int64_t l = 0; l <= z_.L; ++l) {
+      const int64_t units = z_.outputs(l);
+      split(threads_, ceil_div(units, L),
+            [&](Range v) { body(l, Range{v.begin * L, v.end * L < units ? v.end * L : units}); });
+    }
+  }
+
   void load_model(int64_t m) {
-    pack(parameters_, z_, tensors(a_.model.parameters, a_.model.model_strides, m));
-    if (a_.first) pack(first_, z_, tensors(a_.first, a_.first_strides, m));
-    if (a_.second) pack(second_, z_, tensors(a_.second, a_.second_strides, m));
+    for_state(m, [&](Weights<A>& w, const Tensors<A>& from) {
+      w.embedding = from.at(0);  // used where it lies
+      for_units([&](int64_t l, Range units) { pack_units(w, z_, from, l, units); });
+    });
     embedding_.begin_model();
     has_decay_ = a_.weight_decay[m] != 0;
     input_dropout_ = a_.input_dropout[m];
@@ -110,9 +130,9 @@ class Trainer {
   }
 
   void store_model(int64_t m) {
-    unpack(parameters_, z_, tensors(a_.model.parameters, a_.model.model_strides, m));
-    if (a_.first) unpack(first_, z_, tensors(a_.first, a_.first_strides, m));
-    if (a_.second) unpack(second_, z_, tensors(a_.second, a_.second_strides, m));
+    for_state(m, [&](const Weights<A>& w, const Tensors<A>& to) {
+      for_units([&](int64_t l, Range units) { unpack_units(w, z_, to, l, units); });
+    });
   }
 
   // The loss of step s; updates the parameters unless it is not finite.
