@@ -105,8 +105,9 @@ def nvcc() -> str | None:
 
 
 def command() -> str:
-    """The command line of this run, the interpreter left out."""
-    return " ".join(["python", "bench/run.py", *sys.argv[1:]])
+    """The command line of this run; of absolute paths, which are this machine's, the name alone."""
+    arguments = (Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])
+    return " ".join(["python", "bench/run.py", *arguments])
 
 
 def _version(package: str) -> str | None:

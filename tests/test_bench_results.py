@@ -15,6 +15,7 @@ from bench import (
     embedding_linear_tanh,
     limits,
     linear_tanh,
+    machine,
     providers,
     report,
     result_files,
@@ -231,3 +232,18 @@ def test_a_wrong_kernel_makes_the_run_fail(monkeypatch, tmp_path, capsys):
     arguments = ["--quick", "--no-compile", "--threads", "1", "--out", str(tmp_path / "out")]
     assert run.main(arguments) == 1
     assert "REFUSED" in capsys.readouterr().err
+
+
+def test_a_result_does_not_tell_where_files_lie(monkeypatch):
+    arguments = [
+        "run.py",
+        "--file",
+        "/home/somebody/names.txt",
+        "--out",
+        "out/a",
+        "--reach",
+        "2.17",
+    ]
+    monkeypatch.setattr("sys.argv", arguments)
+    expected = "python bench/run.py --file names.txt --out out/a --reach 2.17"
+    assert machine.command() == expected
