@@ -1,6 +1,6 @@
 // The product of train_steps and evaluate: finish(row, column, values) for every vector of  a b,
 // whatever its operands' steps. Where they are too large to stay near, every multiplication brings
-// some of what later ones read or write into the caches.
+// some of what later ones read into the caches.
 #pragma once
 
 #include "cpu/gemm.h"
