@@ -1,0 +1,64 @@
+"""The command line ``mlpkern``: one parser, and how errors become one line and an exit code.
+
+Each group of commands has a module with ``add_commands``.
+
+Exit codes: 0 done; 1 the work failed (loss not finite, disk full); 2 a wrong argument, file or run
+folder; 128 + signal number when stopped (130 after Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from mlpkern import __version__
+from mlpkern.cli import about, trained, training
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code. ``argv`` without the program's name."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    from mlpkern.lm.errors import LMError, NonFiniteLossError
+    from mlpkern.lm.stop_signal import Interrupted
+
+    def fail(error: object, code: int) -> int:
+        print(f"mlpkern {args.command}: error: {error}", file=sys.stderr)
+        return code
+
+    try:
+        code = args.run_command(args)
+        sys.stdout.flush()
+        return code
+    except LMError as error:
+        return fail(error, 2)
+    except NonFiniteLossError as error:
+        return fail(error, 1)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 128 + stopped.signum
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `mlpkern sample RUN -n 1000 | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return fail(error, 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlpkern",
+        description="Fused kernels for small PyTorch models, and the makemore MLP on them.",
+        epilog="mlpkern COMMAND --help explains a command, with examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"mlpkern {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for group in (about, training, trained):
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,62 @@
+"""The commands on a trained model: ``sample`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlpkern.cli.arguments import add_machine, add_words
+from mlpkern.cli.command import add_command
+
+__all__ = ["add_commands"]
+
+_SAMPLE = """\
+examples:
+  mlpkern sample RUN -n 20
+  mlpkern sample RUN -n 5 --prefix mar --temperature 0.8 --seed 7
+"""
+_EVALUATE = """\
+examples:
+  mlpkern evaluate RUN                  all three splits of the words it was trained on
+  mlpkern evaluate RUN --split dev
+  mlpkern evaluate RUN other.txt        a model on other words, split the same way
+"""
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Adds ``sample``, ``evaluate``."""
+    _add_sample(commands)
+    _add_evaluate(commands)
+
+
+def _add_sample(commands: argparse._SubParsersAction) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from mlpkern.lm.commands import sample_command
+
+        return sample_command(args)
+
+    parser = add_command(commands, "sample", run, "print words drawn from a trained model", _SAMPLE)
+    add = parser.add_argument
+    add("run", metavar="RUN", help="run folder or model.safetensors")
+    add("-n", "--count", type=int, default=20, help="number of words (20)")
+    add("--seed", type=int, default=0, help="the same seed gives the same words (0)")
+    add("--prefix", default="", help="what every word starts with")
+    add("--temperature", type=float, default=1.0,
+        help="above 0; below 1: likelier words, above 1: wilder ones (1)")  # fmt: skip
+    add("--max-length", type=int, default=100, help="cut words at this length (100)")
+    add_machine(parser)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from mlpkern.lm.commands import evaluate_command
+
+        return evaluate_command(args)
+
+    summary = "print loss and accuracy of a trained model over whole splits"
+    parser = add_command(commands, "evaluate", run, summary, _EVALUATE)
+    parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
+    add_words(parser)
+    splits = ("train", "dev", "test")
+    parser.add_argument("--split", nargs="+", choices=splits, default=splits,
+                        help="which splits (all three)")  # fmt: skip
+    add_machine(parser)

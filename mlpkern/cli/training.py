@@ -1,0 +1,107 @@
+"""The commands that train: ``train`` and ``find-lr``."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlpkern.cli.arguments import (
+    add_machine,
+    add_max_word_length,
+    add_model,
+    add_words,
+    schedule,
+)
+from mlpkern.cli.command import add_command
+
+__all__ = ["add_commands"]
+
+_TRAIN = """\
+examples:
+  mlpkern train                                        the embedded names, a few seconds
+  mlpkern train names.txt --preset lecture --out RUN   the run of the makemore lecture
+  mlpkern train --data makemore --hidden 300 --lr 0.1,0.01@50000 --steps 100000
+  mlpkern train --resume RUN                           go on after Ctrl-C, bit for bit
+  mlpkern train --resume RUN --steps 300000            go on after the end
+
+The last two lines printed are the losses over the whole train and dev split. A run folder holds
+config.json, log.csv, model.safetensors and summary.json. At the size of the lecture one thread is
+usually fastest: --threads 1.
+"""
+_FIND_LR = """\
+examples:
+  mlpkern find-lr                                     the embedded names
+  mlpkern find-lr names.txt --preset lecture --seeds 8 --out lr.csv
+
+Every seed trains while the learning rate grows from --low to --high, all of them at once. The last
+two lines printed are the rate at which the median loss is lowest, and the one at which it falls
+fastest, which is more cautious.
+"""
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Adds ``train``, ``find-lr``."""
+    _add_train(commands)
+    _add_find_lr(commands)
+
+
+def _add_train(commands: argparse._SubParsersAction) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from mlpkern.lm.commands import train_command
+
+        return train_command(args)
+
+    parser = add_command(commands, "train", run, "train the MLP language model on words", _TRAIN)
+    add_words(parser)
+    add_max_word_length(parser)
+    add = parser.add_argument
+    add("--preset", choices=("quick", "lecture"),
+        help="settings that the flags below override: quick (default; 20,000 steps) or lecture "
+        "(makemore part 2; 200,000 steps)")  # fmt: skip
+    add("--out", metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
+    add("--force", action="store_true", help="replace a run that is already in --out")
+    add("--resume", metavar="RUN", help="continue this run where its checkpoint stands")
+    add_model(parser)
+    steps = parser.add_argument_group("training").add_argument
+    steps("--batch-size", type=int, metavar="N", help="rows of a step (32)")
+    steps("--steps", type=int, metavar="S", help="SGD steps of the whole run")
+    steps("--lr", type=schedule, metavar="LR[,LR@STEP...]",
+          help="learning rate, and others from later steps on: 0.1,0.01@100000")  # fmt: skip
+    steps("--seed", type=int, help="seed of initial parameters and batches (0)")
+    steps("--split-seed", type=int, help="seed of the shuffle before the split (42)")
+    steps("--engine", choices=("auto", "run", "ops", "stock"),
+          help="run: thousands of steps in one call; ops: the fused ops, step by step; stock: the "
+          "lecture's own torch code; auto (default): the fastest that applies")  # fmt: skip
+    often = parser.add_argument_group("on the way").add_argument
+    often("--log-every", type=int, metavar="S", help="steps between log rows")
+    often(
+        "--eval-every", type=int, metavar="S", help="steps between dev losses; 0: only at the end"
+    )
+    often("--checkpoint-every", type=int, metavar="S",
+          help="steps between checkpoints; 0: only at the end")  # fmt: skip
+    add_machine(parser)
+
+
+def _add_find_lr(commands: argparse._SubParsersAction) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from mlpkern.lm.commands import find_lr_command
+
+        return find_lr_command(args)
+
+    summary = "sweep the learning rate and suggest one"
+    parser = add_command(commands, "find-lr", run, summary, _FIND_LR)
+    add_words(parser)
+    add_max_word_length(parser)
+    add = parser.add_argument
+    add("--preset", choices=("quick", "lecture"), help="settings of the model (quick)")
+    add("--out", metavar="CSV", help="write the curve to this file")
+    add("--force", action="store_true", help="replace a file that is already there")
+    add_model(parser)
+    sweep = parser.add_argument_group("sweep").add_argument
+    sweep("--low", type=float, default=1e-4, metavar="LR", help="first learning rate (0.0001)")
+    sweep("--high", type=float, default=10.0, metavar="LR", help="last learning rate (10)")
+    sweep("--steps", type=int, default=1_000, metavar="S", dest="sweep_steps", help="steps (1000)")
+    sweep("--batch-size", type=int, metavar="N", help="rows of a step (32)")
+    sweep("--seeds", type=int, default=1, metavar="M", help="seeds side by side (1)")
+    sweep("--seed", type=int, help="the first of them (0)")
+    sweep("--split-seed", type=int, help="seed of the shuffle before the split (42)")
+    add_machine(parser, kernels=False)
