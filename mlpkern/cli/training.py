@@ -83,7 +83,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def _add_find_lr(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.commands import find_lr_command
+        from mlpkern.lm.find_lr_command import find_lr_command
 
         return find_lr_command(args)
 

@@ -9,12 +9,22 @@ from typing import Any
 
 import torch
 
+from mlpkern.lm.checkpoint import Checkpoint
 from mlpkern.lm.config import TrainConfig
-from mlpkern.lm.data import Dataset, build_dataset, embedded_names, read_words
+from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset, build_dataset, embedded_names, read_words
 from mlpkern.lm.download import makemore_names
-from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.errors import CheckpointError, ConfigError
+from mlpkern.lm.model import MLPLanguageModel
 
-__all__ = ["given_settings", "load_words", "make_dataset", "set_threads", "torch_device"]
+__all__ = [
+    "dataset_of_run",
+    "given_settings",
+    "load_words",
+    "make_dataset",
+    "print_words_and_model",
+    "set_threads",
+    "torch_device",
+]
 
 _SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
 
@@ -43,6 +53,50 @@ def make_dataset(words: list[str], config: TrainConfig, data: dict[str, Any]) ->
     )
     data["digest"] = dataset.digest
     return dataset
+
+
+def dataset_of_run(
+    checkpoint: Checkpoint,
+    file: str | None = None,
+    data: str | None = None,
+    *,
+    same_words: bool = False,
+) -> tuple[Dataset, dict[str, Any]]:
+    """The words a checkpoint was trained on, or those that ``file`` or ``data`` name instead.
+
+    CheckpointError when the words on record are no longer what they were, and with ``same_words``
+    when others are named.
+    """
+    named = file or data
+    source = str(checkpoint.data.get("source", "embedded"))
+    limit = int(checkpoint.data.get("max_word_length", MAX_WORD_LENGTH))
+    if named:
+        words, record = load_words(file, data or "embedded", limit)
+    elif source in ("embedded", "makemore"):
+        words, record = load_words(None, source, limit)
+    else:
+        words, record = load_words(source, "embedded", limit)
+    dataset = make_dataset(words, checkpoint.config, record)
+    if dataset.digest != checkpoint.data.get("digest") and (same_words or not named):
+        raise CheckpointError(
+            f"{record['source']}: not the words this run was trained on (SHA-256 of the words "
+            f"{dataset.digest[:12]}…, then {str(checkpoint.data.get('digest'))[:12]}…)"
+        )
+    return dataset, record
+
+
+def print_words_and_model(
+    config: TrainConfig, model: MLPLanguageModel, dataset: Dataset, data: dict[str, Any]
+) -> None:
+    """The first two lines that a command prints about its words and its model."""
+    rows = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits.items())
+    hidden = "+".join(map(str, config.hidden))
+    count = sum(p.numel() for p in model.parameters())
+    print(f"data    {data['source']}: {data['words']} words; rows: {rows}")
+    print(
+        f"model   {count} parameters (T={config.block_size}, D={config.embedding_dim}, H={hidden}, "
+        f"V={model.vocab_size}), {config.init} init"
+    )
 
 
 def torch_device(name: str) -> torch.device:

@@ -6,19 +6,20 @@ import argparse
 import dataclasses
 import shlex
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mlpkern.lm.arguments import (
+    dataset_of_run,
     given_settings,
     load_words,
     make_dataset,
+    print_words_and_model,
     set_threads,
     torch_device,
 )
-from mlpkern.lm.atomic_write import write_bytes, write_json
+from mlpkern.lm.atomic_write import write_json
 from mlpkern.lm.checkpoint import (
     Checkpoint,
     check_vocab,
@@ -26,19 +27,17 @@ from mlpkern.lm.checkpoint import (
     load_model,
     versions,
 )
-from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, TrainConfig, seed_for
-from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset
+from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, TrainConfig
+from mlpkern.lm.data import MAX_WORD_LENGTH
 from mlpkern.lm.engines import choose_engine
-from mlpkern.lm.errors import CheckpointError, ConfigError
+from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.evaluate import evaluate
-from mlpkern.lm.lr_finder import lr_finder
-from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.progress import make_progress
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
 from mlpkern.lm.train import Trainer
 
-__all__ = ["evaluate_command", "find_lr_command", "sample_command", "train_command"]
+__all__ = ["evaluate_command", "sample_command", "train_command"]
 
 # what --resume may change: how far and how often, and the learning rate of what is to come
 _CHANGEABLE = {"steps", "lr", "log_every", "eval_every", "checkpoint_every"}
@@ -53,7 +52,7 @@ def train_command(args: argparse.Namespace) -> int:
         run = RunFolder.open(args.resume)
         checkpoint = load_checkpoint(run.path)
         config = _resumed_config(args, checkpoint)
-        dataset, data = _resumed_data(args, checkpoint)
+        dataset, data = dataset_of_run(checkpoint, args.file, args.data, same_words=True)
     else:
         out = args.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
         run = RunFolder.check_free(out, force=args.force)
@@ -98,7 +97,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
     device = torch_device(args.device)
     set_threads(args.threads)
     checkpoint = load_checkpoint(args.run)
-    dataset, _ = _resumed_data(args, checkpoint, same_words=False)
+    dataset, _ = dataset_of_run(checkpoint, args.file, args.data)
     check_vocab(checkpoint.vocab, dataset.vocab)
     model = checkpoint.make_model(args.kernels or "fused").to(device)
     for name in args.split:
@@ -107,48 +106,6 @@ def evaluate_command(args: argparse.Namespace) -> int:
             f"{name:<5} loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}"
             f"  ({metrics.rows} rows)"
         )
-    return 0
-
-
-def find_lr_command(args: argparse.Namespace) -> int:
-    """``mlpkern find-lr``: a sweep of the learning rate, its curve and two suggestions."""
-    device = torch_device(args.device)
-    set_threads(args.threads)
-    out = Path(args.out) if args.out else None
-    if out is not None and out.exists() and not args.force:
-        raise ConfigError(f"{out}: exists; replace it with --force, or choose another --out")
-    if args.seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
-    config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
-    words, data = load_words(
-        args.file, args.data or "embedded", args.max_word_length or MAX_WORD_LENGTH
-    )
-    dataset = make_dataset(words, config, data).to(device)
-    seeds = range(config.seed, config.seed + args.seeds)
-    sizes = (len(dataset.vocab), config.block_size, config.embedding_dim, config.hidden)
-    models = [
-        MLPLanguageModel(*sizes, init=config.init, seed=seed_for(seed, "init")).to(device)
-        for seed in seeds
-    ]
-    _print_words_and_model(config, models[0], dataset, data)
-    began = time.perf_counter()
-    curve = lr_finder(
-        models, dataset.splits["train"], low=args.low, high=args.high, steps=args.sweep_steps,
-        batch_size=config.batch_size, seeds=seeds,
-    )  # fmt: skip
-    print(
-        f"sweep   {args.sweep_steps} steps, {args.seeds} seeds, learning rate {args.low:g} to "
-        f"{args.high:g}, {time.perf_counter() - began:.2f} s; diverged: {curve.diverged}"
-    )
-    if out is not None:
-        write_bytes(out, curve.to_csv().encode())
-        print(f"saved in {out}")
-    if curve.steepest is None or curve.valley is None:
-        raise ConfigError(
-            f"the loss never falls between --low {args.low:g} and --high {args.high:g}"
-        )
-    print(f"valley           {curve.valley:.3g}")
-    print(f"steepest descent {curve.steepest:.3g}")
     return 0
 
 
@@ -167,28 +124,6 @@ def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainCo
     if config.steps < checkpoint.step:
         raise ConfigError(f"--steps {config.steps}: {args.resume} is at step {checkpoint.step}")
     return config
-
-
-def _resumed_data(
-    args: argparse.Namespace, checkpoint: Checkpoint, *, same_words: bool = True
-) -> tuple[Dataset, dict[str, Any]]:
-    """The words a checkpoint was trained on, or those the command line names instead."""
-    named = args.file or args.data
-    source = str(checkpoint.data.get("source", "embedded"))
-    limit = int(checkpoint.data.get("max_word_length", MAX_WORD_LENGTH))
-    if named:
-        words, data = load_words(args.file, args.data or "embedded", limit)
-    elif source in ("embedded", "makemore"):
-        words, data = load_words(None, source, limit)
-    else:
-        words, data = load_words(source, "embedded", limit)
-    dataset = make_dataset(words, checkpoint.config, data)
-    if dataset.digest != checkpoint.data.get("digest") and (same_words or not named):
-        raise CheckpointError(
-            f"{data['source']}: not the words this run was trained on (SHA-256 of the words "
-            f"{dataset.digest[:12]}…, then {str(checkpoint.data.get('digest'))[:12]}…)"
-        )
-    return dataset, data
 
 
 def _write_config(
@@ -212,22 +147,9 @@ def _write_config(
     )
 
 
-def _print_words_and_model(
-    config: TrainConfig, model: MLPLanguageModel, dataset: Dataset, data: dict[str, Any]
-) -> None:
-    rows = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits.items())
-    hidden = "+".join(map(str, config.hidden))
-    count = sum(p.numel() for p in model.parameters())
-    print(f"data    {data['source']}: {data['words']} words; rows: {rows}")
-    print(
-        f"model   {count} parameters (T={config.block_size}, D={config.embedding_dim}, H={hidden}, "
-        f"V={model.vocab_size}), {config.init} init"
-    )
-
-
 def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
     state = trainer.state
-    _print_words_and_model(state.config, state.model, trainer.dataset, trainer.data)
+    print_words_and_model(state.config, state.model, trainer.dataset, trainer.data)
     print(f"engine  {trainer.engine.name} on {device}, {torch.get_num_threads()} threads: {why}")
     if state.step:
         print(f"resumed at step {state.step}")

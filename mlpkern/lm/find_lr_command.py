@@ -1,0 +1,67 @@
+"""The command ``mlpkern find-lr``: a sweep, its curve as a file, its suggestions as lines."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+from mlpkern.lm.arguments import (
+    given_settings,
+    load_words,
+    make_dataset,
+    print_words_and_model,
+    set_threads,
+    torch_device,
+)
+from mlpkern.lm.atomic_write import write_bytes
+from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, seed_for
+from mlpkern.lm.data import MAX_WORD_LENGTH
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.lr_finder import lr_finder
+from mlpkern.lm.model import MLPLanguageModel
+
+__all__ = ["find_lr_command"]
+
+
+def find_lr_command(args: argparse.Namespace) -> int:
+    """``mlpkern find-lr``: a sweep of the learning rate, its curve and two suggestions."""
+    device = torch_device(args.device)
+    set_threads(args.threads)
+    out = Path(args.out) if args.out else None
+    if out is not None and out.exists() and not args.force:
+        raise ConfigError(f"{out}: exists; replace it with --force, or choose another --out")
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
+    config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
+    words, data = load_words(
+        args.file, args.data or "embedded", args.max_word_length or MAX_WORD_LENGTH
+    )
+    dataset = make_dataset(words, config, data).to(device)
+    seeds = range(config.seed, config.seed + args.seeds)
+    sizes = (len(dataset.vocab), config.block_size, config.embedding_dim, config.hidden)
+    models = [
+        MLPLanguageModel(*sizes, init=config.init, seed=seed_for(seed, "init")).to(device)
+        for seed in seeds
+    ]
+    print_words_and_model(config, models[0], dataset, data)
+    began = time.perf_counter()
+    curve = lr_finder(
+        models, dataset.splits["train"], low=args.low, high=args.high, steps=args.sweep_steps,
+        batch_size=config.batch_size, seeds=seeds,
+    )  # fmt: skip
+    print(
+        f"sweep   {args.sweep_steps} steps, {args.seeds} seeds, learning rate {args.low:g} to "
+        f"{args.high:g}, {time.perf_counter() - began:.2f} s; diverged: {curve.diverged}"
+    )
+    if out is not None:
+        write_bytes(out, curve.to_csv().encode())
+        print(f"saved in {out}")
+    if curve.steepest is None or curve.valley is None:
+        raise ConfigError(
+            f"the loss never falls between --low {args.low:g} and --high {args.high:g}"
+        )
+    print(f"valley           {curve.valley:.3g}")
+    print(f"steepest descent {curve.steepest:.3g}")
+    return 0
