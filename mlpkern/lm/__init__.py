@@ -39,6 +39,7 @@ from mlpkern.lm.errors import CheckpointError, ConfigError, DataError, LMError, 
 from mlpkern.lm.evaluate import Metrics, evaluate
 from mlpkern.lm.lr_finder import LRCurve, lr_finder
 from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.ngram import NGram, ngram
 from mlpkern.lm.population import Trained, population
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
@@ -60,6 +61,7 @@ __all__ = [
     "LRCurve",
     "MLPLanguageModel",
     "Metrics",
+    "NGram",
     "NonFiniteLossError",
     "OpsEngine",
     "RunEngine",
@@ -79,6 +81,7 @@ __all__ = [
     "load_model",
     "lr_finder",
     "makemore_names",
+    "ngram",
     "population",
     "read_words",
     "sample",

@@ -117,6 +117,16 @@ class Dataset:
     def block_size(self) -> int:
         return self.splits["train"].inputs.shape[1]
 
+    def splits_for(self, block_size: int) -> dict[str, Split]:
+        """The splits with contexts of ``block_size`` symbols, on the device of this dataset."""
+        if block_size == self.block_size:
+            return self.splits
+        device = self.splits["train"].targets.device
+        return {
+            name: windows(part, self.vocab, block_size).to(device)
+            for name, part in self.words.items()
+        }
+
     def to(self, device: torch.device | str) -> Dataset:
         moved = {name: split.to(device) for name, split in self.splits.items()}
         return Dataset(self.vocab, moved, self.words, self.digest)

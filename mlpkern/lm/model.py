@@ -106,6 +106,10 @@ class MLPLanguageModel(nn.Module):
     def vocab_size(self) -> int:
         return self.output.out_features
 
+    @property
+    def device(self) -> torch.device:
+        return self.output.weight.device
+
     def hidden_parameters(self) -> list[tuple[Tensor, Tensor]]:
         """(weight, bias) of each hidden layer."""
         return [(layer.weight, layer.bias) for layer in cast(Iterable[nn.Linear], self.hidden)]

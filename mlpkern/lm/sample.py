@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mlpkern.lm.data import Vocab
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model import MLPLanguageModel
 
-__all__ = ["sample"]
+__all__ = ["NextSymbol", "sample"]
 
 MAX_TOGETHER = 16_384  # words that advance in one batch
 
 
+class NextSymbol(Protocol):
+    """What can be drawn from: `MLPLanguageModel`, and `NGram`."""
+
+    @property
+    def block_size(self) -> int:
+        """T, symbols of context."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where contexts must lie."""
+
+    def __call__(self, ids: Tensor, /) -> Any:
+        """The logits (N, V) after the contexts ``ids`` (N, T)."""
+
+
 @torch.no_grad()
 def sample(
-    model: MLPLanguageModel,
+    model: NextSymbol,
     vocab: Vocab,
     count: int,
     *,
@@ -55,7 +70,7 @@ def sample(
 
 
 def _advance(
-    model: MLPLanguageModel,
+    model: NextSymbol,
     start: list[int],
     count: int,
     generator: torch.Generator,
@@ -63,7 +78,7 @@ def _advance(
     max_length: int,
 ) -> list[list[int]]:
     """The ids of ``count`` words that begin with ``start``; finished words leave the batch."""
-    device = model.output.weight.device
+    device = model.device
     block = model.block_size
     words = [list(start) for _ in range(count)]
     active = torch.arange(count)
