@@ -93,14 +93,21 @@ def test_every_setting_has_a_flag(words, tmp_path):
     train(
         words, "--block-size", 2, "--embedding-dim", 3, "--hidden", "8,4", "--init", "lecture",
         "--batch-size", 5, "--steps", 6, "--lr", "0.2,0.1@3", "--seed", 7, "--split-seed", 8,
-        "--log-every", 2, "--eval-every", 3, "--checkpoint-every", 4, "--engine", "stock",
-        "--kernels", "stock", "--device", "cpu", "--threads", 1, "--out", tmp_path / "r",
+        "--schedule", "cosine", "--warmup", 2, "--optimizer", "adamw", "--weight-decay", 0.1,
+        "--input-dropout", 0.2, "--hidden-dropout", 0.3, "--max-grad-norm", 4,
+        "--label-smoothing", 0.05, "--log-every", 2, "--eval-every", 3,
+        "--checkpoint-every", 4, "--engine", "stock", "--kernels", "stock", "--device", "cpu",
+        "--threads", 1, "--out", tmp_path / "r",
     )  # fmt: skip
     assert load_checkpoint(tmp_path / "r").config.to_json() == {
         "block_size": 2, "embedding_dim": 3, "hidden": (8, 4), "init": "lecture", "batch_size": 5,
-        "steps": 6, "lr": ((0, 0.2), (3, 0.1)), "seed": 7, "split_seed": 8, "log_every": 2,
-        "eval_every": 3, "checkpoint_every": 4,
+        "steps": 6, "lr": ((0, 0.2), (3, 0.1)), "schedule": "cosine", "warmup": 2,
+        "optimizer": "adamw", "momentum": 0.0, "weight_decay": 0.1, "input_dropout": 0.2,
+        "hidden_dropout": 0.3, "max_grad_norm": 4.0, "label_smoothing": 0.05, "seed": 7,
+        "split_seed": 8, "log_every": 2, "eval_every": 3, "checkpoint_every": 4,
     }  # fmt: skip
+    train(words, *FAST, "--steps", 6, "--momentum", 0.5, "--out", tmp_path / "s")
+    assert load_checkpoint(tmp_path / "s").config.momentum == 0.5
     assert [row.step for row in read_log(tmp_path / "r" / "log.csv")] == [2, 3, 4, 6]
 
 

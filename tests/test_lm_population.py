@@ -24,6 +24,7 @@ DATASET = build_dataset(WORDS, block_size=3)
 BASE = TrainConfig(
     embedding_dim=4, hidden=(16,), batch_size=8, steps=150, lr=((0, 0.1), (100, 0.02))
 )
+ADAMW = replace(BASE, optimizer="adamw", lr=((0, 0.01),), schedule="cosine")
 # shapes alternate, so that groups must be put back into this order
 MIXED = [
     BASE,
@@ -34,6 +35,11 @@ MIXED = [
     replace(BASE, steps=70),
     replace(BASE, block_size=2, seed=4),
     replace(BASE, hidden=(9, 5), seed=5),
+    replace(BASE, seed=5, input_dropout=0.2),
+    replace(ADAMW, seed=6, weight_decay=0.1),
+    replace(ADAMW, seed=7, hidden_dropout=0.3, lr=((0, 0.02),), warmup=9),
+    replace(BASE, seed=8, weight_decay=0.01),
+    replace(BASE, seed=8, momentum=0.5, max_grad_norm=0.3, label_smoothing=0.1),
 ]
 
 
@@ -99,7 +105,7 @@ def test_as_few_calls_as_there_are_shapes(monkeypatch):
 
     monkeypatch.setattr(MODULE.mlpkern, "train_steps", counting)
     population(MIXED, DATASET)
-    assert calls == [3, 2, 1, 1, 1]
+    assert calls == [5, 2, 1, 1, 1, 2, 1]
 
 
 def test_curves_are_means_over_equal_numbers_of_steps():

@@ -11,7 +11,7 @@ from lm_words import make_words, one_thread  # noqa: F401
 import mlpkern
 from mlpkern import cpu
 from mlpkern.lm import engines
-from mlpkern.lm.config import TrainConfig, learning_rate, learning_rates
+from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import build_dataset
 from mlpkern.lm.engines import ENGINES, OpsEngine, RunEngine, choose_engine
 from mlpkern.lm.errors import NonFiniteLossError
@@ -88,13 +88,6 @@ def test_float64_parameters_follow_stock_more_closely():
     torch.testing.assert_close(ours, stock.float(), rtol=1e-6, atol=1e-6)
     weights = [state.model.output.weight for state in states.values()]
     torch.testing.assert_close(*weights, rtol=1e-10, atol=1e-12)
-
-
-def test_learning_rates_of_many_steps_are_those_of_each():
-    schedule = ((0, 0.1), (3, 0.05), (4, 0.01), (9, 0.2))
-    for first in (0, 2, 3, 4, 8, 9, 20):
-        expected = [learning_rate(schedule, first + s) for s in range(7)]
-        assert learning_rates(schedule, first, 7).tolist() == expected
 
 
 # the choice

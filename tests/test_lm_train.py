@@ -9,7 +9,7 @@ from lm_words import one_thread  # noqa: F401
 from torch.nn import functional as F
 
 from mlpkern.lm import engines
-from mlpkern.lm.config import PRESETS, TrainConfig, learning_rate, seed_for
+from mlpkern.lm.config import PRESETS, TrainConfig, seed_for
 from mlpkern.lm.engines import ENGINES, choose_engine
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.evaluate import evaluate
@@ -88,22 +88,12 @@ def test_training_lowers_the_loss_and_leaves_no_gradients(name):
     assert all(p.grad is None for p in run.state.model.parameters())
 
 
-# seeds and schedule
+# seeds and settings
 
 
 def test_seeds_of_purposes_differ_and_are_stable():
     assert seed_for(0, "init") != seed_for(0, "batches") != seed_for(1, "batches")
     assert seed_for(0, "init") == 7603399658046324659
-
-
-def test_staged_learning_rate():
-    schedule = ((0, 0.1), (100, 0.01), (200, 0.001))
-    assert [learning_rate(schedule, s) for s in (0, 99, 100, 199, 200, 10**9)] == [
-        0.1, 0.1, 0.01, 0.01, 0.001, 0.001,
-    ]  # fmt: skip
-    state = trainer().state
-    state.step = 398
-    assert state.learning_rates(4).tolist() == [0.1, 0.1, 0.02, 0.02]
 
 
 def test_preset_lecture():
@@ -120,6 +110,16 @@ def test_preset_lecture():
         ({"hidden": ()}, "hidden must be one width or more"),
         ({"hidden": (3, 0)}, "hidden must be one width or more"),
         ({"init": "x"}, "init must be one of lecture, scaled, got 'x'"),
+        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, got 'adam'"),
+        ({"optimizer": "adamw", "momentum": 0.9}, "momentum is for optimizer sgd, got 0.9"),
+        ({"momentum": -1}, "momentum must be finite and at least 0, got -1"),
+        ({"weight_decay": float("nan")}, "weight_decay must be finite and at least 0, got nan"),
+        ({"input_dropout": 1.0}, "input_dropout must be at least 0 and below 1, got 1.0"),
+        ({"hidden_dropout": -0.1}, "hidden_dropout must be at least 0 and below 1, got -0.1"),
+        ({"max_grad_norm": 0}, "max_grad_norm must be above 0 and finite, got 0"),
+        ({"label_smoothing": 1.5}, "label_smoothing must be 0 to 1, got 1.5"),
+        ({"schedule": "linear"}, "schedule must be one of staged, cosine, got 'linear'"),
+        ({"warmup": -1}, "warmup must be at least 0, got -1"),
         ({"lr": ()}, "lr must start at step 0"),
         ({"lr": ((5, 0.1),)}, "lr must start at step 0"),
         ({"lr": ((0, 0.1), (9, 0.2), (3, 0.1))}, "lr must have rising steps"),

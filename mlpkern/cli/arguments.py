@@ -8,8 +8,10 @@ __all__ = [
     "add_machine",
     "add_max_word_length",
     "add_model",
+    "add_optimizer",
     "add_words",
     "schedule",
+    "sizes",
     "widths",
 ]
 
@@ -28,6 +30,19 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add("--hidden", type=widths, metavar="H[,H...]", help="width of each hidden layer (200)")
     add("--init", choices=("lecture", "scaled"),
         help="initial parameters: lecture: all N(0,1); scaled: by fan-in")  # fmt: skip
+
+
+def add_optimizer(parser: argparse.ArgumentParser) -> None:
+    """The optimizer and what keeps it from overfitting; every engine does the same with them."""
+    add = parser.add_argument_group("optimizer").add_argument
+    add("--optimizer", choices=("sgd", "adamw"), help="sgd (default) or adamw")
+    add("--momentum", type=float, metavar="M", help="of sgd (0)")
+    add("--weight-decay", type=float, metavar="W",
+        help="sgd: of all parameters; adamw: decoupled, not of biases (0)")  # fmt: skip
+    add("--input-dropout", type=float, metavar="P", help="share of the embedded input zeroed (0)")
+    add("--hidden-dropout", type=float, metavar="P", help="share of hidden outputs zeroed (0)")
+    add("--max-grad-norm", type=float, metavar="G", help="longer gradients are scaled to this norm")
+    add("--label-smoothing", type=float, metavar="E", help="0 to 1 (0)")
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
@@ -69,3 +84,17 @@ def schedule(text: str) -> tuple[tuple[int, float], ...]:
         raise argparse.ArgumentTypeError(
             f"expected learning rates as in 0.1 or 0.1,0.01@100000, got {text!r}"
         ) from None
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """``2`` -> (2,); ``1..5`` -> (1, 2, 3, 4, 5)."""
+    try:
+        low, *high = map(int, text.split(".."))
+        numbers = tuple(range(low, (high[0] if high else low) + 1))
+        if len(high) > 1 or not numbers:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number or a range as in 2 or 1..5, got {text!r}"
+        ) from None
+    return numbers

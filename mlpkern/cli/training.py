@@ -8,6 +8,7 @@ from mlpkern.cli.arguments import (
     add_machine,
     add_max_word_length,
     add_model,
+    add_optimizer,
     add_words,
     schedule,
 )
@@ -20,6 +21,7 @@ examples:
   mlpkern train                                        the embedded names, a few seconds
   mlpkern train names.txt --preset lecture --out RUN   the run of the makemore lecture
   mlpkern train --data makemore --hidden 300 --lr 0.1,0.01@50000 --steps 100000
+  mlpkern train --optimizer adamw --lr 0.004 --schedule cosine --input-dropout 0.1
   mlpkern train --resume RUN                           go on after Ctrl-C, bit for bit
   mlpkern train --resume RUN --steps 300000            go on after the end
 
@@ -63,14 +65,18 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add_model(parser)
     steps = parser.add_argument_group("training").add_argument
     steps("--batch-size", type=int, metavar="N", help="rows of a step (32)")
-    steps("--steps", type=int, metavar="S", help="SGD steps of the whole run")
+    steps("--steps", type=int, metavar="S", help="optimizer steps of the whole run")
     steps("--lr", type=schedule, metavar="LR[,LR@STEP...]",
           help="learning rate, and others from later steps on: 0.1,0.01@100000")  # fmt: skip
-    steps("--seed", type=int, help="seed of initial parameters and batches (0)")
+    steps("--schedule", choices=("staged", "cosine"),
+          help="staged (default): --lr as it is; cosine: it falls to 0 at the end")  # fmt: skip
+    steps("--warmup", type=int, metavar="S", help="steps over which the rate rises first (0)")
+    steps("--seed", type=int, help="seed of initial parameters, batches and dropout (0)")
     steps("--split-seed", type=int, help="seed of the shuffle before the split (42)")
     steps("--engine", choices=("auto", "run", "ops", "stock"),
           help="run: thousands of steps in one call; ops: the fused ops, step by step; stock: the "
           "lecture's own torch code; auto (default): the fastest that applies")  # fmt: skip
+    add_optimizer(parser)
     often = parser.add_argument_group("on the way").add_argument
     often("--log-every", type=int, metavar="S", help="steps between log rows")
     often(

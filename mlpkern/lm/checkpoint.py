@@ -5,6 +5,10 @@ beside them under "trainer.":
 
     trainer.generator   uint8: state of the batch generator
     trainer.pending     float32: losses of the steps since the last log row
+    trainer.first.*     momenta (sgd) or mean gradients (adamw) of the parameter after "first."
+    trainer.second.*    mean squared gradients (adamw)
+
+Format 2 added the last two; a file of format 1 is one of plain SGD, which has neither.
 
 The settings are JSON in the file's own header (key "mlpkern"), so one rename replaces everything at
 once and no crash can leave parameters of one step with the state of another.
@@ -30,19 +34,23 @@ from mlpkern.lm.data import Vocab
 from mlpkern.lm.errors import CheckpointError, LMError
 from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
 from mlpkern.lm.run_folder import RunFolder
+from mlpkern.optimizer_state import OptimizerState
 
 __all__ = [
     "Checkpoint",
     "check_vocab",
     "load_checkpoint",
     "load_model",
+    "moments_by_name",
     "save_checkpoint",
     "versions",
 ]
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
 _KEY = "mlpkern"
 _TRAINER = "trainer."
+_MOMENTS = (_TRAINER + "first.", _TRAINER + "second.")
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Checkpoint:
     parameters  the model's ``state_dict``
     generator   state of the batch generator
     pending     losses since the last log row (less than ``config.log_every`` of them)
+    moments     the tensors of the optimizer, by the names of `OptimizerState.state_dict`
     seconds     training time so far
     data        where the words came from and their digest, as the command line recorded it
     """
@@ -62,6 +71,7 @@ class Checkpoint:
     parameters: dict[str, Tensor]
     generator: Tensor
     pending: Tensor
+    moments: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     engine: str = ""
     data: dict[str, Any] = field(default_factory=dict)
@@ -75,12 +85,20 @@ class Checkpoint:
         model.load_state_dict(self.parameters)
         return model
 
+    def restore(self, optimizer: OptimizerState) -> None:
+        """Copies the saved momenta into ``optimizer``, which is that of a run with ``config``."""
+        try:
+            optimizer.load_state_dict({**optimizer.state_dict(), **self.moments})
+        except ValueError as error:
+            raise CheckpointError(f"the optimizer cannot continue: {error}") from None
+
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Writes ``checkpoint`` to ``path``, atomically."""
     tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.parameters.items()}
     tensors[_TRAINER + "generator"] = checkpoint.generator
     tensors[_TRAINER + "pending"] = checkpoint.pending.cpu()
+    tensors |= {_TRAINER + name: tensor.cpu() for name, tensor in checkpoint.moments.items()}
     header = {
         "format": FORMAT,
         "step": checkpoint.step,
@@ -115,12 +133,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: damaged or no safetensors file: {error}") from None
     try:
         header = json.loads(metadata[_KEY])
-        if header["format"] != FORMAT:
+        if header["format"] not in READABLE:
             raise CheckpointError(
-                f"{path}: checkpoint format {header['format']}, this version reads {FORMAT}"
+                f"{path}: checkpoint format {header['format']}, this version reads "
+                f"{' and '.join(map(str, READABLE))}"
             )
         generator = tensors.pop(_TRAINER + "generator")
         pending = tensors.pop(_TRAINER + "pending")
+        kept = [name for name in tensors if name.startswith(_MOMENTS)]
+        moments = {name.removeprefix(_TRAINER): tensors.pop(name) for name in kept}
         checkpoint = Checkpoint(
             config=TrainConfig.from_json(header["config"]),
             vocab=Vocab(tuple(header["vocab"])),
@@ -128,6 +149,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             parameters=tensors,
             generator=generator,
             pending=pending,
+            moments=moments,
             seconds=float(header["seconds"]),
             engine=str(header["engine"]),
             data=dict(header["data"]),
@@ -160,6 +182,12 @@ def check_vocab(trained: Vocab, given: Vocab) -> None:
         )
 
 
+def moments_by_name(optimizer: OptimizerState) -> dict[str, Tensor]:
+    """The tensors of ``optimizer`` that a checkpoint keeps: all but its counters."""
+    named = optimizer.state_dict()
+    return {name: named[name] for name in named if name not in ("step", "stopped")}
+
+
 def versions() -> dict[str, str]:
     """The versions a run should be read with: Python, torch, numpy, safetensors."""
     return {
@@ -175,13 +203,20 @@ def _check_shapes(path: Path, checkpoint: Checkpoint) -> None:
     shapes = parameter_shapes(
         len(checkpoint.vocab), config.block_size, config.embedding_dim, config.hidden
     )
+    parameters = list(shapes)
+    found = {**checkpoint.parameters, **checkpoint.moments}
+    groups = ["first"] if config.optimizer == "adamw" or config.momentum else []
+    groups += ["second"] if config.optimizer == "adamw" else []
+    for group in groups:
+        named = {n.replace("embedding.weight", "embedding"): shapes[n] for n in parameters}
+        shapes |= {f"{group}.{name}": shape for name, shape in named.items()}
     expected = {name: (shape, torch.float32) for name, shape in shapes.items()}
-    found = {name: (tuple(p.shape), p.dtype) for name, p in checkpoint.parameters.items()}
-    for name in sorted(set(expected) | set(found)):
-        if expected.get(name) != found.get(name):
+    got = {name: (tuple(p.shape), p.dtype) for name, p in found.items()}
+    for name in sorted(set(expected) | set(got)):
+        if expected.get(name) != got.get(name):
             raise CheckpointError(
                 f"{path}: tensor {name} does not fit the settings: expected "
-                f"{_described(expected.get(name))}, got {_described(found.get(name))}"
+                f"{_described(expected.get(name))}, got {_described(got.get(name))}"
             )
 
 

@@ -40,7 +40,9 @@ from mlpkern.lm.train import Trainer
 __all__ = ["evaluate_command", "sample_command", "train_command"]
 
 # what --resume may change: how far and how often, and the learning rate of what is to come
-_CHANGEABLE = {"steps", "lr", "log_every", "eval_every", "checkpoint_every"}
+_CHANGEABLE = {
+    "steps", "lr", "schedule", "warmup", "log_every", "eval_every", "checkpoint_every",
+}  # fmt: skip
 
 
 def train_command(args: argparse.Namespace) -> int:
@@ -61,7 +63,7 @@ def train_command(args: argparse.Namespace) -> int:
         words, data = load_words(args.file, args.data or "embedded", limit)
         dataset = make_dataset(words, config, data)
     name = args.engine or (checkpoint.engine if checkpoint else "auto")
-    engine, why = choose_engine(name, device)
+    engine, why = choose_engine(name, device, config)
     options: dict[str, Any] = {
         "run": run, "data": data, "device": device, "kernels": args.kernels,
         "progress": make_progress(config.steps, checkpoint.step if checkpoint else 0),

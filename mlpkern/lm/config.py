@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.schedule import SCHEDULES, Stages, check_stages, learning_rates
+from mlpkern.optimizer_state import OPTIMIZERS
 
-__all__ = [
-    "DEFAULT_PRESET",
-    "INITS",
-    "PRESETS",
-    "TrainConfig",
-    "learning_rate",
-    "learning_rates",
-    "seed_for",
-]
+__all__ = ["DEFAULT_PRESET", "INITS", "PRESETS", "TrainConfig", "seed_for"]
 
 INITS = ("lecture", "scaled")
-Schedule = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -35,13 +28,26 @@ class TrainConfig:
     hidden            width of each hidden tanh layer                      one or more, each >= 1
     init              "lecture" (all N(0, 1)) or "scaled" (model.py)
     batch_size        N, rows of a step, drawn with replacement            >= 1
-    steps             SGD steps of the whole run                           >= 0
+    steps             optimizer steps of the whole run                     >= 0
     lr                ((step, learning rate), ...), each from its step on, the first from 0
-    seed              initial parameters and batches, a stream of its own each (`seed_for`)
+    schedule          "staged": lr as it is; "cosine": times a cosine that falls to 0 at ``steps``
+    warmup            steps over which the rate rises from 0 first         >= 0 (schedule.py)
+    optimizer         "sgd" or "adamw", as in `mlpkern.train_steps`
+    momentum          of sgd                                               >= 0
+    weight_decay      sgd: of every parameter; adamw: decoupled, not of biases      >= 0
+    input_dropout     probability of a zero in the embedded input          0 <= p < 1
+    hidden_dropout    the same for the output of each hidden layer         0 <= p < 1
+    max_grad_norm     bound of the norm of all gradients together          > 0, None: no bound
+    label_smoothing   as in ``F.cross_entropy``                            0 to 1
+    seed              initial parameters, batches and dropout, a stream of its own each
+                      (`seed_for`)                                         >= 0
     split_seed        the shuffle before the words are split
     log_every         steps between log rows                               >= 1
     eval_every        steps between dev losses, 0: only at the end
     checkpoint_every  steps between checkpoints, 0: only at the end
+
+    Dropout and smoothing belong to the steps: the losses of steps are with them, those of
+    evaluations without.
     """
 
     block_size: int = 3
@@ -50,7 +56,16 @@ class TrainConfig:
     init: str = "scaled"
     batch_size: int = 32
     steps: int = 20_000
-    lr: Schedule = ((0, 0.1), (15_000, 0.01))
+    lr: Stages = ((0, 0.1), (15_000, 0.01))
+    schedule: str = "staged"
+    warmup: int = 0
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    input_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+    max_grad_norm: float | None = None
+    label_smoothing: float = 0.0
     seed: int = 0
     split_seed: int = 42
     log_every: int = 1_000
@@ -61,8 +76,8 @@ class TrainConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))
         object.__setattr__(self, "lr", tuple((int(s), float(v)) for s, v in self.lr))
         at_least = {
-            "block_size": 1, "embedding_dim": 1, "batch_size": 1, "steps": 0, "seed": 0,
-            "split_seed": 0, "log_every": 1, "eval_every": 0, "checkpoint_every": 0,
+            "block_size": 1, "embedding_dim": 1, "batch_size": 1, "steps": 0, "warmup": 0,
+            "seed": 0, "split_seed": 0, "log_every": 1, "eval_every": 0, "checkpoint_every": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             if (value := getattr(self, name)) < low:
@@ -71,9 +86,34 @@ class TrainConfig:
             raise ConfigError(
                 f"hidden must be one width or more, each at least 1, got {list(self.hidden)}"
             )
-        if self.init not in INITS:
-            raise ConfigError(f"init must be one of {', '.join(INITS)}, got {self.init!r}")
-        _check_schedule(self.lr)
+        choices = {"init": INITS, "schedule": SCHEDULES, "optimizer": OPTIMIZERS}
+        for name, values in choices.items():
+            if (value := getattr(self, name)) not in values:
+                raise ConfigError(f"{name} must be one of {', '.join(values)}, got {value!r}")
+        check_stages(self.lr)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        for name in ("momentum", "weight_decay"):
+            if not 0 <= (value := float(getattr(self, name))) < math.inf:
+                raise ConfigError(f"{name} must be finite and at least 0, got {value}")
+        for name in ("input_dropout", "hidden_dropout"):
+            if not 0 <= (value := float(getattr(self, name))) < 1:
+                raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
+        if not 0 <= float(self.label_smoothing) <= 1:
+            raise ConfigError(f"label_smoothing must be 0 to 1, got {self.label_smoothing}")
+        if self.max_grad_norm is not None and not 0 < float(self.max_grad_norm) < math.inf:
+            raise ConfigError(f"max_grad_norm must be above 0 and finite, got {self.max_grad_norm}")
+        if self.optimizer == "adamw" and self.momentum:
+            raise ConfigError(f"momentum is for optimizer sgd, got {self.momentum} with adamw")
+
+    def learning_rates(self, first: int, steps: int) -> Tensor:
+        """The learning rates of the ``steps`` steps from step ``first`` on: (steps,) float64."""
+        return learning_rates(self.lr, self.schedule, self.warmup, self.steps, first, steps)
+
+    def beyond_plain_sgd(self) -> dict[str, Any]:
+        """The settings of the steps that differ from plain SGD, by name."""
+        return {name: value for name in _OF_STEPS if (value := getattr(self, name)) != _PLAIN[name]}
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -90,45 +130,21 @@ class TrainConfig:
             raise ConfigError(f"settings: {error}") from None
 
 
-def learning_rate(schedule: Schedule, step: int) -> float:
-    """The learning rate of step ``step`` (the first step is 0)."""
-    current = schedule[0][1]
-    for start, value in schedule:
-        if start > step:
-            break
-        current = value
-    return current
-
-
-def learning_rates(schedule: Schedule, first: int, steps: int) -> Tensor:
-    """The learning rates of the ``steps`` steps from step ``first`` on: (steps,) float64, CPU."""
-    rates = torch.empty(steps, dtype=torch.float64)
-    for start, value in schedule:
-        rates[max(0, start - first) :] = value  # a later entry overwrites the rest
-    return rates
-
-
 def seed_for(seed: int, purpose: str) -> int:
-    """A seed for one purpose ("init", "batches") that is unrelated to the seeds for others.
+    """A seed for one purpose that is unrelated to the seeds for others.
 
-    The first 63 bits of SHA-256 of "mlpkern <seed> <purpose>".
+    The purposes are "init", "batches" and "dropout". The first 63 bits of
+    SHA-256 of "mlpkern <seed> <purpose>".
     """
     digest = hashlib.sha256(f"mlpkern {seed} {purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _check_schedule(schedule: Schedule) -> None:
-    if not schedule or schedule[0][0] != 0:
-        raise ConfigError(f"lr must start at step 0, got {list(schedule)}")
-    steps = [step for step, _ in schedule]
-    if steps != sorted(set(steps)):
-        raise ConfigError(f"lr must have rising steps, got {steps}")
-    for step, value in schedule:
-        if not 0 <= value <= torch.finfo(torch.float32).max:
-            raise ConfigError(
-                f"lr from step {step} must be finite and at least 0, in float32, got {value}"
-            )
-
+_OF_STEPS = (
+    "optimizer", "momentum", "weight_decay", "input_dropout", "hidden_dropout", "max_grad_norm",
+    "label_smoothing",
+)  # fmt: skip
+_PLAIN = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 
 DEFAULT_PRESET = "quick"
 PRESETS = {

@@ -1,8 +1,8 @@
 """The engines: ways of carrying out the same SGD steps, from the lecture's code to a single call.
 
 An engine turns a `TrainState` into the state some steps later. For one seed all engines draw the
-same batches and apply the same updates, so their losses agree to rounding. To add one, write a
-class with the members of `Engine` and put it into `ENGINES`.
+same batches and dropout masks and apply the same updates, so their losses agree to rounding. To add
+one, write a class with the members of `Engine` and put it into `ENGINES`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from torch.nn import functional as F
 import mlpkern
 from mlpkern import cpu as cpu_backend
 from mlpkern.backends import select
+from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.fused_step import FusedStep, GraphedSteps
+from mlpkern.lm.fused_step import FusedOptionsStep, FusedStep, GraphedSteps
 from mlpkern.lm.state import TrainState
+from mlpkern.lm.step_options import common_options, own_options
+from mlpkern.lm.stock_step import StockStep
 
 __all__ = ["ENGINES", "Engine", "OpsEngine", "RunEngine", "StockEngine", "choose_engine"]
 
@@ -42,9 +45,13 @@ class Engine(Protocol):
     def unavailable(device: torch.device) -> str | None:
         """Why this engine cannot run well on ``device``, or None."""
 
+    @staticmethod
+    def lacks(device: torch.device, config: TrainConfig) -> str | None:
+        """What ``config`` asks for that this engine cannot do on ``device``, or None."""
+
     def run_chunk(self, state: TrainState, steps: int) -> Tensor:
-        """Takes ``steps`` steps from ``state.step`` on: moves ``state.generator`` and the
-        parameters.
+        """Takes ``steps`` steps from ``state.step`` on: moves ``state.generator``, the parameters
+        and the tensors of ``state.optimizer``.
 
         Returns the losses (steps,) before each update, float32, on the model's device.
         """
@@ -63,7 +70,13 @@ class StockEngine:
     def unavailable(device: torch.device) -> str | None:
         return None
 
+    @staticmethod
+    def lacks(device: torch.device, config: TrainConfig) -> str | None:
+        return None
+
     def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        if state.config.beyond_plain_sgd():
+            return self._run_options(state, steps)
         model = state.model
         embedding = model.embedding.weight
         hidden = model.hidden_parameters()
@@ -92,6 +105,16 @@ class StockEngine:
             p.grad = None
         return torch.stack(losses)
 
+    def _run_options(self, state: TrainState, steps: int) -> Tensor:
+        """The same with the options of `StockStep`."""
+        inputs, targets = self._int64_rows(state.train)
+        step = StockStep(state)
+        losses = []
+        for at, lr in enumerate(state.learning_rates(steps).tolist(), state.step):
+            ix = state.draw_batches(1)[0].to(targets.device)  # (N,)
+            losses.append(step(inputs[ix], targets[ix], at, lr))
+        return torch.stack(losses)
+
     def _int64_rows(self, train: Split) -> tuple[Tensor, Tensor]:
         """The training rows as the lecture keeps them, converted once a run."""
         if self._rows is None or self._rows[0] is not train:
@@ -116,31 +139,40 @@ class OpsEngine:
             return None
         return "; ".join(f"backend {kind}: {backends[kind].reason}" for kind in kinds)
 
+    @staticmethod
+    def lacks(device: torch.device, config: TrainConfig) -> str | None:
+        options = config.beyond_plain_sgd()
+        if device.type != "cuda" or not options:
+            return None
+        return f"on cuda its step is plain SGD, without {', '.join(options)}"
+
     def __init__(self) -> None:
         self._graph: GraphedSteps | None = None
 
     def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        if reason := self.lacks(state.train.targets.device, state.config):
+            raise ConfigError(f"engine {self.name}: {reason}")
         if state.train.targets.is_cuda:
             run, piece = self._run_graphed, GRAPHED_STEPS
         else:
             per_step = state.config.batch_size * state.train.inputs.shape[1]
             run, piece = self._run_gathered, max(1, MAX_GATHERED_IDS // per_step)
-        rates = state.learning_rates(steps).split(piece)
-        return torch.cat([run(state, part) for part in rates])
+        losses, done = [], state.step
+        for part in state.learning_rates(steps).split(piece):
+            losses.append(run(state, part, done))
+            done += len(part)
+        return torch.cat(losses)
 
-    def _run_gathered(self, state: TrainState, rates: Tensor) -> Tensor:
-        train, step = state.train, FusedStep(state.model)
+    def _run_gathered(self, state: TrainState, rates: Tensor, done: int) -> Tensor:
+        train = state.train
+        plain = not state.config.beyond_plain_sgd()
+        step = FusedStep(state.model) if plain else FusedOptionsStep(state, done)
         rows = state.draw_batches(len(rates)).to(train.targets.device)  # (S, N)
         batches = zip(train.inputs[rows].unbind(), train.targets[rows].unbind(), strict=True)
-        values, add_ = step.values, torch._foreach_add_
-        losses = []
-        for (ids, targets), lr in zip(batches, rates.tolist(), strict=True):
-            loss = step.loss(ids, targets)
-            add_(values, step.gradients(loss), alpha=-lr)
-            losses.append(loss.detach())
-        return torch.stack(losses)
+        pairs = zip(batches, rates.tolist(), strict=True)
+        return torch.stack([step.take(ids, targets, lr) for (ids, targets), lr in pairs])
 
-    def _run_graphed(self, state: TrainState, rates: Tensor) -> Tensor:
+    def _run_graphed(self, state: TrainState, rates: Tensor, done: int) -> Tensor:
         run = (state.model, state.train, state.config.batch_size)
         if self._graph is None or not self._graph.serves(*run):
             self._graph = GraphedSteps(*run, capacity=GRAPHED_STEPS)
@@ -168,20 +200,24 @@ class RunEngine:
             return str(error)
         return None
 
+    @staticmethod
+    def lacks(device: torch.device, config: TrainConfig) -> str | None:
+        return None
+
     def run_chunk(self, state: TrainState, steps: int) -> Tensor:
         train, params = state.train, mlpkern.MLPParams.from_module(state.model)
-        going = mlpkern.OptimizerState.zeros(params)  # a model that stopped in one piece stays so
+        options = {}
+        if state.config.beyond_plain_sgd():
+            options = {**common_options(state.config), **own_options([state.config])}
+        state.optimizer.step = state.step
         pieces = state.learning_rates(steps).split(max(1, MAX_ROWS // state.config.batch_size))
         losses = []
         with warnings.catch_warnings():  # the trainer reads a bad loss itself and says more
             warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
             for rates in pieces:
                 rows = state.draw_batches(len(rates)).to(train.targets.device)  # (S, N)
-                losses.append(
-                    mlpkern.train_steps(
-                        params, train.inputs, train.targets, rows, rates, state=going
-                    )
-                )
+                arrays = (params, train.inputs, train.targets, rows, rates)
+                losses.append(mlpkern.train_steps(*arrays, state=state.optimizer, **options))
         return torch.cat(losses).to(torch.float32)
 
 
@@ -189,16 +225,23 @@ class RunEngine:
 ENGINES: dict[str, type[Engine]] = {"run": RunEngine, "ops": OpsEngine, "stock": StockEngine}
 
 
-def choose_engine(name: str, device: torch.device) -> tuple[Engine, str]:
+def choose_engine(
+    name: str, device: torch.device, config: TrainConfig | None = None
+) -> tuple[Engine, str]:
     """The engine called ``name`` and why; "auto" takes the first of `ENGINES` that applies.
 
     A named engine that cannot run well still runs (the ops fall back to the reference backend), and
-    the reason says so. ConfigError for an unknown name.
+    the reason says so. ConfigError for an unknown name and for one that cannot do what ``config``
+    asks for.
     """
+
+    def lacking(engine: type[Engine]) -> str | None:
+        return None if config is None else engine.lacks(device, config)
+
     if name == "auto":
         skipped: list[str] = []
         for engine in ENGINES.values():
-            if (reason := engine.unavailable(device)) is None:
+            if (reason := engine.unavailable(device) or lacking(engine)) is None:
                 why = f"the fastest that applies on {device.type}"
                 return engine(), "; ".join([why, *skipped])
             skipped.append(f"not {engine.name}: {reason}")
@@ -206,5 +249,7 @@ def choose_engine(name: str, device: torch.device) -> tuple[Engine, str]:
     if name not in ENGINES:
         raise ConfigError(f"engine must be auto, {', '.join(ENGINES)}, got {name!r}")
     engine = ENGINES[name]
+    if reason := lacking(engine):
+        raise ConfigError(f"engine {name}: {reason}; another one can")
     reason = engine.unavailable(device)
     return engine(), f"as asked{f'; slow: {reason}' if reason else ''}"

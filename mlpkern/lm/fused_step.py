@@ -1,4 +1,4 @@
-"""One SGD step of the language model on the fused ops: what the engine ``ops`` repeats."""
+"""One step of the language model on the fused ops: what the engine ``ops`` repeats."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from torch import Tensor
 from mlpkern.autograd import CrossEntropy, EmbeddingGather, LinearTanh
 from mlpkern.lm.data import Split
 from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.state import TrainState
+from mlpkern.lm.step_options import DropoutMasks, TorchOptimizer, moments_of
 
-__all__ = ["FusedStep", "GraphedSteps"]
+__all__ = ["FusedOptionsStep", "FusedStep", "GraphedSteps"]
 
 _OPTIONS = (-100, 1, 0.0)  # of cross_entropy: ignore_index as in torch, the mean, no smoothing
 
@@ -54,6 +56,51 @@ class FusedStep:
         return torch.autograd.Variable._execution_engine.run_backward(
             (loss,), (self._one,), False, False, self.leaves, False, accumulate_grad=False
         )
+
+    def take(self, ids: Tensor, targets: Tensor, lr: float) -> Tensor:
+        """One step of plain SGD: its loss () before the update."""
+        loss = self.loss(ids, targets)
+        torch._foreach_add_(self.values, self.gradients(loss), alpha=-lr)
+        return loss.detach()
+
+
+class FusedOptionsStep(FusedStep):
+    """The same with every option of a step, for the run ``state``, whose momenta it updates.
+
+    Args:
+        step: the number of the first step that it takes; it counts on from there.
+    """
+
+    def __init__(self, state: TrainState, step: int) -> None:
+        super().__init__(state.model)
+        self._masked, self._at = DropoutMasks(state.config), step
+        self._entropy = (-100, 1, state.config.label_smoothing)
+        moments = []
+        for tensors in moments_of(state.optimizer):
+            if tensors is not None:  # the output weight lies transposed here
+                *rest, weight, bias = tensors
+                tensors = [*rest, weight.t(), bias]
+            moments.append(tensors)
+        self._optimizer = TorchOptimizer(state.config, self.leaves, moments, step, "foreach")
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the step with dropout and smoothing."""
+        gather, tanh, entropy = self._ops
+        x = self._masked(self._at, 0, gather(ids, self.embedding, -1))  # (N, T*D)
+        for layer, (weight, bias) in enumerate(self.hidden, 1):
+            x = self._masked(self._at, layer, tanh(x, weight, bias))  # (N, H)
+        weight_out, bias_out = self.output
+        logits = torch.addmm(bias_out, x, weight_out)  # (N, V)
+        return entropy(logits, targets, None, *self._entropy)
+
+    def take(self, ids: Tensor, targets: Tensor, lr: float) -> Tensor:
+        """One step of the run's optimizer: its loss () before the update."""
+        loss = self.loss(ids, targets)
+        for leaf, gradient in zip(self.leaves, self.gradients(loss), strict=True):
+            leaf.grad = gradient
+        self._optimizer.step(lr)
+        self._at += 1
+        return loss.detach()
 
 
 class GraphedSteps:

@@ -23,13 +23,14 @@ from torch import Tensor
 
 import mlpkern
 from mlpkern.lm.config import TrainConfig, seed_for
-from mlpkern.lm.data import SPLITS, Dataset, Split, windows
+from mlpkern.lm.data import Dataset, Split
 from mlpkern.lm.engines import MAX_ROWS
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.evaluate import Metrics
 from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.progress import NoProgress, Progress
 from mlpkern.lm.state import TrainState
+from mlpkern.lm.step_options import common_options, own_options
 
 __all__ = ["Trained", "population"]
 
@@ -63,8 +64,9 @@ def population(
 ) -> list[Trained]:
     """Every one of ``configs`` trained on the words of ``dataset``, in the order given.
 
-    Configurations with the same block size, widths, batch size and number of steps advance
-    together; learning rates, seeds and initial parameters may differ. Each result has the bits of
+    Configurations with the same block size, widths, batch size, number of steps and optimizer (with
+    its momentum, gradient bound and label smoothing) advance together; learning rates, decay,
+    dropout, seeds and initial parameters may differ. Each result has the bits of
     a training of that configuration alone with the engine `run`, whatever else is in the list.
 
     Args:
@@ -83,11 +85,12 @@ def population(
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, config in enumerate(configs):
         shape = (config.block_size, config.embedding_dim, config.hidden)
-        groups.setdefault((*shape, config.batch_size, config.steps), []).append(i)
+        same = (*shape, config.batch_size, config.steps, *common_options(config).values())
+        groups.setdefault(same, []).append(i)
     results: dict[int, Trained] = {}
     for members in groups.values():
         group = [configs[i] for i in members]
-        splits = _splits(dataset, group[0].block_size)
+        splits = dataset.splits_for(group[0].block_size)
         trained = _train_group(group, dataset, splits, max_points, progress or NoProgress())
         results |= dict(zip(members, trained, strict=True))
     for i, result in sorted(results.items()):
@@ -113,7 +116,9 @@ def _train_group(
     states = [TrainState.start(_model(c, dataset), train, c) for c in configs]
     own = [mlpkern.MLPParams.from_module(state.model) for state in states]
     params = mlpkern.MLPParams.stack(own)
-    going = mlpkern.OptimizerState.zeros(params)
+    common = common_options(configs[0])
+    going = mlpkern.OptimizerState.zeros(params, configs[0].optimizer, configs[0].momentum)
+    options = {**common, **own_options(configs)}
     steps, batch_size = configs[0].steps, configs[0].batch_size
     curve = _Curve(len(configs), steps, max_points)
     most = max(1, MAX_ROWS // (len(configs) * batch_size))
@@ -132,6 +137,7 @@ def _train_group(
                 batches.to(train.targets.device),
                 rates,
                 state=going,
+                **options,
             )
         curve.add(losses.cpu())
         for state in states:
@@ -172,15 +178,6 @@ def _model(config: TrainConfig, dataset: Dataset) -> MLPLanguageModel:
         seed=seed_for(config.seed, "init"),
     )
     return model.to(dataset.splits["train"].targets.device)
-
-
-def _splits(dataset: Dataset, block_size: int) -> dict[str, Split]:
-    if block_size == dataset.block_size:
-        return dataset.splits
-    device = dataset.splits["train"].targets.device
-    return {
-        name: windows(dataset.words[name], dataset.vocab, block_size).to(device) for name in SPLITS
-    }
 
 
 class _Curve:

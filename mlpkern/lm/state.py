@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mlpkern.lm.config import TrainConfig, learning_rates, seed_for
+from mlpkern.lm.config import TrainConfig, seed_for
 from mlpkern.lm.data import Split
 from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.optimizer_state import OptimizerState
+from mlpkern.params import MLPParams
 
 __all__ = ["TrainState"]
 
@@ -20,7 +23,7 @@ class TrainState:
 
     model      its parameters are updated in place by the engine
     train      the training rows, on the model's device
-    config     batch size and learning-rate schedule are read from here
+    config     batch size, learning rates and the options of a step are read from here
     generator  CPU generator of the batches; drawing is all that moves it, so it is the whole
                position in the sequence of batches, the same for every engine and device
     step       steps done so far; the trainer, not the engine, counts it up
@@ -49,4 +52,13 @@ class TrainState:
 
     def learning_rates(self, steps: int) -> Tensor:
         """The learning rates of the next ``steps`` steps: (steps,) float64, on the CPU."""
-        return learning_rates(self.config.lr, self.step, steps)
+        return self.config.learning_rates(self.step, steps)
+
+    @cached_property
+    def optimizer(self) -> OptimizerState:
+        """The momenta, of the dtype and on the device of the model; every engine updates them.
+
+        Made at the first use, as zeros. Its count of steps is set from ``step`` by who needs it.
+        """
+        params = MLPParams.from_module(self.model)
+        return OptimizerState.zeros(params, self.config.optimizer, self.config.momentum)

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 
 from mlpkern.backends import check_errors
-from mlpkern.lm.checkpoint import Checkpoint, check_vocab, save_checkpoint
-from mlpkern.lm.config import TrainConfig, learning_rate, seed_for
+from mlpkern.lm.checkpoint import (
+    Checkpoint,
+    check_vocab,
+    moments_by_name,
+    save_checkpoint,
+)
+from mlpkern.lm.config import TrainConfig, seed_for
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.engines import Engine
 from mlpkern.lm.errors import ConfigError, NonFiniteLossError
@@ -108,6 +113,7 @@ class Trainer:
         state = TrainState.start(model, dataset.splits["train"], config)
         state.generator.set_state(checkpoint.generator)
         state.step = checkpoint.step
+        checkpoint.restore(state.optimizer)
         pending = [checkpoint.pending] if len(checkpoint.pending) else []
         return cls(
             state,
@@ -161,6 +167,7 @@ class Trainer:
                 parameters=parameters,
                 generator=state.generator.get_state(),
                 pending=pending,
+                moments=moments_by_name(state.optimizer),
                 seconds=self.seconds,
                 engine=self.engine.name,
                 data=self.data,
@@ -218,7 +225,8 @@ class Trainer:
         check_errors()
         loss = torch.cat(self.pending).mean(dtype=torch.float64).item()
         self.pending.clear()
-        row = LogRow(step, learning_rate(self.state.config.lr, step - 1), loss, dev_loss, seconds)
+        lr = self.state.config.learning_rates(step - 1, 1).item()
+        row = LogRow(step, lr, loss, dev_loss, seconds)
         if self.run:
             append_row(self.run.log, row)
         self.progress.row(row)
