@@ -26,6 +26,7 @@ from mlpkern.lm.data import (
     split_words,
     windows,
 )
+from mlpkern.lm.describe import describe_dataset, show_windows
 from mlpkern.lm.download import makemore_names
 from mlpkern.lm.engines import (
     ENGINES,
@@ -40,6 +41,7 @@ from mlpkern.lm.evaluate import Metrics, evaluate
 from mlpkern.lm.lr_finder import LRCurve, lr_finder
 from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.ngram import NGram, ngram
+from mlpkern.lm.overfit import Overfit, lowest_loss, overfit_batch
 from mlpkern.lm.population import Trained, population
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
@@ -64,6 +66,7 @@ __all__ = [
     "NGram",
     "NonFiniteLossError",
     "OpsEngine",
+    "Overfit",
     "RunEngine",
     "RunFolder",
     "Split",
@@ -75,17 +78,21 @@ __all__ = [
     "Vocab",
     "build_dataset",
     "choose_engine",
+    "describe_dataset",
     "embedded_names",
     "evaluate",
     "load_checkpoint",
     "load_model",
+    "lowest_loss",
     "lr_finder",
     "makemore_names",
     "ngram",
+    "overfit_batch",
     "population",
     "read_words",
     "sample",
     "save_checkpoint",
+    "show_windows",
     "split_words",
     "windows",
 ]

@@ -17,6 +17,7 @@ from mlpkern.lm.errors import CheckpointError, ConfigError
 from mlpkern.lm.model import MLPLanguageModel
 
 __all__ = [
+    "data_line",
     "dataset_of_run",
     "given_settings",
     "load_words",
@@ -85,14 +86,19 @@ def dataset_of_run(
     return dataset, record
 
 
+def data_line(dataset: Dataset, data: dict[str, Any]) -> str:
+    """The first line of a command that reads words: where they come from, and the rows."""
+    rows = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits.items())
+    return f"data    {data['source']}: {data['words']} words; rows: {rows}"
+
+
 def print_words_and_model(
     config: TrainConfig, model: MLPLanguageModel, dataset: Dataset, data: dict[str, Any]
 ) -> None:
     """The first two lines that a command prints about its words and its model."""
-    rows = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits.items())
     hidden = "+".join(map(str, config.hidden))
     count = sum(p.numel() for p in model.parameters())
-    print(f"data    {data['source']}: {data['words']} words; rows: {rows}")
+    print(data_line(dataset, data))
     print(
         f"model   {count} parameters (T={config.block_size}, D={config.embedding_dim}, H={hidden}, "
         f"V={model.vocab_size}), {config.init} init"

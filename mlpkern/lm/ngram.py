@@ -137,9 +137,6 @@ def ngram(dataset: Dataset, n: int, *, k: float | None = None) -> NGram:
 
     Args:
         k: above 0; None chooses it on the dev split, among 61 values from 0.0001 to 100.
-
-    >>> bigram = ngram(dataset, 2)
-    >>> bigram.loss(dataset.splits["dev"]), bigram.k, bigram.empty_share
     """
     if not 1 <= n <= MAX_N:
         raise ConfigError(f"n must be 1 to {MAX_N}, got {n}")

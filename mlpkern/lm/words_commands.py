@@ -1,0 +1,56 @@
+"""The commands about a list of words, before any training: ``data`` and ``ngram``."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlpkern.lm.arguments import data_line, load_words
+from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset, build_dataset
+from mlpkern.lm.describe import describe_dataset, show_windows
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.ngram import MAX_N, ngram, ngram_name
+from mlpkern.lm.sample import sample
+
+__all__ = ["data_command", "ngram_command"]
+
+
+def data_command(args: argparse.Namespace) -> int:
+    """``mlpkern data``: what the words consist of, and the first examples."""
+    if args.show < 0:
+        raise ConfigError(f"--show must be at least 0, got {args.show}")
+    words, dataset = _load(args, args.block_size)
+    print(describe_dataset(dataset))
+    if args.show:
+        print(f"the first examples, {args.block_size} symbols of context:")
+        print(show_windows(words[: args.show], dataset.vocab, args.block_size))
+    return 0
+
+
+def ngram_command(args: argparse.Namespace) -> int:
+    """``mlpkern ngram``: a line per n, then samples of the last."""
+    for n in args.n:
+        if not 1 <= n <= MAX_N:
+            raise ConfigError(f"-n must be 1 to {MAX_N}, got {n}")
+    _, dataset = _load(args, max(1, max(args.n) - 1))
+    tables = [ngram(dataset, n, k=args.k) for n in args.n]
+    print("  n                cells    empty          k   train     dev    test")
+    for counted in tables:
+        losses = "".join(f"{counted.loss(split):>8.4f}" for split in dataset.splits.values())
+        print(
+            f"  {ngram_name(counted.n):<7} {counted.cells:>14}  {100 * counted.empty_share:>6.2f} %"
+            f"  {counted.k:>9.4g}{losses}"
+        )
+    for word in sample(tables[-1], dataset.vocab, args.sample, seed=args.seed):
+        print(word)
+    return 0
+
+
+def _load(args: argparse.Namespace, block_size: int) -> tuple[list[str], Dataset]:
+    """The words of the command line in their order, and as a dataset, split as for a training."""
+    limit = args.max_word_length or MAX_WORD_LENGTH
+    words, data = load_words(args.file, args.data or "embedded", limit)
+    seed = TrainConfig.split_seed if args.split_seed is None else args.split_seed
+    dataset = build_dataset(words, block_size=block_size, split_seed=seed, source=data["source"])
+    print(data_line(dataset, data))
+    return words, dataset

@@ -1,0 +1,19 @@
+"""The examples in the documentation of the workbench give what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+from lm_words import one_thread  # noqa: F401
+
+MODULES = ["describe", "ngram", "symbols"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    module = importlib.import_module(f"mlpkern.lm.{name}")
+    done = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert done.attempted > 0
+    assert done.failed == 0
