@@ -22,6 +22,7 @@ examples:
   mlpkern train names.txt --preset lecture --out RUN   the run of the makemore lecture
   mlpkern train --data makemore --hidden 300 --lr 0.1,0.01@50000 --steps 100000
   mlpkern train --optimizer adamw --lr 0.004 --schedule cosine --input-dropout 0.1
+  mlpkern train --overfit-batch                        can the model learn one batch by heart?
   mlpkern train --resume RUN                           go on after Ctrl-C, bit for bit
   mlpkern train --resume RUN --steps 300000            go on after the end
 
@@ -48,6 +49,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def _add_train(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
+        if args.overfit_batch:
+            from mlpkern.lm.overfit_command import overfit_command
+
+            return overfit_command(args)
         from mlpkern.lm.commands import train_command
 
         return train_command(args)
@@ -62,6 +67,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add("--out", metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
     add("--force", action="store_true", help="replace a run that is already in --out")
     add("--resume", metavar="RUN", help="continue this run where its checkpoint stands")
+    add("--overfit-batch", action="store_true",
+        help="a sanity check instead of a run: the same batch in every step (of 1,000), until its "
+        "loss is near the lowest possible")  # fmt: skip
     add_model(parser)
     steps = parser.add_argument_group("training").add_argument
     steps("--batch-size", type=int, metavar="N", help="rows of a step (32)")

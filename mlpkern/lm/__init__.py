@@ -41,6 +41,7 @@ from mlpkern.lm.evaluate import Metrics, evaluate
 from mlpkern.lm.lr_finder import LRCurve, lr_finder
 from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.ngram import NGram, ngram
+from mlpkern.lm.overfit import Overfit, lowest_loss, overfit_batch
 from mlpkern.lm.population import Trained, population
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
@@ -65,6 +66,7 @@ __all__ = [
     "NGram",
     "NonFiniteLossError",
     "OpsEngine",
+    "Overfit",
     "RunEngine",
     "RunFolder",
     "Split",
@@ -81,9 +83,11 @@ __all__ = [
     "evaluate",
     "load_checkpoint",
     "load_model",
+    "lowest_loss",
     "lr_finder",
     "makemore_names",
     "ngram",
+    "overfit_batch",
     "population",
     "read_words",
     "sample",
