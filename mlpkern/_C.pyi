@@ -80,10 +80,25 @@ def train_steps(
     hidden_dropout: Tensor,
     seeds: Tensor,
     streams: Tensor,
+    tf32: bool = False,
 ) -> Tensor: ...
 def evaluate(
-    parameters: list[Tensor], inputs: Tensor, targets: Tensor
+    parameters: list[Tensor], inputs: Tensor, targets: Tensor, tf32: bool = False
 ) -> tuple[Tensor, Tensor]: ...
+def train_steps_path(
+    device_index: int,
+    V: int,
+    T: int,
+    D: int,
+    C: int,
+    hidden: list[int],
+    N: int,
+    optimizer: int,
+    momentum: bool,
+    clips: bool,
+    tf32: bool,
+) -> str: ...
+def evaluate_path(device_index: int, V: int, T: int, D: int, C: int, hidden: list[int]) -> str: ...
 def isa() -> str: ...
 def isas_available() -> str: ...
 def num_threads() -> int: ...

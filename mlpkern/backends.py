@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,14 +129,13 @@ def explain(op: str, *args: Any, **kwargs: Any) -> str:
 
     if op not in functional.__all__:
         raise ValueError(f"explain: op must be one of {', '.join(functional.__all__)}, got {op!r}")
+    if op in ("evaluate", "train_steps"):
+        return _explain_run(op, inspect.signature(getattr(functional, op)), args, kwargs)
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
     if not tensors:
         raise TypeError(f"explain: {op} needs the tensors of the call, got none")
     from mlpkern.ops import routing
 
-    if op in ("evaluate", "train_steps"):  # one way only: straight to the backend
-        name, why = _decide(op, tensors[0].device.type)
-        return f"{op} runs on {name}: {why}."
     exception = routing.why_composed(op, args, kwargs)
     if exception:
         return f"{op} runs as plain torch (reference): {exception}."
@@ -147,6 +147,22 @@ def explain(op: str, *args: Any, **kwargs: Any) -> str:
             f"; {how}" if how else ""
         )
     return f"{op} runs on {name}: {why}{'; ' + how if how else ''}."
+
+
+def _explain_run(
+    op: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str:
+    """`explain` for the ops that go straight to a backend, whose first argument is MLPParams."""
+    from mlpkern.params import MLPParams
+
+    arguments = signature.bind_partial(*args, **kwargs).arguments
+    params = arguments.pop("params", None)
+    if not isinstance(params, MLPParams):
+        raise TypeError(f"explain: {op} needs params, a mlpkern.MLPParams, got {type(params)}")
+    name, why = _decide(op, params.device.type)
+    module = _load(name)
+    way = module.which_way(op, params, arguments) if hasattr(module, "which_way") else ""
+    return f"{op} runs on {name}: {why}{'; ' + way if way else ''}."
 
 
 def _decide(op: str, device: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mlpkern import build_record
 from mlpkern.cpu import native_failure
+from mlpkern.cuda_precision import tf32
 
 #: The compiled functions refuse with TypeError or ValueError whatever they cannot compute.
 CHECKS_ARGUMENTS = True
@@ -47,8 +48,6 @@ __all__ = [
     "status",
 ]
 
-_fp32_precision = torch._C._get_fp32_precision_getter
-
 
 @functools.cache
 def status() -> tuple[bool, str, str]:
@@ -71,7 +70,7 @@ def status() -> tuple[bool, str, str]:
 def linear_tanh_forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """See ``mlpkern.reference.linear_tanh``; obeys torch's float32 matmul precision."""
     if not _library_product(weight):
-        return _C.linear_tanh_forward(input, weight, bias, _tf32(input))
+        return _C.linear_tanh_forward(input, weight, bias, tf32(input))
     _require_like(weight, input, "weight")
     rows = input.reshape(-1, input.shape[-1])
     output = torch.mm(rows, weight.t())
@@ -98,7 +97,7 @@ def linear_tanh_backward(
             need_input,
             need_weight,
             need_bias,
-            _tf32(input),
+            tf32(input),
         )
     width = weight.shape[0]
     dz, grad_bias = _C.linear_tanh_slope(
@@ -117,10 +116,6 @@ def check_errors() -> None:
 
 def _library_product(weight: Tensor) -> bool:
     return weight.dim() == 2 and max(weight.shape) > FUSED_WIDTH
-
-
-def _tf32(input: Tensor) -> bool:
-    return input.dtype is torch.float32 and _fp32_precision("cuda", "matmul") == "tf32"
 
 
 def _require_like(tensor: Tensor, input: Tensor, name: str) -> None:

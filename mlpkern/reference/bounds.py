@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -33,6 +35,19 @@ def check_ids(
     position = bad.nonzero()[0].tolist()
     value = int(wide[tuple(position)])
     raise IndexError(id_message(op, argument, position, value, limit, noun, ignore_index))
+
+
+def check_ids_together(op: str, checks: Sequence[tuple[str, torch.Tensor, int, str]]) -> None:
+    """`check_ids` of several (argument, ids, limit, noun) in order, waiting for a GPU only once."""
+    ends = [part for _, ids, _, _ in checks if ids.numel() for part in torch.aminmax(ids)]
+    if not ends:
+        return
+    found = torch.stack([end.long() for end in ends]).tolist()
+    limits = [limit for _, ids, limit, _ in checks if ids.numel()]
+    lowest, highest = found[::2], found[1::2]
+    if min(lowest) < 0 or any(h >= limit for h, limit in zip(highest, limits, strict=True)):
+        for argument, ids, limit, noun in checks:
+            check_ids(op, argument, ids, limit, noun=noun)
 
 
 def id_message(
