@@ -17,6 +17,7 @@ from lm_words import make_words, one_thread  # noqa: F401
 import mlpkern
 from mlpkern.cli import main
 from mlpkern.lm.checkpoint import load_checkpoint
+from mlpkern.lm.data import split_words
 from mlpkern.lm.log import read_log
 
 FAST = ["--hidden", "16", "--embedding-dim", "3", "--lr", "0.1"]
@@ -79,6 +80,17 @@ def test_train_sample_evaluate(words, tmp_path, capsys, engine):
     sampled = capsys.readouterr().out.splitlines()
     assert len(sampled) == 7
     assert all(word.startswith("ab") for word in sampled)
+    assert main(["sample", str(out), "-n", "5", "--top-k", "1"]) == 0
+    printed, said = capsys.readouterr()
+    likeliest = set(printed.splitlines())
+    assert len(likeliest) == 1
+    with open(words) as file:
+        training = split_words(file.read().split())["train"]
+    count = 5 * (likeliest <= set(training))
+    assert said == f"{count} of 5 ({20 * count} %) occur in the training set\n"
+    os.remove(words)
+    assert main(["sample", str(out), "-n", "2"]) == 0
+    assert f"is unknown: {words}: no such file" in capsys.readouterr().err
 
 
 def test_lecture_preset_and_overrides(words, tmp_path, capsys):
@@ -316,6 +328,7 @@ def test_sample_and_evaluate_errors(words, tmp_path, capsys):
     assert "no such run folder" in fails(capsys, "sample", tmp_path / "absent")
     assert "symbol 'X'" in fails(capsys, "sample", out, "--prefix", "aX")
     assert "temperature" in fails(capsys, "sample", out, "--temperature", "0")
+    assert "top_k must be at least 1" in fails(capsys, "sample", out, "--top-k", "0")
     other = tmp_path / "other.txt"
     other.write_text("\n".join(make_words(alphabet="wxyz")))
     assert "another vocabulary" in fails(capsys, "evaluate", out, other)

@@ -15,7 +15,7 @@ from mlpkern.lm.data import build_dataset
 from mlpkern.lm.engines import StockEngine
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.model import MLPLanguageModel
-from mlpkern.lm.sample import sample
+from mlpkern.lm.sample import sample, share_seen
 from mlpkern.lm.train import Trainer
 
 DATASET = build_dataset(make_words(alphabet="abc"), block_size=2)
@@ -86,6 +86,26 @@ def test_low_temperature_takes_the_likeliest_symbol(model):
     assert set(words) == {word}
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 100])
+def test_top_k_draws_from_the_likeliest_alone(model, k):
+    """Frequencies of the first symbol are those of the model, cut to k symbols and scaled."""
+    p = model(torch.zeros(1, 2, dtype=torch.int64))[0].double().softmax(-1)
+    kept = p.topk(min(k, 4))
+    expected = torch.zeros(4, dtype=torch.float64).index_put(
+        (kept.indices,), kept.values / kept.values.sum()
+    )
+    count = 5_000
+    seen = Counter(sample(model, VOCAB, count, seed=5, top_k=k, max_length=1))
+    for symbol, share in zip(["", "a", "b", "c"], expected.tolist(), strict=True):
+        error = math.sqrt(share * (1 - share) / count)
+        assert abs(seen[symbol] / count - share) < 5 * error + 1e-9
+
+
+def test_share_of_samples_seen_in_training():
+    assert share_seen(["ab", "b", "ab", "c"], ["ab", "d"]) == 0.5
+    assert share_seen([], ["ab"]) == 0
+
+
 def test_more_words_than_advance_together(model, monkeypatch):
     monkeypatch.setattr(importlib.import_module("mlpkern.lm.sample"), "MAX_TOGETHER", 7)
     words = sample(model, VOCAB, 30, seed=1)
@@ -109,6 +129,8 @@ def test_errors_name_the_argument(model):
     for temperature in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match="temperature must be a number above 0"):
             sample(model, VOCAB, 1, temperature=temperature)
+    with pytest.raises(ConfigError, match="top_k must be at least 1, got 0"):
+        sample(model, VOCAB, 1, top_k=0)
     with pytest.raises(DataError, match=r"'aX': symbol 'X' at position 1 .* knows: abc"):
         sample(model, VOCAB, 1, prefix="aX")
     with pytest.raises(DataError, match=r"symbol '\.'"):

@@ -13,6 +13,10 @@ _SAMPLE = """\
 examples:
   mlpkern sample RUN -n 20
   mlpkern sample RUN -n 5 --prefix mar --temperature 0.8 --seed 7
+  mlpkern sample RUN -n 20 --top-k 5
+
+Standard output is one word a line; the share of them that the training words hold goes to standard
+error.
 """
 _EVALUATE = """\
 examples:
@@ -42,6 +46,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     add("--prefix", default="", help="what every word starts with")
     add("--temperature", type=float, default=1.0,
         help="above 0; below 1: likelier words, above 1: wilder ones (1)")  # fmt: skip
+    add("--top-k", type=int, metavar="K", help="draw each symbol from the K likeliest (all)")
     add("--max-length", type=int, default=100, help="cut words at this length (100)")
     add_machine(parser)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import sys
 import time
 from typing import Any
 
@@ -24,17 +25,16 @@ from mlpkern.lm.checkpoint import (
     Checkpoint,
     check_vocab,
     load_checkpoint,
-    load_model,
     versions,
 )
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, TrainConfig
 from mlpkern.lm.data import MAX_WORD_LENGTH
 from mlpkern.lm.engines import choose_engine
-from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.errors import ConfigError, LMError
 from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.progress import make_progress
 from mlpkern.lm.run_folder import RunFolder
-from mlpkern.lm.sample import sample
+from mlpkern.lm.sample import sample, share_seen
 from mlpkern.lm.train import Trainer
 
 __all__ = ["evaluate_command", "sample_command", "train_command"]
@@ -81,17 +81,33 @@ def train_command(args: argparse.Namespace) -> int:
 
 
 def sample_command(args: argparse.Namespace) -> int:
-    """``mlpkern sample``: one word a line."""
+    """``mlpkern sample``: one word a line, then how many of them the model may know by heart."""
     device = torch_device(args.device)
     set_threads(args.threads)
-    model, vocab = load_model(args.run, kernels=args.kernels or "fused", device=device)
+    checkpoint = load_checkpoint(args.run)
+    model = checkpoint.make_model(args.kernels or "fused").to(device).eval()
     words = sample(
-        model, vocab, args.count, seed=args.seed, prefix=args.prefix,
-        temperature=args.temperature, max_length=args.max_length,
+        model, checkpoint.vocab, args.count, seed=args.seed, prefix=args.prefix,
+        temperature=args.temperature, top_k=args.top_k, max_length=args.max_length,
     )  # fmt: skip
     for word in words:
         print(word)
+    sys.stdout.flush()
+    if words:
+        print(_seen_line(words, checkpoint), file=sys.stderr)
     return 0
+
+
+def _seen_line(words: list[str], checkpoint: Checkpoint) -> str:
+    try:
+        training = dataset_of_run(checkpoint)[0].words["train"]
+    except LMError as error:  # the file may be gone; the samples are good all the same
+        return f"how many of them occur in the training set is unknown: {error}"
+    share = share_seen(words, training)
+    return (
+        f"{round(share * len(words))} of {len(words)} ({100 * share:.0f} %) occur in the "
+        "training set"
+    )
 
 
 def evaluate_command(args: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from mlpkern.lm.data import Vocab
 from mlpkern.lm.errors import ConfigError
 
-__all__ = ["NextSymbol", "sample"]
+__all__ = ["NextSymbol", "sample", "share_seen"]
 
 MAX_TOGETHER = 16_384  # words that advance in one batch
 
@@ -40,6 +42,7 @@ def sample(
     seed: int = 0,
     prefix: str = "",
     temperature: float = 1.0,
+    top_k: int | None = None,
     max_length: int = 100,
 ) -> list[str]:
     """``count`` words drawn from the model, all advancing together.
@@ -49,6 +52,7 @@ def sample(
         prefix: what every word starts with; DataError for a symbol the model does not know.
         temperature: > 0; the logits are divided by it (below 1: likelier words, above 1: wilder
             ones).
+        top_k: at least 1; every symbol is drawn from the k likeliest alone. None: from all.
         max_length: a word is cut at this many symbols, the prefix among them.
 
     A word ends where the model draws the boundary; an empty word is possible.
@@ -57,6 +61,8 @@ def sample(
         raise ConfigError(f"count must be at least 0, got {count}")
     if not (math.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"temperature must be a number above 0, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"top_k must be at least 1, got {top_k}")
     if max_length < 1 or max_length < len(prefix):
         low = max(1, len(prefix))
         raise ConfigError(f"max_length must be at least {low} here, got {max_length}")
@@ -65,7 +71,8 @@ def sample(
     words = []
     for first in range(0, count, MAX_TOGETHER):
         together = min(MAX_TOGETHER, count - first)
-        words += _advance(model, start, together, generator, temperature, max_length)
+        draw = partial(_draw, generator=generator, temperature=temperature, top_k=top_k)
+        words += _advance(model, start, together, draw, max_length)
     return [vocab.decode(ids) for ids in words]
 
 
@@ -73,8 +80,7 @@ def _advance(
     model: NextSymbol,
     start: list[int],
     count: int,
-    generator: torch.Generator,
-    temperature: float,
+    draw: Callable[[Tensor], Tensor],
     max_length: int,
 ) -> list[list[int]]:
     """The ids of ``count`` words that begin with ``start``; finished words leave the batch."""
@@ -87,7 +93,7 @@ def _advance(
     for _ in range(max_length - len(start)):
         if not len(active):
             break
-        drawn = _draw(model(context.to(device)), generator, temperature)  # (active,)
+        drawn = draw(model(context.to(device)))  # (active,)
         going = drawn != 0
         active, drawn = active[going], drawn[going]
         for word, symbol in zip(active.tolist(), drawn.tolist(), strict=True):
@@ -96,9 +102,21 @@ def _advance(
     return words
 
 
-def _draw(logits: Tensor, generator: torch.Generator, temperature: float) -> Tensor:
+def share_seen(words: Sequence[str], training: Collection[str]) -> float:
+    """The share of ``words`` that occur in ``training``, 0 to 1: what a model knows by heart."""
+    known = set(training)
+    return sum(word in known for word in words) / max(1, len(words))
+
+
+def _draw(
+    logits: Tensor, generator: torch.Generator, temperature: float, top_k: int | None
+) -> Tensor:
     """One id per row of ``logits`` (N, V); on the CPU, so that a seed means the same everywhere."""
     scaled = logits.cpu().double()
     # the maximum first: a tiny temperature then gives -inf, never inf - inf
     scaled = (scaled - scaled.amax(-1, keepdim=True)) / temperature
-    return torch.multinomial(scaled.softmax(-1), 1, generator=generator).squeeze(1)
+    if top_k is None or top_k >= scaled.shape[-1]:
+        return torch.multinomial(scaled.softmax(-1), 1, generator=generator).squeeze(1)
+    best, ids = scaled.topk(top_k, -1)  # (N, k)
+    place = torch.multinomial(best.softmax(-1), 1, generator=generator)  # (N, 1)
+    return ids.gather(-1, place).squeeze(1)
