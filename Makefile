@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TEST_ARGS ?=
+# Processes that share the Python tests, each with one thread (tests/conftest.py).
+WORKERS ?= 2
 BENCH_ARGS ?= --quick
 # What `make cuda-check` looks at; the default is built by it first.
 CUDA_LIBRARY ?= build/cuda/_cuda.so
@@ -34,7 +36,7 @@ with_tools = PATH="$(scripts):$$PATH"
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make test      install, then run the Python tests (TEST_ARGS)"
+	@echo "make test      install, then run the Python tests in $(WORKERS) processes (WORKERS, TEST_ARGS)"
 	@echo "make bench     install, then run the benchmark into bench/out (BENCH_ARGS, now: $(BENCH_ARGS))"
 	@echo "make ctest     build and run the C++ tests of the kernels, warnings as errors"
 	@echo "make sanitize  the same under AddressSanitizer and UBSan"
@@ -47,7 +49,7 @@ help:
 	@echo "VENV=$(VENV) (none: use PYTHON as it is), PYTHON=$(PYTHON)"
 
 test: $(installed)
-	$(py) -m pytest $(TEST_ARGS)
+	$(py) -m pytest -n $(WORKERS) --dist worksteal $(TEST_ARGS)
 
 bench: $(installed)
 	$(py) bench/run.py --out bench/out $(BENCH_ARGS)

@@ -6,6 +6,11 @@ import os
 import zlib
 from collections.abc import Iterator
 
+# Several processes share the cores. Read by torch at its import, and by the programs that tests
+# start; the tests of threads ask for as many as they need.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from installing import environment, tree  # noqa: F401
