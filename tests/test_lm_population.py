@@ -9,7 +9,7 @@ import pytest
 import torch
 from lm_words import make_words, one_thread  # noqa: F401
 
-from mlpkern.lm import population
+from mlpkern.lm import Population, population
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import build_dataset
 from mlpkern.lm.engines import RunEngine
@@ -18,7 +18,7 @@ from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.progress import NoProgress
 from mlpkern.lm.train import Trainer
 
-MODULE = importlib.import_module("mlpkern.lm.population")
+MODULE = importlib.import_module("mlpkern.lm.population_group")
 WORDS = make_words()
 DATASET = build_dataset(WORDS, block_size=3)
 BASE = TrainConfig(
@@ -117,6 +117,60 @@ def test_curves_are_means_over_equal_numbers_of_steps():
     torch.testing.assert_close(result.losses, expected, rtol=1e-6, atol=0)
     (result,) = population([BASE], DATASET, max_points=1)
     assert result.losses.item() == pytest.approx(losses.double().mean().item(), rel=1e-6)
+
+
+# in pieces
+
+
+def test_pieces_and_drops_change_nothing_for_those_that_stay():
+    some = Population(MIXED, DATASET)
+    some.advance(0.2)
+    assert set(some.dev()) == set(range(len(MIXED)))
+    some.keep([0, 2, 4, 7, 9, 10, 12])
+    some.advance(0.2)  # nothing happens
+    some.advance(0.53)
+    some.keep([10, 7, 2])
+    some.advance(1.0)
+    kept = [2, 7, 10]
+    dev = some.dev()
+    assert list(dev) == kept
+    for i, result in zip(kept, some.results(), strict=True):
+        model, losses, _ = alone(MIXED[i])
+        assert result.config is MIXED[i]
+        assert same_bits(result.model, model)
+        assert torch.equal(result.losses, losses)
+        assert result.dev == dev[i]
+
+
+def test_a_part_of_the_steps_is_the_first_part_of_the_run():
+    some = Population([BASE, ADAMW], DATASET, max_points=20)
+    some.advance(0.3)
+    for result in some.results():
+        trainer = Trainer.start(result.config, DATASET, RunEngine())
+        losses = trainer.engine.run_chunk(trainer.state, 45)
+        assert result.state.step == 45
+        assert same_bits(result.model, trainer.state.model)
+        assert len(result.losses) == 45 // 8
+        expected = torch.stack([part.double().mean() for part in losses[:40].split(8)])
+        torch.testing.assert_close(result.losses, expected.float(), rtol=1e-6, atol=0)
+
+
+def test_a_result_can_be_trained_on():
+    """Its state is that of the run alone: parameters, batches and momenta."""
+    some = Population([replace(ADAMW, seed=s, hidden_dropout=0.2) for s in range(3)], DATASET)
+    some.advance(0.4)
+    state = some.results()[1].state
+    RunEngine().run_chunk(state, 90)
+    assert same_bits(state.model, alone(state.config)[0])
+
+
+def test_dropping_one_that_is_gone_is_an_error():
+    some = Population([BASE, replace(BASE, seed=1)], DATASET)
+    some.keep([1])
+    with pytest.raises(ConfigError, match=r"cannot keep \[0, 5\], which are not in training"):
+        some.keep([0, 1, 5])
+    with pytest.raises(ConfigError, match=r"share must be 0 to 1, got 1\.5"):
+        some.advance(1.5)
 
 
 # edges

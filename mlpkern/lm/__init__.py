@@ -42,7 +42,7 @@ from mlpkern.lm.lr_finder import LRCurve, lr_finder
 from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.ngram import NGram, ngram
 from mlpkern.lm.overfit import Overfit, lowest_loss, overfit_batch
-from mlpkern.lm.population import Trained, population
+from mlpkern.lm.population import Population, Trained, population
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
 from mlpkern.lm.state import TrainState
@@ -67,6 +67,7 @@ __all__ = [
     "NonFiniteLossError",
     "OpsEngine",
     "Overfit",
+    "Population",
     "RunEngine",
     "RunFolder",
     "Split",

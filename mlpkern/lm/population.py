@@ -8,51 +8,30 @@
 >>> for trained in lm.population(widths, dataset):  # three groups of four models
 ...     print(trained.config.hidden, trained.config.seed, trained.dev.loss)
 
-Sizes: M models of a group, S steps of a chunk, N rows of a batch.
+A `Population` is the same in pieces, for a search that drops what looks bad:
+
+>>> some = lm.Population(widths, dataset)
+>>> some.advance(0.2)  # a fifth of the steps
+>>> dev = some.dev()  # {place in the list: metrics}
+>>> some.keep(sorted(dev, key=lambda i: dev[i].loss)[:4])
+>>> some.advance(1.0)
+>>> best = some.results()
 """
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
-import torch
-from torch import Tensor
-
-import mlpkern
-from mlpkern.lm.config import TrainConfig, seed_for
-from mlpkern.lm.data import Dataset, Split
-from mlpkern.lm.engines import MAX_ROWS
+from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.evaluate import Metrics
-from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.population_group import Group, Trained
 from mlpkern.lm.progress import NoProgress, Progress
-from mlpkern.lm.state import TrainState
-from mlpkern.lm.step_options import common_options, own_options
+from mlpkern.lm.step_options import common_options
 
-__all__ = ["Trained", "population"]
-
-CHUNK_SECONDS = 0.5  # how long Ctrl-C waits, and how often the progress moves
-FIRST_CHUNK = 64
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A configuration after its run.
-
-    losses   (points,) float32: the mean loss of every ``every`` steps, of fewer at the end
-    stopped  the step whose loss was not finite, where this model stopped; None: it ran to the end.
-             ``losses`` are nan from there on, and ``model`` is what it was before that step
-    """
-
-    config: TrainConfig
-    model: MLPLanguageModel
-    losses: Tensor
-    every: int
-    dev: Metrics
-    stopped: int | None
+__all__ = ["Population", "Trained", "group_key", "population"]
 
 
 def population(
@@ -66,8 +45,8 @@ def population(
 
     Configurations with the same block size, widths, batch size, number of steps and optimizer (with
     its momentum, gradient bound and label smoothing) advance together; learning rates, decay,
-    dropout, seeds and initial parameters may differ. Each result has the bits of
-    a training of that configuration alone with the engine `run`, whatever else is in the list.
+    dropout, seeds and initial parameters may differ. Each result has the bits of a training of that
+    configuration alone with the engine `run`, whatever else is in the list.
 
     Args:
         configs: what to train. Of each, ``split_seed`` and the intervals of logs, dev losses and
@@ -80,20 +59,10 @@ def population(
     A model whose loss is not finite stops with a RuntimeWarning that names its place in the list;
     the others go on. Ctrl-C ends the call between two chunks with KeyboardInterrupt.
     """
-    if max_points < 1:
-        raise ConfigError(f"population: max_points must be at least 1, got {max_points}")
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for i, config in enumerate(configs):
-        shape = (config.block_size, config.embedding_dim, config.hidden)
-        same = (*shape, config.batch_size, config.steps, *common_options(config).values())
-        groups.setdefault(same, []).append(i)
-    results: dict[int, Trained] = {}
-    for members in groups.values():
-        group = [configs[i] for i in members]
-        splits = dataset.splits_for(group[0].block_size)
-        trained = _train_group(group, dataset, splits, max_points, progress or NoProgress())
-        results |= dict(zip(members, trained, strict=True))
-    for i, result in sorted(results.items()):
+    everything = Population(configs, dataset, max_points=max_points, progress=progress)
+    everything.advance(1.0)
+    results = everything.results()
+    for i, result in enumerate(results):
         if result.stopped is not None:
             warnings.warn(
                 f"population: configuration {i} stopped at step {result.stopped}: its loss was "
@@ -101,109 +70,62 @@ def population(
                 RuntimeWarning,
                 stacklevel=2,
             )
-    return [results[i] for i in range(len(configs))]
-
-
-def _train_group(
-    configs: list[TrainConfig],
-    dataset: Dataset,
-    splits: dict[str, Split],
-    max_points: int,
-    progress: Progress,
-) -> list[Trained]:
-    """`population` for configurations of one shape."""
-    train, dev = splits["train"], splits["dev"]
-    states = [TrainState.start(_model(c, dataset), train, c) for c in configs]
-    own = [mlpkern.MLPParams.from_module(state.model) for state in states]
-    params = mlpkern.MLPParams.stack(own)
-    common = common_options(configs[0])
-    going = mlpkern.OptimizerState.zeros(params, configs[0].optimizer, configs[0].momentum)
-    options = {**common, **own_options(configs)}
-    steps, batch_size = configs[0].steps, configs[0].batch_size
-    curve = _Curve(len(configs), steps, max_points)
-    most = max(1, MAX_ROWS // (len(configs) * batch_size))
-    done, chunk = 0, min(most, FIRST_CHUNK)
-    while done < steps:
-        chunk = min(chunk, steps - done)
-        began = time.perf_counter()
-        batches = torch.stack([s.draw_batches(chunk) for s in states])  # (M, S, N)
-        rates = torch.stack([s.learning_rates(chunk) for s in states])  # (M, S)
-        with warnings.catch_warnings():  # `population` says it with the place in its list
-            warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
-            losses = mlpkern.train_steps(
-                params,
-                train.inputs,
-                train.targets,
-                batches.to(train.targets.device),
-                rates,
-                state=going,
-                **options,
-            )
-        curve.add(losses.cpu())
-        for state in states:
-            state.step += chunk
-        done += chunk
-        progress.advance(chunk * len(configs))
-        elapsed = max(time.perf_counter() - began, 1e-9)
-        chunk = max(1, min(most, 4 * chunk, int(chunk * CHUNK_SECONDS / elapsed)))
-    measured = mlpkern.evaluate(params, dev.inputs, dev.targets)
-    results = []
-    for m, config in enumerate(configs):
-        with torch.no_grad():
-            for ours, theirs in zip(own[m].tensors(), params.model(m).tensors(), strict=True):
-                ours.copy_(theirs)
-        metrics = Metrics(measured.loss[m].item(), measured.accuracy[m].item(), len(dev))
-        stopped = int(going.stopped[m])
-        results.append(
-            Trained(
-                config,
-                states[m].model,
-                curve.points(m),
-                curve.every,
-                metrics,
-                None if stopped < 0 else stopped,
-            )
-        )
     return results
 
 
-def _model(config: TrainConfig, dataset: Dataset) -> MLPLanguageModel:
-    """The model that a training of ``config`` starts with."""
-    model = MLPLanguageModel(
-        len(dataset.vocab),
-        config.block_size,
-        config.embedding_dim,
-        config.hidden,
-        init=config.init,
-        seed=seed_for(config.seed, "init"),
-    )
-    return model.to(dataset.splits["train"].targets.device)
+class Population:
+    """Configurations in training side by side, in pieces; arguments as those of `population`.
 
-
-class _Curve:
-    """Means of every ``every`` losses of M models, the same bits however the chunks are cut.
-
-    Sums run one after the other in float64 and are carried from chunk to chunk.
+    A configuration is called by its place in the list, also after others have been dropped. Where
+    the pieces end, and who is dropped, changes nothing for the others: each has the bits of a
+    training alone. A model whose loss is not finite stops, without a warning.
     """
 
-    def __init__(self, models: int, steps: int, max_points: int) -> None:
-        self.every = max(1, -(-steps // max_points))
-        self._sums = torch.zeros(models, 1, dtype=torch.float64)  # of the steps so far
-        self._kept = [self._sums]  # the sums after every `every` steps
-        self._steps, self._total = 0, steps
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        dataset: Dataset,
+        *,
+        max_points: int = 2_000,
+        progress: Progress | None = None,
+    ) -> None:
+        if max_points < 1:
+            raise ConfigError(f"population: max_points must be at least 1, got {max_points}")
+        self._progress = progress or NoProgress()
+        members: dict[tuple[object, ...], list[int]] = {}
+        for i, config in enumerate(configs):
+            members.setdefault((*group_key(config), config.steps), []).append(i)
+        self._groups = [
+            Group({i: configs[i] for i in group}, dataset, max_points) for group in members.values()
+        ]
 
-    def add(self, losses: Tensor) -> None:
-        """The next losses (M, S)."""
-        sums = torch.cat([self._sums, losses.double()], 1).cumsum(1)[:, 1:]  # (M, S)
-        ends = torch.arange(self._steps + 1, self._steps + 1 + losses.shape[1])
-        self._kept.append(sums[:, (ends % self.every == 0) | (ends == self._total)])
-        self._sums = sums[:, -1:]
-        self._steps += losses.shape[1]
+    def advance(self, share: float) -> None:
+        """Trains each to ``share`` of its steps, 0 to 1 (rounded); backwards nothing happens."""
+        if not 0 <= share <= 1:
+            raise ConfigError(f"population: share must be 0 to 1, got {share}")
+        for group in self._groups:
+            group.advance(round(share * group.steps), self._progress)
 
-    def points(self, m: int) -> Tensor:
-        """The curve of model ``m``: (points,) float32."""
-        sums = torch.cat([kept[m] for kept in self._kept])
-        counts = torch.full((len(sums) - 1,), float(self.every), dtype=torch.float64)
-        if self._total % self.every:
-            counts[-1] = self._total % self.every
-        return (sums.diff() / counts).float()
+    def dev(self) -> dict[int, Metrics]:
+        """Loss and accuracy on dev of every one that is still in."""
+        return dict(sorted(pair for group in self._groups for pair in group.dev().items()))
+
+    def keep(self, members: Collection[int]) -> None:
+        """Drops all others for good; ConfigError for one that is not in."""
+        known = {i for group in self._groups for i in group.members}
+        if strangers := sorted(set(members) - known):
+            raise ConfigError(f"population: cannot keep {strangers}, which are not in training")
+        for group in self._groups:
+            group.keep([i for i in group.members if i in set(members)])
+        self._groups = [group for group in self._groups if group.members]
+
+    def results(self) -> list[Trained]:
+        """What became of those that are in, in the order of the list; copies of their models."""
+        found = {i: trained for group in self._groups for i, trained in group.results().items()}
+        return [found[i] for i in sorted(found)]
+
+
+def group_key(config: TrainConfig) -> tuple[object, ...]:
+    """What configurations with the same number of steps must share to advance together."""
+    shape = (config.block_size, config.embedding_dim, config.hidden, config.batch_size)
+    return (*shape, *common_options(config).values())

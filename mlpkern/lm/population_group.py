@@ -1,0 +1,197 @@
+"""The models of a population that have one shape: what a single call of train_steps advances.
+
+Sizes: M models of a group, S steps of a chunk, N rows of a batch.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import mlpkern
+from mlpkern.lm.config import TrainConfig, seed_for
+from mlpkern.lm.data import Dataset
+from mlpkern.lm.engines import MAX_ROWS
+from mlpkern.lm.evaluate import Metrics
+from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.progress import Progress
+from mlpkern.lm.state import TrainState
+from mlpkern.lm.step_options import common_options, own_options
+
+__all__ = ["Group", "Trained"]
+
+CHUNK_SECONDS = 0.5  # how long Ctrl-C waits, and how often the progress moves
+FIRST_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A configuration after its run, or after a part of it.
+
+    losses   (points,) float32: the mean loss of every ``every`` steps, of fewer at the end
+    stopped  the step whose loss was not finite, where this model stopped; None: it ran to the end.
+             ``losses`` are nan from there on, and ``model`` is what it was before that step
+    state    all that a trainer needs to go on from here; its model is ``model``
+    """
+
+    config: TrainConfig
+    model: MLPLanguageModel
+    losses: Tensor
+    every: int
+    dev: Metrics
+    stopped: int | None
+    state: TrainState
+
+
+class Group:
+    """Models of one shape, number of steps and optimizer.
+
+    members  (M) the numbers they are called by; the rows of every tensor are in this order
+    """
+
+    def __init__(self, configs: dict[int, TrainConfig], dataset: Dataset, max_points: int) -> None:
+        self.members = list(configs)
+        first = configs[self.members[0]]
+        self.steps = first.steps
+        splits = dataset.splits_for(first.block_size)
+        self._train, self._dev = splits["train"], splits["dev"]
+        self._states = [
+            TrainState.start(_model(config, dataset), self._train, config)
+            for config in configs.values()
+        ]
+        own = [mlpkern.MLPParams.from_module(state.model) for state in self._states]
+        self._params = mlpkern.MLPParams.stack(own)
+        self._optimizer = mlpkern.OptimizerState.zeros(
+            self._params, first.optimizer, first.momentum
+        )
+        self._curve = _Curve(len(own), self.steps, max_points)
+        self._chunk = FIRST_CHUNK
+
+    def advance(self, end: int, progress: Progress) -> None:
+        """Trains all to step ``end``."""
+        states = self._states
+        configs = [state.config for state in states]
+        options = {**common_options(configs[0]), **own_options(configs)}
+        most = max(1, MAX_ROWS // (len(configs) * configs[0].batch_size))
+        while (done := self._optimizer.step) < end:
+            chunk = min(self._chunk, most, end - done)
+            began = time.perf_counter()
+            batches = torch.stack([s.draw_batches(chunk) for s in states])  # (M, S, N)
+            rates = torch.stack([s.learning_rates(chunk) for s in states])  # (M, S)
+            with warnings.catch_warnings():  # `population` says it with the place in its list
+                warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
+                losses = mlpkern.train_steps(
+                    self._params,
+                    self._train.inputs,
+                    self._train.targets,
+                    batches.to(self._train.targets.device),
+                    rates,
+                    state=self._optimizer,
+                    **options,
+                )
+            self._curve.add(losses.cpu())
+            for state in states:
+                state.step += chunk
+            progress.advance(chunk * len(configs))
+            elapsed = max(time.perf_counter() - began, 1e-9)
+            self._chunk = max(1, min(4 * chunk, int(chunk * CHUNK_SECONDS / elapsed)))
+
+    def dev(self) -> dict[int, Metrics]:
+        """The metrics of each on the dev split."""
+        measured = mlpkern.evaluate(self._params, self._dev.inputs, self._dev.targets)
+        both = zip(measured.loss.tolist(), measured.accuracy.tolist(), strict=True)
+        metrics = [Metrics(loss, accuracy, len(self._dev)) for loss, accuracy in both]
+        return dict(zip(self.members, metrics, strict=True))
+
+    def keep(self, members: list[int]) -> None:
+        """Drops every other model."""
+        rows = [self.members.index(i) for i in members]
+        self.members = members
+        if not rows:
+            return
+        self._states = [self._states[m] for m in rows]
+        self._params = _rows_of(self._params, rows)
+        old = self._optimizer
+        moments = [None if p is None else _rows_of(p, rows) for p in (old.first, old.second)]
+        self._optimizer = mlpkern.OptimizerState(old.step, old.stopped[rows], *moments)
+        self._curve.keep(rows)
+
+    def results(self) -> dict[int, Trained]:
+        """What became of each, by its number."""
+        results = {}
+        for m, (i, metrics) in enumerate(self.dev().items()):
+            state, old = self._states[m], self._optimizer
+            with torch.no_grad():
+                own = mlpkern.MLPParams.from_module(state.model).tensors()
+                for ours, theirs in zip(own, self._params.model(m).tensors(), strict=True):
+                    ours.copy_(theirs)
+            moments = [None if p is None else p.model(m).clone() for p in (old.first, old.second)]
+            state.optimizer = mlpkern.OptimizerState(
+                old.step, old.stopped[m : m + 1].clone(), *moments
+            )
+            stopped = int(old.stopped[m])
+            results[i] = Trained(
+                state.config,
+                state.model,
+                self._curve.points(m),
+                self._curve.every,
+                metrics,
+                None if stopped < 0 else stopped,
+                state,
+            )
+        return results
+
+
+def _rows_of(params: mlpkern.MLPParams, rows: list[int]) -> mlpkern.MLPParams:
+    return params.map(lambda tensor: tensor[rows])
+
+
+def _model(config: TrainConfig, dataset: Dataset) -> MLPLanguageModel:
+    """The model that a training of ``config`` starts with."""
+    model = MLPLanguageModel(
+        len(dataset.vocab),
+        config.block_size,
+        config.embedding_dim,
+        config.hidden,
+        init=config.init,
+        seed=seed_for(config.seed, "init"),
+    )
+    return model.to(dataset.splits["train"].targets.device)
+
+
+class _Curve:
+    """Means of every ``every`` losses of M models, the same bits however the chunks are cut.
+
+    Sums run one after the other in float64 and are carried from chunk to chunk.
+    """
+
+    def __init__(self, models: int, steps: int, max_points: int) -> None:
+        self.every = max(1, -(-steps // max_points))
+        self._sums = torch.zeros(models, 1, dtype=torch.float64)  # of the steps so far
+        self._kept = [self._sums]  # the sums after every `every` steps
+        self._steps, self._total = 0, steps
+
+    def add(self, losses: Tensor) -> None:
+        """The next losses (M, S)."""
+        sums = torch.cat([self._sums, losses.double()], 1).cumsum(1)[:, 1:]  # (M, S)
+        ends = torch.arange(self._steps + 1, self._steps + 1 + losses.shape[1])
+        self._kept.append(sums[:, (ends % self.every == 0) | (ends == self._total)])
+        self._sums = sums[:, -1:]
+        self._steps += losses.shape[1]
+
+    def keep(self, rows: list[int]) -> None:
+        """Drops the curves of all other models."""
+        self._sums = self._sums[rows]
+        self._kept = [kept[rows] for kept in self._kept]
+
+    def points(self, m: int) -> Tensor:
+        """The curve of model ``m`` so far: (points,) float32."""
+        sums = torch.cat([kept[m] for kept in self._kept])
+        counts = torch.full((len(sums) - 1,), float(self.every), dtype=torch.float64)
+        if self._steps == self._total and self._total % self.every:
+            counts[-1] = self._total % self.every
+        return (sums.diff() / counts).float()
