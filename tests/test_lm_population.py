@@ -9,7 +9,7 @@ import pytest
 import torch
 from lm_words import make_words, one_thread  # noqa: F401
 
-from mlpkern.lm import Population, population
+from mlpkern.lm import Population, drawn_batches, population
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import build_dataset
 from mlpkern.lm.engines import RunEngine
@@ -71,6 +71,23 @@ def test_every_result_is_the_single_training_bit_for_bit():
         assert result.dev.rows == dev.rows
         assert result.dev.loss == pytest.approx(dev.loss, rel=1e-6)
         assert result.dev.accuracy == pytest.approx(dev.accuracy, abs=1e-7)
+
+
+def test_batches_drawn_by_threads_ahead_change_nothing(monkeypatch):
+    expected = population(MIXED, DATASET)
+    monkeypatch.setattr(drawn_batches, "draws_ahead", lambda _: True)
+    monkeypatch.setattr(drawn_batches, "PIECE", 7)
+    monkeypatch.setattr(MODULE, "FIRST_CHUNK", 11)
+    for one, other in zip(population(MIXED, DATASET), expected, strict=True):
+        assert same_bits(one.model, other.model)
+        assert torch.equal(one.losses, other.losses)
+        states = (one.state.generator.get_state(), other.state.generator.get_state())
+        assert torch.equal(*states)  # nothing is drawn that is not trained
+    pieces = Population(MIXED, DATASET)
+    for share in (0.3, 0.31, 1.0):
+        pieces.advance(share)
+    for one, other in zip(pieces.results(), expected, strict=True):
+        assert same_bits(one.model, other.model)
 
 
 def test_grouping_and_order_change_nothing():

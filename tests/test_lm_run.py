@@ -114,8 +114,20 @@ def test_auto_says_why_it_does_not_take_run(monkeypatch):
         engine, why = choose_engine("auto", torch.device("cpu"))
         assert engine.name == "ops"
         assert why == f"the fastest that applies on cpu; not run: backend cpu: {reason}"
-    reason = RunEngine.unavailable(torch.device("cuda"))
-    assert reason == "train_steps has no cuda kernel in this version"
+    reason = RunEngine.unavailable(torch.device("mps"))
+    assert reason == "train_steps has no kernels for mps"
+
+
+def test_auto_takes_run_on_a_gpu_whose_kernels_are_compiled(monkeypatch):
+    found = {"cuda": mlpkern.Backend(True, "", "compiled CUDA C++")}
+    monkeypatch.setattr(mlpkern, "backends", lambda: found)
+    monkeypatch.setattr(engines, "has_op", lambda name, op: (name, op) == ("cuda", "train_steps"))
+    monkeypatch.setattr(engines.torch, "empty", lambda *_, device: None)
+    monkeypatch.setattr(engines, "select", lambda op, tensor: None)
+    engine, why = choose_engine("auto", torch.device("cuda"))
+    assert (engine.name, why) == ("run", "the fastest that applies on cuda")
+    found["cuda"] = mlpkern.Backend(False, "no nvcc", "")
+    assert RunEngine.unavailable(torch.device("cuda")) == "backend cuda: no nvcc"
 
 
 def test_auto_takes_ops_on_a_gpu_that_only_triton_serves(monkeypatch):

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mlpkern
-from mlpkern import cpu as cpu_backend
-from mlpkern.backends import select
+from mlpkern.backends import has_op, select
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
@@ -187,15 +186,15 @@ class RunEngine:
 
     @staticmethod
     def unavailable(device: torch.device) -> str | None:
-        if device.type != "cpu":
-            return f"train_steps has no {device.type} kernel in this version"
-        cpu = mlpkern.backends()["cpu"]
-        if not cpu.available:
-            return f"backend cpu: {cpu.reason}"
-        if not hasattr(cpu_backend, "train_steps"):
-            return "backend cpu: it has no train_steps"
+        kind = device.type
+        if kind not in ("cpu", "cuda"):
+            return f"train_steps has no kernels for {kind}"
+        if not (status := mlpkern.backends()[kind]).available:
+            return f"backend {kind}: {status.reason}"
+        if not has_op(kind, "train_steps"):
+            return f"backend {kind}: it has no train_steps"
         try:
-            select("train_steps", torch.empty(0))
+            select("train_steps", torch.empty(0, device=device))
         except RuntimeError as error:  # the user names a backend that has none
             return str(error)
         return None

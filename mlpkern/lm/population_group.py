@@ -15,6 +15,7 @@ from torch import Tensor
 import mlpkern
 from mlpkern.lm.config import TrainConfig, seed_for
 from mlpkern.lm.data import Dataset
+from mlpkern.lm.drawn_batches import Drawing, Drawn
 from mlpkern.lm.engines import MAX_ROWS
 from mlpkern.lm.evaluate import Metrics
 from mlpkern.lm.model import MLPLanguageModel
@@ -26,6 +27,8 @@ __all__ = ["Group", "Trained"]
 
 CHUNK_SECONDS = 0.5  # how long Ctrl-C waits, and how often the progress moves
 FIRST_CHUNK = 64
+# Row numbers of a chunk on a GPU, 128 MB: between two chunks it waits for the processor.
+CUDA_ROWS = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -76,29 +79,40 @@ class Group:
         states = self._states
         configs = [state.config for state in states]
         options = {**common_options(configs[0]), **own_options(configs)}
-        most = max(1, MAX_ROWS // (len(configs) * configs[0].batch_size))
-        while (done := self._optimizer.step) < end:
-            chunk = min(self._chunk, most, end - done)
-            began = time.perf_counter()
-            batches = torch.stack([s.draw_batches(chunk) for s in states])  # (M, S, N)
-            rates = torch.stack([s.learning_rates(chunk) for s in states])  # (M, S)
-            with warnings.catch_warnings():  # `population` says it with the place in its list
-                warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
-                losses = mlpkern.train_steps(
-                    self._params,
-                    self._train.inputs,
-                    self._train.targets,
-                    batches.to(self._train.targets.device),
-                    rates,
-                    state=self._optimizer,
-                    **options,
-                )
-            self._curve.add(losses.cpu())
-            for state in states:
-                state.step += chunk
-            progress.advance(chunk * len(configs))
-            elapsed = max(time.perf_counter() - began, 1e-9)
-            self._chunk = max(1, min(4 * chunk, int(chunk * CHUNK_SECONDS / elapsed)))
+        device = self._train.targets.device
+        most = max(
+            1,
+            (CUDA_ROWS if device.type == "cuda" else MAX_ROWS)
+            // (len(configs) * configs[0].batch_size),
+        )
+        with Drawing(states, device) as drawing:
+            following: Drawn | None = None
+            while (done := self._optimizer.step) < end:
+                began = time.perf_counter()
+                drawn = following or drawing.begin(done, min(self._chunk, most, end - done))
+                drawn.wait()
+                chunk = drawn.rates.shape[1]
+                left = end - done - chunk
+                following = None
+                if left and drawing.ahead:
+                    following = drawing.begin(done + chunk, min(self._chunk, most, left))
+                with warnings.catch_warnings():  # `population` says it with the place in its list
+                    warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
+                    losses = mlpkern.train_steps(
+                        self._params,
+                        self._train.inputs,
+                        self._train.targets,
+                        drawn.batches.to(device, non_blocking=True),
+                        drawn.rates,
+                        state=self._optimizer,
+                        **options,
+                    )
+                self._curve.add(losses.cpu())
+                for state in states:
+                    state.step += chunk
+                progress.advance(chunk * len(configs))
+                elapsed = max(time.perf_counter() - began, 1e-9)
+                self._chunk = max(1, min(4 * chunk, int(chunk * CHUNK_SECONDS / elapsed)))
 
     def dev(self) -> dict[int, Metrics]:
         """The metrics of each on the dev split."""
