@@ -2,12 +2,14 @@
 
 The kernels of ours hold a whole model in one multiprocessor, in float32. What does not fit there,
 and float64, takes the fused ops: a training step of them captured in a CUDA graph, an evaluation
-block after block of rows.
+block after block of rows. So do few models with so much work in a step that the whole card, one
+model after another, is done sooner than a multiprocessor for each.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +27,12 @@ _WAYS = {
 }
 _GRAPH = "the ops in a captured CUDA graph, one model after another"
 _ROWS = "the ops, one model after another"
+
+# Arithmetic, not measured: what a multiprocessor computes in a second of dependent small products,
+# what the whole card does, and how long the twenty-odd kernels of a replayed step take at least.
+_BLOCK_FLOPS = 3e11
+_CARD_FLOPS = 2e13
+_REPLAY_SECONDS = 5e-5
 
 _BLOCK = 1 << 24  # activations and logits of the ops in memory at a time: 64 MB of float32
 
@@ -68,12 +76,13 @@ def train_steps(
     )
     sizes = _sizes(parameters, inputs.shape[1])
     options = (optimizer, momentum != 0, max_grad_norm != math.inf)
+    wide = _card_is_faster(parameters[0], sizes, len(parameters[0]), batches.shape[-1])
     arguments = (
         parameters, first, second, inputs, targets, batches, rates, stopped, step, optimizer,
         momentum, nesterov, beta1, beta2, eps, max_grad_norm, label_smoothing, weight_decay,
         input_dropout, hidden_dropout, seeds, streams,
     )  # fmt: skip
-    if _training_path(parameters[0], sizes, batches.shape[-1], *options):
+    if not wide and _training_path(parameters[0], sizes, batches.shape[-1], *options):
         return _C.train_steps(*arguments, tf32(parameters[0]))
     return graphed_train_steps.train_steps(*arguments)
 
@@ -108,6 +117,10 @@ def which_way(op: str, params: MLPParams, arguments: dict[str, Any]) -> str:
         path = _evaluation_path(params.embedding, sizes)
     elif "batches" not in arguments:
         return "with batches among the arguments it can be said how"
+    elif _card_is_faster(
+        params.embedding, sizes, params.models or 1, arguments["batches"].shape[-1]
+    ):
+        return f"a step is so large that the whole card is faster: {fallback}"
     else:
         bound = arguments.get("max_grad_norm")
         path = _training_path(
@@ -131,6 +144,20 @@ def _sizes(parameters: list[Tensor], context: int) -> Sizes:
     embedding, *layers = parameters
     hidden = [bias.shape[-1] for bias in layers[1:-2:2]]
     return embedding.shape[-2], context, embedding.shape[-1], layers[-1].shape[-1], hidden
+
+
+def _card_is_faster(embedding: Tensor, sizes: Sizes, models: int, rows: int) -> bool:
+    """Whether M models one after another on all multiprocessors beat one on each."""
+    _, context, width, classes, hidden = sizes
+    widths = [context * width, *hidden, classes]
+    flops = 6 * rows * sum(a * b for a, b in pairwise(widths))
+    turns = -(-models // _multiprocessors(embedding.device))
+    together = models * (_REPLAY_SECONDS + flops / _CARD_FLOPS)
+    return together < turns * flops / _BLOCK_FLOPS
+
+
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _training_path(

@@ -51,6 +51,7 @@ class FakeKernels(SimpleNamespace):
 def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeKernels:
     kernels = FakeKernels(request.param)
     monkeypatch.setattr(cuda_training, "_C", kernels)
+    monkeypatch.setattr(cuda_training, "_multiprocessors", lambda _device: 132)
     for op in (train_steps_op, evaluate_op):
         monkeypatch.setattr(op, "select", lambda _op, _tensor: cuda_training)
     return kernels
@@ -181,6 +182,17 @@ def test_the_way_is_explained(fake):
     assert way("train_steps", double).startswith("float64: the ops in a captured CUDA graph")
     assert way("evaluate", double) == "float64: the ops, one model after another"
     assert way("train_steps", case.params) == "with batches among the arguments it can be said how"
+
+
+@pytest.mark.parametrize(
+    ("rows", "models", "by_blocks"),
+    [(32, 1, True), (32, 132, True), (32, 1000, True), (4096, 1, False), (4096, 132, True)],
+)
+def test_few_models_with_large_steps_take_the_whole_card(fake, rows, models, by_blocks):
+    params = problem(V=27, D=10, hidden=(200,), M=models).params
+    said = way("train_steps", params, batches=torch.zeros(1, rows, dtype=torch.int64))
+    large = "a step is so large that the whole card is faster: the ops in a captured CUDA graph"
+    assert said.startswith(large) == (not by_blocks)
 
 
 def test_the_options_that_the_way_depends_on(fake):
