@@ -6,6 +6,7 @@
     …, CUDA graph          GRAPH_STEPS steps captured at once, batches drawn and gathered inside
     ops                    batches by chunk with the fused ops; in a CUDA graph as for stock
     engine ops             the trainer's engine, which captures one step by itself
+    run, engine run        a chunk in one call: cuda_runs.py
 
 Data, parameters and the drawing of batches are on the GPU for everyone but the engine, which draws
 on the processor by the chunk. For the check all take the batches of the processor's generator.
@@ -14,6 +15,7 @@ on the processor by the chunk. For the check all take the batches of the process
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from bench.accuracy import Yardstick
 from bench.case import Cost, Settings
+from bench.cuda_many_models import many_contest
 from bench.cuda_providers import (
     BACKENDS,
     CAPTURED,
@@ -31,6 +34,8 @@ from bench.cuda_providers import (
     our_switch,
     stock_switch,
 )
+from bench.cuda_runs import run_rows
+from bench.device_run import DeviceRun, on_processor
 from bench.gpu import Device
 from bench.providers import (
     MAX_AUTOTUNE,
@@ -46,7 +51,6 @@ from bench.stock_rows import BASELINE
 from bench.stock_training import (
     Loop,
     Loss,
-    StockRun,
     chunk_loop,
     lecture_loop,
     loss_of,
@@ -61,43 +65,17 @@ if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
 
 GRAPH_STEPS = 10
 OURS_STEP, ENGINE = "ops", "engine ops"
-CASES = (
-    training_case(True, stock_steps=100),
-    training_case(N=4096, stock_steps=20),
+CASES = (training_case(N=4096, stock_steps=20, run_steps=100),)
+# What one multiprocessor trains, one model or one for each, in float32 and by TF32: cuda_runs.py.
+RUN_CASES = tuple(
+    replace(case, dtype=dtype)
+    for case in (
+        training_case(True, run_steps=4000),
+        training_case(M=132, stock_steps=1, run_steps=1000, checked_steps=5),
+    )
+    for dtype in ("float32", "tf32")
 )
 Step = Callable[[Tensor, Tensor], Tensor]  # ids and targets of a batch to the loss before the step
-
-
-class DeviceRun(StockRun):
-    """A stock run whose rows, parameters and batches live on the GPU."""
-
-    def __init__(self, case: TrainingCase, device: str):
-        super().__init__(case)
-        self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
-        self.parameters = [p.detach().to(device).requires_grad_() for p in self.parameters]
-        self.values = [p.detach() for p in self.parameters]
-        self.checked = iter(())
-        self.on_device = torch.Generator(device).manual_seed(0)
-
-    def draw(self) -> Tensor:
-        rows = next(self.checked, None)
-        return self.draw_rows(self.rows) if rows is None else rows
-
-    def draw_chunk(self, steps: int) -> tuple[Tensor, Tensor]:
-        drawn = list(self.checked)
-        ix = torch.stack(drawn) if drawn else self.draw_rows(steps, self.rows)
-        return self.inputs[ix], self.targets[ix]
-
-    def draw_rows(self, *size: int) -> Tensor:
-        device = self.targets.device
-        return torch.randint(len(self.targets), size, generator=self.on_device, device=device)
-
-    def check_batches(self, steps: int) -> Tensor:
-        """Lets the next steps take the batches of the processor's generator; returns them."""
-        rows = torch.randint(len(self.targets), (steps, self.rows), generator=self.generator)
-        rows = rows.to(self.targets.device)
-        self.checked = iter(rows.unbind())
-        return rows
 
 
 class GraphRun:
@@ -129,7 +107,10 @@ class GraphRun:
 
 def cuda_contest(case: TrainingCase, cost: Cost, settings: Settings, gpu: Device) -> Contest:
     """The provider table of a training step on a GPU, in the order in which rows are printed."""
-    rows = [*_stock_rows(case, settings, gpu), *_our_rows(case, gpu)]
+    if case.sizes["M"] > 1:
+        return many_contest(case, cost, settings, gpu)
+    ours = [*run_rows(case, gpu.device), *_our_rows(case, gpu)]
+    rows = [*_stock_rows(case, settings, gpu), *ours]
     exact = _checked(case, lecture_loop, "cpu", torch.float64)
     with stock_switch(case.dtype)():
         near = _checked(case, lecture_loop, gpu.device)
@@ -226,7 +207,3 @@ def _checked(
     run.check_batches(case.checked_steps)
     losses = torch.stack(loop([run], case.checked_steps)).detach()
     return on_processor(losses, run.values)
-
-
-def on_processor(losses: Tensor, parameters: list[Tensor]) -> tuple[Tensor, ...]:
-    return (losses.cpu(), *(p.cpu().clone() for p in parameters))

@@ -115,16 +115,22 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
         assert gpu is not None
         return cuda_training.cuda_contest(case, cost, settings, gpu)
 
-    training = Suite(
-        "training_step",
-        cuda_training.CASES,
-        training_case.cost,
-        training_contest,
-        ours=cuda_training.OURS_STEP,
-        ours_graph=cuda_training.ENGINE,
-        baseline=BASELINE,
-    )
-    return (*(op_suite(table) for table in OP_TABLES.values() if table.cuda_cases), training)
+    def training(cases: tuple[TrainingCase, ...], ours: str, ours_graph: str) -> Suite:
+        return Suite(
+            "training_step",
+            cases,
+            training_case.cost,
+            training_contest,
+            ours=ours,
+            ours_graph=ours_graph,
+            baseline=BASELINE,
+        )
+
+    # A call of train_steps has nothing that a CUDA graph of it could save: it stands for both.
+    runs = training(cuda_training.RUN_CASES, training_step.OURS, training_step.OURS)
+    steps = training(cuda_training.CASES, cuda_training.OURS_STEP, cuda_training.ENGINE)
+    ops = (op_suite(table) for table in OP_TABLES.values() if table.cuda_cases)
+    return (*ops, runs, steps)
 
 
 def find_case(op: str, name: str) -> Case:

@@ -11,7 +11,15 @@ import torch
 from bench_fake_gpu import CUDA_SETTINGS, FAST, FakeEvent, FakeGpu
 from bench_tiny import nan, off_by_a_little, row_of
 
-from bench import cross_entropy, cuda_providers, cuda_training, run, runner, tables
+from bench import (
+    cross_entropy,
+    cuda_many_models,
+    cuda_providers,
+    cuda_training,
+    run,
+    runner,
+    tables,
+)
 from bench.case import Case, OpTable
 from bench.cuda_providers import GRAPH, cuda_op_contest, in_turns, replayed
 from bench.device_timer import LONGEST_SLEEP_S, DeviceContestant
@@ -257,7 +265,7 @@ def test_zipf_ids_are_as_frequent_as_they_should_be():
 
 # --- training steps ------------------------------------------------------------------------------
 
-TINY = training_case(D=3, H=7, N=5, stock_steps=3, checked_steps=4)
+TINY = training_case(D=3, H=7, N=5, stock_steps=3, run_steps=6, checked_steps=4)
 
 
 def test_every_way_of_a_training_step_agrees_with_the_lecture_loop(gpu):
@@ -265,7 +273,7 @@ def test_every_way_of_a_training_step_agrees_with_the_lecture_loop(gpu):
     contest = cuda_training.cuda_contest(TINY, cost(TINY), settings, gpu)
     names = [provider.name for provider in contest.providers]
     assert len(set(names)) == len(names)
-    ours = {"ops", "ops" + GRAPH, "engine ops"}
+    ours = {"run", "engine run", "ops", "ops" + GRAPH, "engine ops"}
     assert {"lecture loop", "eager" + GRAPH} <= set(names)
     assert ours | {"ops on triton", "ops on triton" + GRAPH, "engine ops on triton"} <= set(names)
     for provider in contest.providers:
@@ -276,7 +284,33 @@ def test_every_way_of_a_training_step_agrees_with_the_lecture_loop(gpu):
                 assert [c.message() for c in checks if not c.passed] == [], provider.name
             prepared.call()
         steps = cuda_training.GRAPH_STEPS if provider.name.endswith(GRAPH) else TINY.stock_steps
-        assert prepared.units == steps
+        runs = provider.name in ("run", "engine run")
+        assert prepared.units == (TINY.run_steps if runs else steps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32"])
+def test_every_way_of_training_many_models_agrees_with_the_lecture_loop(gpu, dtype):
+    case = replace(TINY, sizes={**TINY.sizes, "M": 3}, dtype=dtype)
+    contest = cuda_training.cuda_contest(case, cost(case), CUDA_SETTINGS, gpu)
+    stock = ["batched products", "vmap"]
+    graphs = [name + GRAPH for name in stock]
+    assert [p.name for p in contest.providers] == ["lecture loop", *stock, *graphs, "run"]
+    for provider in contest.providers:
+        with provider.switch():
+            prepared = provider.make()
+            checks = contest.yardstick.check(prepared.results())
+            assert [c.message() for c in checks if not c.passed] == [], provider.name
+            prepared.call()
+        steps = {"lecture loop": case.stock_steps, "run": case.run_steps}
+        assert prepared.units == 3 * steps.get(provider.name, cuda_many_models.GRAPH_STEPS)
+
+
+def test_the_cases_of_train_steps_are_of_both_precisions_for_one_model_and_for_many():
+    found = {(case.sizes["M"], case.dtype) for case in cuda_training.RUN_CASES}
+    assert found == {(1, "float32"), (1, "tf32"), (132, "float32"), (132, "tf32")}
+    runs, steps = tables.cuda_suites(None)[-2:]
+    assert (runs.ours, runs.ours_graph, runs.cases) == ("run", "run", cuda_training.RUN_CASES)
+    assert (steps.ours, steps.ours_graph) == ("ops", "engine ops")
 
 
 def test_capturing_steps_trains_nothing_and_replaying_does(gpu):

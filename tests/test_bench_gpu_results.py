@@ -49,7 +49,7 @@ def result():
     with pytest.MonkeyPatch.context() as patch, with_threads(1):
         gpu = fake_gpu(patch)
         patch.setattr(cuda_limits, "measure", lambda *args, **kwargs: FAST)
-        step = training_case(D=3, H=7, N=5, stock_steps=2, checked_steps=2)
+        step = training_case(D=3, H=7, N=5, stock_steps=2, run_steps=2, checked_steps=2)
         training = tables.cuda_suites(gpu)[-1]
         return run.run([(suite_of(gpu), CASE), (training, step)], CUDA_SETTINGS, gpu=gpu)
 
