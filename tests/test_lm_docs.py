@@ -8,7 +8,7 @@ import importlib
 import pytest
 from lm_words import one_thread  # noqa: F401
 
-MODULES = ["describe", "ngram", "symbols"]
+MODULES = ["describe", "ngram", "plots", "plots.embedding", "plots.labels", "symbols"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -33,7 +33,7 @@ usually fastest: --threads 1.
 _FIND_LR = """\
 examples:
   mlpkern find-lr                                     the embedded names
-  mlpkern find-lr names.txt --preset lecture --seeds 8 --out lr.csv
+  mlpkern find-lr names.txt --preset lecture --seeds 8 --out lr.csv --png lr.png
 
 Every seed trains while the learning rate grows from --low to --high, all of them at once. The last
 two lines printed are the rate at which the median loss is lowest, and the one at which it falls
@@ -108,7 +108,8 @@ def _add_find_lr(commands: argparse._SubParsersAction) -> None:
     add = parser.add_argument
     add("--preset", choices=("quick", "lecture"), help="settings of the model (quick)")
     add("--out", metavar="CSV", help="write the curve to this file")
-    add("--force", action="store_true", help="replace a file that is already there")
+    add("--png", metavar="PNG", help="draw it: median, band over the seeds, suggestions")
+    add("--force", action="store_true", help="replace files that are already there")
     add_model(parser)
     sweep = parser.add_argument_group("sweep").add_argument
     sweep("--low", type=float, default=1e-4, metavar="LR", help="first learning rate (0.0001)")

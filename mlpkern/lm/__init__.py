@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from mlpkern.lm import plots
 from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 from mlpkern.lm.config import PRESETS, TrainConfig
 from mlpkern.lm.data import (
@@ -36,7 +37,14 @@ from mlpkern.lm.engines import (
     StockEngine,
     choose_engine,
 )
-from mlpkern.lm.errors import CheckpointError, ConfigError, DataError, LMError, NonFiniteLossError
+from mlpkern.lm.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    LMError,
+    MissingPackageError,
+    NonFiniteLossError,
+)
 from mlpkern.lm.evaluate import Metrics, evaluate
 from mlpkern.lm.lr_finder import LRCurve, lr_finder
 from mlpkern.lm.model import MLPLanguageModel
@@ -63,6 +71,7 @@ __all__ = [
     "LRCurve",
     "MLPLanguageModel",
     "Metrics",
+    "MissingPackageError",
     "NGram",
     "NonFiniteLossError",
     "OpsEngine",
@@ -89,6 +98,7 @@ __all__ = [
     "makemore_names",
     "ngram",
     "overfit_batch",
+    "plots",
     "population",
     "read_words",
     "sample",

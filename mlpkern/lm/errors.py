@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "LMError", "NonFiniteLossError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "LMError",
+    "MissingPackageError",
+    "NonFiniteLossError",
+]
 
 
 class LMError(ValueError):
@@ -19,6 +26,10 @@ class ConfigError(LMError):
 
 class CheckpointError(LMError):
     """A run folder or checkpoint that is missing, damaged, of another version or does not fit."""
+
+
+class MissingPackageError(LMError):
+    """An optional package that is not installed; the message says how to install it."""
 
 
 class NonFiniteLossError(ArithmeticError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from pathlib import Path
 
+from mlpkern.lm import plots
 from mlpkern.lm.arguments import (
     given_settings,
     load_words,
@@ -15,12 +15,12 @@ from mlpkern.lm.arguments import (
     set_threads,
     torch_device,
 )
-from mlpkern.lm.atomic_write import write_bytes
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, seed_for
 from mlpkern.lm.data import MAX_WORD_LENGTH
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.lr_finder import lr_finder
 from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.output import check_output, write_output
 
 __all__ = ["find_lr_command"]
 
@@ -29,9 +29,10 @@ def find_lr_command(args: argparse.Namespace) -> int:
     """``mlpkern find-lr``: a sweep of the learning rate, its curve and two suggestions."""
     device = torch_device(args.device)
     set_threads(args.threads)
-    out = Path(args.out) if args.out else None
-    if out is not None and out.exists() and not args.force:
-        raise ConfigError(f"{out}: exists; replace it with --force, or choose another --out")
+    out = check_output(args.out, force=args.force) if args.out else None
+    picture = check_output(args.png, force=args.force, flag="--png") if args.png else None
+    if picture:
+        plots.require_matplotlib()
     if args.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
     config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
@@ -56,8 +57,11 @@ def find_lr_command(args: argparse.Namespace) -> int:
         f"{args.high:g}, {time.perf_counter() - began:.2f} s; diverged: {curve.diverged}"
     )
     if out is not None:
-        write_bytes(out, curve.to_csv().encode())
+        write_output(out, curve.to_csv().encode())
         print(f"saved in {out}")
+    if picture is not None:
+        write_output(picture, plots.png(plots.finder_plot(curve)))
+        print(f"saved in {picture}")
     if curve.steepest is None or curve.valley is None:
         raise ConfigError(
             f"the loss never falls between --low {args.low:g} and --high {args.high:g}"

@@ -65,6 +65,14 @@ class LRCurve:
     steepest: float | None
     diverged: int
 
+    def band(self, low: float = 0.1, high: float = 0.9) -> Tensor:
+        """(2, K) float64: the quantiles ``low`` and ``high`` of the seeds at each step, smoothed
+        like ``smoothed``. A seed that has ended counts as the worst loss at that step."""
+        worst = self.losses.nan_to_num(nan=-torch.inf, posinf=-torch.inf).amax(0)
+        losses = torch.where(self.losses.isfinite(), self.losses, worst)[:, : len(self.smoothed)]
+        quantiles = torch.quantile(losses.double(), torch.tensor([low, high]).double(), dim=0)
+        return torch.stack([_smooth(line)[0] for line in quantiles])
+
     def to_csv(self) -> str:
         """The columns lr, smoothed, then the loss of each seed; empty where there is none."""
         buffer = io.StringIO()

@@ -4,6 +4,8 @@ config.json         settings, data, engine, versions: for reading; resuming does
 log.csv             step, lr, train_loss, dev_loss, seconds
 model.safetensors   the checkpoint: parameters, state and settings in one file (checkpoint.py)
 summary.json        losses of the finished run
+embedding.png, …    pictures of it (`picture`), which the commands that draw them may replace
+events.out.tfevents.*   what TensorBoard reads, where it was asked for
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from pathlib import Path
 
 from mlpkern.lm.errors import CheckpointError
 
-__all__ = ["RunFolder"]
+__all__ = ["PICTURES", "RunFolder"]
+
+PICTURES = ("embedding", "loss", "lr", "confusion", "curves")
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,17 @@ class RunFolder:
     def summary(self) -> Path:
         return self.path / "summary.json"
 
+    def picture(self, kind: str) -> Path:
+        """Where a picture of the run belongs: one of `PICTURES`."""
+        return self.path / f"{kind}.png"
+
     def _files(self) -> tuple[Path, ...]:
         return (self.config, self.log, self.checkpoint, self.summary)
+
+    def _derived(self) -> tuple[Path, ...]:
+        """Files that would be wrong beside another run, but do not make a folder one of a run."""
+        pictures = (self.picture(kind) for kind in PICTURES)
+        return (*pictures, *self.path.glob("events.out.tfevents.*"))
 
     @classmethod
     def check_free(cls, path: str | Path, *, force: bool = False) -> RunFolder:
@@ -68,13 +81,19 @@ class RunFolder:
         """Makes the folder and removes the files of an earlier run from it, nothing else."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for file in self._files():
+            for file in (*self._files(), *self._derived()):
                 with contextlib.suppress(FileNotFoundError):
                     file.unlink()
         except OSError as error:
             raise CheckpointError(
                 f"{self.path}: cannot be written: {error.strerror or error}"
             ) from None
+
+    @classmethod
+    def holding(cls, path: str | Path) -> RunFolder:
+        """The folder that ``path`` is, or that the checkpoint file ``path`` lies in."""
+        path = Path(path)
+        return cls(path.parent if path.is_file() else path)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -1,0 +1,34 @@
+"""Files that a command writes where the user says: never over another unasked, never by half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlpkern.lm.atomic_write import write_bytes
+from mlpkern.lm.errors import ConfigError
+
+__all__ = ["check_output", "write_output"]
+
+
+def check_output(path: str | Path, *, force: bool = False, flag: str = "--out") -> Path:
+    """``path``, once it is clear that a file may be written there; touches nothing.
+
+    ConfigError for a folder, for a place under a file, and for a file without ``force``.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; {flag} names a file")
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{path}: cannot be written: {folder} is not a folder")
+    if path.exists() and not force:
+        raise ConfigError(f"{path}: exists; replace it with --force, or choose another {flag}")
+    return path
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Writes ``content`` to ``path`` in one step; ConfigError where that is impossible."""
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,34 @@
+"""Pictures of a run: each function returns a matplotlib figure, `png` makes the bytes of a file.
+
+One style for all of them (style.py): the colours of Okabe and Ito, which all eyes tell apart, and
+never colour alone: lines differ in form as well, marks in shape. matplotlib is imported when a
+figure is made; without it, MissingPackageError says what to install.
+
+>>> from mlpkern import lm
+>>> model = lm.MLPLanguageModel(27, 3, 10, 200)
+>>> vocab = lm.Vocab.from_words(["abcdefghijklmnopqrstuvwxyz"])
+>>> figure = lm.plots.embedding_plot(model.embedding.weight, vocab)
+>>> lm.plots.png(figure)[:4]
+b'\\x89PNG'
+"""
+
+from __future__ import annotations
+
+from mlpkern.lm.plots.confusion import confusion_plot, confusion_shares
+from mlpkern.lm.plots.curves import comparison_plot, loss_plot, lr_plot
+from mlpkern.lm.plots.embedding import embedding_plot, principal_components
+from mlpkern.lm.plots.finder import finder_plot
+from mlpkern.lm.plots.style import png, require_matplotlib
+
+__all__ = [
+    "comparison_plot",
+    "confusion_plot",
+    "confusion_shares",
+    "embedding_plot",
+    "finder_plot",
+    "loss_plot",
+    "lr_plot",
+    "png",
+    "principal_components",
+    "require_matplotlib",
+]

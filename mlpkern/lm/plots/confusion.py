@@ -1,0 +1,94 @@
+"""What a model predicts for every symbol, as a matrix of shares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlpkern.lm.data import Split, Vocab
+from mlpkern.lm.errors import DataError
+from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.plots.style import (
+    LABEL_SIZE,
+    TICK_SIZE,
+    new_figure,
+    shares_colormap,
+    styled,
+    symbol_labels,
+)
+from mlpkern.lm.rows import row_logits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["confusion_plot", "confusion_shares"]
+
+MAX_SYMBOLS = 110  # of a larger vocabulary the most frequent targets are shown
+
+
+def confusion_shares(model: MLPLanguageModel, split: Split) -> Tensor:
+    """(V, V) float64: of the rows with target t (first axis), the share for which symbol p (second
+    axis) has the largest logit. A row sums to 1, or is nan for a target that never occurs."""
+    vocab_size = model.vocab_size
+    counts = torch.zeros(vocab_size * vocab_size, dtype=torch.float64)
+    for logits, targets in row_logits(model, split):
+        cells = targets.long() * vocab_size + logits.argmax(-1)
+        counts += torch.bincount(cells.cpu(), minlength=len(counts))
+    matrix = counts.view(vocab_size, vocab_size)
+    return matrix / matrix.sum(1, keepdim=True)
+
+
+def confusion_plot(shares: Tensor, vocab: Vocab, *, counts: Tensor | None = None) -> Figure:
+    """`confusion_shares` as a heat map: targets downwards, predictions across, in the order of
+    ``vocab``; targets that never occur are left out.
+
+    Args:
+        counts: (V,) how often each symbol is a target; of more than 110 the most frequent are
+            shown, and the rest of their predictions is the last column.
+    """
+    known = (~shares.isnan().any(1)).nonzero()[:, 0]
+    if not len(known):
+        raise DataError("confusion_plot: no target occurs")
+    if len(vocab) <= MAX_SYMBOLS:
+        rows, columns = known, torch.arange(len(vocab))
+    else:
+        order = known if counts is None else known[counts[known].argsort(descending=True)]
+        rows = columns = order[:MAX_SYMBOLS].sort().values
+    shown = shares[rows][:, columns]
+    labels, families = symbol_labels(vocab.symbols)
+    across = [labels[i] for i in columns]
+    if len(columns) < len(vocab):
+        shown = torch.cat([shown, 1 - shown.sum(1, keepdim=True)], dim=1).clamp(min=0)
+        across.append("other")
+    side = float(np.clip(1.4 + 0.16 * len(across), 5.5, 20))
+    larger = max(1.0, side / 11)  # a large picture is looked at from farther away
+    figure = new_figure(side + 0.9, max(3.0, 1.4 + (side - 1.4) * len(rows) / len(across)))
+    axes = figure.add_subplot()
+    picture = axes.imshow(
+        shown.numpy(), cmap=shares_colormap(), vmin=0, vmax=1, aspect="equal", interpolation="none"
+    )
+    styled(
+        axes,
+        title="Predicted symbol (largest probability) for each target, dev",
+        xlabel="predicted",
+        ylabel="target",
+        grid=False,
+        larger=larger,
+    )
+    long = max(map(len, across)) > 2
+    axes.set_xticks(range(len(across)), across, family=families, rotation=90 if long else 0)
+    axes.set_yticks(range(len(rows)), [labels[i] for i in rows], family=families)
+    axes.tick_params(length=0, labelsize=TICK_SIZE + 0.5)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    right, bottom = len(across) - 0.5, len(rows) - 0.5
+    axes.vlines(np.arange(0.5, right), -0.5, bottom, color="white", linewidth=0.6)
+    axes.hlines(np.arange(0.5, bottom), -0.5, right, color="white", linewidth=0.6)
+    bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=5 * side, pad=0.015)
+    bar.set_label("share of the target's rows", fontsize=LABEL_SIZE * larger)
+    bar.ax.tick_params(labelsize=TICK_SIZE * larger)
+    bar.outline.set_visible(False)
+    return figure

@@ -1,0 +1,137 @@
+"""Curves over the steps: losses of one run, of several, and the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.log import LogRow
+from mlpkern.lm.plots.style import LINES, PALETTE, below, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["comparison_plot", "loss_plot", "lr_plot"]
+
+LR_POINTS = 2_000
+BASELINE_DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
+
+
+def loss_plot(rows: Sequence[LogRow], baselines: Mapping[str, float] | None = None) -> Figure:
+    """Train and dev loss of a log over its steps, with a horizontal line for each of ``baselines``.
+
+    Args:
+        baselines: name -> dev loss, for example of n-grams.
+
+    Losses of the first twentieth of the run that lie far above the rest are cut off.
+    """
+    if not rows:
+        raise ConfigError("loss_plot: the log has no rows yet")
+    figure = new_figure(8, 5)
+    axes = figure.add_subplot()
+    styled(axes, title="Loss over the steps", xlabel="step", ylabel="loss (nats)")
+    baselines = dict(baselines or {})
+    steps = [row.step for row in rows]
+    dev = [(row.step, row.dev_loss) for row in rows if row.dev_loss is not None]
+    axes.plot(steps, [row.train_loss for row in rows], color=PALETTE["blue"], linewidth=1.4,
+              marker=_marker(len(rows), "."), label="train (batches)")  # fmt: skip
+    if dev:
+        axes.plot(*zip(*dev, strict=True), color=PALETTE["vermillion"], linewidth=1.6,
+                  marker=_marker(len(dev), "o"), markersize=5, label="dev")  # fmt: skip
+    for (name, loss), dash in zip(baselines.items(), BASELINE_DASHES, strict=False):
+        axes.axhline(loss, color=PALETTE["grey"], linewidth=1.3, linestyle=dash,
+                     label=f"{name} {loss:.4f}")  # fmt: skip
+    _cut_the_beginning(axes, [rows], baselines.values())
+    _steps_axis(axes)
+    below(figure, columns=5)
+    return figure
+
+
+def comparison_plot(logs: Mapping[str, Sequence[LogRow]]) -> Figure:
+    """The curves of several runs, by name: over the steps, and over the seconds of training.
+
+    A run has one colour and dash; its dev losses have marks, its train losses are thin.
+    """
+    if not any(logs.values()):
+        raise ConfigError("comparison_plot: no log has rows yet")
+    figure = new_figure(11, 5.2)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, key in zip(panels, ("step", "seconds"), strict=True):
+        label = "step" if key == "step" else "seconds of training"
+        styled(axes, title=f"Loss over the {key}s" if key == "step" else "Loss over the time",
+               xlabel=label, ylabel="loss (nats)" if key == "step" else "")  # fmt: skip
+        for i, (name, rows) in enumerate(logs.items()):
+            color, dash = LINES[i % len(LINES)]
+            at = [getattr(row, key) for row in rows]
+            axes.plot(at, [row.train_loss for row in rows], color=color, linestyle=dash,
+                      linewidth=0.7, alpha=0.7)  # fmt: skip
+            dev = [(x, row.dev_loss) for x, row in zip(at, rows, strict=True)
+                   if row.dev_loss is not None]  # fmt: skip
+            axes.plot([x for x, _ in dev], [y for _, y in dev], color=color, linestyle=dash,
+                      linewidth=1.8, marker="osD^v"[i % 5], markersize=4.5,
+                      label=_plain(name))  # fmt: skip
+        axes.set_xlim(left=0)
+    axes.plot([], [], color=PALETTE["grey"], linewidth=0.7, label="thin: train (batches)")
+    _cut_the_beginning(panels[0], list(logs.values()), ())
+    _steps_axis(panels[0])
+    below(figure, columns=max(1, min(4, 90 // (8 + max(map(len, logs))))))
+    return figure
+
+
+def lr_plot(config: TrainConfig) -> Figure:
+    """The learning rate of every step of a run with ``config``."""
+    if config.steps < 1:
+        raise ConfigError("lr_plot: the run has no steps")
+    at = np.unique(np.linspace(0, config.steps - 1, LR_POINTS).round().astype(np.int64))
+    rates = [config.learning_rates(int(step), 1).item() for step in at]
+    figure = new_figure(8, 4)
+    axes = figure.add_subplot()
+    styled(axes, title="Learning rate over the steps", xlabel="step", ylabel="learning rate")
+    axes.plot(at, rates, color=PALETTE["blue"], linewidth=1.8, drawstyle="steps-post")
+    if min(rates) > 0 and config.schedule == "staged" and not config.warmup:
+        axes.set_yscale("log")
+        if min(rates) == max(rates):
+            axes.set_ylim(rates[0] / 3, rates[0] * 3)
+    else:
+        axes.set_ylim(bottom=0)
+    _steps_axis(axes)
+    return figure
+
+
+def _cut_the_beginning(
+    axes: Axes, logs: Sequence[Sequence[LogRow]], baselines: Iterable[float]
+) -> None:
+    """Limits that the curves fill after their first twentieth."""
+    losses: list[float] = list(baselines)
+    for rows in logs:
+        if not rows:
+            continue
+        start = rows[-1].step / 20
+        kept = [row for row in rows if row.step >= start]
+        losses += [row.train_loss for row in kept]
+        losses += [row.dev_loss for row in rows if row.dev_loss is not None]
+    room = 0.06 * (max(losses) - min(losses)) + 1e-3
+    axes.set_ylim(min(losses) - room, max(losses) + room)
+
+
+def _steps_axis(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+
+
+def _marker(count: int, marker: str) -> str:
+    """Marks where they are few enough to tell apart."""
+    return marker if count <= 60 else ""
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib shows as it is: no mathematics, and no leading underscore to hide."""
+    return ("\u200a" if name.startswith("_") else "") + name.replace("$", r"\$")
