@@ -8,7 +8,16 @@ import importlib
 import pytest
 from lm_words import one_thread  # noqa: F401
 
-MODULES = ["describe", "ngram", "plots", "plots.embedding", "plots.labels", "symbols"]
+MODULES = [
+    "describe",
+    "ngram",
+    "plots",
+    "plots.embedding",
+    "plots.labels",
+    "report",
+    "symbols",
+    "verdict",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,4 +1,4 @@
-"""The commands that look at finished runs: ``plot``."""
+"""The commands that look at finished runs: ``plot`` and ``report``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,22 @@ embedding: the symbols where the model puts them, vowels marked. loss: train and
 n-gram baselines. lr: the learning rate of every step. confusion: what is predicted for each symbol
 of the dev split. Needs matplotlib: pip install 'mlpkern[plots]'.
 """
+_REPORT = """\
+examples:
+  mlpkern report RUN                    on the words it was trained on
+  mlpkern report RUN other.txt          on other words, split the same way
+
+Losses of the splits beside those of counting n-grams of the same words, the dev loss by place in
+the word and by symbol, and whether the model is overfit (dev more than 5 % above train, or risen by
+1 %), underfit (not better than counting with the same context, or still falling) or near capacity.
+The curves go into RUN/curves.png. The last line is the test loss.
+"""
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds ``plot``."""
+    """Adds ``plot``, ``report``."""
     _add_plot(commands)
+    _add_report(commands)
 
 
 def _add_plot(commands: argparse._SubParsersAction) -> None:
@@ -38,5 +49,21 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
     add("--what", choices=("embedding", "loss", "lr", "confusion", "all"), default="all",
         help="which picture (all)")  # fmt: skip
     add("--out", metavar="PNG", help="file for it (default RUN/WHAT.png, replaced if it is there)")
+    add("--force", action="store_true", help="replace an --out that is already there")
+    add_machine(parser)
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from mlpkern.lm.report_command import report_command
+
+        return report_command(args)
+
+    summary = "print losses, baselines and a verdict on a run, and draw its curves"
+    parser = add_command(commands, "report", run, summary, _REPORT)
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    add_words(parser)
+    add = parser.add_argument
+    add("--out", metavar="PNG", help="file for the curves (default RUN/curves.png, replaced)")
     add("--force", action="store_true", help="replace an --out that is already there")
     add_machine(parser)

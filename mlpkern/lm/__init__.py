@@ -51,6 +51,7 @@ from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.ngram import NGram, ngram
 from mlpkern.lm.overfit import Overfit, lowest_loss, overfit_batch
 from mlpkern.lm.population import Population, Trained, population
+from mlpkern.lm.report import Report, report, report_on
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
 from mlpkern.lm.state import TrainState
@@ -77,6 +78,7 @@ __all__ = [
     "OpsEngine",
     "Overfit",
     "Population",
+    "Report",
     "RunEngine",
     "RunFolder",
     "Split",
@@ -101,6 +103,8 @@ __all__ = [
     "plots",
     "population",
     "read_words",
+    "report",
+    "report_on",
     "sample",
     "save_checkpoint",
     "show_windows",

@@ -14,14 +14,14 @@ mma ---> .
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mlpkern.lm.data import Dataset, Vocab, windows
 from mlpkern.lm.symbols import shown, shown_all
 
-__all__ = ["describe_dataset", "show_windows"]
+__all__ = ["describe_dataset", "in_columns", "show_windows"]
 
 WIDTH = 80
 
@@ -36,7 +36,7 @@ def describe_dataset(dataset: Dataset) -> str:
         f"words    {len(every)}, {len(set(every))} of them distinct",
         f"length   {lengths.min()} to {lengths.max()} symbols, mean {lengths.mean():.2f}",
         f"symbols  {len(dataset.vocab)} with the boundary; how often each occurs:",
-        *_columns([(shown(s), counts[s]) for s in dataset.vocab.symbols]),
+        *_counts([(shown(s), counts[s]) for s in dataset.vocab.symbols]),
         "split    words     rows",
     ]
     for name, split in dataset.splits.items():
@@ -59,11 +59,16 @@ def show_windows(words: Sequence[str], vocab: Vocab, block_size: int) -> str:
     return "\n".join(lines)
 
 
-def _columns(pairs: list[tuple[str, int]]) -> list[str]:
-    """(symbol, count) in columns that fill a line of `WIDTH`."""
+def in_columns(cells: Iterable[str]) -> list[str]:
+    """``cells`` of one width in lines of at most `WIDTH`, read downwards."""
+    cells = list(cells)
+    across = max(1, (WIDTH + 2) // (max(map(len, cells)) + 4))
+    down = -(-len(cells) // across)
+    return ["  " + "    ".join(cells[i::down]) for i in range(down)]
+
+
+def _counts(pairs: list[tuple[str, int]]) -> list[str]:
+    """(symbol, count) in columns."""
     wide = max(len(symbol) for symbol, _ in pairs)
     digits = max(len(str(count)) for _, count in pairs)
-    cells = [f"{symbol:<{wide}} {count:>{digits}}" for symbol, count in pairs]
-    across = max(1, (WIDTH - 2) // (wide + digits + 4))
-    down = -(-len(cells) // across)
-    return ["  " + "   ".join(cells[i::down]) for i in range(down)]
+    return in_columns(f"{symbol:<{wide}} {count:>{digits}}" for symbol, count in pairs)

@@ -14,9 +14,10 @@ from mlpkern.lm.checkpoint import Checkpoint, check_vocab, load_checkpoint
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import CheckpointError, ConfigError, DataError
 from mlpkern.lm.log import read_log
-from mlpkern.lm.ngram import ngram, ngram_name
+from mlpkern.lm.ngram import ngram_name
 from mlpkern.lm.output import check_output, write_output
 from mlpkern.lm.plots.embedding import MAX_WORDS
+from mlpkern.lm.report import ngram_losses
 from mlpkern.lm.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def _embedding(run: _Run) -> Figure:
 def _loss(run: _Run) -> Figure:
     baselines = {}
     try:
-        dev = run.dataset.splits_for(max(2, run.dataset.block_size))["dev"]
-        baselines = {ngram_name(n): ngram(run.dataset, n).loss(dev) for n in (2, 3)}
+        losses = ngram_losses(run.dataset, run.checkpoint.config.block_size)
+        baselines = {ngram_name(n): loss for n, loss in losses.items()}
     except (CheckpointError, DataError) as error:
         print(f"without the lines of n-grams: {error}")
     return plots.loss_plot(read_log(run.folder.log), baselines)

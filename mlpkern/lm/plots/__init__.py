@@ -15,7 +15,7 @@ b'\\x89PNG'
 from __future__ import annotations
 
 from mlpkern.lm.plots.confusion import confusion_plot, confusion_shares
-from mlpkern.lm.plots.curves import comparison_plot, loss_plot, lr_plot
+from mlpkern.lm.plots.curves import comparison_plot, loss_plot, lr_plot, report_plot
 from mlpkern.lm.plots.embedding import embedding_plot, principal_components
 from mlpkern.lm.plots.finder import finder_plot
 from mlpkern.lm.plots.style import png, require_matplotlib
@@ -30,5 +30,6 @@ __all__ = [
     "lr_plot",
     "png",
     "principal_components",
+    "report_plot",
     "require_matplotlib",
 ]

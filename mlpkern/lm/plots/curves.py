@@ -10,13 +10,16 @@ import numpy as np
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.log import LogRow
+from mlpkern.lm.ngram import ngram_name
 from mlpkern.lm.plots.style import LINES, PALETTE, below, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["comparison_plot", "loss_plot", "lr_plot"]
+    from mlpkern.lm.report import Report
+
+__all__ = ["comparison_plot", "loss_plot", "lr_plot", "report_plot"]
 
 LR_POINTS = 2_000
 BASELINE_DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
@@ -30,25 +33,26 @@ def loss_plot(rows: Sequence[LogRow], baselines: Mapping[str, float] | None = No
 
     Losses of the first twentieth of the run that lie far above the rest are cut off.
     """
-    if not rows:
-        raise ConfigError("loss_plot: the log has no rows yet")
     figure = new_figure(8, 5)
-    axes = figure.add_subplot()
-    styled(axes, title="Loss over the steps", xlabel="step", ylabel="loss (nats)")
-    baselines = dict(baselines or {})
-    steps = [row.step for row in rows]
-    dev = [(row.step, row.dev_loss) for row in rows if row.dev_loss is not None]
-    axes.plot(steps, [row.train_loss for row in rows], color=PALETTE["blue"], linewidth=1.4,
-              marker=_marker(len(rows), "."), label="train (batches)")  # fmt: skip
-    if dev:
-        axes.plot(*zip(*dev, strict=True), color=PALETTE["vermillion"], linewidth=1.6,
-                  marker=_marker(len(dev), "o"), markersize=5, label="dev")  # fmt: skip
-    for (name, loss), dash in zip(baselines.items(), BASELINE_DASHES, strict=False):
-        axes.axhline(loss, color=PALETTE["grey"], linewidth=1.3, linestyle=dash,
-                     label=f"{name} {loss:.4f}")  # fmt: skip
-    _cut_the_beginning(axes, [rows], baselines.values())
-    _steps_axis(axes)
+    _draw_losses(figure.add_subplot(), rows, baselines or {})
     below(figure, columns=5)
+    return figure
+
+
+def report_plot(report: Report) -> Figure:
+    """`loss_plot` of a report, and beside it the dev loss by place in the word."""
+    figure = new_figure(11, 5.2)
+    curves, places = figure.subplots(1, 2, width_ratios=(3, 2))
+    baselines = {ngram_name(n): loss for n, loss in report.ngrams.items()}
+    _draw_losses(curves, report.rows, baselines)
+    styled(places, title="Dev loss by place in the word", xlabel="place of the target",
+           ylabel="")  # fmt: skip
+    places.bar([g.label for g in report.positions], [g.loss for g in report.positions],
+               color=PALETTE["sky"], edgecolor=PALETTE["blue"], linewidth=0.8)  # fmt: skip
+    places.axhline(report.splits["dev"].loss, color=PALETTE["vermillion"], linewidth=1.3,
+                   label="dev, all places")  # fmt: skip
+    places.grid(axis="x", visible=False)
+    below(figure, columns=7)
     return figure
 
 
@@ -101,6 +105,24 @@ def lr_plot(config: TrainConfig) -> Figure:
         axes.set_ylim(bottom=0)
     _steps_axis(axes)
     return figure
+
+
+def _draw_losses(axes: Axes, rows: Sequence[LogRow], baselines: Mapping[str, float]) -> None:
+    if not rows:
+        raise ConfigError("loss_plot: the log has no rows yet")
+    styled(axes, title="Loss over the steps", xlabel="step", ylabel="loss (nats)")
+    steps = [row.step for row in rows]
+    dev = [(row.step, row.dev_loss) for row in rows if row.dev_loss is not None]
+    axes.plot(steps, [row.train_loss for row in rows], color=PALETTE["blue"], linewidth=1.4,
+              marker=_marker(len(rows), "."), label="train (batches)")  # fmt: skip
+    if dev:
+        axes.plot(*zip(*dev, strict=True), color=PALETTE["vermillion"], linewidth=1.6,
+                  marker=_marker(len(dev), "o"), markersize=5, label="dev")  # fmt: skip
+    for (name, loss), dash in zip(baselines.items(), BASELINE_DASHES, strict=False):
+        axes.axhline(loss, color=PALETTE["grey"], linewidth=1.3, linestyle=dash,
+                     label=f"{name} {loss:.4f}")  # fmt: skip
+    _cut_the_beginning(axes, [rows], baselines.values())
+    _steps_axis(axes)
 
 
 def _cut_the_beginning(
