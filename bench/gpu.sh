@@ -12,6 +12,7 @@
 #   device       streams, CUDA graphs, several GPUs, bad ids, more than 2^31 elements
 #   sanitize     compute-sanitizer: memcheck, racecheck and synccheck of small cases
 #   yardsticks   what the card and plain torch can do; needs no kernel of ours
+#   seeds        dev losses of 44 seeds in float32 and by TF32 against those of the processor
 #   bench        the benchmark
 #
 # A step that fails or runs out of its time stops no other. At the end stands a summary; the exit
@@ -21,12 +22,13 @@
 #   OUT                   folder for gpu.log, gpu.json, yardsticks/ and bench/ (bench/out/gpu; then a
 #                         complete benchmark is also kept as bench/results/CARD-DATE.json)
 #   MLPKERN_GPU_SECONDS   time for all of it (570)
+#   WORDS                 a file of words, one a line, for the trainings (the embedded names)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
-steps=(machine build test triton device sanitize yardsticks bench)
+steps=(machine build test triton device sanitize yardsticks seeds bench)
 declare -A budget=([machine]=25 [build]=240 [test]=110 [triton]=110 [device]=75 [sanitize]=100
-                   [yardsticks]=45 [bench]=570)
+                   [yardsticks]=45 [seeds]=45 [bench]=570)
 
 export PYTHON=${PYTHON:-python3}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
@@ -170,13 +172,19 @@ step_sanitize() {
 
 step_yardsticks() { "$PYTHON" bench/yardsticks.py --out "$OUT/yardsticks"; }
 
+step_seeds() {
+  need_backend || return
+  "$PYTHON" bench/seeds.py --device cuda --seeds 44 --threads "$(nproc)" ${WORDS:+--file "$WORDS"}
+}
+
 step_bench() {
   # With an empty cache the first call of a row is what it costs whoever makes it for the first time.
   local cache status
   cache=$(mktemp -d)
   # The last case that begins may take a minute.
   TRITON_CACHE_DIR="$cache" "$PYTHON" bench/run.py --device cuda \
-    --seconds $((LIMIT > 80 ? LIMIT - 60 : 20)) --out "$OUT/bench" ${RECORD:+--record}
+    --seconds $((LIMIT > 80 ? LIMIT - 60 : 20)) --out "$OUT/bench" ${RECORD:+--record} \
+    ${WORDS:+--file "$WORDS"}
   status=$?
   rm -rf "$cache"
   return $status
@@ -196,6 +204,7 @@ RECORD=
 mkdir -p "$OUT" || exit 2
 OUT=$(cd "$OUT" && pwd)
 export OUT RECORD
+[ -z "${WORDS:-}" ] || export WORDS
 total=${MLPKERN_GPU_SECONDS:-570}
 : >"$OUT/gpu.log"
 summary=() rows=() failed=0

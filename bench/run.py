@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from bench.case import DTYPES, Case, Settings
 from bench.gpu import Device, Gpu, answers, first_line
 from bench.ladder import ladder_lines
 from bench.names_run import Plan, train_all
+from bench.population_run import population_lines, train_population
 from bench.providers import MLPKERN, Unavailable
 from bench.result_files import keep, show
 from bench.runner import rate, run_case
@@ -106,8 +107,8 @@ def run(
 ) -> dict[str, Any]:
     """Measures everything, printing as it goes; Ctrl-C ends it early with what there is.
 
-    `plan` is the training at the end, None for none. After `seconds` no further case is begun, and
-    after half of them none is autotuned.
+    `plan` is the training at the end (on a GPU that of a population), None for none. After
+    `seconds` no further case is begun, and after half of them none is autotuned.
     """
     started = time.monotonic()
     elapsed = lambda: time.monotonic() - started  # noqa: E731
@@ -126,6 +127,7 @@ def run(
         "errors": [],
         "not_run": {},  # case -> why it was not
         "training": None,
+        "population": None,
     }
 
     def measure() -> Any:
@@ -169,17 +171,25 @@ def run(
             for case_result in result["cases"]:
                 rate(case_result, measured)
         show([*report.summary_lines(result), *([] if gpu else ladder_lines(result))])
-        if plan is not None:
-            try:
-                result["training"] = train_all(plan)
-            except Exception as error:  # nor must the training
-                traceback.print_exc()
-                result["training"] = {"reason": f"{type(error).__name__}: {error}"}
+        if plan is not None and gpu is None:
+            result["training"] = _told(lambda: train_all(plan))
             show(training_lines(result["training"]))
+        elif plan is not None and gpu is not None and elapsed() < seconds and answers(gpu):
+            result["population"] = _told(lambda: train_population(plan, gpu.device))
+            show(population_lines(result["population"]))
         result["complete"] = not result["not_run"]
     except KeyboardInterrupt:
         show(["", "interrupted: what was measured so far is kept, marked as not complete"])
     return result
+
+
+def _told(train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of a training at the end, or why there is none: it must not cost the cases."""
+    try:
+        return train()
+    except Exception as error:
+        traceback.print_exc()
+        return {"reason": f"{type(error).__name__}: {first_line(error)}"}
 
 
 def broken(result: dict[str, Any]) -> list[str]:
@@ -235,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
         device=options.device,
         **budgets(options),
     )
-    trains = gpu is None and any(suite.name == "training_step" for suite, _ in cases)
+    trains = any(suite.name == "training_step" for suite, _ in cases)
     plan = Plan(options.quick or bool(options.case), options.file, options.reach)
     seconds = math.inf if options.seconds is None else options.seconds
     with ended_by_sigterm():

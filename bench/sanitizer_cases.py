@@ -8,9 +8,12 @@ where it ends. Results are compared with plain torch as well; exit status 1 wher
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -20,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mlpkern
+from mlpkern.backends import has_op
 
 # One element, below and above a tile, primes, the lecture's sizes, rows that no vector load divides
 GATHERS = ((1, 1, 1), (27, 10, 999), (300, 64, 2053), (5003, 17, 1021))  # V, D, ids
@@ -28,6 +32,16 @@ LOGITS = ((1, 1), (131, 27), (5, 301), (9, 1000), (3, 32003))  # N, V
 OPTIONS = ({}, {"label_smoothing": 0.1}, {"reduction": "none"}, {"ignore_index": 0})
 SINGLE, HALF = torch.float32, torch.bfloat16
 TOLERANCE = {SINGLE: 2e-3, HALF: 6e-2}  # of the largest value: the tests have the sharp ones
+
+# What train_steps does: V, T, D, hidden widths, N and its options. The sizes of the lecture; every
+# option at awkward sizes; a second layer.
+RUNS: tuple[tuple[int, int, int, tuple[int, ...], int, dict[str, Any]], ...] = (
+    (27, 3, 10, (200,), 32, {}),
+    (27, 3, 10, (200,), 32, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    (13, 2, 5, (37,), 7, {"optimizer": "adamw", "max_grad_norm": 0.5, "label_smoothing": 0.1}),
+    (5, 1, 1, (1,), 1, {"input_dropout": 0.2, "hidden_dropout": 0.3, "seed": 7}),
+    (11, 3, 4, (19, 23), 33, {"max_grad_norm": 0.5, "hidden_dropout": 0.3}),
+)
 
 Call = Callable[..., Tensor]
 
@@ -121,12 +135,40 @@ def out_of_range(device: str) -> list[str]:
     return wrong
 
 
+def runs(device: str) -> list[str]:
+    """A few steps of two models, and their evaluation, against the reference in float64."""
+    wrong = []
+    for V, T, D, hidden, N, options in RUNS:
+        generator = torch.Generator().manual_seed(V)
+        widths = [T * D, *hidden, V]
+        shapes = [(V, D), *(s for k, h in pairwise(widths) for s in ((h, k), (h,)))]
+        start = [torch.randn(2, *shape, generator=generator) / 4 for shape in shapes]
+        inputs = torch.randint(V, (41, T), generator=generator)
+        targets = torch.randint(V, (41,), generator=generator)
+        batches = torch.randint(41, (3, N), generator=generator)
+        found = []
+        for place, dtype, backend in (("cpu", torch.float64, "reference"), (device, SINGLE, "")):
+            params = mlpkern.MLPParams.from_tensors([t.to(place, dtype) for t in start])
+            data = [t.to(place) for t in (inputs, targets)]
+            with mlpkern.use_backend(backend) if backend else contextlib.nullcontext():
+                losses = mlpkern.train_steps(params, *data, batches.to(place), 0.05, **options)
+                measured = mlpkern.evaluate(params, *data)
+            both = [losses, measured.loss, *params.tensors()]
+            found.append([tensor.cpu() for tensor in both])
+        largest = max(difference(ours, exact) for exact, ours in zip(*found, strict=True))
+        if not largest <= TOLERANCE[SINGLE]:
+            text = f"train_steps V={V} T={T} D={D} H={hidden} N={N} {options}"
+            wrong.append(f"{text}: off by {largest:.2g} of the largest value")
+    return wrong
+
+
 def main(arguments: list[str]) -> int:
     backend = arguments[0] if arguments else "cuda"
     device = "cpu" if backend in ("cpu", "reference") else "cuda"
     with mlpkern.use_backend(backend):
         wrong = compare_all(device) + out_of_range(device)
-    count = sum(1 for _ in cases(device))
+        wrong += runs(device) if has_op(backend, "train_steps") else []
+    count = sum(1 for _ in cases(device)) + len(RUNS)
     print("\n".join([*wrong, f"{count} cases on {backend}, {len(wrong)} wrong"]))
     return 1 if wrong else 0
 

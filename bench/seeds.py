@@ -1,20 +1,23 @@
-"""Do the engines `run` and `stock` end at the same dev losses? Many seeds of each, and tests.
+"""Do two ways of training end at the same dev losses? Many seeds of each, and tests.
 
     python bench/seeds.py --file names.txt --seeds 20 --steps 20000
+    python bench/seeds.py --file names.txt --seeds 44 --device cuda
 
-`run` trains all seeds in one population, `stock` one after the other. A seed starts both from the
-same parameters and gives both the same batches, so their losses are compared twice: as two samples
-(the Kolmogorov-Smirnov distance and the difference of the means, each against random relabelings),
-and pair by pair (the mean difference of a seed, against random signs). A p-value far below 0.05
-says that the engines differ.
+On a CPU the engine `run`, which trains all seeds in one population, is compared with `stock`, one
+after the other; on a GPU the population in float32 and by TF32 with that of the CPU. A seed starts
+both from the same parameters and gives both the same batches, so their losses are compared twice:
+as two samples (the Kolmogorov-Smirnov distance and the difference of the means, each against random
+relabelings), and pair by pair (the mean difference of a seed, against random signs). A p-value far
+below 0.05 says that they differ.
 
-Exit status: 0 when no p-value is below --alpha, else 1.
+Exit status: 0 when no p-value is below --alpha, else 1; 2 for a wrong command line.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +35,7 @@ if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
     from mlpkern.lm import Dataset, TrainConfig
 
 RELABELINGS = 20_000
+DevLosses = Callable[["list[TrainConfig]", "Dataset"], Tensor]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -44,6 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, default=20_000, help="steps of each training (20000)")
     add("--init", choices=("lecture", "scaled"), default="lecture", help="(lecture)")
     add("--threads", type=int, default=1, help="CPU threads (1)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="what is compared (cpu)")
     add("--alpha", type=float, default=0.01, help="a p-value below it is a failure (0.01)")
     return parser.parse_args(arguments)
 
@@ -66,6 +71,22 @@ def dev_losses_of_stock(configs: list[TrainConfig], dataset: Dataset) -> Tensor:
         losses.append(evaluate(trainer.state.model, dataset.splits["dev"]).loss)
         print(f"stock   seed {config.seed}: dev {losses[-1]:.4f}", flush=True)
     return torch.tensor(losses).double()
+
+
+def dev_losses_on_gpu(precision: str, configs: list[TrainConfig], dataset: Dataset) -> Tensor:
+    """(seeds,) float64: every training in one population on the backend cuda."""
+    from bench.cuda_providers import OURS, with_cuda_backend
+
+    with with_cuda_backend(OURS, precision):
+        return dev_losses_of_run(configs, dataset.to("cuda"))
+
+
+def sides(device: str) -> tuple[dict[str, DevLosses], tuple[str, DevLosses]]:
+    """What is compared, by name, and with what."""
+    if device == "cpu":
+        return {"run": dev_losses_of_run}, ("stock", dev_losses_of_stock)
+    gpu = {name: partial(dev_losses_on_gpu, name) for name in ("float32", "tf32")}
+    return gpu, ("cpu", dev_losses_of_run)
 
 
 def ks_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -115,6 +136,9 @@ def main(arguments: list[str] | None = None) -> int:
     if args.seeds < 2:
         print("--seeds must be at least 2", file=sys.stderr)
         return 2
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("--device cuda: there is no GPU", file=sys.stderr)
+        return 2
     torch.set_num_threads(args.threads)
     words = read_words(args.file) if args.file else embedded_names()
     base = replace(
@@ -128,23 +152,38 @@ def main(arguments: list[str] | None = None) -> int:
     configs = [replace(base, seed=seed) for seed in range(args.seeds)]
     dataset = build_dataset(words, block_size=base.block_size)
     print(f"{args.seeds} seeds, {args.steps} steps, {args.init} init, {args.threads} threads")
-    print(f"run     {choose_engine('run', torch.device('cpu'))[1]}")
-    found: list[Tensor] = []
-    for name, train in (("run", dev_losses_of_run), ("stock", dev_losses_of_stock)):
-        work = partial(train, configs, dataset)
-        seconds = seconds_of(lambda work=work: found.append(work()), 1)  # type: ignore[misc]
-        print(f"{name:<7} {seconds:.1f} s")
-    run, stock = found
-    print(describe("run", run))
-    print(describe("stock", stock))
-    ks, means = p_two_samples(run, stock)
-    pairs = p_pairs(run, stock)
-    difference = run - stock
-    error = difference.std() / args.seeds**0.5
-    print(f"Kolmogorov-Smirnov distance {ks_distance(run, stock):.3f}, p = {ks:.3f}")
-    print(f"difference of the means {run.mean() - stock.mean():+.5f}, p = {means:.3f}")
+    if args.device == "cpu":
+        print(f"run     {choose_engine('run', torch.device('cpu'))[1]}")
+    compared, (yardstick, train) = sides(args.device)
+    found: dict[str, Tensor] = {}
+    for name, work in {**compared, yardstick: train}.items():
+        losses: list[Tensor] = []
+        call = partial(_collect, losses, work, configs, dataset)
+        print(f"{name:<7} {seconds_of(call, 1):.1f} s", flush=True)
+        found[name] = losses[0]
+    for name, losses_of in found.items():
+        print(describe(name, losses_of))
+    smallest = min(_compare(name, found[name], yardstick, found[yardstick]) for name in compared)
+    return int(smallest < args.alpha)
+
+
+def _collect(
+    losses: list[Tensor], work: DevLosses, configs: list[TrainConfig], dataset: Dataset
+) -> None:
+    losses.append(work(configs, dataset))
+
+
+def _compare(name: str, one: Tensor, yardstick: str, other: Tensor) -> float:
+    """Prints the tests of two samples; the smallest p-value."""
+    ks, means = p_two_samples(one, other)
+    pairs = p_pairs(one, other)
+    difference = one - other
+    error = difference.std() / len(one) ** 0.5
+    print(f"{name} against {yardstick}:")
+    print(f"Kolmogorov-Smirnov distance {ks_distance(one, other):.3f}, p = {ks:.3f}")
+    print(f"difference of the means {one.mean() - other.mean():+.5f}, p = {means:.3f}")
     print(f"mean of the pairs {difference.mean():+.5f} ± {error:.5f}, p = {pairs:.3f}")
-    return int(min(ks, means, pairs) < args.alpha)
+    return min(ks, means, pairs)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,21 @@ import json
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from bench_fake_gpu import CUDA_SETTINGS, FAST, FakeGpu
 from bench_tiny import MACHINE
+from lm_words import make_words
 from test_bench_gpu import CASE, fake_gpu, suite_of
 
 from bench import (
     cuda_limits,
+    cuda_providers,
     cuda_report,
     limits,
+    population_run,
     report,
     result_files,
     run,
@@ -26,9 +30,12 @@ from bench import (
     yardsticks,
 )
 from bench.case import Cost
+from bench.names_run import Plan
 from bench.providers import with_threads
 from bench.text import WIDTH
 from bench.training_case import training_case
+from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.data import build_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -271,6 +278,70 @@ def test_the_cases_for_the_sanitizer_pass_on_plain_torch_and_catch_a_wrong_op(mo
     real = mlpkern.linear_tanh
     monkeypatch.setattr(mlpkern, "linear_tanh", lambda *args: real(*args) * 1.01)
     assert sanitizer_cases.main(["reference"]) == 1
+
+
+def test_the_sanitizer_s_runs_catch_a_wrong_step_and_a_wrong_evaluation(monkeypatch):
+    import mlpkern
+
+    assert sanitizer_cases.runs("cpu") == []
+    train_steps, evaluate = mlpkern.train_steps, mlpkern.evaluate
+
+    def rough(params, inputs, targets, batches, lr, **options):
+        wrong = params.embedding.dtype == torch.float32
+        return train_steps(params, inputs, targets, batches, lr * (1 + wrong), **options)
+
+    monkeypatch.setattr(mlpkern, "train_steps", rough)
+    assert len(sanitizer_cases.runs("cpu")) > 3
+    monkeypatch.setattr(mlpkern, "train_steps", train_steps)
+
+    def off(params, *data):
+        measured = evaluate(params, *data)
+        return measured._replace(
+            loss=measured.loss * (1 + 0.01 * (measured.loss.dtype.itemsize == 4))
+        )
+
+    monkeypatch.setattr(mlpkern, "evaluate", off)
+    assert len(sanitizer_cases.runs("cpu")) == len(sanitizer_cases.RUNS)
+
+
+# --- the population at the end -------------------------------------------------------------------
+
+
+def test_a_population_is_trained_at_both_precisions_and_told(monkeypatch):
+    seen = []
+    real = population_run.with_cuda_backend
+
+    def plain(name, dtype):
+        seen.append((name, dtype))
+        return cuda_providers.with_precision(dtype)
+
+    assert real is cuda_providers.with_cuda_backend
+    monkeypatch.setattr(population_run, "with_cuda_backend", plain)
+    monkeypatch.setattr(population_run, "WARM_STEPS", 2)
+    config = TrainConfig(embedding_dim=3, hidden=(7,), batch_size=5, steps=20)
+    dataset = build_dataset(make_words(), block_size=3)
+    plan = SimpleNamespace(config=lambda: config, dataset=lambda _: dataset, file=None)
+    result = population_run.train_population(plan, "cpu", models=3)
+    assert seen == [("cuda", "float32"), ("cuda", "tf32")]
+    assert (result["models"], result["steps"]) == (3, 20)
+    for run_ in result["runs"].values():
+        assert run_["seconds"] > 0
+        assert run_["dev_best"] <= run_["dev_mean"] < 4
+    text = "\n".join(population_run.population_lines(result))
+    assert "population of 3 models, 20 steps each" in text
+    assert "tf32" in text
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_population_that_breaks_costs_no_case(gpu, fast_limits, monkeypatch, capsys):
+    def broken(plan, device):
+        raise RuntimeError("no memory\nand more")
+
+    monkeypatch.setattr(run, "train_population", broken)
+    result = run.run([], CUDA_SETTINGS, Plan(short=True), gpu=gpu)
+    assert result["population"] == {"reason": "RuntimeError: no memory"}
+    assert result["complete"]
+    assert "population: not run: RuntimeError: no memory" in capsys.readouterr().out
 
 
 def test_a_run_on_the_processor_has_no_gpu(monkeypatch):

@@ -154,12 +154,13 @@ def test_the_sanitizer_has_three_tools_whose_word_is_taken_with_their_summary_on
 def test_an_unknown_step_is_refused(run):
     found, status, _, text = run("biuld")
     assert (found, status) == (None, 2)
-    assert "machine build test triton device sanitize yardsticks bench" in text
+    assert "machine build test triton device sanitize yardsticks seeds bench" in text
 
 
 def test_all_steps_are_done_by_default_and_few_files_are_left(run, tmp_path):
     found, _, _, _ = run(fake="setup.py=0")
-    names = ["machine", "build", "test", "triton", "device", "sanitize", "yardsticks", "bench"]
+    names = ["machine", "build", "test", "triton", "device", "sanitize", "yardsticks", "seeds"]
+    names.append("bench")
     assert [s["step"] for s in found["steps"]] == names
     files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
     assert {p.name for p in files} == {"gpu.log", "gpu.json"}  # yardsticks and bench add four

@@ -53,3 +53,24 @@ def test_a_small_run_prints_both_distributions(tmp_path, capsys):
         assert re.search(rf"{name} +mean \d+\.\d{{4}}, std \d+\.\d{{4}}: ", printed)
     assert re.search(r"Kolmogorov-Smirnov distance [01]\.\d{3}, p = [01]\.\d{3}", printed)
     assert seeds.main(["--seeds", "1"]) == 2
+
+
+def test_both_precisions_of_a_gpu_are_compared_with_the_processor(monkeypatch, capsys):
+    if not torch.cuda.is_available():
+        assert seeds.main(["--device", "cuda", "--seeds", "3"]) == 2
+    asked = []
+
+    def on_gpu(precision, configs, dataset):
+        asked.append(precision)
+        return seeds.dev_losses_of_run(configs, dataset) + 1e-6
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(seeds, "dev_losses_on_gpu", on_gpu)
+    monkeypatch.setattr(seeds, "RELABELINGS", 500)
+    arguments = ["--device", "cuda", "--seeds", "4", "--steps", "30", "--alpha", "0"]
+    assert seeds.main(arguments) == 0
+    assert asked == ["float32", "tf32"]
+    printed = capsys.readouterr().out
+    for name in ("float32", "tf32"):
+        assert re.search(rf"{name} +mean \d+\.\d{{4}}", printed)
+        assert f"{name} against cpu:" in printed
