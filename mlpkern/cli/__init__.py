@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from mlpkern import __version__
-from mlpkern.cli import about, analysis, trained, training, words
+from mlpkern.cli import about, analysis, sweeping, trained, training, words
 
 __all__ = ["main"]
 
@@ -59,6 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mlpkern {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (about, words, training, trained, analysis):
+    for group in (about, words, training, trained, analysis, sweeping):
         group.add_commands(commands)
     return parser

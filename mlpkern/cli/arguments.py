@@ -11,6 +11,7 @@ __all__ = [
     "add_optimizer",
     "add_words",
     "schedule",
+    "shares",
     "sizes",
     "widths",
 ]
@@ -98,3 +99,11 @@ def sizes(text: str) -> tuple[int, ...]:
             f"expected a number or a range as in 2 or 1..5, got {text!r}"
         ) from None
     return numbers
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """``0.2,0.5`` -> (0.2, 0.5); nothing -> ()."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected shares as in 0.2,0.5, got {text!r}") from None

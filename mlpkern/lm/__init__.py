@@ -51,11 +51,14 @@ from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.ngram import NGram, ngram
 from mlpkern.lm.overfit import Overfit, lowest_loss, overfit_batch
 from mlpkern.lm.population import Population, Trained, population
-from mlpkern.lm.report import Report, report, report_on
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
+from mlpkern.lm.search_space import Choice, Range, SearchSpace
 from mlpkern.lm.state import TrainState
 from mlpkern.lm.stop_signal import Interrupted
+from mlpkern.lm.sweep import sweep
+from mlpkern.lm.sweep_folder import SweepFolder
+from mlpkern.lm.sweep_plan import SweepPlan, read_plan
 from mlpkern.lm.train import Trainer
 
 __all__ = [
@@ -63,6 +66,7 @@ __all__ = [
     "PRESETS",
     "Checkpoint",
     "CheckpointError",
+    "Choice",
     "ConfigError",
     "DataError",
     "Dataset",
@@ -78,11 +82,14 @@ __all__ = [
     "OpsEngine",
     "Overfit",
     "Population",
-    "Report",
+    "Range",
     "RunEngine",
     "RunFolder",
+    "SearchSpace",
     "Split",
     "StockEngine",
+    "SweepFolder",
+    "SweepPlan",
     "TrainConfig",
     "TrainState",
     "Trained",
@@ -102,12 +109,12 @@ __all__ = [
     "overfit_batch",
     "plots",
     "population",
+    "read_plan",
     "read_words",
-    "report",
-    "report_on",
     "sample",
     "save_checkpoint",
     "show_windows",
     "split_words",
+    "sweep",
     "windows",
 ]
