@@ -5,7 +5,11 @@ from __future__ import annotations
 import struct
 from itertools import combinations
 
+import pytest
+
 from mlpkern.lm import plots
+
+pytest.importorskip("matplotlib", reason="the pictures need matplotlib")
 
 
 def png_size(content):

@@ -14,8 +14,6 @@ from mlpkern import lm
 from mlpkern.cli import main
 from mlpkern.lm.run_folder import PICTURES
 
-pytest.importorskip("matplotlib", reason="the pictures need matplotlib")
-
 KINDS = ["embedding", "loss", "lr", "confusion"]
 
 
@@ -111,7 +109,8 @@ def test_a_disk_that_refuses_is_one_line(run, tmp_path, capsys, monkeypatch):
     assert f"{tmp_path / 'x.png'}: cannot be written: Permission denied" in error
 
 
-def test_help_has_an_example(capsys):
+@pytest.mark.parametrize("command", ["plot", "report", "compare"])
+def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit):
-        main(["plot", "--help"])
-    assert "  mlpkern plot RUN" in capsys.readouterr().out
+        main([command, "--help"])
+    assert f"  mlpkern {command} " in capsys.readouterr().out

@@ -13,6 +13,7 @@ MODULES = [
     "ngram",
     "plots",
     "plots.embedding",
+    "compare",
     "plots.labels",
     "report",
     "symbols",

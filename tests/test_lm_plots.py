@@ -20,8 +20,6 @@ from mlpkern.lm.plots.embedding import label_extent
 from mlpkern.lm.plots.labels import place_labels
 from mlpkern.lm.plots.style import LINES, symbol_labels
 
-pytest.importorskip("matplotlib", reason="the pictures need matplotlib")
-
 LATIN = "abcdefghijklmnopqrstuvwxyz"
 MANY = (
     LATIN + "àâäçéèêëîïôöùûüßñóåø" + "αβγδεζηθικλμνξοπρστυφχψω" + "абвгдежзийклмнопрстуфхцчшщъыьэюя"

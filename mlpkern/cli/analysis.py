@@ -1,4 +1,4 @@
-"""The commands that look at finished runs: ``plot`` and ``report``."""
+"""The commands that look at finished runs: ``plot``, ``report``, ``compare``."""
 
 from __future__ import annotations
 
@@ -28,12 +28,21 @@ the word and by symbol, and whether the model is overfit (dev more than 5 % abov
 1 %), underfit (not better than counting with the same context, or still falling) or near capacity.
 The curves go into RUN/curves.png. The last line is the test loss.
 """
+_COMPARE = """\
+examples:
+  mlpkern compare runs/a runs/b
+  mlpkern compare runs/* --out curves.png
+
+A line for each run: losses over the whole splits, steps, seconds of training, engine, and the
+settings that are not the same in all. With --out the curves of all, over the steps and over time.
+"""
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds ``plot``, ``report``."""
+    """Adds ``plot``, ``report``, ``compare``."""
     _add_plot(commands)
     _add_report(commands)
+    _add_compare(commands)
 
 
 def _add_plot(commands: argparse._SubParsersAction) -> None:
@@ -67,3 +76,17 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     add("--out", metavar="PNG", help="file for the curves (default RUN/curves.png, replaced)")
     add("--force", action="store_true", help="replace an --out that is already there")
     add_machine(parser)
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from mlpkern.lm.compare_command import compare_command
+
+        return compare_command(args)
+
+    summary = "print runs side by side, and draw their curves"
+    parser = add_command(commands, "compare", run, summary, _COMPARE)
+    add = parser.add_argument
+    add("runs", metavar="RUN", nargs="+", help="run folders, two or more")
+    add("--out", metavar="PNG", help="draw the curves into this file")
+    add("--force", action="store_true", help="replace an --out that is already there")

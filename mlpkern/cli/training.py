@@ -92,6 +92,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     )
     often("--checkpoint-every", type=int, metavar="S",
           help="steps between checkpoints; 0: only at the end")  # fmt: skip
+    often("--tensorboard", action="store_true",
+          help="write the log as event files into the run folder, too")  # fmt: skip
     add_machine(parser)
 
 

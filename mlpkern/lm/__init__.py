@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from mlpkern.lm import plots
 from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from mlpkern.lm.compare import Comparison, compare
 from mlpkern.lm.config import PRESETS, TrainConfig
 from mlpkern.lm.data import (
     Dataset,
@@ -51,6 +52,7 @@ from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.ngram import NGram, ngram
 from mlpkern.lm.overfit import Overfit, lowest_loss, overfit_batch
 from mlpkern.lm.population import Population, Trained, population
+from mlpkern.lm.report import Report, report, report_on
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
 from mlpkern.lm.search_space import Choice, Range, SearchSpace
@@ -67,6 +69,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "Choice",
+    "Comparison",
     "ConfigError",
     "DataError",
     "Dataset",
@@ -83,6 +86,7 @@ __all__ = [
     "Overfit",
     "Population",
     "Range",
+    "Report",
     "RunEngine",
     "RunFolder",
     "SearchSpace",
@@ -97,6 +101,7 @@ __all__ = [
     "Vocab",
     "build_dataset",
     "choose_engine",
+    "compare",
     "describe_dataset",
     "embedded_names",
     "evaluate",
@@ -111,6 +116,8 @@ __all__ = [
     "population",
     "read_plan",
     "read_words",
+    "report",
+    "report_on",
     "sample",
     "save_checkpoint",
     "show_windows",

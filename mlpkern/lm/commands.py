@@ -35,6 +35,7 @@ from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.progress import make_progress
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample, share_seen
+from mlpkern.lm.tensorboard import TensorBoardProgress, require_tensorboard
 from mlpkern.lm.train import Trainer
 
 __all__ = ["evaluate_command", "sample_command", "train_command"]
@@ -49,6 +50,8 @@ def train_command(args: argparse.Namespace) -> int:
     """``mlpkern train``: a new run, or with ``--resume`` the rest of one."""
     device = torch_device(args.device)
     set_threads(args.threads)
+    if args.tensorboard:
+        require_tensorboard()
     checkpoint: Checkpoint | None = None
     if args.resume:
         run = RunFolder.open(args.resume)
@@ -75,6 +78,9 @@ def train_command(args: argparse.Namespace) -> int:
         run.create()
     _write_config(run, config, trainer, data, device)
     _print_header(trainer, why, device)
+    if args.tensorboard:
+        done = trainer.state.step
+        trainer.progress = TensorBoardProgress(run.path, trainer.progress, done=done)
     trainer.train()
     _print_summary(trainer, run)
     return 0

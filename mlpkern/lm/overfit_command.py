@@ -27,7 +27,7 @@ STEPS = 1_000  # unless --steps says otherwise
 
 def overfit_command(args: argparse.Namespace) -> int:
     """Trains on one batch, prints the loss beside its floor."""
-    for flag in ("resume", "out", "force"):
+    for flag in ("resume", "out", "force", "tensorboard"):
         if getattr(args, flag):
             raise ConfigError(f"--{flag} does not go with --overfit-batch, which writes nothing")
     device = torch_device(args.device)

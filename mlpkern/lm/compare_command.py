@@ -1,0 +1,25 @@
+"""The command ``mlpkern compare``: a table of runs, and their curves in one picture."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlpkern.lm import plots
+from mlpkern.lm.compare import compare
+from mlpkern.lm.output import check_output, write_output
+
+__all__ = ["compare_command"]
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    """``mlpkern compare``."""
+    out = check_output(args.out, force=args.force) if args.out else None
+    if out:
+        plots.require_matplotlib()
+    found = compare(args.runs)
+    print(found.to_text())
+    if out:
+        figure = plots.comparison_plot({run.name: run.rows for run in found.runs})
+        write_output(out, plots.png(figure))
+        print(f"saved {out}")
+    return 0

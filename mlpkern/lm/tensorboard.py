@@ -1,0 +1,63 @@
+"""The log of a run as TensorBoard's event files, beside log.csv.
+
+    tensorboard --logdir runs
+
+Scalars, at the steps of the log rows: ``loss/train`` (mean of the batches since the row before),
+``loss/dev``, ``learning rate``. The package ``tensorboard`` is imported where it is asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlpkern.lm.errors import CheckpointError, MissingPackageError
+from mlpkern.lm.log import LogRow
+from mlpkern.lm.progress import Progress
+
+__all__ = ["TensorBoardProgress", "require_tensorboard"]
+
+
+def require_tensorboard() -> None:
+    """MissingPackageError without the package: for a command to say so before it works."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise MissingPackageError(
+            "--tensorboard needs the package tensorboard, which is not installed: "
+            "pip install 'mlpkern[tensorboard]'"
+        ) from None
+
+
+class TensorBoardProgress:
+    """Passes everything on to ``shown``, and writes the log rows into ``folder``.
+
+    Args:
+        done: steps of the run so far; what an earlier part wrote for later steps is discarded by
+            TensorBoard, as those rows are from log.csv.
+    """
+
+    def __init__(self, folder: Path, shown: Progress, *, done: int = 0) -> None:
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._shown = shown
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder}: cannot be written: {error.strerror or error}"
+            ) from None
+
+    def advance(self, steps: int) -> None:
+        self._shown.advance(steps)
+
+    def row(self, row: LogRow) -> None:
+        self._writer.add_scalar("loss/train", row.train_loss, row.step)
+        if row.dev_loss is not None:
+            self._writer.add_scalar("loss/dev", row.dev_loss, row.step)
+        self._writer.add_scalar("learning rate", row.lr, row.step)
+        self._shown.row(row)
+
+    def close(self) -> None:
+        self._writer.close()
+        self._shown.close()
