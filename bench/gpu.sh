@@ -9,7 +9,7 @@
 #   test         the test suite, as far as it runs on the backend cuda
 #   triton       a copy without the native libraries: the test suite on the backend triton, and a
 #                short training of the lecture's model on it
-#   device       streams, CUDA graphs, several GPUs, bad ids, more than 2^31 elements
+#   device       streams, CUDA graphs, several GPUs, bad ids, more than 2^31 elements, trainings
 #   sanitize     compute-sanitizer: memcheck, racecheck and synccheck of small cases
 #   yardsticks   what the card and plain torch can do; needs no kernel of ours
 #   seeds        dev losses of 44 seeds in float32 and by TF32 against those of the processor
@@ -96,7 +96,7 @@ run_suite() {
 
 step_test() {
   need_backend || return
-  run_suite "cuda and not triton" 4 --ignore=tests/test_gpu_device.py # the step `device`
+  run_suite "cuda and not triton" 4 --ignore-glob='*/test_gpu_*' # the step `device`
 }
 
 step_triton() {
@@ -134,7 +134,7 @@ step_device() {
   need_backend || return
   # not test_cuda_build.py, which needs nvcc and no card, nor what the step `triton` runs
   run_pytest -v --durations=5 --ignore=tests/test_cuda_build.py -k "not gpu_device or cuda" \
-    tests/test_cuda_*.py tests/test_gpu_device.py
+    tests/test_cuda_*.py tests/test_gpu_device.py tests/test_gpu_training.py
 }
 
 step_sanitize() {
