@@ -9,8 +9,9 @@ import pytest
 import torch
 from lm_words import make_words, one_thread  # noqa: F401
 
+import mlpkern
 from mlpkern.lm import Population, drawn_batches, population
-from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.config import TrainConfig, seed_for
 from mlpkern.lm.data import build_dataset
 from mlpkern.lm.engines import RunEngine
 from mlpkern.lm.errors import ConfigError
@@ -179,6 +180,43 @@ def test_a_result_can_be_trained_on():
     state = some.results()[1].state
     RunEngine().run_chunk(state, 90)
     assert same_bits(state.model, alone(state.config)[0])
+
+
+def test_a_cool_down_lowers_the_loss_and_the_runs_take_no_notice():
+    noisy = replace(BASE, lr=((0, 1.0),), steps=400)
+    configs = [noisy, replace(noisy, seed=1), replace(ADAMW, seed=2, hidden_dropout=0.3)]
+    some = Population(configs, DATASET)
+    some.advance(0.5)
+    now, cooled = some.dev(), some.dev(60)
+    assert some.dev() == now
+    assert some.dev(60) == cooled
+    for i in (0, 1):
+        assert cooled[i].loss < now[i].loss - 0.05
+    some.advance(1.0)
+    for config, result in zip(configs, some.results(), strict=True):
+        assert same_bits(result.model, alone(config)[0])
+    with pytest.raises(ConfigError, match="cooldown must be at least 0, got -1"):
+        some.dev(-1)
+
+
+def test_a_cool_down_is_steps_at_falling_rates():
+    """One model by hand: the rates are 3/4, 2/4 and 1/4 of the present one."""
+    some = Population([ADAMW], DATASET)
+    some.advance(0.4)
+    trainer = Trainer.start(ADAMW, DATASET, RunEngine())
+    trainer.engine.run_chunk(trainer.state, 60)
+    generator = torch.Generator().manual_seed(seed_for(ADAMW.seed, "cooldown 60"))
+    train = DATASET.splits["train"]
+    rows = torch.randint(len(train), (3, ADAMW.batch_size), generator=generator)
+    rates = ADAMW.learning_rates(60, 1) * torch.tensor([0.75, 0.5, 0.25], dtype=torch.float64)
+    state = trainer.state
+    state.optimizer.step = 60
+    mlpkern.train_steps(
+        mlpkern.MLPParams.from_module(state.model), train.inputs, train.targets, rows, rates,
+        optimizer="adamw", state=state.optimizer,
+    )  # fmt: skip
+    expected = evaluate(state.model, DATASET.splits["dev"])
+    assert some.dev(3)[0].loss == pytest.approx(expected.loss, rel=1e-7)
 
 
 def test_dropping_one_that_is_gone_is_an_error():

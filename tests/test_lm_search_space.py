@@ -102,6 +102,7 @@ def test_impossible_entries_of_a_file_are_named(entry, message):
         ({"minutes": 0}, "minutes must be above 0, got 0"),
         ({"rungs": (0.5, 0.2)}, r"rungs must rise and lie between 0 and 1, got \[0.5, 0.2\]"),
         ({"rungs": (1.0,)}, "rungs must rise"),
+        ({"cooldown": 1.5}, r"cooldown must be 0 to 1, got 1\.5"),
         ({"base": TrainConfig(steps=0)}, "steps must be at least 1"),
         ({"space": SearchSpace({"lr": Choice((0.1,))}), "seed": -1}, "seed must be at least 0"),
     ],
@@ -139,7 +140,7 @@ set: {steps: 100, lr: 0.01, hidden: 32, weight_decay: 0.1}
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trails: 7", "unknown keys trails; the keys are batch, keep, minutes, rungs, seed"),
+        ("trails: 7", "unknown keys trails; the keys are batch, cooldown, keep, minutes, rungs"),
         ("- 3", "expected keys such as search and trials, got list"),
         ("search: {lr: [0.1]}\nset: {lr: 0.1}", "lr: both set and searched"),
         ("set: {width: 3}", "unknown settings: width"),

@@ -38,7 +38,7 @@ PLAN = SweepPlan(
             "input_dropout": {"low": 0.0, "high": 0.5},
         }
     ),
-    trials=9, batch=9, shapes=3, rungs=(0.25, 0.5), keep=3.0, minutes=None,
+    trials=9, batch=9, shapes=3, rungs=(0.25, 0.5), cooldown=0.0, keep=3.0, minutes=None,
 )  # fmt: skip
 # a sweep that looks at the test split fails
 NO_TEST = Dataset(
@@ -83,6 +83,18 @@ def test_rungs_keep_the_best_and_every_loss_is_that_of_evaluate(tmp_path):
     assert done.study.best_value == min(
         t.intermediate_values[40] for t in trials if 40 in t.intermediate_values
     )
+
+
+def test_rungs_ask_for_a_cool_down_and_the_end_does_not(tmp_path):
+    asked = []
+
+    class Asked(Population):
+        def dev(self, cooldown=0):
+            asked.append(cooldown)
+            return super().dev(cooldown)
+
+    sweep(replace(PLAN, cooldown=0.3), NO_TEST, SweepFolder(tmp_path), trainees=Asked)
+    assert asked == [3, 6, 0]
 
 
 def test_the_trials_of_a_batch_share_few_shapes(tmp_path):

@@ -58,6 +58,9 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     search("--shapes", type=int, metavar="N", help="different shapes among them (4)")
     search("--rungs", type=shares, metavar="P[,P...]",
            help="shares of the steps after which trials are pruned (0.2,0.5)")  # fmt: skip
+    search("--cooldown", type=float, metavar="P",
+           help="there, the dev loss is that of a copy after this share of the steps so far at "
+           "falling rates (0.1)")  # fmt: skip
     search("--keep", type=float, metavar="K", help="at a rung one in K goes on (3)")
     add_model(parser)
     steps = parser.add_argument_group("training").add_argument

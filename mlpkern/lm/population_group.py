@@ -114,12 +114,41 @@ class Group:
                 elapsed = max(time.perf_counter() - began, 1e-9)
                 self._chunk = max(1, min(4 * chunk, int(chunk * CHUNK_SECONDS / elapsed)))
 
-    def dev(self) -> dict[int, Metrics]:
-        """The metrics of each on the dev split."""
-        measured = mlpkern.evaluate(self._params, self._dev.inputs, self._dev.targets)
+    def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
+        """The metrics of each on the dev split, or after a cool-down of so many steps."""
+        params = self._cooled(cooldown) if cooldown else self._params
+        measured = mlpkern.evaluate(params, self._dev.inputs, self._dev.targets)
         both = zip(measured.loss.tolist(), measured.accuracy.tolist(), strict=True)
         metrics = [Metrics(loss, accuracy, len(self._dev)) for loss, accuracy in both]
         return dict(zip(self.members, metrics, strict=True))
+
+    def _cooled(self, steps: int) -> mlpkern.MLPParams:
+        """Copies after ``steps`` more steps at rates that fall evenly from the present one to 0.
+
+        Their batches are a stream of their own, so the runs themselves take no notice.
+        """
+        params, optimizer = self._params.clone(), self._optimizer.clone()
+        configs = [state.config for state in self._states]
+        done, rows, drawn = optimizer.step, len(self._train), []
+        for config in configs:
+            seed = seed_for(config.seed, f"cooldown {done}")
+            generator = torch.Generator().manual_seed(seed)
+            drawn.append(torch.randint(rows, (steps, config.batch_size), generator=generator))
+        fall = 1 - torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
+        rates = torch.stack([config.learning_rates(done, 1) * fall for config in configs])  # (M, S)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
+            mlpkern.train_steps(
+                params,
+                self._train.inputs,
+                self._train.targets,
+                torch.stack(drawn).to(self._train.targets.device),
+                rates,
+                state=optimizer,
+                **common_options(configs[0]),
+                **own_options(configs),
+            )
+        return params
 
     def keep(self, members: list[int]) -> None:
         """Drops every other model."""

@@ -3,7 +3,8 @@
     ask a batch of trials -> train all to the first rung -> dev losses -> keep one in three
                           -> to the next rung -> ... -> the rest to the end -> tell the study
 
-A trial that stops at a rung is "pruned"; TPE learns from it all the same. The rungs are those of
+A trial that stops at a rung is "pruned"; TPE learns from it all the same. The dev loss of a rung is
+that of a copy after a short cool-down, see `Population.dev`. The rungs are those of
 successive halving (Jamieson and Talwalkar, "Non-stochastic best arm identification and
 hyperparameter optimization", AISTATS 2016, arXiv 1502.07943), within a batch. The proposals are by
 TPE (Bergstra, Bardenet, Bengio, Kégl, "Algorithms for hyper-parameter optimization", NIPS 2011).
@@ -39,7 +40,7 @@ class Trainees(Protocol):
 
     def advance(self, share: float) -> None: ...
 
-    def dev(self) -> dict[int, Metrics]: ...
+    def dev(self, cooldown: int = 0) -> dict[int, Metrics]: ...
 
     def keep(self, members: Collection[int]) -> None: ...
 
@@ -116,7 +117,8 @@ class Sweep:
         for share in (*plan.rungs, 1.0):
             models.advance(share)
             step = round(share * plan.base.steps)
-            dev = {i: _finite(metrics.loss) for i, metrics in models.dev().items()}
+            cooldown = round(plan.cooldown * step) if share < 1 else 0
+            dev = {i: _finite(metrics.loss) for i, metrics in models.dev(cooldown).items()}
             for i, loss in dev.items():
                 trials[i].report(loss, step)
             ranked = sorted(dev, key=lambda i: dev[i])

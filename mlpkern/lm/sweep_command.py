@@ -79,7 +79,7 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
         raise ConfigError(f"sweep: {', '.join(both)}: both given and searched")
     searched = {n: e for n, e in plan.space.entries.items() if n not in fixed}
     space = SearchSpace({**searched, **given})
-    names = ("trials", "batch", "shapes", "keep", "rungs")
+    names = ("trials", "batch", "shapes", "keep", "rungs", "cooldown")
     budget = {n: v for n in names if (v := getattr(args, n)) is not None}
     if args.minutes is not None:
         budget["minutes"] = args.minutes or None

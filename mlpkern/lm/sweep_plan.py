@@ -53,6 +53,8 @@ class SweepPlan:
     shapes    how many different shapes a batch has; its trials share them, because those of one
               shape train in one call                                                    >= 1
     rungs     shares of the steps after which the worse ones are pruned       rising, in (0, 1)
+    cooldown  the dev loss at a rung is that of a copy after this share of the steps so far, at
+              learning rates that fall to 0 (`Population.dev`)                            0 to 1
     keep      at a rung one in ``keep`` goes on                                          >= 1
     seed      of the search (the first batches are random)                               >= 0
     """
@@ -64,6 +66,7 @@ class SweepPlan:
     batch: int = 16
     shapes: int = 4
     rungs: tuple[float, ...] = (0.2, 0.5)
+    cooldown: float = 0.1
     keep: float = 3.0
     seed: int = 0
 
@@ -82,6 +85,8 @@ class SweepPlan:
             raise ConfigError(
                 f"sweep: rungs must rise and lie between 0 and 1, got {list(self.rungs)}"
             )
+        if not 0 <= self.cooldown <= 1:
+            raise ConfigError(f"sweep: cooldown must be 0 to 1, got {self.cooldown}")
         if self.base.steps < 1:
             raise ConfigError(f"sweep: steps must be at least 1, got {self.base.steps}")
         self.space.check(self.base)
