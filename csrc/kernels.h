@@ -229,8 +229,11 @@ enum class Optimizer : int32_t { sgd = 0, adamw = 1 };
 
 // S steps of M models: for each step the mean cross-entropy of N rows and one optimizer step, as
 // mlpkern/reference/train_steps.py defines. Updates parameters, moments and `stopped` in place.
+// On a GPU the arrays of models and steps lie there too; `hidden` and the lists of pointers and
+// strides do not.
 struct TrainSteps {
   MLP model;
+  bool tf32;            // on a GPU: products of TF32 operands instead of IEEE float32
   void* const* first;   // momentum buffers or first moments, shaped and strided like parameters
   void* const* second;  // second moments; null where the optimizer has none
   const int64_t* first_strides;
@@ -250,7 +253,7 @@ struct TrainSteps {
   const double* weight_decay;    // (M,)
   const double* input_dropout;   // (M,) probabilities in [0, 1)
   const double* hidden_dropout;  // (M,)
-  bool dropout;                  // whether any of these probabilities is above 0
+  bool dropout;                  // whether any of these may be above 0
   const int64_t* seeds;          // (M,) of the dropout masks
   const int64_t* streams;        // (M,)
   void* losses;                  // (M, S) of dtype, contiguous
@@ -260,6 +263,7 @@ struct TrainSteps {
 // Mean loss and share of right predictions of M models over all rows.
 struct Evaluate {
   MLP model;
+  bool tf32;
   Examples examples;
   double* loss;      // (M,)
   double* accuracy;  // (M,)
@@ -289,7 +293,16 @@ struct Evaluate {
   X(linear_tanh_epilogue, LinearTanhEpilogue)           \
   X(linear_tanh_slope, LinearTanhSlope)                 \
   X(cross_entropy_forward, CrossEntropyForward)         \
-  X(cross_entropy_backward, CrossEntropyBackward)
+  X(cross_entropy_backward, CrossEntropyBackward)       \
+  X(train_steps, TrainSteps)                            \
+  X(evaluate, Evaluate)
+
+// How a GPU carries out train_steps and evaluate, if one of its kernels holds the model.
+enum class ModelPath : int32_t {
+  none = 0,
+  narrow = 1,  // one hidden layer, its units dealt out to the warps of a block
+  block = 2,   // any depth, matrix products of a whole block
+};
 
 #define MLPKERN_DECLARE_KERNEL(name, Args) \
   int64_t name(const Args& args);          \

@@ -1,5 +1,8 @@
 // The bindings of train_steps and evaluate: many tensors, checked once, then one launch without the
 // interpreter lock. mlpkern/reference/train_steps.py says what the arguments are.
+#include <pybind11/stl.h>
+
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -19,10 +22,11 @@ void require(bool holds, const std::string& message) {
 // The tensors of M models in the order of kernels.h, each (M, ...) and contiguous within a model.
 class ModelTensors {
  public:
-  ModelTensors(const char* op, const char* name, const py::sequence& list) : op_(op), name_(name) {
+  ModelTensors(const char* op, const char* name, const py::sequence& list, Place& place)
+      : op_(op), name_(name) {
     for (size_t i = 0; i < list.size(); ++i) {
       objects_.push_back(list[i]);
-      tensors_.emplace_back(objects_.back(), ArgumentName{op, name});
+      tensors_.emplace_back(objects_.back(), ArgumentName{op, name}, place);
       const Tensor& t = tensors_.back();
       pointers_.push_back(t.mutable_data());
       strides_.push_back(t.ndim() > 0 ? t.stride(0) : 0);
@@ -175,24 +179,71 @@ T* vector_of(const char* name, const Tensor& t, int64_t size, bool integer) {
   return static_cast<T*>(t.mutable_data());
 }
 
+// On a GPU the ids were checked before, by torch: they lie there.
+template <class Args>
+void launch_on_gpu(const char* op, ModelPath (*path)(const Args&, int),
+                   int (*kernel)(const Args&, int, void*), size_t (*workspace)(const Args&),
+                   Args& a, const Place& place) {
+  require(path(a, place.index) != ModelPath::none,
+          std::string(op) + ": no kernel holds this model in a multiprocessor's shared memory");
+  launch_cuda(op, kernel, workspace, a, place);
+}
+
+const char* name_of(ModelPath path) {
+  return path == ModelPath::narrow ? "narrow" : path == ModelPath::block ? "block" : "";
+}
+
+// A model of these sizes, without memory.
+MLP sizes_of(int64_t V, int64_t T, int64_t D, int64_t C, const std::vector<int64_t>& hidden) {
+  MLP m = {};
+  m.dtype = DType::f32;
+  m.M = 1, m.V = V, m.T = T, m.D = D, m.C = C;
+  m.L = static_cast<int64_t>(hidden.size());
+  m.hidden = hidden.data();
+  return m;
+}
+
+const char* train_steps_path(int device, int64_t V, int64_t T, int64_t D, int64_t C,
+                             const std::vector<int64_t>& hidden, int64_t N, int64_t optimizer,
+                             bool momentum, bool clips, bool tf32) {
+  TrainSteps a = {};
+  a.model = sizes_of(V, T, D, C, hidden);
+  a.tf32 = tf32;
+  a.S = 1, a.N = N;
+  a.optimizer = static_cast<Optimizer>(optimizer);
+  a.momentum = momentum ? 0.5 : 0;
+  a.max_grad_norm = clips ? 1 : std::numeric_limits<double>::infinity();
+  return name_of(cuda_library().train_steps_path(a, device));
+}
+
+const char* evaluate_path(int device, int64_t V, int64_t T, int64_t D, int64_t C,
+                          const std::vector<int64_t>& hidden) {
+  Evaluate a = {};
+  a.model = sizes_of(V, T, D, C, hidden);
+  return name_of(cuda_library().evaluate_path(a, device));
+}
+
 py::object train_steps(const py::sequence& parameters_, const py::object& first_,
                        const py::object& second_, py::handle inputs_, py::handle targets_,
                        py::handle batches_, py::handle rates_, py::handle stopped_, int64_t step,
                        int64_t optimizer, double momentum, bool nesterov, double beta1,
                        double beta2, double eps, double max_grad_norm, double label_smoothing,
                        py::handle weight_decay_, py::handle input_dropout_,
-                       py::handle hidden_dropout_, py::handle seeds_, py::handle streams_) {
+                       py::handle hidden_dropout_, py::handle seeds_, py::handle streams_,
+                       bool tf32) {
   const char* op = "train_steps";
-  const Tensor inputs(inputs_, {op, "inputs"}), targets(targets_, {op, "targets"});
-  const Tensor batches(batches_, {op, "batches"}), rates(rates_, {op, "lr"});
-  const Tensor stopped(stopped_, {op, "state.stopped"});
-  const Tensor weight_decay(weight_decay_, {op, "weight_decay"});
-  const Tensor input_dropout(input_dropout_, {op, "input_dropout"});
-  const Tensor hidden_dropout(hidden_dropout_, {op, "hidden_dropout"});
-  const Tensor seeds(seeds_, {op, "seed"}), streams(streams_, {op, "stream"});
+  Place place;
+  const ModelTensors parameters(op, "params", parameters_, place);
+  const Tensor inputs(inputs_, {op, "inputs"}, place), targets(targets_, {op, "targets"}, place);
+  const Tensor batches(batches_, {op, "batches"}, place), rates(rates_, {op, "lr"}, place);
+  const Tensor stopped(stopped_, {op, "state.stopped"}, place);
+  const Tensor weight_decay(weight_decay_, {op, "weight_decay"}, place);
+  const Tensor input_dropout(input_dropout_, {op, "input_dropout"}, place);
+  const Tensor hidden_dropout(hidden_dropout_, {op, "hidden_dropout"}, place);
+  const Tensor seeds(seeds_, {op, "seed"}, place), streams(streams_, {op, "stream"}, place);
   TrainSteps a = {};
+  a.tf32 = tf32;
   a.examples = describe_examples(inputs, targets);
-  const ModelTensors parameters(op, "params", parameters_);
   std::vector<int64_t> hidden;
   parameters.describe(a.model, hidden, inputs.size(1));
   const int64_t M = a.model.M;
@@ -205,8 +256,8 @@ py::object train_steps(const py::sequence& parameters_, const py::object& first_
   require(second_.is_none() == !needs_second,
           "train_steps: second moments do not fit the optimizer");
   const py::sequence none = py::tuple();
-  const ModelTensors first(op, "state.first", needs_first ? py::sequence(first_) : none);
-  const ModelTensors second(op, "state.second", needs_second ? py::sequence(second_) : none);
+  const ModelTensors first(op, "state.first", needs_first ? py::sequence(first_) : none, place);
+  const ModelTensors second(op, "state.second", needs_second ? py::sequence(second_) : none, place);
   if (needs_first) {
     first.require_like(parameters);
     a.first = first.pointers();
@@ -247,10 +298,18 @@ py::object train_steps(const py::sequence& parameters_, const py::object& first_
   a.weight_decay = vector_of<const double>("weight_decay", weight_decay, M, false);
   a.input_dropout = vector_of<const double>("input_dropout", input_dropout, M, false);
   a.hidden_dropout = vector_of<const double>("hidden_dropout", hidden_dropout, M, false);
-  for (int64_t m = 0; m < M; ++m) a.dropout |= a.input_dropout[m] > 0 || a.hidden_dropout[m] > 0;
   a.seeds = vector_of<const int64_t>("seed", seeds, M, true);
   a.streams = vector_of<const int64_t>("stream", streams, M, true);
 
+  py::object losses = new_tensor(place, a.model.dtype, {M, a.S}, &a.losses);
+  if (!place.is_cpu()) {
+    a.dropout = true;  // the probabilities lie there
+    if (M > 0 && a.S > 0)
+      launch_on_gpu(op, cuda_library().train_steps_path, cuda_library().train_steps,
+                    cuda_library().train_steps_workspace, a, place);
+    return losses;
+  }
+  for (int64_t m = 0; m < M; ++m) a.dropout |= a.input_dropout[m] > 0 || a.hidden_dropout[m] > 0;
   const int64_t shared_axes = M == 1 || batches.stride(0) == 0 ? 1 : 0;
   require_in_range(op, "batches", batches, a.examples.rows, "row", shared_axes);
   // A short call looks only at the rows it uses: they are far fewer than the data set has.
@@ -259,7 +318,6 @@ py::object train_steps(const py::sequence& parameters_, const py::object& first_
     require_in_range(op, "targets", targets, a.model.C, "target");
   }
 
-  py::object losses = new_tensor(a.model.dtype, {M, a.S}, &a.losses);
   if (M == 0 || a.S == 0) return losses;
   const memory::Scratch scratch(cpu::train_steps_workspace(a));
   a.workspace = scratch.get();
@@ -268,21 +326,30 @@ py::object train_steps(const py::sequence& parameters_, const py::object& first_
   return losses;
 }
 
-py::tuple evaluate(const py::sequence& parameters_, py::handle inputs_, py::handle targets_) {
+py::tuple evaluate(const py::sequence& parameters_, py::handle inputs_, py::handle targets_,
+                   bool tf32) {
   const char* op = "evaluate";
-  const Tensor inputs(inputs_, {op, "inputs"}), targets(targets_, {op, "targets"});
+  Place place;
+  const ModelTensors parameters(op, "params", parameters_, place);
+  const Tensor inputs(inputs_, {op, "inputs"}, place), targets(targets_, {op, "targets"}, place);
   Evaluate a = {};
+  a.tf32 = tf32;
   a.examples = describe_examples(inputs, targets);
-  const ModelTensors parameters(op, "params", parameters_);
   std::vector<int64_t> hidden;
   parameters.describe(a.model, hidden, inputs.size(1));
-  require_in_range(op, "inputs", inputs, a.model.V, "id");
-  require_in_range(op, "targets", targets, a.model.C, "target");
   void *loss, *accuracy;
-  py::object losses = new_tensor(DType::f64, {a.model.M}, &loss);
-  py::object accuracies = new_tensor(DType::f64, {a.model.M}, &accuracy);
+  py::object losses = new_tensor(place, DType::f64, {a.model.M}, &loss);
+  py::object accuracies = new_tensor(place, DType::f64, {a.model.M}, &accuracy);
   a.loss = static_cast<double*>(loss);
   a.accuracy = static_cast<double*>(accuracy);
+  if (!place.is_cpu()) {
+    if (a.model.M > 0)
+      launch_on_gpu(op, cuda_library().evaluate_path, cuda_library().evaluate,
+                    cuda_library().evaluate_workspace, a, place);
+    return py::make_tuple(std::move(losses), std::move(accuracies));
+  }
+  require_in_range(op, "inputs", inputs, a.model.V, "id");
+  require_in_range(op, "targets", targets, a.model.C, "target");
   if (a.model.M > 0) {
     const memory::Scratch scratch(cpu::evaluate_workspace(a));
     a.workspace = scratch.get();
@@ -300,8 +367,16 @@ void bind_train_steps(py::module_& m) {
         py::arg("stopped"), py::arg("step"), py::arg("optimizer"), py::arg("momentum"),
         py::arg("nesterov"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
         py::arg("max_grad_norm"), py::arg("label_smoothing"), py::arg("weight_decay"),
-        py::arg("input_dropout"), py::arg("hidden_dropout"), py::arg("seeds"), py::arg("streams"));
-  m.def("evaluate", evaluate, py::arg("parameters"), py::arg("inputs"), py::arg("targets"));
+        py::arg("input_dropout"), py::arg("hidden_dropout"), py::arg("seeds"), py::arg("streams"),
+        py::arg("tf32") = false);
+  m.def("evaluate", evaluate, py::arg("parameters"), py::arg("inputs"), py::arg("targets"),
+        py::arg("tf32") = false);
+  m.def("train_steps_path", train_steps_path, py::arg("device_index"), py::arg("V"), py::arg("T"),
+        py::arg("D"), py::arg("C"), py::arg("hidden"), py::arg("N"), py::arg("optimizer"),
+        py::arg("momentum"), py::arg("clips"), py::arg("tf32"),
+        "The kernel of a GPU that trains such a model in float32: narrow, block, or none.");
+  m.def("evaluate_path", evaluate_path, py::arg("device_index"), py::arg("V"), py::arg("T"),
+        py::arg("D"), py::arg("C"), py::arg("hidden"), "The same of evaluate: block or none.");
 }
 
 }  // namespace mlpkern

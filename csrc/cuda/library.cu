@@ -83,6 +83,12 @@ int on_device(const Args& args, int device, void* stream) {
   return launcher(args, stream);
 }
 
+template <class Args, ModelPath (*path)(const Args&)>
+ModelPath path_on_device(const Args& args, int device) {
+  const DeviceGuard guard(device);
+  return guard.error() == cudaSuccess ? path(args) : ModelPath::none;
+}
+
 bool has_target(int major, int minor) {
   const int card = 100 * major + 10 * minor;
   for (const int target : kTargets)
@@ -152,7 +158,12 @@ int take_bad_id(int device, BadId* bad) {
 const char* error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 #define MLPKERN_CUDA_ENTRY(name, Args) on_device<Args, name>, name##_workspace,
-const Library kLibrary = {kAbi, MLPKERN_CUDA_KERNELS(MLPKERN_CUDA_ENTRY) status, error_string,
+const Library kLibrary = {kAbi,
+                          MLPKERN_CUDA_KERNELS(MLPKERN_CUDA_ENTRY)
+                              path_on_device<TrainSteps, train_steps_path>,
+                          path_on_device<Evaluate, evaluate_path>,
+                          status,
+                          error_string,
                           take_bad_id};
 
 }  // namespace

@@ -16,6 +16,11 @@ namespace mlpkern::cuda {
   size_t name##_workspace(const Args& args);
 MLPKERN_CUDA_KERNELS(MLPKERN_DECLARE_CUDA_KERNEL)
 
+// Which kernel would serve the call on the current device: by sizes and options, pointers are not
+// read. The launchers return cudaErrorInvalidValue where there is none.
+ModelPath train_steps_path(const TrainSteps& args);
+ModelPath evaluate_path(const Evaluate& args);
+
 enum class BadIdOp : int32_t { none = 0, embedding_gather = 1, cross_entropy = 2 };
 
 // An id or target out of range that a device met. `position` counts the elements of its tensor.
@@ -33,6 +38,8 @@ struct Library {
   size_t (*name##_workspace)(const Args& args);
   MLPKERN_CUDA_KERNELS(MLPKERN_CUDA_POINTERS)
 
+  ModelPath (*train_steps_path)(const TrainSteps& args, int device);
+  ModelPath (*evaluate_path)(const Evaluate& args, int device);
   // Whether the kernels can run: writes one line about the cards to `detail`, or why not to
   // `reason`, each of at most `size` bytes. Never throws, never leaves a CUDA error behind.
   bool (*status)(char* reason, char* detail, size_t size);

@@ -118,4 +118,14 @@ __device__ __forceinline__ float tanh_approx(float x) {
   return y;
 }
 
+// --- Threads -------------------------------------------------------------------------------------
+
+// threadIdx.x, read anew at each call: what a loop computes from it does not stay in registers
+// while the rest of the loop runs.
+__device__ __forceinline__ int thread_anew() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
 }  // namespace mlpkern::cuda

@@ -23,6 +23,11 @@ __device__ __forceinline__ float tanh_accurate(float x) {
   return copysignf(a < 0.625f ? small : large, x);
 }
 
+// Within 2^-22, but not relatively near 0: for results that are rounded to TF32 next.
+__device__ __forceinline__ float tanh_absolute(float x) {
+  return fmaf(-2.0f, rcp_approx(ex2_approx(x * 2.88539008f) + 1.0f), 1.0f);
+}
+
 template <class T>
 __device__ __forceinline__ acc_t<T> tanh_of(acc_t<T> x) {
   return tanh_accurate(x);

@@ -5,7 +5,7 @@
 #include <functional>
 #include <vector>
 
-#include "train_trial.h"
+#include "train_everywhere.h"
 
 using namespace mlpkern;
 using namespace mlpkern::testing;
@@ -15,33 +15,13 @@ namespace {
 // With V > 2 N T: a table of which a step touches few rows.
 const MLPSizes kSparse = {500, 2, 17, 30, {19}};
 
-// Makes the loss of model 1 NaN, or infinite, at step `at`, and not before.
-void break_at(Trial& trial, int64_t at, bool infinite) {
-  const int64_t row = trial.p.rows - 1, id = trial.p.sizes.V - 1, target = trial.p.sizes.C - 1;
-  for (int64_t r = 0; r < trial.p.rows; ++r) {
-    for (int64_t t = 0; t < trial.p.sizes.T; ++t)
-      if (trial.examples.ids(r)[t] == id) trial.examples.set_input(r, t, 0);
-    if (trial.examples.target(r) == target) trial.examples.set_target(r, 0);
-  }
-  trial.examples.set_input(row, 0, id);
-  trial.examples.set_target(row, target);
-  for (int64_t i = 0; i < trial.batches.count; ++i)
-    if (trial.batches.get(i) == row) trial.batches.set(i, 0);
-  trial.batches.set(trial.batch_model_stride + at * trial.batch_step_stride, row);
-  if (infinite)
-    trial.parameters.set(trial.p.sizes.tensors() - 1, 1, target, -INFINITY);
-  else
-    trial.parameters.set(0, 1, id * trial.p.sizes.D, NAN);
-  trial.parameters.save();
-}
-
 void check_stop(const Problem& problem, bool infinite) {
   const int64_t at = problem.S / 2;
   for_each_isa(problem.name, [&] {
     for (int threads : {1, 3}) {
       set_threads(threads);
       Trial trial(problem);
-      break_at(trial, at, infinite);
+      trial.break_at(at, infinite);
       trial.run();
       std::vector<std::vector<double>> whole;
       for (int64_t m = 0; m < problem.M; ++m) whole.push_back(trial.result(m));

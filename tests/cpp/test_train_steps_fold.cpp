@@ -3,7 +3,7 @@
 #include <cmath>
 #include <vector>
 
-#include "train_trial.h"
+#include "train_everywhere.h"
 
 using namespace mlpkern;
 using namespace mlpkern::testing;

@@ -1,4 +1,5 @@
 // One call of train_steps: its arrays between guard zones, and what the plain loop makes of them.
+// Which train_steps, the program says that is linked with this.
 #pragma once
 
 #include <string>
@@ -17,9 +18,13 @@ struct Problem {
   int64_t M = 1, S = 3, N = 32, rows = 90, step = 0;
   Recipe recipe;
   double rate = 0.5;
+  bool tf32 = false;
   IndexType input_type = IndexType::i64, target_type = IndexType::i64, batch_type = IndexType::i64;
   bool shared_batches = false, windows = false;  // windows: inputs[r, t] and [r + 1, t - 1] are one
 };
+
+// The launcher under test, with a fresh workspace between guards.
+int64_t launch_train_steps(const TrainSteps& args);
 
 class Trial {
  public:
@@ -28,7 +33,10 @@ class Trial {
   void restore();                             // parameters, moments and `stopped` as at the start
   int64_t run() { return run_part(0, p.S); }  // all steps
   int64_t run_part(int64_t begin, int64_t count);  // some of them, from where the arrays stand
+  TrainSteps arguments(int64_t begin, int64_t count, void* losses);
   void poison_outputs();
+  // Makes the loss of model 1 NaN, or infinite, at step `at`, and not before.
+  void break_at(int64_t at, bool infinite);
 
   void expect();                                    // runs the plain loop on what is in the arrays
   void check();                                     // compares with it
@@ -63,9 +71,8 @@ class Trial {
 // The optimizers with every option that goes with them.
 std::vector<Problem> optimizers();
 
-// Compares with the plain loop, on every instruction set and for several numbers of threads.
-void check(const Problem& problem);
-void check_both_dtypes(Problem problem);
+// Every option of an optimizer at once.
+Recipe everything(Optimizer optimizer);
 
 void run_in_chunks(Trial& trial, const std::vector<int64_t>& lengths);
 

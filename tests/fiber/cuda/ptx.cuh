@@ -47,4 +47,7 @@ inline float ex2_approx(float x) { return fiber::ex2_approx(x); }
 inline float rcp_approx(float x) { return fiber::rcp_approx(x); }
 inline float tanh_approx(float x) { return fiber::tanh_approx(x); }
 
+// --- Threads -------------------------------------------------------------------------------------
+inline int thread_anew() { return static_cast<int>(threadIdx.x); }
+
 }  // namespace mlpkern::cuda

@@ -1,0 +1,177 @@
+// train_steps of a GPU against a plain loop: narrow models, every optimizer and option, batches of
+// several blocks of rows, chunks, stopped models.
+#include <cmath>
+#include <vector>
+
+#include "cuda/library.h"
+#include "fiber/grid.h"
+#include "train_runs.h"
+
+using namespace mlpkern;
+using namespace mlpkern::testing;
+
+TEST_CASE(the_model_of_the_lecture) {
+  Problem problem;
+  problem.name = "lecture";
+  problem.S = quick() ? 2 : 5;
+  check_both(problem);
+}
+
+TEST_CASE(every_optimizer) {
+  for (Problem problem : optimizers()) {
+    problem.sizes = {11, 3, 4, 11, {20}};
+    problem.N = 9;
+    check_both(problem);
+  }
+}
+
+// A block of rows is 32, a warp has 16 units, a tile 8 columns, a row 32 inputs or classes.
+TEST_CASE(sizes_around_the_tiles) {
+  const std::vector<MLPSizes> all = {
+      {1, 1, 1, 1, {1}},    {2, 1, 1, 2, {2}},   {17, 4, 8, 32, {16}},  {27, 3, 10, 31, {17}},
+      {16, 2, 16, 8, {48}}, {5, 32, 1, 9, {33}}, {40, 1, 31, 27, {31}}, {27, 3, 10, 27, {256}}};
+  for (const MLPSizes& sizes : all)
+    for (int64_t N : {1, 31, 32}) {
+      if (quick() && (N == 31 || sizes.hidden[0] > 100)) continue;
+      Problem problem;
+      problem.name = "sizes";
+      problem.sizes = sizes, problem.N = N;
+      problem.S = 2;
+      check(problem);
+    }
+}
+
+TEST_CASE(batches_of_several_blocks_of_rows) {
+  for (int64_t N : {33, 64, 100})
+    for (bool clips : {false, true}) {
+      if (quick() && N == 64) continue;
+      Problem problem;
+      problem.name = clips ? "blocks, clipped" : "blocks";
+      problem.sizes = {13, 3, 5, 9, {18}};
+      problem.N = N;
+      if (clips) problem.recipe.max_grad_norm = 0.1;
+      check(problem);
+    }
+}
+
+TEST_CASE(options) {
+  Problem clipping, smoothing, input_dropout, hidden_dropout;
+  clipping.name = "clipping";
+  clipping.recipe.max_grad_norm = 0.3;
+  smoothing.name = "smoothing";
+  smoothing.recipe.label_smoothing = 0.1;
+  input_dropout.name = "input dropout";
+  input_dropout.recipe.input_dropout = 0.2;
+  input_dropout.recipe.seed = -77;
+  hidden_dropout.name = "hidden dropout";
+  hidden_dropout.recipe.hidden_dropout = 0.5;
+  hidden_dropout.step = (int64_t{1} << 32) - 2;  // the counter goes round
+  for (Problem problem : {clipping, smoothing, input_dropout, hidden_dropout}) {
+    problem.sizes = {11, 3, 5, 11, {37}};
+    problem.M = 2;
+    check(problem);
+  }
+}
+
+TEST_CASE(all_options_of_several_models) {
+  for (Optimizer optimizer : {Optimizer::sgd, Optimizer::adamw})
+    for (int64_t N : {20, 45}) {
+      Problem problem;
+      problem.name = "everything";
+      problem.sizes = {19, 3, 6, 14, {35}};
+      problem.recipe = everything(optimizer);
+      problem.rate = optimizer == Optimizer::sgd ? 0.3 : 0.01;
+      problem.M = 4, problem.N = N;
+      if (quick() && N == 45) continue;
+      check(problem);
+    }
+}
+
+TEST_CASE(types_and_strides_of_ids) {
+  const IndexType types[] = {IndexType::u8, IndexType::i16, IndexType::i32, IndexType::i64};
+  for (int i = 0; i < 4; ++i) {
+    Problem problem;
+    problem.name = "ids";
+    problem.sizes = {11, 3, 4, 11, {16}};
+    problem.N = 7, problem.M = 2;
+    problem.input_type = types[i], problem.target_type = types[(i + 1) % 4];
+    problem.batch_type = types[(i + 2) % 4];
+    problem.shared_batches = i % 2, problem.windows = i > 1;
+    check(problem);
+  }
+}
+
+TEST_CASE(chunks_give_the_bits_of_one_call) {
+  for (int64_t N : {8, 40}) {
+    Problem problem;
+    problem.name = "chunks";
+    problem.sizes = {11, 3, 4, 11, {20}};
+    problem.recipe = everything(Optimizer::adamw);
+    problem.rate = 0.01;
+    problem.M = 2, problem.N = N, problem.S = 7;
+    set_context("chunks, ");
+    Trial trial(problem);
+    trial.run();
+    const auto whole = trial.result(1);
+    for (const std::vector<int64_t>& lengths :
+         {std::vector<int64_t>{1, 1, 1, 1, 1, 1, 1}, {2, 5}, {6, 1}}) {
+      trial.restore();
+      run_in_chunks(trial, lengths);
+      CHECK(same(trial.result(1), whole), "%zu chunks give other bits", lengths.size());
+    }
+  }
+}
+
+TEST_CASE(a_model_stops_where_its_loss_is_not_finite) {
+  for (bool infinite : {false, true})
+    for (Optimizer optimizer : {Optimizer::sgd, Optimizer::adamw}) {
+      Problem problem;
+      problem.name = "stop";
+      problem.sizes = {11, 3, 4, 11, {20}};
+      problem.recipe.optimizer = optimizer;
+      problem.M = 3, problem.N = 6, problem.S = 5, problem.step = 100;
+      const int64_t at = 2;
+      set_context(infinite ? "stop at infinity, " : "stop at NaN, ");
+      Trial trial(problem);
+      trial.break_at(at, infinite);
+      trial.run();
+      for (int64_t m = 0; m < problem.M; ++m) {
+        CHECK(trial.stopped.get(m) == (m == 1 ? problem.step + at : -1), "stopped[%d] is %lld",
+              static_cast<int>(m), static_cast<long long>(trial.stopped.get(m)));
+        for (int64_t s = 0; s < problem.S; ++s)
+          CHECK(std::isfinite(trial.loss(m, s)) == (m != 1 || s < at), "loss[%d, %d] is %g",
+                static_cast<int>(m), static_cast<int>(s), trial.loss(m, s));
+      }
+      const auto stopped = trial.result(1);
+      trial.restore();
+      trial.run_part(0, at);
+      const auto before = trial.parameters.model(1);
+      trial.run_part(at, 1);
+      trial.run_part(at + 1, problem.S - at - 1);
+      CHECK(same(trial.result(1), stopped), "a stopped model went on in the next call");
+      for (size_t i = 0; i < before.size(); ++i)
+        CHECK(same(trial.parameters.model(1)[i], before[i]), "the bad step changed tensor %zu", i);
+    }
+}
+
+TEST_CASE(paths_follow_from_sizes_and_shared_memory) {
+  const auto path = [](const MLPSizes& sizes, int64_t N, DType dtype = DType::f32) {
+    Problem problem;
+    problem.sizes = sizes, problem.N = N, problem.dtype = dtype;
+    Trial trial(problem);
+    return cuda::train_steps_path(trial.arguments(0, 1, nullptr));
+  };
+  const MLPSizes lecture = {27, 3, 10, 27, {200}};
+  CHECK(path(lecture, 32) == ModelPath::narrow, "the model of the lecture is narrow");
+  CHECK(path(lecture, 4000) == ModelPath::narrow, "batches of any size are");
+  CHECK(path(lecture, 32, DType::f64) == ModelPath::none, "float64 has no kernel");
+  CHECK(path({27, 3, 10, 27, {257}}, 32) != ModelPath::narrow, "more units than warps have");
+  CHECK(path({27, 3, 11, 27, {200}}, 32) != ModelPath::narrow, "more inputs than lanes");
+  CHECK(path({27, 3, 10, 33, {200}}, 32) != ModelPath::narrow, "more classes than lanes");
+  CHECK(path({27, 3, 10, 27, {20, 20}}, 32) != ModelPath::narrow, "two hidden layers");
+  CHECK(path({27, 3, 10, 27, {60000}}, 32) == ModelPath::none, "beyond shared memory");
+  const size_t limit = fiber::shared_limit();
+  fiber::set_shared_limit(99 << 10);
+  CHECK(path(lecture, 32) != ModelPath::narrow, "99 KB are not enough for the narrow kernel");
+  fiber::set_shared_limit(limit);
+}
