@@ -35,6 +35,7 @@ if not _failure:
         embedding_gather_backward,
         embedding_gather_forward,
     )
+    from mlpkern.cuda_training import evaluate, train_steps, which_way
 
 __all__ = [
     "CHECKS_ARGUMENTS",
@@ -43,9 +44,12 @@ __all__ = [
     "cross_entropy_forward",
     "embedding_gather_backward",
     "embedding_gather_forward",
+    "evaluate",
     "linear_tanh_backward",
     "linear_tanh_forward",
     "status",
+    "train_steps",
+    "which_way",
 ]
 
 
