@@ -74,7 +74,7 @@ def test_two_dimensions_are_shown_as_they_are():
 def test_every_symbol_has_a_label_and_none_covers_another(symbols, dimension):
     vocab = vocab_of(dict.fromkeys(symbols))
     figure = plots.embedding_plot(embedding(len(vocab), dimension), vocab)
-    draws(figure)
+    texts_are_legible(figure)
     (axes,) = figure.axes
     labels = list(axes.texts)
     assert [t.get_text() for t in labels] == list(vocab.symbols)
@@ -86,7 +86,10 @@ def test_every_symbol_has_a_label_and_none_covers_another(symbols, dimension):
         assert box.x1 <= frame.x1 + 2
         assert frame.y0 - 2 <= box.y0
         assert box.y1 <= frame.y1 + 2
-    texts_are_legible(figure)
+
+
+def test_embedding_plot_has_the_size_of_its_figure():
+    draws(plots.embedding_plot(embedding(27), vocab_of(LATIN)))
 
 
 def test_labels_mark_vowels_and_are_tied_to_their_points():
@@ -246,7 +249,7 @@ def test_curves_need_rows():
         plots.comparison_plot({"a": []})
     with pytest.raises(ConfigError, match="no steps"):
         plots.lr_plot(lm.TrainConfig(steps=0))
-    draws(plots.loss_plot(ROWS[:1]))
+    plots.loss_plot(ROWS[:1]).draw_without_rendering()
 
 
 @pytest.mark.parametrize(
@@ -259,7 +262,6 @@ def test_curves_need_rows():
 )
 def test_lr_plot_is_the_schedule(config):
     figure = plots.lr_plot(config)
-    draws(figure)
     (line,) = figure.axes[0].lines
     steps, rates = line.get_xydata().T
     expected = config.learning_rates(0, config.steps).numpy()
@@ -325,7 +327,7 @@ def test_finder_plot_of_one_seed_and_of_none_that_lives():
     losses = 3 + torch.rand(1, 30)
     curve = LRCurve(lrs, losses, losses[0].double(), 3, None, None, 0)
     figure = plots.finder_plot(curve)
-    draws(figure)
+    figure.draw_without_rendering()
     assert [line.get_label() for line in figure.axes[0].lines] == ["each step", "smoothed"]
     dead = LRCurve(lrs, losses * torch.nan, losses[0, :0].double(), 1, None, None, 1)
     with pytest.raises(ConfigError, match="not finite"):
