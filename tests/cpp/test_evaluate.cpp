@@ -2,103 +2,26 @@
 #include <cmath>
 #include <vector>
 
-#include "mlp_arrays.h"
+#include "evaluate_trial.h"
 
 using namespace mlpkern;
 using namespace mlpkern::testing;
 
 namespace {
 
-struct Problem {
-  DType dtype = DType::f32;
-  MLPSizes sizes = {27, 3, 10, 27, {200}};
-  int64_t M = 1, rows = 100;
-  IndexType input_type = IndexType::i64, target_type = IndexType::i64;
-  bool windows = false;
-};
+using Problem = EvaluateProblem;
 
-// What the plain loop says of a model.
-struct Expected {
-  double loss = 0, loss_slack = 0;
-  int64_t right = 0, unclear = 0;  // rows whose two largest logits are as good as equal
-};
-
-class Trial {
+class Trial : public EvaluateTrial {
  public:
-  explicit Trial(const Problem& problem)
-      : p(problem),
-        parameters(p.dtype, p.sizes, p.M, 5),
-        examples(p.sizes, p.rows, p.input_type, p.target_type, p.windows ? 1 : p.sizes.T + 2, 1, 2),
-        loss(DType::f64, p.M),
-        accuracy(DType::f64, p.M) {
-    parameters.randomize();
-  }
-
-  int64_t run() {
-    Evaluate a{};
-    a.model = parameters.mlp();
-    a.examples = examples.examples();
-    a.loss = static_cast<double*>(loss.data());
-    a.accuracy = static_cast<double*>(accuracy.data());
-    return launch(cpu::evaluate, cpu::evaluate_workspace, a);
-  }
-
-  const Problem p;
-  ModelArrays parameters;
-  ExampleArrays examples;
-  Values loss, accuracy;
+  using EvaluateTrial::EvaluateTrial;
+  int64_t run() { return launch(cpu::evaluate, cpu::evaluate_workspace, arguments()); }
 };
-
-template <class Real>
-Expected expect(const Trial& trial, int64_t m) {
-  const auto model = trial.parameters.model(m);
-  const PlainMLP<long double> exact(trial.p.sizes, model);
-  const PlainMLP<Real> plain(trial.p.sizes, model);
-  const double eps = epsilon_of(trial.p.dtype), rows = static_cast<double>(trial.p.rows);
-  Expected e;
-  long double loss = 0;
-  for (int64_t row = 0; row < trial.p.rows; ++row) {
-    const std::vector<int64_t> ids = trial.examples.ids(row);
-    const int64_t target = trial.examples.target(row);
-    const auto want = exact.evaluate_row(ids.data(), target);
-    const auto near = plain.evaluate_row(ids.data(), target);
-    loss += want.loss;
-    e.right += want.best == target;
-    e.unclear += want.lead < 100 * eps;
-    // A row may be off by twice what the plain loop in the same dtype is, and a few roundings.
-    e.loss_slack += static_cast<double>(2 * std::fabs(near.loss - want.loss) +
-                                        4 * eps * (1 + std::fabs(want.loss))) /
-                    rows;
-  }
-  e.loss = static_cast<double>(loss / rows);
-  return e;
-}
 
 void check(const Problem& problem) {
   Trial trial(problem);
-  const Problem& p = trial.p;
-  std::vector<Expected> expected;
-  for (int64_t m = 0; m < p.M; ++m)
-    expected.push_back(p.dtype == DType::f64 ? expect<double>(trial, m) : expect<float>(trial, m));
-  const auto check_model = [&](int64_t m) {
-    const Expected& e = expected[m];
-    CHECK(std::fabs(trial.loss.get(m) - e.loss) <= e.loss_slack,
-          "loss[%lld] got %.17g, want %.17g, slack %g", static_cast<long long>(m),
-          trial.loss.get(m), e.loss, e.loss_slack);
-    const double right = trial.accuracy.get(m) * static_cast<double>(p.rows);
-    CHECK(std::fabs(right - static_cast<double>(e.right)) <= static_cast<double>(e.unclear) + 1e-6,
-          "accuracy[%lld] is %g rows, want %lld, %lld are unclear", static_cast<long long>(m),
-          right, static_cast<long long>(e.right), static_cast<long long>(e.unclear));
-  };
+  trial.expect();
   run_everywhere(
-      format("evaluate %s M=%lld rows=%lld V=%lld T=%lld D=%lld C=%lld", name_of(p.dtype),
-             static_cast<long long>(p.M), static_cast<long long>(p.rows),
-             static_cast<long long>(p.sizes.V), static_cast<long long>(p.sizes.T),
-             static_cast<long long>(p.sizes.D), static_cast<long long>(p.sizes.C)),
-      {&trial.loss.buffer, &trial.accuracy.buffer}, [&] { return trial.run(); },
-      [&] {
-        for (int64_t m = 0; m < p.M; ++m) check_model(m);
-      });
+      trial.label(), trial.outputs(), [&] { return trial.run(); }, [&] { trial.check(); });
 }
 
 }  // namespace
@@ -186,7 +109,7 @@ TEST_CASE(the_first_of_equal_logits_is_the_prediction) {
       loss[1] += (std::log(18 + 2 * std::exp(2.0L)) - (target == 7 || target == 18 ? 2 : 0)) / 300;
     }
     run_everywhere(
-        "ties", {&trial.loss.buffer, &trial.accuracy.buffer}, [&] { return trial.run(); },
+        "ties", trial.outputs(), [&] { return trial.run(); },
         [&] {
           for (int64_t m : {0, 1}) {
             CHECK(std::fabs(trial.accuracy.get(m) - share[m]) < 1e-12, "accuracy %g, want %g",
