@@ -55,7 +55,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     search("--minutes", type=float, metavar="M",
            help="begin no batch of trials that would end later; 0: no limit (9)")  # fmt: skip
     search("--batch", type=int, metavar="N", help="trials that train together (16)")
-    search("--shapes", type=int, metavar="N", help="different shapes among them (4)")
+    search("--shapes", type=int, metavar="N", help="different shapes among them (8)")
     search("--rungs", type=shares, metavar="P[,P...]",
            help="shares of the steps after which trials are pruned (0.2,0.5)")  # fmt: skip
     search("--cooldown", type=float, metavar="P",

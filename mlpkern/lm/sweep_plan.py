@@ -64,7 +64,7 @@ class SweepPlan:
     trials: int = 48
     minutes: float | None = 9.0
     batch: int = 16
-    shapes: int = 4
+    shapes: int = 8
     rungs: tuple[float, ...] = (0.2, 0.5)
     cooldown: float = 0.1
     keep: float = 3.0
