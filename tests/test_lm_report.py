@@ -181,6 +181,15 @@ def test_report_without_matplotlib_says_so_and_goes_on(run, capsys, monkeypatch)
     assert not (run / "curves.png").exists()
 
 
+def test_a_run_without_steps_has_a_report_without_curves(words, tmp_path, capsys):  # noqa: F811
+    out = tmp_path / "run"
+    assert main(["train", words, "--steps", "0", "--out", str(out)]) == 0
+    assert main(["report", str(out)]) == 0
+    assert "no curves: the log has no rows yet" in capsys.readouterr().out
+    assert "the log has no rows yet" in fails(capsys, "plot", out, "--what", "loss")
+    assert [run.dev is not None for run in lm.compare([out, out]).runs] == [True, True]
+
+
 def test_errors(run, words, tmp_path, capsys):  # noqa: F811
     assert "no such run folder" in fails(capsys, "report", tmp_path / "absent")
     out = tmp_path / "mine.png"
@@ -196,6 +205,6 @@ def test_errors(run, words, tmp_path, capsys):  # noqa: F811
     log = (run / "log.csv").read_text()
     (run / "log.csv").write_text(log.replace("0.1,", "x,", 1))
     assert "log.csv, line 2: not a log row" in fails(capsys, "report", run)
-    (run / "log.csv").unlink()
+    (run / "log.csv").write_bytes(b"\xff\n")
     assert "log.csv: cannot be read" in fails(capsys, "report", run)
     assert not (run / "curves.png").exists()

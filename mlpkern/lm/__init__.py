@@ -2,6 +2,7 @@
 
     words -> data.py -> Dataset -> train.py (engines.py, state.py) -> checkpoint.py -> sample.py
                                    lr_finder.py, population.py: many models in one call
+    a run's folder -> report.py, compare.py, plots/; words -> ngram.py, the baseline; describe.py
 
 >>> import torch
 >>> from mlpkern import lm

@@ -43,13 +43,18 @@ def append_row(path: Path, row: LogRow) -> None:
 
 
 def read_log(path: Path) -> list[LogRow]:
-    """The rows of a log; CheckpointError names the line that is none.
+    """The rows of a log, none where there is no file yet; CheckpointError names the line that is
+    none.
 
     A last line without its end is what a crash leaves; it is left out.
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
     whole = text[: text.rfind("\n") + 1]
     rows = []

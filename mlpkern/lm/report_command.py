@@ -9,7 +9,7 @@ from mlpkern.lm import plots
 from mlpkern.lm.arguments import set_threads, torch_device
 from mlpkern.lm.checkpoint import load_checkpoint
 from mlpkern.lm.describe import WIDTH, in_columns
-from mlpkern.lm.errors import MissingPackageError
+from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.ngram import ngram_name
 from mlpkern.lm.output import check_output, write_output
 from mlpkern.lm.report import Group, Report, report
@@ -37,7 +37,7 @@ def report_command(args: argparse.Namespace) -> int:
     print(report_text(found))
     try:
         picture = plots.png(plots.report_plot(found))
-    except MissingPackageError as error:
+    except (ConfigError, MissingPackageError) as error:
         print(f"no curves: {error}")
     else:
         write_output(out, picture)

@@ -62,7 +62,7 @@ def comparison_plot(logs: Mapping[str, Sequence[LogRow]]) -> Figure:
     A run has one colour and dash; its dev losses have marks, its train losses are thin.
     """
     if not any(logs.values()):
-        raise ConfigError("comparison_plot: no log has rows yet")
+        raise ConfigError("no log has rows yet")
     figure = new_figure(11, 5.2)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, key in zip(panels, ("step", "seconds"), strict=True):
@@ -90,7 +90,7 @@ def comparison_plot(logs: Mapping[str, Sequence[LogRow]]) -> Figure:
 def lr_plot(config: TrainConfig) -> Figure:
     """The learning rate of every step of a run with ``config``."""
     if config.steps < 1:
-        raise ConfigError("lr_plot: the run has no steps")
+        raise ConfigError("the run has no steps")
     at = np.unique(np.linspace(0, config.steps - 1, LR_POINTS).round().astype(np.int64))
     rates = [config.learning_rates(int(step), 1).item() for step in at]
     figure = new_figure(8, 4)
@@ -109,7 +109,7 @@ def lr_plot(config: TrainConfig) -> Figure:
 
 def _draw_losses(axes: Axes, rows: Sequence[LogRow], baselines: Mapping[str, float]) -> None:
     if not rows:
-        raise ConfigError("loss_plot: the log has no rows yet")
+        raise ConfigError("the log has no rows yet")
     styled(axes, title="Loss over the steps", xlabel="step", ylabel="loss (nats)")
     steps = [row.step for row in rows]
     dev = [(row.step, row.dev_loss) for row in rows if row.dev_loss is not None]
