@@ -174,13 +174,13 @@ class _Run:
 
     def _captured(self) -> Callable[[], None]:
         """The replay of the step that the counter names; nothing runs yet."""
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may go on with memory of their own meanwhile.
-        with (
-            torch.cuda.device(self._at.device),
-            torch.cuda.graph(graph, capture_error_mode="thread_local"),
-        ):
-            self._once()
+        device = self._at.device
+        with torch.cuda.device(device):
+            graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+            # A stream of its own: torch's default for captures belongs to the device of the first.
+            # Other threads may go on with memory of their own meanwhile.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                self._once()
         return graph.replay
 
     def _once(self) -> None:

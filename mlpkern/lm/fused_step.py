@@ -164,7 +164,8 @@ class GraphedSteps:
                 self._once()
         torch.cuda.current_stream(self._at.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(self._at.device), torch.cuda.graph(graph):
+        # not on torch's default stream for captures, which belongs to the device of the first
+        with torch.cuda.device(self._at.device), torch.cuda.graph(graph, stream=side):
             self._once()
         for value, old in zip(self._step.values, before, strict=True):
             value.copy_(old)
