@@ -1,6 +1,6 @@
 """The same sweep, trained by a population and by plain torch: trials a minute of each.
 
-    python bench/sweep.py [--file names.txt]     # about half a minute on two cores
+    python bench/sweep.py [--file names.txt]     # a minute on two cores
 
 Optuna proposes one batch of trials in the default search space of `mlpkern sweep`, with its rungs
 and a fraction of its steps. Both train these same trials through the same rungs, in turns: the
@@ -42,6 +42,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--file", help="words, one a line (the embedded names)")
     parser.add_argument("--trials", type=int, default=16, help="of the batch (16)")
     parser.add_argument("--steps", type=int, default=400, help="of a whole trial (400)")
+    parser.add_argument("--batch-size", type=int, default=256, help="rows of a step (256)")
     parser.add_argument("--repeat", type=int, default=3, help="times each is timed (3)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     return parser.parse_args(argv)
@@ -110,10 +111,10 @@ def train_stock(state: TrainState, rates: Tensor) -> None:
 
 def seconds_of(
     make: Callable, configs: Sequence[TrainConfig], dataset: Dataset, plan: SweepPlan
-) -> float:
-    """The time of the rungs of one batch, models and windows made before."""
+) -> tuple[float, float]:
+    """Wall and CPU time of the rungs of one batch, models and windows made before."""
     models = make(configs, dataset)
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     for share in (*plan.rungs, 1.0):
         models.advance(share)
         cooldown = round(plan.cooldown * share * configs[0].steps) if share < 1 else 0
@@ -121,7 +122,7 @@ def seconds_of(
         if share < 1:
             ranked = sorted(dev, key=lambda i: dev[i].loss)
             models.keep(ranked[: math.ceil(len(ranked) / plan.keep)])
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - processor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,7 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = torch.get_num_threads()
     words = read_words(args.file) if args.file else embedded_names()
     default = SweepPlan()
-    base = replace(default.base, steps=args.steps, warmup=args.steps // 40)
+    sizes = {"steps": args.steps, "warmup": args.steps // 40, "batch_size": args.batch_size}
+    base = replace(default.base, **sizes)
     plan = replace(default, base=base, batch=args.trials)
     dataset = build_dataset(words, block_size=8)
     with tempfile.TemporaryDirectory() as folder:
@@ -151,17 +153,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases[stock.format(threads, "s")] = (StockTrainees, threads)
     for make, _ in cases.values():  # warm caches, libraries and thread pools
         seconds_of(make, [replace(c, steps=20, warmup=0) for c in configs], dataset, plan)
-    times: dict[str, list[float]] = {name: [] for name in cases}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for _ in range(args.repeat):
         for name, (make, count) in cases.items():
             torch.set_num_threads(count)
             times[name].append(seconds_of(make, configs, dataset, plan))
     torch.set_num_threads(threads)
-    medians = {name: statistics.median(several) for name, several in times.items()}
+    medians = {name: statistics.median(wall for wall, _ in t) for name, t in times.items()}
     for name, several in times.items():
         pace = 60 * args.trials / medians[name]
-        spread = ", ".join(f"{one:.2f}" for one in sorted(several))
-        print(f"{name:<24} {medians[name]:7.2f} s a batch ({spread})  {pace:7.1f} trials a minute")
+        spread = ", ".join(f"{wall:.2f}" for wall, _ in sorted(several))
+        processor = statistics.median(cpu for _, cpu in several)
+        print(
+            f"{name:<24} {medians[name]:7.2f} s a batch ({spread}), {processor:.2f} s of CPU time"
+            f"  {pace:7.1f} trials a minute"
+        )
     best = min(seconds for name, seconds in medians.items() if name != ours)
     print(f"the population trains {best / medians[ours]:.2f} times as many as the faster stock")
     return 0
