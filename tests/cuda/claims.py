@@ -40,6 +40,10 @@ CLAIMS: list[tuple[str, set[str]]] = [
     ("linear_tanh_product_kernel<Split, 2, *>", {"copies128", "mma tf32"}),
     ("linear_tanh_product_kernel<Half<bf16>, *>", {"copies128", "ldmatrix", "mma bf16"}),
     ("linear_tanh_product_kernel<Half<f16>, *>", {"copies128", "ldmatrix", "mma f16"}),
+    # <operands>: losses are added, dropout is made ready in float64
+    ("train_steps_block_kernel<*>", SUMS | {"mma tf32"}),
+    ("evaluate_kernel<*>", SUMS | {"mma tf32"}),
+    ("evaluate_mean_kernel", SUMS),
     ("linear_tanh_plain_kernel<*>", {"allow float64"}),  # a kernel of float64 alone
     ("linear_tanh_pieces_kernel<*>", set()),
     # <type, adjacent elements of a thread>
