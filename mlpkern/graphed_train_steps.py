@@ -132,6 +132,7 @@ class _Run:
         self.losses = torch.zeros(steps, dtype=dtype, device=device)
         widths = [weight.shape[-1] for weight in parameters[1::2]]  # T*D, H1, …
         self.masks = ReplayedMasks(steps, rows, widths, dtype, device) if dropout else None
+        self._graphs = device.type == "cuda"
         self._warm = False
         self._replay: Callable[[], None] | None = None
 
@@ -161,11 +162,10 @@ class _Run:
 
     def steps(self) -> None:
         """All steps of the loaded model."""
-        on_gpu = self._at.is_cuda
         for s in range(len(self.losses)):
             if self.masks:
                 self.masks.draw_before(s)
-            if self._warm and on_gpu:
+            if self._warm and self._graphs:
                 self._replay = self._replay or self._captured()
                 self._replay()
             else:

@@ -75,6 +75,30 @@ def test_a_run_in_pieces_has_the_bits_of_one(name):
         assert torch.equal(one, other)
 
 
+def test_one_step_is_captured_for_all_models_and_replayed(monkeypatch):
+    """With a capture that keeps the step as it is; what a GPU replays is for test_gpu_training.py."""
+    case = problem(M=3)
+    options = {"momentum": 0.9, "hidden_dropout": [0.2, 0.0, 0.5], "weight_decay": [0.0, 0.1, 0.0]}
+    expected, trained = case.run(**options)
+    made, captured = [], []
+    run = graphed_train_steps._Run
+    begin = run.__init__
+
+    def graphing(self, *args):
+        begin(self, *args)
+        self._graphs = True
+        made.append(self)
+
+    monkeypatch.setattr(run, "__init__", graphing)
+    monkeypatch.setattr(run, "_captured", lambda self: captured.append(self) or self._once)
+    losses, params = case.run(**options)
+    assert torch.equal(losses, expected)
+    for one, other in zip(params.tensors(), trained.tensors(), strict=True):
+        assert torch.equal(one, other)
+    assert captured == made
+    assert len(made) == 1
+
+
 def test_strided_parameters_are_trained_where_they_lie():
     case = problem()
     expected, trained = case.run(momentum=0.9)
