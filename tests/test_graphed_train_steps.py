@@ -76,7 +76,7 @@ def test_a_run_in_pieces_has_the_bits_of_one(name):
 
 
 def test_one_step_is_captured_for_all_models_and_replayed(monkeypatch):
-    """With a capture that keeps the step as it is; what a GPU replays is for test_gpu_training.py."""
+    """The capture keeps the step as it is; what a GPU replays is for test_gpu_training.py."""
     case = problem(M=3)
     options = {"momentum": 0.9, "hidden_dropout": [0.2, 0.0, 0.5], "weight_decay": [0.0, 0.1, 0.0]}
     expected, trained = case.run(**options)
