@@ -46,25 +46,28 @@ __device__ __forceinline__ void add_product(float (&d)[rows][cols][4], const flo
 #pragma unroll 1
   for (int k = 0; k < depth; k += kSlabDepth) {
     float slab[rows][cols][4] = {}, rest[rows][cols][4] = {};
+    const int end = min(k + kSlabDepth, depth);
+#pragma unroll 1  // more loads at once would take more registers than there are
+    for (int pair = k; pair < end; pair += 16)
 #pragma unroll
-    for (int s = 0; s < kSlabDepth; s += 8) {
-      if (s == 16 && k + s >= depth) break;
-      OperandA<Math> left[rows];
+      for (int step = pair; step < pair + 16; step += 8) {
+        OperandA<Math> left[rows];
 #pragma unroll
-      for (int i = 0; i < rows; ++i) {
-        const float* tile = a + 16 * i * a_stride + k + s;
-        left[i] =
-            across ? a_along_paired<Math>(tile, a_stride, l) : a_along<Math>(tile, a_stride, l);
+        for (int i = 0; i < rows; ++i) {
+          const float* tile = a + 16 * i * a_stride + step;
+          left[i] =
+              across ? a_along_paired<Math>(tile, a_stride, l) : a_along<Math>(tile, a_stride, l);
+        }
+#pragma unroll
+        for (int j = 0; j < cols; ++j) {
+          const OperandB<Math> right =
+              across ? b_across<Math>(b + step * b_stride + 8 * j, b_stride, l)
+                     : b_along<Math>(b + 8 * j * b_stride + step, b_stride, l);
+#pragma unroll
+          for (int i = 0; i < rows; ++i)
+            multiply_apart<Math>(slab[i][j], rest[i][j], left[i], right);
+        }
       }
-#pragma unroll
-      for (int j = 0; j < cols; ++j) {
-        const OperandB<Math> right =
-            across ? b_across<Math>(b + (k + s) * b_stride + 8 * j, b_stride, l)
-                   : b_along<Math>(b + 8 * j * b_stride + k + s, b_stride, l);
-#pragma unroll
-        for (int i = 0; i < rows; ++i) multiply_apart<Math>(slab[i][j], rest[i][j], left[i], right);
-      }
-    }
 #pragma unroll
     for (int i = 0; i < rows; ++i)
 #pragma unroll
