@@ -7,7 +7,7 @@ gets the numbers that it would draw alone. Sizes: M models, S steps of a chunk, 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import NamedTuple
@@ -49,6 +49,7 @@ class Drawing:
     """Draws for ``states`` in the order of the calls of ``begin``; a context manager.
 
     A chunk once begun has moved the generators, so nothing is to be begun that is not trained.
+    What is to be done with its losses goes aside as well.
     """
 
     def __init__(self, states: Sequence[TrainState], device: torch.device) -> None:
@@ -56,6 +57,7 @@ class Drawing:
         self.ahead = draws_ahead(device)
         threads = min(len(states), os.cpu_count() or 1, MAX_THREADS)
         self._pool = ThreadPoolExecutor(threads, "mlpkern-draw") if self.ahead else None
+        self._last: Future[None] | None = None
 
     def __enter__(self) -> Drawing:
         return self
@@ -67,7 +69,9 @@ class Drawing:
         trace: TracebackType | None,
     ) -> None:
         if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown(cancel_futures=kind is not None)
+            if kind is None and self._last:
+                self._last.result()
 
     def begin(self, first: int, steps: int) -> Drawn:
         """The chunk of ``steps`` steps from step ``first`` on; finished where nothing is ahead."""
@@ -77,13 +81,22 @@ class Drawing:
         dtype = torch.int32 if fits else torch.int64
         # Pinned, it travels to the GPU as fast as the bus allows.
         batches = torch.empty(size, dtype=dtype, pin_memory=self._pins)
-        rates = torch.empty(size[:2], dtype=torch.float64)
+        rates = torch.empty(size[:2], dtype=torch.float64, pin_memory=self._pins)
         work = [(s, first, batches[m], rates[m]) for m, s in enumerate(states)]
         if self._pool is None:
             for one in work:
                 _draw(*one)
             return Drawn(batches, rates, [])
         return Drawn(batches, rates, [self._pool.submit(_draw, *one) for one in work])
+
+    def aside(self, work: Callable[[Tensor], None], losses: Tensor) -> None:
+        """``work(losses)``, by a thread where a GPU trains; one call after the other."""
+        if self._pool is None:
+            work(losses)
+            return
+        if self._last:
+            self._last.result()
+        self._last = self._pool.submit(work, losses)
 
 
 def _draw(state: TrainState, first: int, batches: Tensor, rates: Tensor) -> None:

@@ -107,7 +107,7 @@ class Group:
                         state=self._optimizer,
                         **options,
                     )
-                self._curve.add(losses.cpu())
+                drawing.aside(self._curve.add, losses.cpu())
                 for state in states:
                     state.step += chunk
                 progress.advance(chunk * len(configs))
