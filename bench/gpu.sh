@@ -27,7 +27,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 
 steps=(machine build test triton device sanitize yardsticks seeds bench)
-declare -A budget=([machine]=25 [build]=240 [test]=110 [triton]=110 [device]=75 [sanitize]=100
+declare -A budget=([machine]=25 [build]=240 [test]=110 [triton]=110 [device]=100 [sanitize]=100
                    [yardsticks]=45 [seeds]=45 [bench]=570)
 
 export PYTHON=${PYTHON:-python3}
