@@ -17,7 +17,7 @@ from mlpkern.lm.engines import ENGINES, OpsEngine, RunEngine, choose_engine
 from mlpkern.lm.errors import NonFiniteLossError
 from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.fused_step import GraphedSteps
-from mlpkern.lm.train import Trainer
+from mlpkern.lm.train import CHUNK_SECONDS, FIRST_CHUNK, LONGEST_CHUNK, Trainer, _next_length
 
 CONFIG = TrainConfig(
     embedding_dim=4, hidden=(24,), batch_size=8, steps=200, lr=((0, 0.1), (120, 0.02))
@@ -203,7 +203,21 @@ def test_a_stock_model_is_evaluated_by_plain_torch(monkeypatch):
         evaluate(start("run").model, DATASET.splits["dev"])
 
 
-# limits
+# chunks and limits
+
+
+@pytest.mark.parametrize("first", [0.01, 3.0])  # the first call on a GPU loads libraries
+@pytest.mark.parametrize("pace", [5e-6, 1e-3])
+def test_chunks_grow_to_their_length_and_stay_below_a_second(first, pace):
+    length = longest = FIRST_CHUNK
+    seconds, taken = first, [first]
+    for _ in range(12):
+        longest = _next_length(length, seconds, longest)
+        length = longest
+        seconds = 3e-3 + length * pace  # a call costs something whatever its length
+        taken.append(seconds)
+    assert max(taken[1:]) < 0.5
+    assert length == LONGEST_CHUNK or seconds > CHUNK_SECONDS / 2
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_warns_no_more(monkeypatch):
