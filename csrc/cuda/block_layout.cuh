@@ -18,12 +18,8 @@ constexpr int kBlockThreads = kBlockWarps * kWarp;
 constexpr int kBlockRows = 32;  // of the batch at a time
 constexpr int kBlockTile = 16;
 
-__host__ __device__ __forceinline__ constexpr int64_t padded(int64_t n) {
-  return (n + kBlockTile - 1) / kBlockTile * kBlockTile;
-}
-__host__ __device__ __forceinline__ constexpr int64_t padded_stride(int64_t n) {
-  return padded(n) + 4;
-}
+constexpr int64_t padded(int64_t n) { return (n + kBlockTile - 1) / kBlockTile * kBlockTile; }
+constexpr int64_t padded_stride(int64_t n) { return padded(n) + 4; }
 
 // What of a training run may lie in shared memory or elsewhere.
 struct BlockNeeds {

@@ -9,7 +9,8 @@ namespace mlpkern::cuda {
 // Depth of what is summed by mma alone: that cuts sums off where an addition rounds them.
 constexpr int kSlabDepth = 32;
 
-// A (16, 8) along the rows of the tile, k in the order of operands across.
+// A (16, 8) along the rows of the tile, k in the order of operands across. Rows that suit the other
+// fragments make its lanes meet in some banks, two by two.
 template <class Math>
 __device__ __forceinline__ OperandA<Math> a_along_paired(const float* tile, int stride,
                                                          const Lane& l) {
