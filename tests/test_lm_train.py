@@ -8,6 +8,7 @@ from lm_training import DATASET, engine_names, losses_of, same_bits, trainer
 from lm_words import one_thread  # noqa: F401
 from torch.nn import functional as F
 
+from mlpkern.cli.training import PRESET_NAMES
 from mlpkern.lm import engines
 from mlpkern.lm.config import PRESETS, TrainConfig, seed_for
 from mlpkern.lm.engines import ENGINES, choose_engine
@@ -100,6 +101,13 @@ def test_preset_lecture():
     p = PRESETS["lecture"]
     assert (p.block_size, p.embedding_dim, p.hidden, p.batch_size) == (3, 10, (200,), 32)
     assert (p.steps, p.lr, p.split_seed) == (200_000, ((0, 0.1), (100_000, 0.01)), 42)
+
+
+def test_preset_best_is_one_plain_layer_and_every_preset_has_a_flag():
+    p = PRESETS["best"]
+    assert p.block_size <= 10
+    assert len(p.hidden) == 1
+    assert set(PRESET_NAMES) == set(PRESETS)
 
 
 @pytest.mark.parametrize(

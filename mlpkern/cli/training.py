@@ -16,6 +16,8 @@ from mlpkern.cli.command import add_command
 
 __all__ = ["add_commands"]
 
+PRESET_NAMES = ("quick", "lecture", "best")
+
 _TRAIN = """\
 examples:
   mlpkern train                                        the embedded names, a few seconds
@@ -61,9 +63,9 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     add_words(parser)
     add_max_word_length(parser)
     add = parser.add_argument
-    add("--preset", choices=("quick", "lecture"),
-        help="settings that the flags below override: quick (default; 20,000 steps) or lecture "
-        "(makemore part 2; 200,000 steps)")  # fmt: skip
+    add("--preset", choices=PRESET_NAMES,
+        help="settings that the flags below override: quick (default; 20,000 steps), lecture "
+        "(makemore part 2; 200,000 steps) or best (a sweep's; 20,000 larger ones)")  # fmt: skip
     add("--out", metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
     add("--force", action="store_true", help="replace a run that is already in --out")
     add("--resume", metavar="RUN", help="continue this run where its checkpoint stands")
@@ -108,7 +110,7 @@ def _add_find_lr(commands: argparse._SubParsersAction) -> None:
     add_words(parser)
     add_max_word_length(parser)
     add = parser.add_argument
-    add("--preset", choices=("quick", "lecture"), help="settings of the model (quick)")
+    add("--preset", choices=PRESET_NAMES, help="settings of the model (quick)")
     add("--out", metavar="CSV", help="write the curve to this file")
     add("--png", metavar="PNG", help="draw it: median, band over the seeds, suggestions")
     add("--force", action="store_true", help="replace files that are already there")
