@@ -120,12 +120,17 @@ __device__ __forceinline__ float tanh_approx(float x) {
 
 // --- Threads -------------------------------------------------------------------------------------
 
-// threadIdx.x, read anew at each call: what a loop computes from it does not stay in registers
-// while the rest of the loop runs.
+// threadIdx.x and blockIdx.x, read anew at each call: what follows from them is computed again, and
+// does not stay in registers from one use to the next.
 __device__ __forceinline__ int thread_anew() {
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
   return thread;
+}
+__device__ __forceinline__ int block_anew() {
+  int block;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+  return block;
 }
 
 }  // namespace mlpkern::cuda

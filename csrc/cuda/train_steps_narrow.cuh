@@ -27,7 +27,15 @@
 namespace mlpkern::cuda {
 namespace {
 
-constexpr int kNarrowThreads = kNarrowMostWarps * kWarp;
+// The most threads of a block. Cards that give it 99 KB have room for nine warps: there a thread
+// may have more registers, which TF32 on sm_120 needs.
+template <class Math>
+constexpr int kNarrowThreads = kWarp *
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+                               (Math::kSplit ? kNarrowMostWarps : 12);
+#else
+                               kNarrowMostWarps;
+#endif
 constexpr int kNarrowDepth = kNarrowWidth / 8;  // mma steps and column tiles of 32 elements
 constexpr int kRowTiles = kNarrowRows / 16;     // of a block of rows
 constexpr int kUnitTiles = kNarrowUnits / 8;    // columns of a warp
@@ -52,22 +60,21 @@ class NarrowTrainer {
         hidden_drops_(run.hidden_dropout[m_] > 0) {}
 
   __device__ __forceinline__ void train() {
-    float* losses = r_.losses + int64_t{m_} * r_.S;
     int64_t s = 0;
     if (r_.stopped[m_] < 0) {
       load();
       begin();
       for (; s < r_.S; ++s)
-        if (!step(s, losses)) {
+        if (!step(s)) {
           if (l_.thread == 0) r_.stopped[m_] = r_.step + s;
           ++s;
           break;
         }
       cp_async_wait<0>();  // the constants of the step after a stop
-      __syncthreads();
+      m_ = block_anew();
       store();
     }
-    for (s += threadIdx.x; s < r_.S; s += blockDim.x) losses[s] = NAN;
+    for (s += threadIdx.x; s < r_.S; s += blockDim.x) *loss_of(s) = NAN;
   }
 
  private:
@@ -161,7 +168,7 @@ class NarrowTrainer {
   // ---- a step ----
 
   // False if its loss is not finite: then nothing has changed.
-  __device__ __forceinline__ bool step(int64_t s, float* losses) {
+  __device__ __forceinline__ bool step(int64_t s) {
     bool finite = true;
     if (l_.thread == 0 && s + 1 < r_.S) load_constants(s + 1);
     for (int b = 0; b < blocks(); ++b) {
@@ -182,7 +189,7 @@ class NarrowTrainer {
       __syncthreads();  // dlogits, losses
       const float loss = s_[at_.losses + l_.lane];
       finite = finite && __all_sync(kAllLanes, isfinite(loss));
-      if (l_.warp == 0) add_loss(loss, b == 0, last ? losses + s : nullptr);
+      if (l_.warp == 0) add_loss(loss, b == 0, last ? loss_of(s) : nullptr);
       if (last && !finite) return false;
       const StepConstants& constants = *this->constants(s);
       backward(y, kept, {constants, b == 0, last && !(sums && r_.clips())});
@@ -209,6 +216,10 @@ class NarrowTrainer {
       __syncthreads();  // x
     }
     return true;
+  }
+
+  __device__ __forceinline__ float* loss_of(int64_t s) {
+    return r_.losses + int64_t{m_} * r_.S + s;
   }
 
   __device__ __forceinline__ StepConstants* constants(int64_t s) {
@@ -398,7 +409,7 @@ class NarrowTrainer {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         z[i] -= largest;
-        power[i] = c0 + i < z_.C ? expf(z[i]) : 0.0f;
+        power[i] = expf(z[i]);
         sum += power[i];
         if (i == target) hit = z[i];
         if (c0 + i < z_.C) spread += z[i];
@@ -458,7 +469,8 @@ class NarrowTrainer {
     __syncwarp();
     weight_gradient(gradient, s_ + at_.x);
     __syncwarp();
-    dx_part(dz);  // before w1 changes
+    dx_part(dz);
+    __syncwarp();  // w1 has been read
     use_gradient(kW1, gradient, use);
     use_bias_gradients(dz, use);
   }
@@ -514,7 +526,11 @@ class NarrowTrainer {
     }
     if (use.update)
       for_rule(r_.rule.rule, [&](auto is) {
-        update_weight<decltype(is)::rule>(which, gradient, use.constants, 1.0f);
+#pragma unroll
+        for (int j = 0; j < kNarrowDepth; ++j)
+#pragma unroll
+          for (int r = 0; r < 4; ++r)
+            update_weight<decltype(is)::rule>(which, j, r, gradient[j][r], use.constants);
       });
   }
 
@@ -565,27 +581,16 @@ class NarrowTrainer {
       });
   }
 
-  // The warp's rows of a weight.
+  // Element r of column tile j of the warp's rows of a weight, as mma leaves their gradient.
   template <Rule rule>
-  __device__ __forceinline__ void update_weight(Weight which,
-                                                const float (&gradient)[kNarrowDepth][4],
-                                                const StepConstants& c, float scale) {
-    float* weight = s_ + (which == kW1 ? at_.w1 : at_.w2);
+  __device__ __forceinline__ void update_weight(Weight which, int j, int r, float gradient,
+                                                const StepConstants& c) {
+    const int unit = unit0() + l_.g + 8 * (r / 2), column = 8 * j + 2 * l_.t + r % 2;
     const int columns = which == kW1 ? inputs_ : z_.C;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int unit = unit0() + l_.g + 8 * half;
-#pragma unroll
-      for (int j = 0; j < kNarrowDepth; ++j)
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int column = 8 * j + 2 * l_.t + r;
-          if (unit < units_ && column < columns)
-            update<rule>(c, weight[unit * kNarrowStride + column],
-                         scale * gradient[j][2 * half + r], which == kW1 ? 1 : 3,
-                         which == kW1 ? unit * columns + column : column * units_ + unit, true);
-        }
-    }
+    if (unit < units_ && column < columns)
+      update<rule>(c, s_[(which == kW1 ? at_.w1 : at_.w2) + unit * kNarrowStride + column],
+                   gradient, which == kW1 ? 1 : 3,
+                   which == kW1 ? unit * columns + column : column * units_ + unit, true);
   }
 
   template <Rule rule>
@@ -693,13 +698,15 @@ class NarrowTrainer {
       constexpr Rule rule = decltype(is)::rule;
       for (int i = thread; i < z_.V * z_.D; i += threads)
         update<rule>(c, s_[at_.embedding + i], scale * s_[at_.dembedding + i], 0, i, true);
-      float gradient[kNarrowDepth][4];
-      clear(gradient);
-      add_sums(kW1, gradient);
-      update_weight<rule>(kW1, gradient, c, scale);
-      clear(gradient);
-      add_sums(kW2, gradient);
-      update_weight<rule>(kW2, gradient, c, scale);
+#pragma unroll 1
+      for (int j = 0; j < 2 * kNarrowDepth; ++j) {
+        const float4 sum = weight_sums(kW1)[j * kWarp];
+        const Weight which = j < kNarrowDepth ? kW1 : kW2;
+        update_weight<rule>(which, j % kNarrowDepth, 0, scale * sum.x, c);
+        update_weight<rule>(which, j % kNarrowDepth, 1, scale * sum.y, c);
+        update_weight<rule>(which, j % kNarrowDepth, 2, scale * sum.z, c);
+        update_weight<rule>(which, j % kNarrowDepth, 3, scale * sum.w, c);
+      }
       for_biases(
           [&](Bias which, float sum, int i) { update_bias<rule>(which, i, scale * sum, c); });
     });
@@ -723,14 +730,16 @@ class NarrowTrainer {
   Lane l_;
   const NarrowLayout at_;
   float* const s_;
-  const int m_, inputs_, units_, blocks_;
+  int m_;
+  const int inputs_, units_, blocks_;
   const int position_, column_;  // of the input that this lane gathers
   const bool input_drops_, hidden_drops_;
   int buffer_ = 0;  // of the ids of this block of rows
 };
 
 template <class Math, bool sums>
-__global__ void __launch_bounds__(kNarrowThreads, 1) train_steps_narrow_kernel(TrainingRun run) {
+__global__ void __launch_bounds__(kNarrowThreads<Math>, 1)
+    train_steps_narrow_kernel(TrainingRun run) {
   NarrowTrainer<Math, sums>(run, dynamic_shared<float>()).train();
 }
 

@@ -42,6 +42,8 @@ CLAIMS: list[tuple[str, set[str]]] = [
     ("linear_tanh_product_kernel<Half<f16>, *>", {"copies128", "ldmatrix", "mma f16"}),
     # <operands>: losses are added, dropout is made ready in float64
     ("train_steps_block_kernel<*>", SUMS | {"mma tf32"}),
+    ("train_steps_narrow_kernel<*>", SUMS | {"mma tf32", "shared128", "copies128"}),
+    ("train_steps_constants_kernel", {"allow float64"}),  # once a step, for all of its threads
     ("evaluate_kernel<*>", SUMS | {"mma tf32"}),
     ("evaluate_mean_kernel", SUMS),
     ("linear_tanh_plain_kernel<*>", {"allow float64"}),  # a kernel of float64 alone

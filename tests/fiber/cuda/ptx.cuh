@@ -49,5 +49,6 @@ inline float tanh_approx(float x) { return fiber::tanh_approx(x); }
 
 // --- Threads -------------------------------------------------------------------------------------
 inline int thread_anew() { return static_cast<int>(threadIdx.x); }
+inline int block_anew() { return static_cast<int>(blockIdx.x); }
 
 }  // namespace mlpkern::cuda
