@@ -1,0 +1,151 @@
+// train_steps of narrow models: gradients and update of the weights and biases, each by the warp
+// that owns the units.
+#pragma once
+
+#include "cuda/train_steps_narrow_forward.cuh"
+
+namespace mlpkern::cuda {
+namespace {
+
+struct NarrowWeights : NarrowForward {
+  using NarrowForward::NarrowForward;
+
+  // What becomes of the gradients of a block of rows.
+  struct Use {
+    const StepConstants& constants;
+    bool first, update;
+  };
+
+  // gradient (16, 32) = left^T right: left is what the warp keeps in its part, and the rows of the
+  // batch are the reduction.
+  template <class Math>
+  __device__ __forceinline__ void weight_gradient(float (&gradient)[kNarrowDepth][4],
+                                                  const float* right) {
+    clear(gradient);
+#pragma unroll
+    for (int k = 0; k < kNarrowRows / 8; ++k) {
+      const auto a = a_across<Math>(part() + 8 * k * kNarrowUnitStride, kNarrowUnitStride, l_);
+#pragma unroll
+      for (int j = 0; j < kNarrowDepth; ++j)
+        Math::multiply(gradient[j], a,
+                       b_across<Math>(right + 8 * k * kNarrowStride + 8 * j, kNarrowStride, l_));
+    }
+  }
+
+  __device__ __forceinline__ static void clear(float (&gradient)[kNarrowDepth][4]) {
+#pragma unroll
+    for (int j = 0; j < kNarrowDepth; ++j)
+#pragma unroll
+      for (int r = 0; r < 4; ++r) gradient[j][r] = 0.0f;
+  }
+
+  enum Weight { kW1, kW2 };
+
+  __device__ __forceinline__ float* warp_sums() {
+    return r_.workspace + m_ * r_.workspace_stride + l_.warp * kNarrowWarpSums;
+  }
+  __device__ __forceinline__ float4* weight_sums(Weight which) {
+    return reinterpret_cast<float4*>(warp_sums() + which * kNarrowUnits * kNarrowWidth) + l_.lane;
+  }
+  __device__ __forceinline__ float* b1_sums() {
+    return warp_sums() + 2 * kNarrowUnits * kNarrowWidth;
+  }
+  __device__ __forceinline__ float* b2_sums() {
+    return r_.workspace + m_ * r_.workspace_stride + at_.warps * kNarrowWarpSums;
+  }
+
+  template <bool sums>
+  __device__ __forceinline__ void use_gradient(Weight which, float (&gradient)[kNarrowDepth][4],
+                                               const Use& use) {
+    if constexpr (sums) {
+      if (!use.first) add_sums(which, gradient);
+      if (!use.update) {
+#pragma unroll
+        for (int j = 0; j < kNarrowDepth; ++j) {
+          const float (&g)[4] = gradient[j];
+          weight_sums(which)[j * kWarp] = make_float4(g[0], g[1], g[2], g[3]);
+        }
+      }
+    }
+    if (use.update)
+      for_rule(r_.rule.rule, [&](auto is) {
+#pragma unroll
+        for (int j = 0; j < kNarrowDepth; ++j)
+#pragma unroll
+          for (int r = 0; r < 4; ++r)
+            update_weight<decltype(is)::rule>(which, j, r, gradient[j][r], use.constants);
+      });
+  }
+
+  __device__ __forceinline__ void add_sums(Weight which, float (&gradient)[kNarrowDepth][4]) {
+#pragma unroll
+    for (int j = 0; j < kNarrowDepth; ++j) {
+      const float4 sum = weight_sums(which)[j * kWarp];
+      gradient[j][0] += sum.x, gradient[j][1] += sum.y;
+      gradient[j][2] += sum.z, gradient[j][3] += sum.w;
+    }
+  }
+
+  template <bool sums>
+  __device__ __forceinline__ void use_bias_gradients(const float (&dz)[kRowTiles][kUnitTiles][4],
+                                                     const Use& use) {
+#pragma unroll
+    for (int n = 0; n < kUnitTiles; ++n)
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) sum += dz[m][n][c] + dz[m][n][c + 2];
+#pragma unroll
+        for (int distance = 16; distance >= 4; distance /= 2)
+          sum += __shfl_xor_sync(kAllLanes, sum, distance);
+        const int unit = 8 * n + 2 * l_.t + c;
+        if (l_.g == 0) use_bias_gradient<sums>(b1_sums() + unit, kB1, unit0() + unit, sum, use);
+      }
+    if (l_.warp + 1 != at_.warps) return;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int n = 0; n < kNarrowRows; ++n) sum += s_[at_.dlogits + n * kNarrowStride + l_.lane];
+    use_bias_gradient<sums>(b2_sums() + l_.lane, kB2, l_.lane, sum, use);
+  }
+
+  enum Bias { kB1, kB2 };
+
+  template <bool sums>
+  __device__ __forceinline__ void use_bias_gradient(float* stored, Bias which, int i,
+                                                    float gradient, const Use& use) {
+    if constexpr (sums) {
+      if (!use.first) gradient += *stored;
+      if (!use.update) {
+        *stored = gradient;
+      }
+    }
+    if (use.update)
+      for_rule(r_.rule.rule, [&](auto is) {
+        update_bias<decltype(is)::rule>(which, i, gradient, use.constants);
+      });
+  }
+
+  // Element r of column tile j of the warp's rows of a weight, as mma leaves their gradient.
+  template <Rule rule>
+  __device__ __forceinline__ void update_weight(Weight which, int j, int r, float gradient,
+                                                const StepConstants& c) {
+    const int unit = unit0() + l_.g + 8 * (r / 2), column = 8 * j + 2 * l_.t + r % 2;
+    const int columns = which == kW1 ? inputs_ : z_.C;
+    if (unit < units_ && column < columns)
+      update<rule>(c, s_[(which == kW1 ? at_.w1 : at_.w2) + unit * kNarrowStride + column],
+                   gradient, which == kW1 ? 1 : 3,
+                   which == kW1 ? unit * columns + column : column * units_ + unit, true);
+  }
+
+  template <Rule rule>
+  __device__ __forceinline__ void update_bias(Bias which, int i, float gradient,
+                                              const StepConstants& c) {
+    if (i < (which == kB1 ? units_ : z_.C))
+      update<rule>(c, s_[(which == kB1 ? at_.b1 : at_.b2) + i], gradient, which == kB1 ? 2 : 4, i,
+                   false);
+  }
+};
+
+}  // namespace
+}  // namespace mlpkern::cuda
