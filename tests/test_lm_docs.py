@@ -17,7 +17,9 @@ MODULES = [
     "plots.labels",
     "report",
     "symbols",
+    "text",
     "verdict",
+    "vocab",
 ]
 
 

@@ -6,9 +6,9 @@ import argparse
 
 __all__ = [
     "add_machine",
-    "add_max_word_length",
     "add_model",
     "add_optimizer",
+    "add_text",
     "add_words",
     "schedule",
     "shares",
@@ -17,10 +17,19 @@ __all__ = [
 ]
 
 
-def add_max_word_length(parser: argparse.ArgumentParser) -> None:
-    """The longest word of a file that is read for the first time."""
-    parser.add_argument("--max-word-length", type=int, metavar="N",
-                        help="longest word accepted (default 100)")  # fmt: skip
+def add_text(parser: argparse.ArgumentParser) -> None:
+    """How a file is read for the first time; a run keeps it."""
+    add = parser.add_argument_group("text").add_argument
+    add("--level", choices=("char", "word"),
+        help="char (default): a word a line, its characters are the symbols; word: any text, its "
+        "words and punctuation marks are")  # fmt: skip
+    add("--running", action="store_true",
+        help="level word: a sequence is a paragraph (blank lines between), not a line")  # fmt: skip
+    add("--min-count", type=int, metavar="N",
+        help="level word: words that occur less often in train become <unk> (2)")  # fmt: skip
+    add("--lower", action="store_true", help="turn the text into lower case")
+    add("--max-word-length", type=int, metavar="N",
+        help="level char: longest word accepted (default 100)")  # fmt: skip
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +58,8 @@ def add_optimizer(parser: argparse.ArgumentParser) -> None:
 def add_words(parser: argparse.ArgumentParser) -> None:
     """FILE or --data: the words to read."""
     words = parser.add_mutually_exclusive_group()
-    words.add_argument("file", nargs="?", metavar="FILE", help="UTF-8 text, one word a line")
+    words.add_argument("file", nargs="?", metavar="FILE",
+                       help="UTF-8 text, one word a line, or any with level word")  # fmt: skip
     words.add_argument("--data", choices=("embedded", "makemore"),
                        help="instead of FILE: the names that come with the package, or the list of "
                        "the makemore project (downloaded once)")  # fmt: skip

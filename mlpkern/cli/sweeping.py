@@ -6,9 +6,9 @@ import argparse
 
 from mlpkern.cli.arguments import (
     add_machine,
-    add_max_word_length,
     add_model,
     add_optimizer,
+    add_text,
     add_words,
     schedule,
     shares,
@@ -42,7 +42,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     summary = "search settings, many runs at once"
     parser = add_command(commands, "sweep", run, summary, _SWEEP)
     add_words(parser)
-    add_max_word_length(parser)
+    add_text(parser)
     add = parser.add_argument
     add("--out", metavar="SWEEP",
         help="folder of the study; an existing one goes on (runs/sweep-DATE)")  # fmt: skip

@@ -15,8 +15,8 @@ examples:
   mlpkern sample RUN -n 5 --prefix mar --temperature 0.8 --seed 7
   mlpkern sample RUN -n 20 --top-k 5
 
-Standard output is one word a line; the share of them that the training words hold goes to standard
-error.
+Standard output is one word a line, of a model with level word one sequence; the share of them that
+the training words hold goes to standard error.
 """
 _EVALUATE = """\
 examples:
@@ -43,7 +43,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     add("run", metavar="RUN", help="run folder or model.safetensors")
     add("-n", "--count", type=int, default=20, help="number of words (20)")
     add("--seed", type=int, default=0, help="the same seed gives the same words (0)")
-    add("--prefix", default="", help="what every word starts with")
+    add("--prefix", default="", help="what every word, or text of a word model, starts with")
     add("--temperature", type=float, default=1.0,
         help="above 0; below 1: likelier words, above 1: wilder ones (1)")  # fmt: skip
     add("--top-k", type=int, metavar="K", help="draw each symbol from the K likeliest (all)")

@@ -6,9 +6,9 @@ import argparse
 
 from mlpkern.cli.arguments import (
     add_machine,
-    add_max_word_length,
     add_model,
     add_optimizer,
+    add_text,
     add_words,
     schedule,
 )
@@ -61,7 +61,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
     parser = add_command(commands, "train", run, "train the MLP language model on words", _TRAIN)
     add_words(parser)
-    add_max_word_length(parser)
+    add_text(parser)
     add = parser.add_argument
     add("--preset", choices=PRESET_NAMES,
         help="settings that the flags below override: quick (default; 20,000 steps), lecture "
@@ -108,7 +108,7 @@ def _add_find_lr(commands: argparse._SubParsersAction) -> None:
     summary = "sweep the learning rate and suggest one"
     parser = add_command(commands, "find-lr", run, summary, _FIND_LR)
     add_words(parser)
-    add_max_word_length(parser)
+    add_text(parser)
     add = parser.add_argument
     add("--preset", choices=PRESET_NAMES, help="settings of the model (quick)")
     add("--out", metavar="CSV", help="write the curve to this file")

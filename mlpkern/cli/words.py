@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_max_word_length, add_words, sizes
+from mlpkern.cli.arguments import add_text, add_words, sizes
 from mlpkern.cli.command import add_command
 
 __all__ = ["add_commands"]
@@ -64,5 +64,5 @@ def _add_ngram(commands: argparse._SubParsersAction) -> None:
 
 def _add_words_and_split(parser: argparse.ArgumentParser) -> None:
     add_words(parser)
-    add_max_word_length(parser)
+    add_text(parser)
     parser.add_argument("--split-seed", type=int, help="seed of the shuffle before the split (42)")

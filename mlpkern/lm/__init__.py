@@ -22,7 +22,6 @@ from mlpkern.lm.config import PRESETS, TrainConfig
 from mlpkern.lm.data import (
     Dataset,
     Split,
-    Vocab,
     build_dataset,
     embedded_names,
     read_words,
@@ -62,7 +61,9 @@ from mlpkern.lm.stop_signal import Interrupted
 from mlpkern.lm.sweep import sweep
 from mlpkern.lm.sweep_folder import SweepFolder
 from mlpkern.lm.sweep_plan import SweepPlan, read_plan
+from mlpkern.lm.text import TextOptions
 from mlpkern.lm.train import Trainer
+from mlpkern.lm.vocab import Vocab
 
 __all__ = [
     "ENGINES",
@@ -95,6 +96,7 @@ __all__ = [
     "StockEngine",
     "SweepFolder",
     "SweepPlan",
+    "TextOptions",
     "TrainConfig",
     "TrainState",
     "Trained",

@@ -15,6 +15,8 @@ from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset, build_dataset, embedded_na
 from mlpkern.lm.download import makemore_names
 from mlpkern.lm.errors import CheckpointError, ConfigError
 from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.text import TextOptions
+from mlpkern.lm.vocab import Vocab
 
 __all__ = [
     "data_line",
@@ -25,6 +27,7 @@ __all__ = [
     "print_words_and_model",
     "set_threads",
     "torch_device",
+    "words_of_arguments",
 ]
 
 _SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -36,22 +39,43 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def load_words(file: str | None, data: str, limit: int) -> tuple[list[str], dict[str, Any]]:
+def words_of_arguments(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+    """`load_words` of a command that reads words for the first time."""
+    names = ("level", "lower", "running", "min_count")
+    given = {name: getattr(args, name) for name in names}
+    text = TextOptions(**{name: value for name, value in given.items() if value is not None})
+    if text.level != "word" and args.min_count is not None:
+        raise ConfigError("--min-count needs --level word")
+    if text.level == "word" and args.max_word_length:
+        raise ConfigError("--max-word-length is for --level char")
+    limit = args.max_word_length or MAX_WORD_LENGTH
+    return load_words(args.file, args.data or "embedded", limit, text)
+
+
+def load_words(
+    file: str | None, data: str, limit: int, text: TextOptions
+) -> tuple[list[str], dict[str, Any]]:
     """The words of ``file``, or of a known list, and the record of them that a checkpoint keeps."""
     if file is None and data == "embedded":
-        words, source = embedded_names(), data
-    elif file is None:
-        words, source = read_words(makemore_names(), max_word_length=limit), data
+        words, source = embedded_names(text=text), data
     else:
-        words, source = read_words(file, max_word_length=limit), str(Path(file).resolve())
-    return words, {"source": source, "words": len(words), "max_word_length": limit}
+        path, source = (makemore_names(), data) if file is None else (file, _absolute(file))
+        words = read_words(path, max_word_length=limit, text=text)
+    record = {"source": source, "words": len(words), "max_word_length": limit}
+    return words, record if text == TextOptions() else {**record, "text": text.to_json()}
 
 
-def make_dataset(words: list[str], config: TrainConfig, data: dict[str, Any]) -> Dataset:
-    """The dataset of ``words``; its digest goes into the record ``data``."""
+def make_dataset(
+    words: list[str], config: TrainConfig, data: dict[str, Any], vocab: Vocab | None = None
+) -> Dataset:
+    """The dataset of ``words``; its digest goes into the record ``data``.
+
+    ``vocab``: that of a model, which decides at level "word".
+    """
     dataset = build_dataset(
-        words, block_size=config.block_size, split_seed=config.split_seed, source=data["source"]
-    )
+        words, block_size=config.block_size, split_seed=config.split_seed, source=data["source"],
+        text=TextOptions.from_json(data.get("text", {})), vocab=vocab,
+    )  # fmt: skip
     data["digest"] = dataset.digest
     return dataset
 
@@ -63,7 +87,8 @@ def dataset_of_run(
     *,
     same_words: bool = False,
 ) -> tuple[Dataset, dict[str, Any]]:
-    """The words a checkpoint was trained on, or those that ``file`` or ``data`` name instead.
+    """The words a checkpoint was trained on, or those that ``file`` or ``data`` name instead, read
+    as they were, and at level "word" with its vocabulary.
 
     CheckpointError when the words on record are no longer what they were, and with ``same_words``
     when others are named.
@@ -71,13 +96,16 @@ def dataset_of_run(
     named = file or data
     source = str(checkpoint.data.get("source", "embedded"))
     limit = int(checkpoint.data.get("max_word_length", MAX_WORD_LENGTH))
+    vocab = checkpoint.vocab
+    own = {"level": vocab.level, "lower": vocab.lower}  # of a run that names no source
+    text = TextOptions.from_json(checkpoint.data.get("text", own))
     if named:
-        words, record = load_words(file, data or "embedded", limit)
+        words, record = load_words(file, data or "embedded", limit, text)
     elif source in ("embedded", "makemore"):
-        words, record = load_words(None, source, limit)
+        words, record = load_words(None, source, limit, text)
     else:
-        words, record = load_words(source, "embedded", limit)
-    dataset = make_dataset(words, checkpoint.config, record)
+        words, record = load_words(source, "embedded", limit, text)
+    dataset = make_dataset(words, checkpoint.config, record, vocab)
     if dataset.digest != checkpoint.data.get("digest") and (same_words or not named):
         raise CheckpointError(
             f"{record['source']}: not the words this run was trained on (SHA-256 of the words "
@@ -89,7 +117,17 @@ def dataset_of_run(
 def data_line(dataset: Dataset, data: dict[str, Any]) -> str:
     """The first line of a command that reads words: where they come from, and the rows."""
     rows = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits.items())
-    return f"data    {data['source']}: {data['words']} words; rows: {rows}"
+    text = TextOptions.from_json(data.get("text", {}))
+    found = f"{data['words']} {text.unit}"
+    if text.level == "word":
+        every = torch.cat([split.targets for split in dataset.splits.values()])
+        count = int((every != 0).sum())
+        found += f", {count} tokens, {100 * int((every == 1).sum()) / count:.1f} % of them <unk>"
+    return f"data    {data['source']}: {found}; rows: {rows}"
+
+
+def _absolute(file: str) -> str:
+    return str(Path(file).resolve())
 
 
 def print_words_and_model(

@@ -8,7 +8,8 @@ beside them under "trainer.":
     trainer.first.*     momenta (sgd) or mean gradients (adamw) of the parameter after "first."
     trainer.second.*    mean squared gradients (adamw)
 
-Format 2 added the last two; a file of format 1 is one of plain SGD, which has neither.
+Format 2 added the last two; a file of format 1 is one of plain SGD, which has neither. The header
+names "level" and "lower" of the vocabulary where they are not "char" and false.
 
 The settings are JSON in the file's own header (key "mlpkern"), so one rename replaces everything at
 once and no crash can leave parameters of one step with the state of another.
@@ -109,6 +110,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "data": checkpoint.data,
         "versions": versions(),
     }
+    if checkpoint.vocab.level != "char":
+        header["level"] = checkpoint.vocab.level
+    if checkpoint.vocab.lower:
+        header["lower"] = True
     content = safetensors.torch.save(tensors, metadata={"format": "pt", _KEY: json.dumps(header)})
     try:
         write_bytes(path, content)
@@ -144,7 +149,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         moments = {name.removeprefix(_TRAINER): tensors.pop(name) for name in kept}
         checkpoint = Checkpoint(
             config=TrainConfig.from_json(header["config"]),
-            vocab=Vocab(tuple(header["vocab"])),
+            vocab=Vocab(
+                tuple(header["vocab"]),
+                str(header.get("level", "char")),
+                bool(header.get("lower", False)),
+            ),
             step=int(header["step"]),
             parameters=tensors,
             generator=generator,
@@ -174,12 +183,20 @@ def load_model(
 
 def check_vocab(trained: Vocab, given: Vocab) -> None:
     """Raises CheckpointError unless a model trained on the one can read the other."""
+    if (trained.level, trained.lower) != (given.level, given.lower):
+        raise CheckpointError(
+            f"the text was read at {_reading(given)}, the model is one of {_reading(trained)}"
+        )
     if trained != given:
         differing = sorted(set(trained.symbols) ^ set(given.symbols))
         raise CheckpointError(
             f"the words have another vocabulary ({len(given)} symbols) than the model "
             f"({len(trained)}); they differ in {' '.join(differing[:20])}"
         )
+
+
+def _reading(vocab: Vocab) -> str:
+    return f"level {vocab.level}" + (", in lower case" if vocab.lower else "")
 
 
 def moments_by_name(optimizer: OptimizerState) -> dict[str, Tensor]:

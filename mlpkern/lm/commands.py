@@ -14,11 +14,11 @@ import torch
 from mlpkern.lm.arguments import (
     dataset_of_run,
     given_settings,
-    load_words,
     make_dataset,
     print_words_and_model,
     set_threads,
     torch_device,
+    words_of_arguments,
 )
 from mlpkern.lm.atomic_write import write_json
 from mlpkern.lm.checkpoint import (
@@ -28,7 +28,6 @@ from mlpkern.lm.checkpoint import (
     versions,
 )
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, TrainConfig
-from mlpkern.lm.data import MAX_WORD_LENGTH
 from mlpkern.lm.engines import choose_engine
 from mlpkern.lm.errors import ConfigError, LMError
 from mlpkern.lm.evaluate import evaluate
@@ -44,6 +43,10 @@ __all__ = ["evaluate_command", "sample_command", "train_command"]
 _CHANGEABLE = {
     "steps", "lr", "schedule", "warmup", "log_every", "eval_every", "checkpoint_every",
 }  # fmt: skip
+# what it cannot change: where the run lies, and how its text is read
+_FIXED = (
+    "out", "preset", "force", "max_word_length", "level", "lower", "running", "min_count",
+)  # fmt: skip
 
 
 def train_command(args: argparse.Namespace) -> int:
@@ -62,8 +65,7 @@ def train_command(args: argparse.Namespace) -> int:
         out = args.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
         run = RunFolder.check_free(out, force=args.force)
         config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
-        limit = args.max_word_length or MAX_WORD_LENGTH
-        words, data = load_words(args.file, args.data or "embedded", limit)
+        words, data = words_of_arguments(args)
         dataset = make_dataset(words, config, data)
     name = args.engine or (checkpoint.engine if checkpoint else "auto")
     engine, why = choose_engine(name, device, config)
@@ -106,7 +108,7 @@ def sample_command(args: argparse.Namespace) -> int:
 
 def _seen_line(words: list[str], checkpoint: Checkpoint) -> str:
     try:
-        training = dataset_of_run(checkpoint)[0].words["train"]
+        training = map(checkpoint.vocab.as_read, dataset_of_run(checkpoint)[0].words["train"])
     except LMError as error:  # the file may be gone; the samples are good all the same
         return f"how many of them occur in the training set is unknown: {error}"
     share = share_seen(words, training)
@@ -134,7 +136,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
 
 
 def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainConfig:
-    for flag in ("out", "preset", "force", "max_word_length"):
+    for flag in _FIXED:
         if getattr(args, flag):
             raise ConfigError(f"--{flag.replace('_', '-')} does not go with --resume")
     given = given_settings(args)

@@ -6,12 +6,16 @@ word::
 
     emma, T=3:  ... -> e    ..e -> m    .em -> m    emm -> a    mma -> .
 
+At level "word" (text.py) a sequence of tokens takes the place of a word, a token that of a symbol;
+it is one string with blanks between the tokens. The boundary is then "<s>", and id 1 is "<unk>".
+
 Sizes: T context length, V vocabulary, rows = number of examples.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import re
 from collections.abc import Sequence
@@ -24,6 +28,8 @@ import torch
 from torch import Tensor
 
 from mlpkern.lm.errors import ConfigError, DataError
+from mlpkern.lm.text import BOUNDARIES, TextOptions, sequences
+from mlpkern.lm.vocab import Vocab
 
 __all__ = [
     "BOUNDARY",
@@ -39,55 +45,10 @@ __all__ = [
     "windows",
 ]
 
-BOUNDARY = "."
+BOUNDARY = BOUNDARIES["char"]
 SPLITS = ("train", "dev", "test")
 MAX_WORD_LENGTH = 100
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
-
-
-@dataclass(frozen=True)
-class Vocab:
-    """The symbols a model knows; the id of a symbol is its place, and id 0 is the boundary "."."""
-
-    symbols: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.symbols or self.symbols[0] != BOUNDARY:
-            raise DataError(f"vocabulary: symbol 0 must be {BOUNDARY!r}, got {self.symbols[:1]}")
-        if len(set(self.symbols)) != len(self.symbols):
-            raise DataError("vocabulary: a symbol occurs twice")
-        object.__setattr__(self, "_ids", {s: i for i, s in enumerate(self.symbols)})
-
-    @classmethod
-    def from_words(cls, words: Sequence[str]) -> Vocab:
-        """The boundary, then every symbol of ``words`` in code-point order."""
-        return cls((BOUNDARY, *sorted(set("".join(words)) - {BOUNDARY})))
-
-    def __len__(self) -> int:
-        return len(self.symbols)
-
-    def encode(self, word: str) -> list[int]:
-        """The ids of the symbols of ``word``; DataError names the first symbol that is unknown."""
-        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
-        for place, symbol in enumerate(word):
-            if symbol not in ids or symbol == BOUNDARY:
-                known = "".join(self.symbols[1:])
-                raise DataError(
-                    f"{word!r}: symbol {symbol!r} at position {place} is not one of the "
-                    f"{len(self) - 1} the model knows: {known[:60]}{'…' if len(known) > 60 else ''}"
-                )
-        return [ids[symbol] for symbol in word]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The word that ``ids`` spell; boundaries are left out."""
-        return "".join(self.symbols[i] for i in ids if i != 0)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The smallest torch integer type that holds every id."""
-        if len(self) <= 256:
-            return torch.uint8
-        return torch.int16 if len(self) <= 32768 else torch.int32
 
 
 @dataclass(frozen=True)
@@ -132,8 +93,11 @@ class Dataset:
         return Dataset(self.vocab, moved, self.words, self.digest)
 
 
-def read_words(path: str | Path, *, max_word_length: int = MAX_WORD_LENGTH) -> list[str]:
-    """The words of a UTF-8 text file with one word a line, in order, repetitions kept.
+def read_words(
+    path: str | Path, *, max_word_length: int = MAX_WORD_LENGTH, text: TextOptions | None = None
+) -> list[str]:
+    """The words of a UTF-8 text file with one word a line, in order, repetitions kept; at level
+    "word" the sequences of ``text``, of any length and with any symbols but control characters.
 
     Blank lines, spaces around a word, a byte-order mark and any kind of line ending are dropped.
     Raises DataError, with the file and the line, for a file that is missing, no file, empty, not
@@ -149,10 +113,10 @@ def read_words(path: str | Path, *, max_word_length: int = MAX_WORD_LENGTH) -> l
         raise DataError(f"{path}: is a directory; give a text file with one word a line") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return parse_words(raw, str(path), max_word_length=max_word_length)
+    return parse_words(raw, str(path), max_word_length=max_word_length, text=text)
 
 
-def embedded_names() -> list[str]:
+def embedded_names(*, text: TextOptions | None = None) -> list[str]:
     """The list of given names that comes with the package."""
     source = resources.files("mlpkern.lm") / "data" / "names.txt"
     try:
@@ -161,23 +125,25 @@ def embedded_names() -> list[str]:
         raise DataError(
             f"{source}: the embedded names list is missing from this installation; give a file"
         ) from None
-    return parse_words(raw, "embedded names")
+    return parse_words(raw, "embedded names", text=text)
 
 
-def parse_words(raw: bytes, source: str, *, max_word_length: int = MAX_WORD_LENGTH) -> list[str]:
+def parse_words(
+    raw: bytes,
+    source: str,
+    *,
+    max_word_length: int = MAX_WORD_LENGTH,
+    text: TextOptions | None = None,
+) -> list[str]:
     """The words in the bytes of a text file called ``source`` in messages. See `read_words`."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
-        line = raw.count(b"\n", 0, start) + 1
-        column = start - (raw.rfind(b"\n", 0, start) + 1) + 1
-        raise DataError(
-            f"{source}, line {line}: not UTF-8: 0x{raw[start]:02x} at byte {column} of the line"
-        ) from None
+    options = text or TextOptions()
+    content = _decoded(raw, source).replace("\r\n", "\n").replace("\r", "\n")
+    if options.lower:
+        content = content.lower()
+    if options.level == "word":
+        return sequences(content, source, options)
     words = []
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    for number, word in enumerate(map(str.strip, lines), 1):
+    for number, word in enumerate(map(str.strip, content.split("\n")), 1):
         if not word:
             continue
         if BOUNDARY in word:
@@ -201,13 +167,26 @@ def parse_words(raw: bytes, source: str, *, max_word_length: int = MAX_WORD_LENG
     return words
 
 
+def _decoded(raw: bytes, source: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        line = raw.count(b"\n", 0, start) + 1
+        column = start - (raw.rfind(b"\n", 0, start) + 1) + 1
+        raise DataError(
+            f"{source}, line {line}: not UTF-8: 0x{raw[start]:02x} at byte {column} of the line"
+        ) from None
+
+
 def split_words(
-    words: Sequence[str], *, seed: int = 42, source: str = "words"
+    words: Sequence[str], *, seed: int = 42, source: str = "words", unit: str = "words"
 ) -> dict[str, list[str]]:
     """Train, dev and test words: shuffled, then cut at 80 % and 90 %.
 
     The order is that of ``random.seed(seed); random.shuffle(words)`` in the lecture; Python's
-    global generator is not touched. DataError when a split would be empty.
+    global generator is not touched. DataError, which calls the words ``unit``, when a split would
+    be empty.
     """
     shuffled = list(words)
     random.Random(seed).shuffle(shuffled)
@@ -216,8 +195,8 @@ def split_words(
     if not all(parts):
         counts = "/".join(str(len(part)) for part in parts)
         raise DataError(
-            f"{source}: too few words ({len(shuffled)}): train/dev/test would get {counts}, each "
-            "needs at least one (10 words are always enough)"
+            f"{source}: too few {unit} ({len(shuffled)}): train/dev/test would get {counts}, each "
+            f"needs at least one (10 {unit} are always enough)"
         )
     return dict(zip(SPLITS, parts, strict=True))
 
@@ -226,11 +205,13 @@ def windows(words: Sequence[str], vocab: Vocab, block_size: int) -> Split:
     """Every example of ``words`` in order: contexts of ``block_size`` ids and the id that follows.
 
     The words are laid into one stream, each after T boundaries, so that the boundaries before a
-    word also end the one before it; a context is then a window of the stream.
+    word also end the one before it; a context is then a window of the stream. DataError for a
+    symbol outside ``vocab``; at level "word" it is ``<unk>``.
     """
     if block_size < 1:
         raise ConfigError(f"block_size must be at least 1, got {block_size}")
-    lengths = np.fromiter(map(len, words), dtype=np.int64, count=len(words))
+    length = len if vocab.level == "char" else lambda sequence: sequence.count(" ") + 1
+    lengths = np.fromiter(map(length, words), dtype=np.int64, count=len(words))
     starts = np.cumsum(lengths + block_size) - (lengths + block_size)  # of each word's T boundaries
     letters = _encode_all(words, vocab)
     rows = lengths + 1
@@ -246,19 +227,38 @@ def windows(words: Sequence[str], vocab: Vocab, block_size: int) -> Split:
 
 
 def build_dataset(
-    words: Sequence[str], *, block_size: int, split_seed: int = 42, source: str = "words"
+    words: Sequence[str],
+    *,
+    block_size: int,
+    split_seed: int = 42,
+    source: str = "words",
+    text: TextOptions | None = None,
+    vocab: Vocab | None = None,
 ) -> Dataset:
-    """Vocabulary, splits and windows of ``words``."""
-    vocab = Vocab.from_words(words)
-    parts = split_words(words, seed=split_seed, source=source)
+    """Vocabulary, splits and windows of ``words``.
+
+    Args:
+        text: how `read_words` read them; None: level "char".
+        vocab: that of a model, at level "word"; None makes one of the train split.
+    """
+    options = text or TextOptions()
+    if options.level == "char":
+        vocab = Vocab.from_words(words, lower=options.lower)
+    parts = split_words(words, seed=split_seed, source=source, unit=options.unit)
+    if vocab is None:
+        vocab = Vocab.from_sequences(parts["train"], options, source=source)
     splits = {name: windows(part, vocab, block_size) for name, part in parts.items()}
-    digest = hashlib.sha256("\n".join(words).encode()).hexdigest()
-    return Dataset(vocab, splits, parts, digest)
+    digest = hashlib.sha256("\n".join(words).encode())
+    if options != TextOptions():
+        digest.update(json.dumps(options.to_json()).encode())
+    return Dataset(vocab, splits, parts, digest.hexdigest())
 
 
 def _encode_all(words: Sequence[str], vocab: Vocab) -> np.ndarray:
     """The ids of all symbols of all words, one after the other, in ``vocab.dtype``."""
     dtype = {torch.uint8: np.uint8, torch.int16: np.int16, torch.int32: np.int32}[vocab.dtype]
+    if vocab.level == "word":
+        return np.fromiter(vocab.ids_as_read(words), dtype=dtype)
     points = np.frombuffer("".join(words).encode("utf-32-le"), dtype=np.uint32)
     table = np.full(int(points.max(initial=0)) + 1, -1, dtype=np.int64)
     for i, symbol in enumerate(vocab.symbols[1:], 1):

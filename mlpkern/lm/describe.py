@@ -13,10 +13,10 @@ mma ---> .
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 
 from mlpkern.lm.data import Dataset, Vocab, windows
 from mlpkern.lm.symbols import shown, shown_all
@@ -24,20 +24,28 @@ from mlpkern.lm.symbols import shown, shown_all
 __all__ = ["describe_dataset", "in_columns", "show_windows"]
 
 WIDTH = 80
+MOST_TOKENS = 60  # of a word model's tokens the most frequent are shown
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """Words, their lengths, the count of every symbol, and the three splits."""
+    """Words or sequences, their lengths, the count of every symbol or of the most frequent tokens,
+    and the three splits."""
     every = [word for part in dataset.words.values() for word in part]
-    lengths = np.array([len(word) for word in every])
-    counts = Counter(symbol for word in every for symbol in word)
-    counts[dataset.vocab.symbols[0]] = len(every)
+    vocab = dataset.vocab
+    targets = torch.cat([split.targets.cpu() for split in dataset.splits.values()]).numpy()
+    lengths = np.diff(np.flatnonzero(targets == 0), prepend=-1) - 1
+    counts = np.bincount(targets, minlength=len(vocab)).tolist()
+    order = list(range(len(vocab)))
+    many, inside, how = "words", "symbols", "how often each occurs"
+    if vocab.level == "word":
+        many, inside, how = "texts", "tokens ", "the most frequent"
+        order = sorted(order, key=lambda i: -counts[i])[:MOST_TOKENS]
     lines = [
-        f"words    {len(every)}, {len(set(every))} of them distinct",
-        f"length   {lengths.min()} to {lengths.max()} symbols, mean {lengths.mean():.2f}",
-        f"symbols  {len(dataset.vocab)} with the boundary; how often each occurs:",
-        *_counts([(shown(s), counts[s]) for s in dataset.vocab.symbols]),
-        "split    words     rows",
+        f"{many}    {len(every)}, {len(set(every))} of them distinct",
+        f"length   {lengths.min()} to {lengths.max()} {inside.strip()}, mean {lengths.mean():.2f}",
+        f"{inside}  {len(vocab)} with the boundary; {how}:",
+        *_counts([(shown(vocab.symbols[i]), counts[i]) for i in order]),
+        f"split    {many}     rows",
     ]
     for name, split in dataset.splits.items():
         lines.append(f"{name:<6}{len(dataset.words[name]):>8}{len(split):>9}")
@@ -48,13 +56,17 @@ def show_windows(words: Sequence[str], vocab: Vocab, block_size: int) -> str:
     """Every example of ``words`` as the lecture prints them: the word, then context and label."""
     split = windows(words, vocab, block_size)
     lines, rows, word = [], [], []
+
+    def together(symbols: list[str]) -> str:
+        return " ".join(map(shown, symbols)) if vocab.level == "word" else shown_all(symbols)
+
     for context, target in zip(split.inputs.tolist(), split.targets.tolist(), strict=True):
         label = vocab.symbols[target]
-        rows.append(f"{shown_all([vocab.symbols[i] for i in context])} ---> {shown(label)}")
+        rows.append(f"{together([vocab.symbols[i] for i in context])} ---> {shown(label)}")
         if target != 0:
             word.append(label)
             continue
-        lines += [shown_all(word), *rows]
+        lines += [together(word), *rows]
         rows, word = [], []
     return "\n".join(lines)
 

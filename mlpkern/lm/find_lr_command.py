@@ -9,14 +9,13 @@ import time
 from mlpkern.lm import plots
 from mlpkern.lm.arguments import (
     given_settings,
-    load_words,
     make_dataset,
     print_words_and_model,
     set_threads,
     torch_device,
+    words_of_arguments,
 )
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, seed_for
-from mlpkern.lm.data import MAX_WORD_LENGTH
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.lr_finder import lr_finder
 from mlpkern.lm.model import MLPLanguageModel
@@ -36,9 +35,7 @@ def find_lr_command(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
     config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
-    words, data = load_words(
-        args.file, args.data or "embedded", args.max_word_length or MAX_WORD_LENGTH
-    )
+    words, data = words_of_arguments(args)
     dataset = make_dataset(words, config, data).to(device)
     seeds = range(config.seed, config.seed + args.seeds)
     sizes = (len(dataset.vocab), config.block_size, config.embedding_dim, config.hidden)

@@ -7,14 +7,13 @@ import dataclasses
 
 from mlpkern.lm.arguments import (
     given_settings,
-    load_words,
     make_dataset,
     print_words_and_model,
     set_threads,
     torch_device,
+    words_of_arguments,
 )
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS
-from mlpkern.lm.data import MAX_WORD_LENGTH
 from mlpkern.lm.engines import choose_engine
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.overfit import overfit_batch
@@ -34,8 +33,7 @@ def overfit_command(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     preset = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], steps=STEPS)
     config = dataclasses.replace(preset, **given_settings(args))
-    limit = args.max_word_length or MAX_WORD_LENGTH
-    words, data = load_words(args.file, args.data or "embedded", limit)
+    words, data = words_of_arguments(args)
     dataset = make_dataset(words, config, data)
     engine, why = choose_engine(args.engine or "auto", device, config)
     model = Trainer.start(config, dataset, engine, device=device).state.model

@@ -16,6 +16,7 @@ from mlpkern.lm.errors import CheckpointError, ConfigError, DataError
 from mlpkern.lm.log import read_log
 from mlpkern.lm.ngram import ngram_name
 from mlpkern.lm.output import check_output, write_output
+from mlpkern.lm.plots.confusion import MAX_VOCAB
 from mlpkern.lm.plots.embedding import MAX_WORDS
 from mlpkern.lm.report import ngram_losses
 from mlpkern.lm.run_folder import RunFolder
@@ -47,6 +48,9 @@ def plot_command(args: argparse.Namespace) -> int:
         own = not args.out
         path = run.folder.picture(kind) if own else args.out
         out = check_output(path, force=args.force or own)
+        if kind == "confusion" and args.what == "all" and len(checkpoint.vocab) > MAX_VOCAB:
+            print(f"no confusion: the model has more than {MAX_VOCAB} symbols")
+            continue
         write_output(out, plots.png(kinds[kind](run)))
         print(f"saved {out}")
     return 0

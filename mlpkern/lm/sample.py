@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from mlpkern.lm.errors import ConfigError
 __all__ = ["NextSymbol", "sample", "share_seen"]
 
 MAX_TOGETHER = 16_384  # words that advance in one batch
+MAX_LOGITS = 1 << 26  # of one step: half a GB of float64
 
 
 class NextSymbol(Protocol):
@@ -45,11 +46,13 @@ def sample(
     top_k: int | None = None,
     max_length: int = 100,
 ) -> list[str]:
-    """``count`` words drawn from the model, all advancing together.
+    """``count`` words drawn from the model, all advancing together; of a model at level "word" its
+    sequences, with blanks between the tokens.
 
     Args:
         seed: the same seed, model and arguments give the same words.
-        prefix: what every word starts with; DataError for a symbol the model does not know.
+        prefix: what every word starts with, of a word model its first words; DataError for a symbol
+            or word the model does not know.
         temperature: > 0; the logits are divided by it (below 1: likelier words, above 1: wilder
             ones).
         top_k: at least 1; every symbol is drawn from the k likeliest alone. None: from all.
@@ -63,14 +66,15 @@ def sample(
         raise ConfigError(f"temperature must be a number above 0, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ConfigError(f"top_k must be at least 1, got {top_k}")
-    if max_length < 1 or max_length < len(prefix):
-        low = max(1, len(prefix))
-        raise ConfigError(f"max_length must be at least {low} here, got {max_length}")
     start = vocab.encode(prefix)
+    if max_length < 1 or max_length < len(start):
+        low = max(1, len(start))
+        raise ConfigError(f"max_length must be at least {low} here, got {max_length}")
     generator = torch.Generator().manual_seed(seed)
     words = []
-    for first in range(0, count, MAX_TOGETHER):
-        together = min(MAX_TOGETHER, count - first)
+    most = max(1, min(MAX_TOGETHER, MAX_LOGITS // len(vocab)))
+    for first in range(0, count, most):
+        together = min(most, count - first)
         draw = partial(_draw, generator=generator, temperature=temperature, top_k=top_k)
         words += _advance(model, start, together, draw, max_length)
     return [vocab.decode(ids) for ids in words]
@@ -102,7 +106,7 @@ def _advance(
     return words
 
 
-def share_seen(words: Sequence[str], training: Collection[str]) -> float:
+def share_seen(words: Sequence[str], training: Iterable[str]) -> float:
     """The share of ``words`` that occur in ``training``, 0 to 1: what a model knows by heart."""
     known = set(training)
     return sum(word in known for word in words) / max(1, len(words))

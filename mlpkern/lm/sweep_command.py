@@ -14,13 +14,12 @@ import torch
 from mlpkern.lm.arguments import (
     data_line,
     given_settings,
-    load_words,
     make_dataset,
     set_threads,
     torch_device,
+    words_of_arguments,
 )
 from mlpkern.lm.atomic_write import write_bytes
-from mlpkern.lm.data import MAX_WORD_LENGTH
 from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.search_space import SearchSpace, parse_entries
 from mlpkern.lm.study import finished_trials, last_loss
@@ -42,8 +41,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     plan = _plan(args)
     folder = SweepFolder.open(args.out or f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
-    limit = args.max_word_length or MAX_WORD_LENGTH
-    words, data = load_words(args.file, args.data or "embedded", limit)
+    words, data = words_of_arguments(args)
     dataset = make_dataset(words, plan.base, data).to(device)
     print(data_line(dataset, data))
     print(f"search  {', '.join(plan.space.entries)}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
-from mlpkern.lm.arguments import data_line, load_words
+from mlpkern.lm.arguments import data_line, make_dataset, words_of_arguments
 from mlpkern.lm.config import TrainConfig
-from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset, build_dataset
+from mlpkern.lm.data import Dataset
 from mlpkern.lm.describe import describe_dataset, show_windows
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.ngram import MAX_N, ngram, ngram_name
@@ -34,11 +35,13 @@ def ngram_command(args: argparse.Namespace) -> int:
             raise ConfigError(f"-n must be 1 to {MAX_N}, got {n}")
     _, dataset = _load(args, max(1, max(args.n) - 1))
     tables = [ngram(dataset, n, k=args.k) for n in args.n]
-    print("  n                cells    empty          k   train     dev    test")
+    wide = max(14, max(len(str(counted.cells)) for counted in tables))
+    print(f"  n       {'cells':>{wide}}    empty          k   train     dev    test")
     for counted in tables:
         losses = "".join(f"{counted.loss(split):>8.4f}" for split in dataset.splits.values())
+        empty = f"{100 * counted.empty_share:>6.2f} %"
         print(
-            f"  {ngram_name(counted.n):<7} {counted.cells:>14}  {100 * counted.empty_share:>6.2f} %"
+            f"  {ngram_name(counted.n):<7} {counted.cells:>{wide}}  {empty}"
             f"  {counted.k:>9.4g}{losses}"
         )
     for word in sample(tables[-1], dataset.vocab, args.sample, seed=args.seed):
@@ -48,9 +51,9 @@ def ngram_command(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace, block_size: int) -> tuple[list[str], Dataset]:
     """The words of the command line in their order, and as a dataset, split as for a training."""
-    limit = args.max_word_length or MAX_WORD_LENGTH
-    words, data = load_words(args.file, args.data or "embedded", limit)
+    words, data = words_of_arguments(args)
     seed = TrainConfig.split_seed if args.split_seed is None else args.split_seed
-    dataset = build_dataset(words, block_size=block_size, split_seed=seed, source=data["source"])
+    config = dataclasses.replace(TrainConfig(), block_size=block_size, split_seed=seed)
+    dataset = make_dataset(words, config, data)
     print(data_line(dataset, data))
     return words, dataset

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlpkern.lm.data import Split, Vocab
-from mlpkern.lm.errors import DataError
+from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.plots.style import (
     LABEL_SIZE,
@@ -26,13 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["confusion_plot", "confusion_shares"]
 
+MAX_VOCAB = 4096  # the matrix of more would take more than 128 MiB
 MAX_SYMBOLS = 110  # of a larger vocabulary the most frequent targets are shown
 
 
 def confusion_shares(model: MLPLanguageModel, split: Split) -> Tensor:
     """(V, V) float64: of the rows with target t (first axis), the share for which symbol p (second
-    axis) has the largest logit. A row sums to 1, or is nan for a target that never occurs."""
+    axis) has the largest logit. A row sums to 1, or is nan for a target that never occurs.
+
+    ConfigError for V > 4096."""
     vocab_size = model.vocab_size
+    if vocab_size > MAX_VOCAB:
+        raise ConfigError(
+            f"confusion: at most {MAX_VOCAB} symbols, the model has {vocab_size}; a larger "
+            "--min-count gives fewer"
+        )
     counts = torch.zeros(vocab_size * vocab_size, dtype=torch.float64)
     for logits, targets in row_logits(model, split):
         cells = targets.long() * vocab_size + logits.argmax(-1)

@@ -87,13 +87,16 @@ def embedding_plot(weight: Tensor, vocab: Vocab, *, counts: Tensor | None = None
     axes.scatter(points[:, 0], points[:, 1], s=7, color=PALETTE["grey"], zorder=2, linewidths=0)
     axes.margins(0.08)
     axes.set_aspect("equal", adjustable="datalim")
+    words = vocab.level == "word"
     for kind, (face, edge, shape) in _KINDS.items():
+        if words and kind == "vowel":
+            continue
         marker = "s" if shape.startswith("square") else "o"
         axes.scatter([], [], s=70, marker=marker, facecolor=face, edgecolor=edge, label=kind)
     below(figure)
     labels, families = symbol_labels([vocab.symbols[i] for i in named])
     texts = [
-        _label(axes, points[i], label, _kind(i, vocab.symbols[i]), families)
+        _label(axes, points[i], label, _kind(i, vocab.symbols[i], words), families)
         for i, label in zip(named, labels, strict=True)
     ]
     _spread(figure, axes, texts, points[named])
@@ -108,8 +111,9 @@ def _named(vocab: Vocab, counts: Tensor | None) -> list[int]:
     return sorted(counts.argsort(descending=True, stable=True)[:most].tolist())
 
 
-def _kind(i: int, symbol: str) -> str:
-    return "boundary" if i == 0 else "vowel" if is_vowel(symbol) else "other symbol"
+def _kind(i: int, symbol: str, word: bool) -> str:
+    vowel = is_vowel(symbol) and not word
+    return "boundary" if i == 0 else "vowel" if vowel else "other symbol"
 
 
 def _label(axes: Axes, point: np.ndarray, label: str, kind: str, families: list[str]) -> Text:

@@ -1,0 +1,113 @@
+"""How a text is read: as a list of words, symbol by symbol, or as sentences, word by word.
+
+Level "char": every line is a word, and its symbols are its characters (data.py).
+
+Level "word": a sequence is a line or, in running text, a paragraph. Its symbols are its tokens:
+
+- text is cut at blanks; a punctuation mark or sign (Unicode P or S) is a token of its own, unless
+  it is an apostrophe or a hyphen between two letters: ``don't``, ``well-known``
+- ``<unk>``, which stands for every word the model does not know, is one token
+
+Paragraphs, which blank lines separate, and not one stream of the whole file: a boundary then means
+something a model can learn, samples end by themselves, and the splits are drawn from all over the
+text. Line ends within a paragraph are blanks.
+
+>>> tokens("Don't panic: it's a well-known <unk>, isn't it?")
+["Don't", 'panic', ':', "it's", 'a', 'well-known', '<unk>', ',', "isn't", 'it', '?']
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from mlpkern.lm.errors import ConfigError, DataError
+
+__all__ = ["BOUNDARIES", "LEVELS", "UNKNOWN", "TextOptions", "sequences", "tokens"]
+
+# the symbol with id 0, which begins and ends a sequence: no word and no token of a text is one
+BOUNDARIES = {"char": ".", "word": "<s>"}
+LEVELS = tuple(BOUNDARIES)
+UNKNOWN = "<unk>"
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """
+    level      "char" or "word": what a symbol is
+    lower      whether the text is turned into lower case
+    running    level word: a sequence is a paragraph, not a line
+    min_count  level word: what occurs less often in the train split is ``<unk>``    >= 1
+
+    With ``min_count`` 1 no ``<unk>`` occurs in the train split, and a model cannot learn how likely
+    an unknown word is.
+    """
+
+    level: str = "char"
+    lower: bool = False
+    running: bool = False
+    min_count: int = 2
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ConfigError(f"level must be one of {', '.join(LEVELS)}, got {self.level!r}")
+        if self.running and self.level != "word":
+            raise ConfigError(f"running text needs level word, got {self.level}")
+        if self.min_count < 1:
+            raise ConfigError(f"min_count must be at least 1, got {self.min_count}")
+
+    @property
+    def unit(self) -> str:
+        """What a sequence is, in messages."""
+        return "words" if self.level == "char" else "paragraphs" if self.running else "lines"
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TextOptions:
+        """The options that `to_json` wrote."""
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"options of the text: {error}") from None
+
+
+def tokens(text: str) -> list[str]:
+    """The tokens of ``text``, by the rule above; none of them holds a blank."""
+    return _pattern().findall(text)
+
+
+def sequences(text: str, source: str, options: TextOptions) -> list[str]:
+    """The sequences of ``text`` at level word, each as its tokens with one blank between.
+
+    DataError, with the line, for a control character, and for a text without a token.
+    """
+    if control := _CONTROL.search(text):
+        line = text.count("\n", 0, control.start()) + 1
+        raise DataError(
+            f"{source}, line {line}: control character U+{ord(control[0]):04X}; "
+            "is this a text file?"
+        )
+    pieces = re.split(r"\n\s*\n", text) if options.running else text.split("\n")
+    found = [sequence for piece in pieces if (sequence := " ".join(tokens(piece)))]
+    if not found:
+        raise DataError(f"{source}: holds no words")
+    return found
+
+
+@functools.cache
+def _pattern() -> re.Pattern[str]:
+    # the re module knows no categories; it has a table for the first plane, and tries the ranges of
+    # others one by one, so of those only the pictographs count as signs
+    first_plane = map(chr, range(0x10000))
+    signs = "".join(re.escape(c) for c in first_plane if unicodedata.category(c)[0] in "PS")
+    signs += "\U0001f000-\U0001faff"
+    word = rf"[^\s{signs}]+"
+    # a variation selector belongs to the sign before it
+    return re.compile(rf"{UNKNOWN}|{word}(?:['’-]{word})*|[{signs}]\uFE0F?")
