@@ -200,6 +200,23 @@ def test_checkpoints_of_level_char_are_as_before(words, tmp_path):  # noqa: F811
     assert lm.load_checkpoint(out).vocab == lm.Vocab(tuple("." + "abcdefgh"))
 
 
+def test_pictures_of_words(run, capsys, monkeypatch):
+    assert main(["plot", str(run), "--what", "embedding"]) == 0
+    weight, vocab = lm.load_checkpoint(run).parameters["embedding.weight"], lm.load_model(run)[1]
+    axes = lm.plots.embedding_plot(weight, vocab).axes[0]
+    assert axes.get_legend_handles_labels()[1] == ["other symbol", "boundary"]
+    assert {"the", "<unk>", "<s>"} <= {text.get_text() for text in axes.texts}
+    shares = torch.eye(112, dtype=torch.float64)
+    many = lm.Vocab(("<s>", "<unk>", "other", *(f"w{i}" for i in range(109))), "word")
+    ticks = lm.plots.confusion_plot(shares, many).axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks][:3] == ["<s>", "<unk>", "other"]
+    assert ticks[-1].get_text() == "(others)"
+    capsys.readouterr()
+    monkeypatch.setattr("mlpkern.lm.plots.confusion.MAX_VOCAB", 11)
+    expected = "confusion: at most 11 symbols, the model has 12; a larger --min-count gives fewer"
+    assert expected in fails(capsys, "plot", run, "--what", "confusion")
+
+
 # commands before a run
 
 

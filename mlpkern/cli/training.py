@@ -24,6 +24,7 @@ examples:
   mlpkern train names.txt --preset lecture --out RUN   the run of the makemore lecture
   mlpkern train --data makemore --hidden 300 --lr 0.1,0.01@50000 --steps 100000
   mlpkern train --optimizer adamw --lr 0.004 --schedule cosine --input-dropout 0.1
+  mlpkern train book.txt --level word --running --lower   any text, word by word
   mlpkern train --overfit-batch                        can the model learn one batch by heart?
   mlpkern train --resume RUN                           go on after Ctrl-C, bit for bit
   mlpkern train --resume RUN --steps 300000            go on after the end

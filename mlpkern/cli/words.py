@@ -13,6 +13,7 @@ _DATA = """\
 examples:
   mlpkern data                             the embedded names
   mlpkern data names.txt --block-size 8 --show 2
+  mlpkern data book.txt --level word --running --show 1
 """
 _NGRAM = """\
 examples:

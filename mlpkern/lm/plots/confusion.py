@@ -70,10 +70,12 @@ def confusion_plot(shares: Tensor, vocab: Vocab, *, counts: Tensor | None = None
     across = [labels[i] for i in columns]
     if len(columns) < len(vocab):
         shown = torch.cat([shown, 1 - shown.sum(1, keepdim=True)], dim=1).clamp(min=0)
-        across.append("other")
+        across.append("other" if vocab.level == "char" else "(others)")
     side = float(np.clip(1.4 + 0.16 * len(across), 5.5, 20))
     larger = max(1.0, side / 11)  # a large picture is looked at from farther away
-    figure = new_figure(side + 0.9, max(3.0, 1.4 + (side - 1.4) * len(rows) / len(across)))
+    beside = 0.07 * max(map(len, across)) if vocab.level == "word" else 0.0  # words along the axes
+    height = max(3.0, 1.4 + (side - 1.4) * len(rows) / len(across))
+    figure = new_figure(side + beside + 0.9, height + 2 * beside)
     axes = figure.add_subplot()
     picture = axes.imshow(
         shown.numpy(), cmap=shares_colormap(), vmin=0, vmax=1, aspect="equal", interpolation="none"
