@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.cuda_providers import OURS, our_switch
+from bench.device_run import engine_row
 from bench.providers import MLPKERN, Prepared, Provider
 from bench.training_case import TrainingCase, every_model, start
 from bench.training_step import OURS as RUN
@@ -74,18 +75,5 @@ def run_rows(case: TrainingCase, device: str) -> list[Provider]:
 
 def _engine(case: TrainingCase, device: str) -> Prepared:
     from mlpkern.lm.engines import RunEngine
-    from mlpkern.lm.state import TrainState
 
-    def fresh() -> TrainState:
-        state = start(case)
-        state.model.to(device)
-        state.train = state.train.to(device)
-        return state
-
-    def results() -> tuple[Tensor, ...]:
-        state = fresh()
-        losses = RunEngine().run_chunk(state, case.checked_steps)
-        return (losses.cpu(), *(p.detach().cpu().clone() for p in state.model.parameters()))
-
-    engine, state, steps = RunEngine(), fresh(), case.run_steps
-    return Prepared(lambda: engine.run_chunk(state, steps), results, steps)
+    return engine_row(case, device, RunEngine, case.run_steps)

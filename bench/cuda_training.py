@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ from bench.cuda_providers import (
     stock_switch,
 )
 from bench.cuda_runs import run_rows
-from bench.device_run import DeviceRun, on_processor
+from bench.device_run import DeviceRun, engine_row, on_processor
 from bench.gpu import Device
 from bench.providers import (
     MAX_AUTOTUNE,
@@ -57,11 +56,8 @@ from bench.stock_training import (
     sgd_step,
     step_loop,
 )
-from bench.training_case import TrainingCase, start, training_case
+from bench.training_case import TrainingCase, training_case
 from bench.training_step import NAMES, fused_loss
-
-if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
-    from mlpkern.lm.state import TrainState
 
 GRAPH_STEPS = 10
 OURS_STEP, ENGINE = "ops", "engine ops"
@@ -182,19 +178,7 @@ def _graph_row(case: TrainingCase, step: Callable[[DeviceRun], Step], gpu: Devic
 def _engine_row(case: TrainingCase, device: str) -> Prepared:
     from mlpkern.lm.engines import OpsEngine
 
-    def fresh() -> TrainState:
-        state = start(case)
-        state.model.to(device)
-        state.train = state.train.to(device)
-        return state
-
-    def results() -> tuple[Tensor, ...]:
-        state = fresh()
-        losses = OpsEngine().run_chunk(state, case.checked_steps)
-        return on_processor(losses, [p.detach() for p in state.model.parameters()])
-
-    engine, state, steps = OpsEngine(), fresh(), case.stock_steps
-    return Prepared(lambda: engine.run_chunk(state, steps), results, steps)
+    return engine_row(case, device, OpsEngine, case.stock_steps)
 
 
 def _checked(

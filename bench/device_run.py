@@ -1,12 +1,19 @@
-"""A run of plain torch whose rows, parameters and batches live on a GPU."""
+"""A run of plain torch, or of an engine, whose rows, parameters and batches live on a GPU."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from bench.providers import Prepared
 from bench.stock_training import StockRun
-from bench.training_case import TrainingCase
+from bench.training_case import TrainingCase, start
+
+if TYPE_CHECKING:
+    from mlpkern.lm.engines import Engine
+    from mlpkern.lm.state import TrainState
 
 
 class DeviceRun(StockRun):
@@ -43,3 +50,21 @@ class DeviceRun(StockRun):
 
 def on_processor(losses: Tensor, parameters: list[Tensor]) -> tuple[Tensor, ...]:
     return (losses.cpu(), *(p.cpu().clone() for p in parameters))
+
+
+def engine_row(case: TrainingCase, device: str, engine: type[Engine], steps: int) -> Prepared:
+    """The trainer's engine, ``steps`` steps a call; it draws its batches on the processor."""
+
+    def fresh() -> TrainState:
+        state = start(case)
+        state.model.to(device)
+        state.train = state.train.to(device)
+        return state
+
+    def results() -> tuple[Tensor, ...]:
+        state = fresh()
+        losses = engine().run_chunk(state, case.checked_steps)
+        return on_processor(losses, [p.detach() for p in state.model.parameters()])
+
+    own, state = engine(), fresh()
+    return Prepared(lambda: own.run_chunk(state, steps), results, steps)
