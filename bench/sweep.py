@@ -162,10 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     medians = {name: statistics.median(wall for wall, _ in t) for name, t in times.items()}
     for name, several in times.items():
         pace = 60 * args.trials / medians[name]
-        spread = ", ".join(f"{wall:.2f}" for wall, _ in sorted(several))
+        spread = ", ".join(f"{wall:.3f}" for wall, _ in sorted(several))
         processor = statistics.median(cpu for _, cpu in several)
         print(
-            f"{name:<24} {medians[name]:7.2f} s a batch ({spread}), {processor:.2f} s of CPU time"
+            f"{name:<24} {medians[name]:8.3f} s a batch ({spread}), {processor:.3f} s of CPU time"
             f"  {pace:7.1f} trials a minute"
         )
     best = min(seconds for name, seconds in medians.items() if name != ours)

@@ -50,7 +50,8 @@ def test_the_script_prints_trials_a_minute(capsys):
     for line, name in ((ours, "population, 1 thread"), (stock, "stock, 1 thread")):
         assert line.startswith(name)
         seconds, pace = re.search(r"([\d.]+) s a batch .* ([\d.]+) trials a minute", line).groups()
-        assert float(pace) == pytest.approx(180 / float(seconds), rel=0.05)
+        # both are rounded, and on a fast machine the seconds are few
+        assert 180 / float(pace) == pytest.approx(float(seconds), rel=0.001, abs=0.0006)
         paces.append(float(pace))
     ratio = float(re.search(r"trains ([\d.]+) times as many as the faster stock", last)[1])
-    assert ratio == pytest.approx(paces[0] / paces[1], rel=0.05)
+    assert ratio == pytest.approx(paces[0] / paces[1], rel=0.002, abs=0.006)
