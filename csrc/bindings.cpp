@@ -82,6 +82,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2 or baseline.");
   m.def("isas_available", cpu::isas_available, "Instruction sets this machine can run.");
   m.def("num_threads", cpu::max_threads, "Threads a parallel loop started here would use.");
+  m.def("limit_threads", cpu::limit_threads, py::arg("count"),
+        "Bounds the threads of loops started by this thread, 0 for no bound; returns the old one.");
   m.def("parallel_backend", cpu::parallel_source, "torch, openmp or serial.");
   m.def("empty_cache", memory::empty, "Frees the memory kept for reuse.");
   m.def("cache_info", cache_info, "Bytes kept for reuse, their limit, hits and misses.");

@@ -131,7 +131,7 @@ set: {steps: 100, lr: 0.01, hidden: 32, weight_decay: 0.1}
     assert (plan.trials, plan.rungs, plan.minutes, plan.batch) == (7, (0.5,), None, 16)
     assert (plan.base.steps, plan.base.lr, plan.base.hidden) == (100, ((0, 0.01),), (32,))
     assert not {"lr", "hidden", "weight_decay"} & set(plan.space.entries)
-    assert "input_dropout" in plan.space.entries
+    assert "hidden_dropout" in plan.space.entries
     text = "search: {lr: {low: 0.1, high: 1, log: true}, hidden: [8, [4, 4]]}"
     plan = read_plan(written(tmp_path / "p.yaml", text))
     assert plan.space.entries == {"lr": Range(0.1, 1.0, log=True), "hidden": Choice((8, "4+4"))}

@@ -110,6 +110,14 @@ def test_ids_of_a_text_by_hand():
     ]  # fmt: skip
 
 
+def test_a_long_paragraph_is_several_sequences():
+    long = " ".join(f"w{i}" for i in range(600))
+    pieces = read(f"a b\n\n{long}\n\nc\n", running=True)
+    assert [len(piece.split()) for piece in pieces] == [2, 256, 256, 88, 1]
+    assert " ".join(pieces[1:4]) == long
+    assert read(long) == [long]  # a line is one sequence
+
+
 def test_running_text_gives_windows_over_line_ends():
     text = "".join(f"one {i}\ntwo\n\n" for i in range(10))
     dataset = lm.build_dataset(
@@ -174,7 +182,7 @@ def test_a_run_keeps_how_its_text_was_read(run, capsys):
 def test_resume_reads_the_text_as_before(run, text, capsys):
     assert main(["train", "--resume", str(run), "--steps", "70"]) == 0
     assert "resumed at step 60" in capsys.readouterr().out
-    for flags in (["--level", "word"], ["--min-count", "2"], ["--running"], ["--lower"]):
+    for flags in (["--level", "word"], ["--min-count", "0"], ["--running"], ["--lower"]):
         assert f"{flags[0]} does not go" in fails(capsys, "train", "--resume", run, *flags)
     text.write_text(TEXT + "one more line\n")
     assert "not the words this run was trained on" in fails(capsys, "evaluate", run)

@@ -76,16 +76,29 @@ void run_share(void* data) {
   if (begin < end) region.body(begin, end, region.context);
 }
 
+thread_local int limit = 0;
+
+int threads_of_pool() {
+  const Pool& threads = pool();
+  if (threads.torch_num_threads) {
+    uint32_t count = 1;
+    threads.torch_num_threads(&count);
+    return count > 0 ? static_cast<int>(count) : 1;
+  }
+  return threads.gomp_parallel ? threads.omp_max_threads() : 1;
+}
+
 }  // namespace
 
 void parallel_ranges(int64_t count, RangeBody body, void* context) {
   if (count <= 0) return;
   const Pool& threads = pool();
-  if (count > 1 && threads.torch_parallel_for) {
-    threads.torch_parallel_for(0, count, 1, body, context);
+  const int64_t wanted = count < max_threads() ? count : max_threads();
+  if (wanted > 1 && threads.torch_parallel_for) {
+    const int64_t grain = limit ? (count + wanted - 1) / wanted : 1;
+    threads.torch_parallel_for(0, count, grain, body, context);
     return;
   }
-  const int64_t wanted = count < max_threads() ? count : max_threads();
   if (wanted > 1 && threads.gomp_parallel && !threads.omp_in_parallel()) {
     GompRegion region{body, context, count, wanted};
     threads.gomp_parallel(run_share, &region, static_cast<unsigned>(wanted), 0);
@@ -95,13 +108,14 @@ void parallel_ranges(int64_t count, RangeBody body, void* context) {
 }
 
 int max_threads() {
-  const Pool& threads = pool();
-  if (threads.torch_num_threads) {
-    uint32_t count = 1;
-    threads.torch_num_threads(&count);
-    return count > 0 ? static_cast<int>(count) : 1;
-  }
-  return threads.gomp_parallel ? threads.omp_max_threads() : 1;
+  const int threads = threads_of_pool();
+  return limit > 0 && limit < threads ? limit : threads;
+}
+
+int limit_threads(int count) {
+  const int before = limit;
+  limit = count > 0 ? count : 0;
+  return before;
 }
 
 const char* parallel_source() {

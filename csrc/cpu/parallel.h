@@ -20,6 +20,9 @@ void parallel_ranges(int64_t count, RangeBody body, void* context);
 
 int max_threads();
 
+// Bounds max_threads() of the calling thread, 0 for no bound; returns the bound so far.
+int limit_threads(int count);
+
 // "torch", "openmp" or "serial": where the threads come from.
 const char* parallel_source();
 

@@ -137,7 +137,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
 
 def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainConfig:
     for flag in _FIXED:
-        if getattr(args, flag):
+        if (value := getattr(args, flag)) is not None and value is not False:
             raise ConfigError(f"--{flag.replace('_', '-')} does not go with --resume")
     given = given_settings(args)
     for name, value in given.items():

@@ -1,4 +1,7 @@
-"""Many configurations trained side by side: one call of `mlpkern.train_steps` for all of a shape.
+"""Many configurations trained side by side.
+
+On a GPU one call of `mlpkern.train_steps` advances all of one shape. On a CPU every thread trains
+models of its own (side_by_side.py), and shapes of unequal cost leave none of them idle.
 
 >>> from dataclasses import replace
 >>> from mlpkern import lm
@@ -20,8 +23,10 @@ A `Population` is the same in pieces, for a search that drops what looks bad:
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from functools import partial
 
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Dataset
@@ -29,6 +34,7 @@ from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.evaluate import Metrics
 from mlpkern.lm.population_group import Group, Trained
 from mlpkern.lm.progress import NoProgress, Progress
+from mlpkern.lm.side_by_side import Job, kernel_threads, run_jobs
 from mlpkern.lm.step_options import common_options
 
 __all__ = ["Population", "Trained", "group_key", "population"]
@@ -43,10 +49,10 @@ def population(
 ) -> list[Trained]:
     """Every one of ``configs`` trained on the words of ``dataset``, in the order given.
 
-    Configurations with the same block size, widths, batch size, number of steps and optimizer (with
-    its momentum, gradient bound and label smoothing) advance together; learning rates, decay,
-    dropout, seeds and initial parameters may differ. Each result has the bits of a training of that
-    configuration alone with the engine `run`, whatever else is in the list.
+    On a GPU configurations with the same block size, widths, batch size, number of steps and
+    optimizer (with its momentum, gradient bound and label smoothing) advance together; learning
+    rates, decay, dropout, seeds and initial parameters may differ. Each result has the bits of a
+    training of that configuration alone with the engine `run`, whatever else is in the list.
 
     Args:
         configs: what to train. Of each, ``split_seed`` and the intervals of logs, dev losses and
@@ -95,16 +101,27 @@ class Population:
         members: dict[tuple[object, ...], list[int]] = {}
         for i, config in enumerate(configs):
             members.setdefault((*group_key(config), config.steps), []).append(i)
+        self._threads = kernel_threads(dataset.splits["train"].targets.device)
         self._groups = [
-            Group({i: configs[i] for i in group}, dataset, max_points) for group in members.values()
+            Group({i: configs[i] for i in part}, dataset, max_points)
+            for group in members.values()
+            for part in _parts(group, self._threads)
         ]
 
     def advance(self, share: float) -> None:
         """Trains each to ``share`` of its steps, 0 to 1 (rounded); backwards nothing happens."""
         if not 0 <= share <= 1:
             raise ConfigError(f"population: share must be 0 to 1, got {share}")
+        jobs = []
         for group in self._groups:
-            group.advance(round(share * group.steps), self._progress)
+            end = round(share * group.steps)
+            jobs.append(Job(group.advance(end), partial(group.seconds, end)))
+        self._run(jobs)
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        with warnings.catch_warnings():  # `population` says it with the place in its list
+            warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
+            run_jobs(jobs, self._threads, self._progress.advance)
 
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
         """Loss and accuracy on dev of every one that is still in.
@@ -115,8 +132,17 @@ class Population:
         """
         if cooldown < 0:
             raise ConfigError(f"population: cooldown must be at least 0, got {cooldown}")
-        found = (pair for group in self._groups for pair in group.dev(cooldown).items())
-        return dict(sorted(found))
+        found: dict[int, Metrics] = {}
+
+        def measure(group: Group) -> Generator[int, None, None]:
+            metrics = group.dev(cooldown)
+            found.update(metrics)
+            yield 0
+
+        self._run(
+            [Job(measure(group), partial(group.seconds, group.steps)) for group in self._groups]
+        )
+        return dict(sorted(found.items()))
 
     def keep(self, members: Collection[int]) -> None:
         """Drops all others for good; ConfigError for one that is not in."""
@@ -131,6 +157,12 @@ class Population:
         """What became of those that are in, in the order of the list; copies of their models."""
         found = {i: trained for group in self._groups for i, trained in group.results().items()}
         return [found[i] for i in sorted(found)]
+
+
+def _parts(members: list[int], threads: int) -> list[list[int]]:
+    """``members`` of one shape in parts that are done at different times: two for every thread."""
+    size = math.ceil(len(members) / (2 * threads)) if threads > 1 else len(members)
+    return [members[i : i + size] for i in range(0, len(members), size)]
 
 
 def group_key(config: TrainConfig) -> tuple[object, ...]:

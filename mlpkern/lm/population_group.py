@@ -1,12 +1,13 @@
-"""The models of a population that have one shape: what a single call of train_steps advances.
+"""Models of a population that have one shape: what a single call of train_steps advances.
 
 Sizes: M models of a group, S steps of a chunk, N rows of a batch.
 """
 
 from __future__ import annotations
 
+import math
 import time
-import warnings
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +20,6 @@ from mlpkern.lm.drawn_batches import Drawing, Drawn
 from mlpkern.lm.engines import MAX_ROWS
 from mlpkern.lm.evaluate import Metrics
 from mlpkern.lm.model import MLPLanguageModel
-from mlpkern.lm.progress import Progress
 from mlpkern.lm.state import TrainState
 from mlpkern.lm.step_options import common_options, own_options
 
@@ -73,9 +73,18 @@ class Group:
         )
         self._curve = _Curve(len(own), self.steps, max_points)
         self._chunk = FIRST_CHUNK
+        self._pace = math.inf  # seconds a step of the last chunk
 
-    def advance(self, end: int, progress: Progress) -> None:
-        """Trains all to step ``end``."""
+    def seconds(self, end: int) -> float:
+        """How long it will take to train to step ``end``; inf before the first chunk."""
+        left = end - self._optimizer.step
+        return left * self._pace if left > 0 else 0.0
+
+    def advance(self, end: int) -> Generator[int, None, None]:
+        """Trains all to step ``end``, a chunk at a time; yields the steps of each, of all models.
+
+        train_steps warns of a model that stops.
+        """
         states = self._states
         configs = [state.config for state in states]
         options = {**common_options(configs[0]), **own_options(configs)}
@@ -96,23 +105,21 @@ class Group:
                 following = None
                 if left and drawing.ahead:
                     following = drawing.begin(done + chunk, min(self._chunk, most, left))
-                with warnings.catch_warnings():  # `population` says it with the place in its list
-                    warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
-                    losses = mlpkern.train_steps(
-                        self._params,
-                        self._train.inputs,
-                        self._train.targets,
-                        drawn.batches.to(device, non_blocking=True),
-                        drawn.rates,
-                        state=self._optimizer,
-                        **options,
-                    )
+                losses = mlpkern.train_steps(
+                    self._params,
+                    self._train.inputs,
+                    self._train.targets,
+                    drawn.batches.to(device, non_blocking=True),
+                    drawn.rates,
+                    state=self._optimizer,
+                    **options,
+                )
                 drawing.aside(self._curve.add, losses.cpu())
                 for state in states:
                     state.step += chunk
-                progress.advance(chunk * len(configs))
-                elapsed = max(time.perf_counter() - began, 1e-9)
-                self._chunk = max(1, min(4 * chunk, int(chunk * CHUNK_SECONDS / elapsed)))
+                self._pace = max(time.perf_counter() - began, 1e-9) / chunk
+                self._chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS / self._pace)))
+                yield chunk * len(configs)
 
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
         """The metrics of each on the dev split, or after a cool-down of so many steps."""
@@ -136,18 +143,16 @@ class Group:
             drawn.append(torch.randint(rows, (steps, config.batch_size), generator=generator))
         fall = 1 - torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
         rates = torch.stack([config.learning_rates(done, 1) * fall for config in configs])  # (M, S)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
-            mlpkern.train_steps(
-                params,
-                self._train.inputs,
-                self._train.targets,
-                torch.stack(drawn).to(self._train.targets.device),
-                rates,
-                state=optimizer,
-                **common_options(configs[0]),
-                **own_options(configs),
-            )
+        mlpkern.train_steps(
+            params,
+            self._train.inputs,
+            self._train.targets,
+            torch.stack(drawn).to(self._train.targets.device),
+            rates,
+            state=optimizer,
+            **common_options(configs[0]),
+            **own_options(configs),
+        )
         return params
 
     def keep(self, members: list[int]) -> None:

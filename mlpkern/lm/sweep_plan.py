@@ -36,8 +36,7 @@ DEFAULT_SPACE = SearchSpace.from_json(
         "hidden": [128, 256, 384],
         "lr": {"low": 0.001, "high": 0.01, "log": True},
         "weight_decay": {"low": 0.005, "high": 0.5, "log": True},
-        "input_dropout": {"low": 0.0, "high": 0.3},
-        "hidden_dropout": {"low": 0.0, "high": 0.2},
+        "hidden_dropout": {"low": 0.0, "high": 0.3},
     }
 )
 

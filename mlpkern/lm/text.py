@@ -10,7 +10,8 @@ Level "word": a sequence is a line or, in running text, a paragraph. Its symbols
 
 Paragraphs, which blank lines separate, and not one stream of the whole file: a boundary then means
 something a model can learn, samples end by themselves, and the splits are drawn from all over the
-text. Line ends within a paragraph are blanks.
+text. Line ends within a paragraph are blanks. A paragraph of more than 256 tokens, which may be a
+whole file, goes on as another sequence after every 256.
 
 >>> tokens("Don't panic: it's a well-known <unk>, isn't it?")
 ["Don't", 'panic', ':', "it's", 'a', 'well-known', '<unk>', ',', "isn't", 'it', '?']
@@ -33,6 +34,7 @@ __all__ = ["BOUNDARIES", "LEVELS", "UNKNOWN", "TextOptions", "sequences", "token
 BOUNDARIES = {"char": ".", "word": "<s>"}
 LEVELS = tuple(BOUNDARIES)
 UNKNOWN = "<unk>"
+MAX_PARAGRAPH = 256  # tokens
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 
 
@@ -41,7 +43,7 @@ class TextOptions:
     """
     level      "char" or "word": what a symbol is
     lower      whether the text is turned into lower case
-    running    level word: a sequence is a paragraph, not a line
+    running    level word: a sequence is a paragraph, or a part of a long one, not a line
     min_count  level word: what occurs less often in the train split is ``<unk>``    >= 1
 
     With ``min_count`` 1 no ``<unk>`` occurs in the train split, and a model cannot learn how likely
@@ -95,7 +97,10 @@ def sequences(text: str, source: str, options: TextOptions) -> list[str]:
             "is this a text file?"
         )
     pieces = re.split(r"\n\s*\n", text) if options.running else text.split("\n")
-    found = [sequence for piece in pieces if (sequence := " ".join(tokens(piece)))]
+    found = []
+    for of_piece in map(tokens, pieces):
+        most = MAX_PARAGRAPH if options.running else max(1, len(of_piece))
+        found += [" ".join(of_piece[i : i + most]) for i in range(0, len(of_piece), most)]
     if not found:
         raise DataError(f"{source}: holds no words")
     return found

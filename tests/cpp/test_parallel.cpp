@@ -52,3 +52,26 @@ TEST_CASE(a_region_inside_a_region) {
 TEST_CASE(a_region_in_a_new_thread) {
   std::thread([] { check_every_index_once(100); }).join();
 }
+
+TEST_CASE(a_limit_holds_in_its_thread_alone) {
+  set_threads(8);
+  const int all = cpu::max_threads();
+  CHECK(cpu::limit_threads(1) == 0, "there was a limit");
+  CHECK(cpu::max_threads() == 1, "max_threads() is %d", cpu::max_threads());
+  std::atomic<int> others{0};
+  const std::thread::id here = std::this_thread::get_id();
+  cpu::parallel_for(100, [&](int64_t) { others += std::this_thread::get_id() != here; });
+  CHECK(others == 0, "%d of 100 indices ran elsewhere", others.load());
+  std::thread([&] {
+    set_threads(8);
+    CHECK(cpu::max_threads() == all, "max_threads() of another thread is %d", cpu::max_threads());
+  }).join();
+  for (int limit : {2, 3, 99}) {
+    cpu::limit_threads(limit);
+    CHECK(cpu::max_threads() == (limit < all ? limit : all), "max_threads() is %d under %d",
+          cpu::max_threads(), limit);
+    check_every_index_once(100);
+  }
+  CHECK(cpu::limit_threads(0) == 99, "the limit was another");
+  CHECK(cpu::max_threads() == all, "max_threads() stays %d", cpu::max_threads());
+}

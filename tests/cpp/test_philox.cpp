@@ -60,30 +60,37 @@ TEST_CASE(known_answers) {
     const auto plain =
         philox4x32({known.counter[0], known.counter[1], known.counter[2], known.counter[3]},
                    {known.key[0], known.key[1]});
-    uint32_t words[4][1];
+    wide_words_t words[4];
     philox_rows({known.key[0], known.key[1], known.counter[2], known.counter[3]}, known.counter[0],
-                known.counter[1], words);
+                wide_words_t{} + known.counter[1], words);
     for (int i = 0; i < 4; ++i) {
       CHECK(plain[i] == known.words[i], "the plain loop's word %d is %08x", i, plain[i]);
-      CHECK(words[i][0] == known.words[i], "word %d is %08x", i, words[i][0]);
+      for (int64_t lane = 0; lane < kWideLanes; ++lane) {
+        const uint32_t word = static_cast<uint32_t>(words[i][lane]);
+        CHECK(word == known.words[i], "word %d is %08x", i, word);
+      }
     }
   }
 }
 
 TEST_CASE(rows_at_once_are_the_rows_one_by_one) {
   const DropoutKey at = {1, 2, 3, 4};
-  uint32_t many[4][8], one[4][1];
-  philox_rows(at, 9, 0xFFFFFFFC, many);  // row numbers wrap
-  for (uint32_t r = 0; r < 8; ++r) {
-    philox_rows(at, 9, 0xFFFFFFFC + r, one);
-    for (int i = 0; i < 4; ++i)
-      CHECK(many[i][r] == one[i][0], "row %u, word %d: %08x, alone %08x", r, i, many[i][r],
-            one[i][0]);
+  const uint32_t first = 0xFFFFFFFF;  // row numbers wrap
+  wide_words_t many[4], one[4];
+  philox_rows(at, 9, every_row<1>() + first, many);
+  for (int64_t r = 0; r < kWideLanes; ++r) {
+    philox_rows(at, 9, wide_words_t{} + (first + static_cast<uint32_t>(r)), one);
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t got = static_cast<uint32_t>(many[i][r]);
+      const uint32_t alone = static_cast<uint32_t>(one[i][0]);
+      CHECK(got == alone, "row %lld, word %d: %08x, alone %08x", static_cast<long long>(r), i, got,
+            alone);
+    }
   }
 }
 
 TEST_CASE(masks) {
-  for (double p : {1e-12, 0.1, 0.5, 0.999})
+  for (double p : {1e-12, 0.1, 0.5, 0.999, 1 - 1e-12})
     for (int64_t units : {1, 4, 7, 30})
       for (Range rows : {Range{0, 1}, Range{0, 13}, Range{32, 47}}) {
         check_mask<float>(units, rows, 0, p);
