@@ -51,17 +51,17 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     search("--search", action="append", metavar="NAME=VALUES",
            help="add to the space or replace: lr=0.001:0.01:log, hidden=128,256")  # fmt: skip
     search("--trials", type=int, metavar="N",
-           help="stop when the study has so many (48)")  # fmt: skip
+           help="stop when the study has so many (64)")  # fmt: skip
     search("--minutes", type=float, metavar="M",
            help="begin no batch of trials that would end later; 0: no limit (9)")  # fmt: skip
     search("--batch", type=int, metavar="N", help="trials that train together (16)")
     search("--shapes", type=int, metavar="N", help="different shapes among them (8)")
     search("--rungs", type=shares, metavar="P[,P...]",
-           help="shares of the steps after which trials are pruned (0.2,0.5)")  # fmt: skip
+           help="shares of the steps after which trials are pruned (0.4)")  # fmt: skip
     search("--cooldown", type=float, metavar="P",
            help="there, the dev loss is that of a copy after this share of the steps so far at "
            "falling rates (0.1)")  # fmt: skip
-    search("--keep", type=float, metavar="K", help="at a rung one in K goes on (3)")
+    search("--keep", type=float, metavar="K", help="at a rung one in K goes on (4)")
     add_model(parser)
     steps = parser.add_argument_group("training").add_argument
     steps("--batch-size", type=int, metavar="N", help="rows of a step (256)")

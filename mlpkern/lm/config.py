@@ -161,16 +161,15 @@ PRESETS = {
     # what `mlpkern sweep` found on the makemore names: dev loss 1.966
     "best": TrainConfig(
         block_size=10,
-        embedding_dim=32,
-        hidden=(384,),
+        embedding_dim=24,
+        hidden=(512,),
         batch_size=256,
         steps=20_000,
-        lr=((0, 0.00388),),
+        lr=((0, 0.00252),),
         schedule="cosine",
         warmup=500,
         optimizer="adamw",
-        weight_decay=0.0227,
-        input_dropout=0.156,
-        hidden_dropout=0.0482,
+        weight_decay=0.0245,
+        hidden_dropout=0.154,
     ),
 }

@@ -1,6 +1,6 @@
 """A hyper-parameter sweep: Optuna proposes, a population trains, the worse ones stop early.
 
-    ask a batch of trials -> train all to the first rung -> dev losses -> keep one in three
+    ask a batch of trials -> train all to the first rung -> dev losses -> keep one in four
                           -> to the next rung -> ... -> the rest to the end -> tell the study
 
 A trial that stops at a rung is "pruned"; TPE learns from it all the same. The dev loss of a rung is
