@@ -30,7 +30,7 @@ DEFAULT_BASE = TrainConfig(
     optimizer="adamw",
 )  # fmt: skip
 # Without input_dropout: with it the first layer cannot be folded (csrc/cpu/mlp_fold.h), a step takes
-# three to four times as long, and dev comes no lower.
+# two to three times as long, and dev comes no lower.
 DEFAULT_SPACE = SearchSpace.from_json(
     {
         "block_size": [5, 8, 10],
