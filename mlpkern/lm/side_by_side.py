@@ -42,23 +42,13 @@ def run_jobs(jobs: Sequence[Job], threads: int, report: Callable[[int], None]) -
 
     After an error in one, or Ctrl-C, the pieces under way end, and it is raised.
     """
-    if min(threads, len(jobs)) <= 1:
-        for job in jobs:
-            for steps in job.pieces:
-                report(steps)
-        return
-    crew = _Crew(jobs, threads, report)
     try:
-        with ThreadPoolExecutor(crew.at_work, "mlpkern-job") as pool:
-            # the backend chosen by use_backend is part of the context
-            ends = [
-                pool.submit(contextvars.copy_context().run, crew.work) for _ in range(crew.at_work)
-            ]
-            try:
-                for end in ends:
-                    end.result()
-            finally:
-                crew.stopped = True
+        if min(threads, len(jobs)) <= 1:
+            for job in jobs:
+                for steps in job.pieces:
+                    report(steps)
+        else:
+            _Crew(jobs, threads, report).do_all()
     finally:
         for job in jobs:
             job.pieces.close()
@@ -73,6 +63,18 @@ class _Crew:
         self._lock = threading.Lock()
         self.at_work = min(threads, len(jobs))
         self.stopped = False
+
+    def do_all(self) -> None:
+        with ThreadPoolExecutor(self.at_work, "mlpkern-job") as pool:
+            # the backend chosen by use_backend is part of the context
+            ends = [
+                pool.submit(contextvars.copy_context().run, self.work) for _ in range(self.at_work)
+            ]
+            try:
+                for end in ends:
+                    end.result()
+            finally:
+                self.stopped = True
 
     def work(self) -> None:
         """What each thread does."""
