@@ -149,6 +149,9 @@ def test_as_few_calls_as_there_are_shapes_or_parts_of_them(monkeypatch, threads,
     monkeypatch.setattr(MODULE.mlpkern, "train_steps", counting)
     population(MIXED, DATASET)
     assert sorted(calls) == sorted(expected)
+    calls.clear()
+    population([replace(BASE, seed=s) for s in range(6)], DATASET)
+    assert calls == [6]  # for either number of threads as many models
 
 
 def test_curves_are_means_over_equal_numbers_of_steps():

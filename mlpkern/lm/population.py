@@ -1,7 +1,7 @@
 """Many configurations trained side by side.
 
-On a GPU one call of `mlpkern.train_steps` advances all of one shape. On a CPU every thread trains
-models of its own (side_by_side.py), and shapes of unequal cost leave none of them idle.
+One call of `mlpkern.train_steps` advances all of one shape, or on a CPU some of them: shapes are
+unequal, and so every thread trains models of its own, none of them idle (side_by_side.py).
 
 >>> from dataclasses import replace
 >>> from mlpkern import lm
@@ -102,10 +102,13 @@ class Population:
         for i, config in enumerate(configs):
             members.setdefault((*group_key(config), config.steps), []).append(i)
         self._threads = kernel_threads(dataset.splits["train"].targets.device)
+        # One shape that fills the threads evenly is best left to one call.
+        even = len(members) == 1 and len(configs) % self._threads == 0
+        parts = 1 if even or self._threads == 1 else 2 * self._threads
         self._groups = [
             Group({i: configs[i] for i in part}, dataset, max_points)
             for group in members.values()
-            for part in _parts(group, self._threads)
+            for part in _cut(group, parts)
         ]
 
     def advance(self, share: float) -> None:
@@ -159,9 +162,9 @@ class Population:
         return [found[i] for i in sorted(found)]
 
 
-def _parts(members: list[int], threads: int) -> list[list[int]]:
-    """``members`` of one shape in parts that are done at different times: two for every thread."""
-    size = math.ceil(len(members) / (2 * threads)) if threads > 1 else len(members)
+def _cut(members: list[int], parts: int) -> list[list[int]]:
+    """``members`` in at most so many parts of the same size."""
+    size = math.ceil(len(members) / parts)
     return [members[i : i + size] for i in range(0, len(members), size)]
 
 
