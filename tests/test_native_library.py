@@ -167,6 +167,25 @@ def test_report_counts_the_threads_of_torch() -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+def test_a_limit_of_one_starts_no_threads() -> None:
+    code = """
+import os, torch, mlpkern
+from mlpkern import _C
+torch.set_num_threads(1)  # until the tensors are filled
+x, w = torch.ones(4096, 64), torch.ones(64, 64)
+torch.set_num_threads(4)
+counts = [len(os.listdir("/proc/self/task"))]
+for limit in (1, 0):
+    _C.limit_threads(limit)
+    mlpkern.linear_tanh(x, w)
+    counts.append(len(os.listdir("/proc/self/task")))
+print([count - counts[0] for count in counts[1:]])
+"""
+    done = run_python(code)
+    assert done.stdout == "[0, 3]\n", done.stderr
+
+
 def test_report_shows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLPKERN_EXAMPLE", "42")
     assert info.collect()["environment"]["MLPKERN_EXAMPLE"] == "42"

@@ -93,12 +93,12 @@ int threads_of_pool() {
 void parallel_ranges(int64_t count, RangeBody body, void* context) {
   if (count <= 0) return;
   const Pool& threads = pool();
-  const int64_t wanted = count < max_threads() ? count : max_threads();
-  if (wanted > 1 && threads.torch_parallel_for) {
-    const int64_t grain = limit ? (count + wanted - 1) / wanted : 1;
+  if (count > 1 && limit != 1 && threads.torch_parallel_for) {
+    const int64_t grain = limit ? (count + limit - 1) / limit : 1;  // of a thread's share
     threads.torch_parallel_for(0, count, grain, body, context);
     return;
   }
+  const int64_t wanted = count < max_threads() ? count : max_threads();
   if (wanted > 1 && threads.gomp_parallel && !threads.omp_in_parallel()) {
     GompRegion region{body, context, count, wanted};
     threads.gomp_parallel(run_share, &region, static_cast<unsigned>(wanted), 0);
