@@ -24,7 +24,8 @@ def add_text(parser: argparse.ArgumentParser) -> None:
         help="char (default): a word a line, its characters are the symbols; word: any text, its "
         "words and punctuation marks are")  # fmt: skip
     add("--running", action="store_true",
-        help="level word: a sequence is a paragraph (blank lines between), not a line")  # fmt: skip
+        help="level word: a sequence is a paragraph (blank lines between; a long one is cut after "
+        "every 256 tokens), not a line")  # fmt: skip
     add("--min-count", type=int, metavar="N",
         help="level word: words that occur less often in train become <unk> (2)")  # fmt: skip
     add("--lower", action="store_true", help="turn the text into lower case")

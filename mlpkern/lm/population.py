@@ -138,8 +138,7 @@ class Population:
         found: dict[int, Metrics] = {}
 
         def measure(group: Group) -> Generator[int, None, None]:
-            metrics = group.dev(cooldown)
-            found.update(metrics)
+            found.update(group.dev(cooldown))
             yield 0
 
         self._run(
