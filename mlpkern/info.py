@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mlpkern import build_record
 
 PACKAGE = Path(__file__).resolve().parent
@@ -79,8 +81,9 @@ def _versions(build: dict[str, Any]) -> dict[str, str]:
         "mlpkern": _version("mlpkern"),
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
+        "torch": torch.__version__,  # names the build, which the package's record may leave out
     }
-    found.update((name, _version(name)) for name in ("torch", "numpy", "triton"))
+    found.update((name, _version(name)) for name in ("numpy", "triton"))
     found["compiler"] = build.get("compiler") or "none used"
     return found
 
