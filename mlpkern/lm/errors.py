@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -9,6 +12,7 @@ __all__ = [
     "LMError",
     "MissingPackageError",
     "NonFiniteLossError",
+    "WriteError",
 ]
 
 
@@ -30,6 +34,30 @@ class CheckpointError(LMError):
 
 class MissingPackageError(LMError):
     """An optional package that is not installed; the message says how to install it."""
+
+
+class WriteError(CheckpointError, OSError):
+    """A file that cannot be written, as on a full disk."""
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> WriteError:
+        """That ``path`` cannot be written because of ``error``, in one line."""
+        if isinstance(error, cls):
+            return error
+        failure = cls(f"{path}: cannot be written: {error.strerror or error}")
+        failure.errno = error.errno
+        return failure
+
+    @property
+    def wrong_place(self) -> bool:
+        """Whether the path is at fault (exit code 2) rather than the disk (1)."""
+        return self.errno in _WRONG_PLACE
+
+
+_WRONG_PLACE = (
+    errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+    errno.EPERM, errno.EROFS,
+)  # fmt: skip
 
 
 class NonFiniteLossError(ArithmeticError):
