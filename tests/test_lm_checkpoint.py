@@ -170,8 +170,9 @@ def test_run_folder_is_never_taken_over_unasked(run, tmp_path):
     with pytest.raises(CheckpointError, match=r"holds a run; continue it with --resume"):
         RunFolder.check_free(path)
     (path / "notes.txt").write_text("mine")
-    RunFolder.check_free(path, force=True).create()
-    assert os.listdir(path) == ["notes.txt"]
+    RunFolder.check_free(path, force=True).remove_earlier()
+    assert sorted(os.listdir(path)) == ["model.safetensors", "notes.txt"]
+    run.run.checkpoint.unlink()
     for force in (False, True):
         with pytest.raises(CheckpointError, match="not empty and not the folder of a run"):
             RunFolder.check_free(path, force=force)

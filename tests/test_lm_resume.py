@@ -25,7 +25,7 @@ from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.engines import ENGINES
 from mlpkern.lm.errors import CheckpointError, NonFiniteLossError
 from mlpkern.lm.evaluate import evaluate
-from mlpkern.lm.log import LogRow, append_row, read_log, truncate_log
+from mlpkern.lm.log import LogRow, append_rows, read_log, truncate_log
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.stop_signal import Interrupted
 from mlpkern.lm.train import Trainer
@@ -143,13 +143,12 @@ def test_without_intervals_only_the_end_is_evaluated_and_saved(tmp_path):
 
 def test_log_survives_a_torn_last_line_and_names_a_bad_one(tmp_path):
     path = tmp_path / "log.csv"
-    for step in (10, 20, 30):
-        append_row(path, LogRow(step, 0.1, 2.5, None, 1.0))
+    append_rows(path, [LogRow(step, 0.1, 2.5, None, 1.0) for step in (10, 20, 30)])
     with path.open("a") as file:
         file.write("40,0.1,2.")
     assert [row.step for row in read_log(path)] == [10, 20, 30]
     truncate_log(path, 20)
-    append_row(path, LogRow(30, 0.1, 2.25, 2.5, 1.5))
+    append_rows(path, [LogRow(30, 0.1, 2.25, 2.5, 1.5)])
     assert read_log(path)[1:] == [
         LogRow(20, 0.1, 2.5, None, 1.0), LogRow(30, 0.1, 2.25, 2.5, 1.5),
     ]  # fmt: skip

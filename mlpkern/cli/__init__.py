@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from mlpkern import __version__
@@ -23,17 +24,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. ``argv`` without the program's name."""
     parser = _parser()
     args = parser.parse_args(argv)
-    from mlpkern.lm.errors import LMError, NonFiniteLossError
+    from mlpkern.lm.errors import LMError, NonFiniteLossError, WriteError
     from mlpkern.lm.stop_signal import Interrupted
 
     def fail(error: object, code: int) -> int:
         print(f"mlpkern {args.command}: error: {error}", file=sys.stderr)
         return code
 
+    def warn(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"mlpkern {args.command}: warning: {message}", file=sys.stderr, flush=True)
+
     try:
-        code = args.run_command(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = warn
+            code = args.run_command(args)
         sys.stdout.flush()
         return code
+    except WriteError as error:
+        return fail(error, 2 if error.wrong_place else 1)
     except LMError as error:
         return fail(error, 2)
     except NonFiniteLossError as error:

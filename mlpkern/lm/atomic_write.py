@@ -1,55 +1,146 @@
-"""Files that are either the old content or the new one, never a half of each."""
+"""Files that are either the old content or the new one, never a half of each.
+
+Every writer of the language model goes through this file, so that each failure is one line that
+names the file (`WriteError`), and what a killed process leaves behind is known by its name.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-import tempfile
+import re
+import secrets
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_bytes", "write_json"]
+from mlpkern.lm.errors import WriteError
+
+__all__ = [
+    "append_lines",
+    "is_leftover",
+    "remove_leftovers",
+    "replacing",
+    "write_bytes",
+    "write_json",
+]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file in the folder of ``path``, which replaces it in one step after the block.
+
+    The bytes written to it are flushed to the disk before the rename, so a crash at any moment
+    leaves a whole file. Missing parent folders are made. WriteError where something of this is
+    impossible; then ``path`` is what it was and the temporary file is gone.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise WriteError.of(path, error) from None
+    with contextlib.suppress(OSError):  # some systems cannot open a folder
+        _sync(path.parent)  # makes the rename itself durable
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces the file ``path`` by ``content`` in one step.
-
-    The bytes go to a temporary file in the same folder, are flushed to the disk and then renamed
-    over ``path``, so a crash at any moment leaves a whole file. Missing parent folders are made.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes 0600
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(path.parent)
+    """Replaces the file ``path`` by ``content`` in one step, see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces the file ``path`` by ``value`` as indented JSON."""
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+    """Replaces the file ``path`` by ``value`` as indented JSON.
+
+    JSON has no word for a number that is not finite: it becomes the text "nan", "inf" or "-inf",
+    which ``float`` reads.
+    """
+    text = json.dumps(_finite(value), indent=2, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def append_lines(path: Path, lines: bytes, *, head: bytes = b"", sync: bool = False) -> None:
+    """Adds whole ``lines`` at the end of the file ``path``, which is made if it is not there.
+
+    ``head``: what a file begins with, if there is no whole line in it yet.
+
+    A last line without its end, which a crash leaves, is cut off: nothing is glued to it.
+    WriteError where the lines do not fit; then none of them is in the file. ``sync``: flushes them
+    to the disk. One process at a time may append to a file.
+    """
+    try:
+        with open(os.open(path, os.O_CREAT | os.O_RDWR, 0o666), "r+b", buffering=0) as file:
+            end = _end_of_lines(file.fileno())
+            file.truncate(end)
+            file.seek(end)
+            try:
+                left = memoryview(lines if end else head + lines)
+                while left:
+                    left = left[file.write(left) :]
+                if sync:
+                    os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise WriteError.of(path, error) from None
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes the rename itself durable; systems that cannot open a folder skip it."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def is_leftover(file: str, names: Collection[str] | None = None) -> bool:
+    """Whether ``file`` is the name of a temporary file, of one of ``names`` if they are given."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.tmp", file)
+    return found is not None and (names is None or found[1] in names)
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Removes the temporary files that a killed process has left of the files ``names``.
+
+    For who may write these files alone: the temporary file of a living writer looks the same.
+    """
+    for file in folder.iterdir():
+        if is_leftover(file.name, names):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def _end_of_lines(handle: int) -> int:
+    """The size of the open file up to the end of its last whole line."""
+    end, piece = os.fstat(handle).st_size, 1 << 16
+    while end:
+        start = max(0, end - piece)
+        last = os.pread(handle, end - start, start).rfind(b"\n")
+        if last >= 0:
+            return start + last + 1
+        end = start
+    return 0
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with text in place of the numbers that are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

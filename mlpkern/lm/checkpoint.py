@@ -17,8 +17,11 @@ once and no crash can leave parameters of one step with the state of another.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mlpkern.lm.atomic_write import write_bytes
+from mlpkern.lm.atomic_write import replacing
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Vocab
 from mlpkern.lm.errors import CheckpointError, LMError
@@ -114,11 +117,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         header["level"] = checkpoint.vocab.level
     if checkpoint.vocab.lower:
         header["lower"] = True
-    content = safetensors.torch.save(tensors, metadata={"format": "pt", _KEY: json.dumps(header)})
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
+    metadata = {"format": "pt", _KEY: json.dumps(header)}
+    with replacing(path) as temporary:
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata)  # makes no copy of them
+        except safetensors.SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code)) from None
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

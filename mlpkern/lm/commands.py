@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -55,36 +56,46 @@ def train_command(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     if args.tensorboard:
         require_tensorboard()
-    checkpoint: Checkpoint | None = None
-    if args.resume:
-        run = RunFolder.open(args.resume)
-        checkpoint = load_checkpoint(run.path)
-        config = _resumed_config(args, checkpoint)
-        dataset, data = dataset_of_run(checkpoint, args.file, args.data, same_words=True)
-    else:
-        out = args.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
-        run = RunFolder.check_free(out, force=args.force)
-        config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
-        words, data = words_of_arguments(args)
-        dataset = make_dataset(words, config, data)
-    name = args.engine or (checkpoint.engine if checkpoint else "auto")
-    engine, why = choose_engine(name, device, config)
-    options: dict[str, Any] = {
-        "run": run, "data": data, "device": device, "kernels": args.kernels,
-        "progress": make_progress(config.steps, checkpoint.step if checkpoint else 0),
-    }  # fmt: skip
-    if checkpoint:
-        trainer = Trainer.resume(checkpoint, dataset, engine, config=config, **options)
-    else:
-        trainer = Trainer.start(config, dataset, engine, **options)
-        run.create()
-    _write_config(run, config, trainer, data, device)
-    _print_header(trainer, why, device)
-    if args.tensorboard:
-        done = trainer.state.step
-        trainer.progress = TensorBoardProgress(run.path, trainer.progress, done=done)
-    trainer.train()
-    _print_summary(trainer, run)
+    with contextlib.ExitStack() as held:
+        checkpoint: Checkpoint | None = None
+        if args.resume:
+            run = RunFolder.open(args.resume)
+            lock = held.enter_context(run.lock())
+            checkpoint = load_checkpoint(run.path)
+            config = _resumed_config(args, checkpoint)
+            dataset, data = dataset_of_run(checkpoint, args.file, args.data, same_words=True)
+        else:
+            out = args.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
+            run = RunFolder.check_free(out, force=args.force)
+            lock = run.lock()
+            preset = PRESETS[args.preset or DEFAULT_PRESET]
+            config = dataclasses.replace(preset, **given_settings(args))
+            words, data = words_of_arguments(args)
+            dataset = make_dataset(words, config, data)
+        name = args.engine or (checkpoint.engine if checkpoint else "auto")
+        engine, why = choose_engine(name, device, config)
+        options: dict[str, Any] = {
+            "run": run, "lock": lock, "data": data, "device": device, "kernels": args.kernels,
+            "progress": make_progress(config.steps, checkpoint.step if checkpoint else 0),
+        }  # fmt: skip
+        if checkpoint:
+            trainer = Trainer.resume(checkpoint, dataset, engine, config=config, **options)
+        else:
+            trainer = Trainer.start(config, dataset, engine, **options)
+            held.enter_context(lock)
+            RunFolder.check_free(
+                run.path, force=args.force
+            )  # another process may have been quicker
+            if run.checkpoint.exists():
+                trainer.save()  # in one step the earlier run ends and this one begins
+            run.remove_earlier()
+        _write_config(run, config, trainer, data, device)
+        _print_header(trainer, why, device)
+        if args.tensorboard:
+            done = trainer.state.step
+            trainer.progress = TensorBoardProgress(run.path, trainer.progress, done=done)
+        trainer.train()
+        _print_summary(trainer, run)
     return 0
 
 

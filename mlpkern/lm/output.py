@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlpkern.lm.atomic_write import write_bytes
-from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.errors import ConfigError, WriteError
 
 __all__ = ["check_output", "write_output"]
 
@@ -27,8 +27,8 @@ def check_output(path: str | Path, *, force: bool = False, flag: str = "--out") 
 
 
 def write_output(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path`` in one step; ConfigError where that is impossible."""
+    """Writes ``content`` to ``path`` in one step; WriteError where that is impossible."""
     try:
         write_bytes(path, content)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise WriteError.of(path, error) from None

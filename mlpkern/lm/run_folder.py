@@ -6,15 +6,18 @@ model.safetensors   the checkpoint: parameters, state and settings in one file (
 summary.json        losses of the finished run
 embedding.png, …    pictures of it (`picture`), which the commands that draw them may replace
 events.out.tfevents.*   what TensorBoard reads, where it was asked for
+.lock               while a process writes here: which one (folder_lock.py)
+.NAME.XXXXXXXX.tmp  a file in the making (atomic_write.py); of a killed process until the next one
 """
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlpkern.lm.errors import CheckpointError
+from mlpkern.lm.atomic_write import is_leftover, remove_leftovers
+from mlpkern.lm.errors import CheckpointError, WriteError
+from mlpkern.lm.folder_lock import FolderLock, is_of_a_lock
 
 __all__ = ["PICTURES", "RunFolder"]
 
@@ -66,7 +69,7 @@ class RunFolder:
             return run
         if not run.path.is_dir():
             raise CheckpointError(f"{run.path}: exists and is not a folder")
-        if not any(run.path.iterdir()):
+        if all(is_of_a_lock(file.name) or is_leftover(file.name) for file in run.path.iterdir()):
             return run
         if not any(file.exists() for file in run._files()):
             raise CheckpointError(f"{run.path}: is not empty and not the folder of a run")
@@ -77,17 +80,26 @@ class RunFolder:
             )
         return run
 
-    def create(self) -> None:
-        """Makes the folder and removes the files of an earlier run from it, nothing else."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for file in (*self._files(), *self._derived()):
-                with contextlib.suppress(FileNotFoundError):
-                    file.unlink()
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.path}: cannot be written: {error.strerror or error}"
-            ) from None
+    def lock(self, *, wait: float = 0.0) -> FolderLock:
+        """The right to write here, for a with block; makes the folder."""
+        return FolderLock(self.path, wait=wait)
+
+    def remove_earlier(self) -> None:
+        """Removes what an earlier run has left beside the checkpoint and the settings.
+
+        For the holder of the lock, once the new run has replaced the checkpoint of an earlier one:
+        that one rename ends the earlier run, and until then all of it is there.
+        """
+        for file in (self.log, self.summary, *self._derived()):
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise WriteError.of(file, error) from None
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Removes the temporary files of a killed run; for the holder of the lock."""
+        remove_leftovers(self.path, [file.name for file in self._files()])
 
     @classmethod
     def holding(cls, path: str | Path) -> RunFolder:

@@ -23,7 +23,7 @@ from mlpkern.lm.checkpoint import Checkpoint, moments_by_name, save_checkpoint, 
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.evaluate import evaluate
-from mlpkern.lm.log import LogRow, append_row
+from mlpkern.lm.log import LogRow, write_log
 from mlpkern.lm.population import Trained
 from mlpkern.lm.run_folder import RunFolder
 
@@ -85,7 +85,7 @@ class SweepFolder:
             data=data,
         )
         save_checkpoint(run.checkpoint, checkpoint)
-        _write_log(run.log, trained, dev.loss, seconds)
+        write_log(run.log, _log_rows(trained, dev.loss, seconds))
         write_json(
             run.config,
             {
@@ -123,13 +123,13 @@ def trials_csv(trials: list[FrozenTrial], names: list[str]) -> str:
     return buffer.getvalue()
 
 
-def _write_log(path: Path, trained: Trained, dev_loss: float, seconds: float) -> None:
+def _log_rows(trained: Trained, dev_loss: float, seconds: float) -> list[LogRow]:
     """The curve as rows of a log; the seconds are the batch's, spread evenly over the steps."""
-    path.unlink(missing_ok=True)
-    config = trained.config
+    config, rows = trained.config, []
     for k, loss in enumerate(trained.losses.tolist(), 1):
         step = min(k * trained.every, config.steps)
         last = step == config.steps
         lr = config.learning_rates(step - 1, 1).item()
         at = seconds * step / config.steps
-        append_row(path, LogRow(step, lr, loss, dev_loss if last else None, at))
+        rows.append(LogRow(step, lr, loss, dev_loss if last else None, at))
+    return rows

@@ -15,17 +15,18 @@ from mlpkern.lm.checkpoint import (
     Checkpoint,
     check_vocab,
     moments_by_name,
-    save_checkpoint,
 )
 from mlpkern.lm.config import TrainConfig, seed_for
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.engines import Engine
 from mlpkern.lm.errors import ConfigError, NonFiniteLossError
 from mlpkern.lm.evaluate import evaluate
-from mlpkern.lm.log import LogRow, append_row, truncate_log
+from mlpkern.lm.folder_lock import FolderLock
+from mlpkern.lm.log import LogRow
 from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
 from mlpkern.lm.progress import NoProgress, Progress
 from mlpkern.lm.run_folder import RunFolder
+from mlpkern.lm.run_writer import RunWriter
 from mlpkern.lm.state import TrainState
 from mlpkern.lm.stop_signal import Interrupted, StopSignal
 
@@ -45,6 +46,7 @@ class Trainer:
     Use `start` or `resume`, then `train`. Where chunks end never changes the numbers of a run.
 
     run      folder for log and checkpoints, or None to write nothing
+    lock     of that folder, for who holds it longer than `train` does, or None
     data     description of the words, kept in checkpoints
     pending  losses since the last log row
     seconds  time spent on steps since step 0
@@ -59,6 +61,10 @@ class Trainer:
     pending: list[Tensor] = field(default_factory=list)
     seconds: float = 0.0
     saved_step: int | None = None
+    lock: FolderLock | None = None
+
+    def __post_init__(self) -> None:
+        self._writer = RunWriter(self.run, self.lock)
 
     @classmethod
     def start(
@@ -129,15 +135,14 @@ class Trainer:
         """Runs to ``config.steps`` and saves.
 
         Raises `Interrupted` after Ctrl-C or SIGTERM, with the state saved, and NonFiniteLossError
-        when a loss or parameter is no longer finite, with the last good checkpoint kept.
+        when a loss or parameter is no longer finite, with the last good checkpoint kept;
+        FolderInUseError when another process writes in the run folder. A disk that is full on the
+        way is a warning (`RunWriter`), at the end WriteError.
         """
         state, config = self.state, self.state.config
-        if self.run:
-            self.run.path.mkdir(parents=True, exist_ok=True)
-            truncate_log(self.run.log, state.step)
         longest = FIRST_CHUNK
         try:
-            with StopSignal() as stop:
+            with self._writer.training_from(state.step), StopSignal() as stop:
                 while state.step < config.steps and stop.received is None:
                     steps = min(longest, self._steps_to_boundary())
                     elapsed = self._advance(steps)
@@ -172,7 +177,7 @@ class Trainer:
                 engine=self.engine.name,
                 data=self.data,
             )
-            save_checkpoint(self.run.checkpoint, checkpoint)
+            self._writer.save(checkpoint)
             self.saved_step = state.step
 
     def _steps_to_boundary(self) -> int:
@@ -208,6 +213,7 @@ class Trainer:
             step += len(part)
             if _due(step, every) and not self._evaluated_at(step):
                 self._log_row(step, self.seconds + (step - first) * pace, None)
+        self._writer.flush()
 
     def _after_chunk(self) -> None:
         """The dev loss and the checkpoint that are due where the chunk ended."""
@@ -215,8 +221,11 @@ class Trainer:
         if self._evaluated_at(step):
             dev = evaluate(self.state.model, self.dataset.splits["dev"])
             self._log_row(step, self.seconds, dev.loss)
-        if _due(step, config.checkpoint_every) and step != config.steps:
-            self.save()
+            self._writer.flush()
+        if self.run and step != config.steps:
+            path = self.run.checkpoint
+            if _due(step, config.checkpoint_every) or self._writer.is_due(path):
+                self._writer.attempt(path, self.save)
 
     def _evaluated_at(self, step: int) -> bool:
         return step == self.state.config.steps or _due(step, self.state.config.eval_every)
@@ -227,8 +236,7 @@ class Trainer:
         self.pending.clear()
         lr = self.state.config.learning_rates(step - 1, 1).item()
         row = LogRow(step, lr, loss, dev_loss, seconds)
-        if self.run:
-            append_row(self.run.log, row)
+        self._writer.row(row)
         self.progress.row(row)
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
