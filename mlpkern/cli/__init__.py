@@ -3,27 +3,32 @@
 Each group of commands has a module with ``add_commands``.
 
 Exit codes: 0 done; 1 the work failed (loss not finite, disk full); 2 a wrong argument, file or run
-folder; 128 + signal number when stopped (130 after Ctrl-C).
+folder; 128 + signal number when stopped (130 after Ctrl-C). A command that leaves files goes on
+without a display (streams.py), one that only prints ends with 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import sys
 import warnings
 from collections.abc import Sequence
 
 from mlpkern import __version__
-from mlpkern.cli import about, analysis, sweeping, trained, training, words
+from mlpkern.cli import about, analysis, streams, sweeping, trained, training, words
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code. ``argv`` without the program's name."""
-    parser = _parser()
-    args = parser.parse_args(argv)
+    with streams.prepared():
+        args = _parser().parse_args(argv)
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from mlpkern.lm.errors import LMError, NonFiniteLossError, WriteError
     from mlpkern.lm.stop_signal import Interrupted
 
@@ -34,12 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     def warn(message: Warning | str, *_: object, **__: object) -> None:
         print(f"mlpkern {args.command}: warning: {message}", file=sys.stderr, flush=True)
 
+    works = args.leaves_files(args)
     try:
-        with warnings.catch_warnings():
+        with (
+            streams.unfailing_output(args.command) if works else contextlib.nullcontext(),
+            warnings.catch_warnings(),
+        ):
             warnings.showwarning = warn
-            code = args.run_command(args)
-        sys.stdout.flush()
-        return code
+            code: int = args.run_command(args)
+            sys.stdout.flush()
+            return code
     except WriteError as error:
         return fail(error, 2 if error.wrong_place else 1)
     except LMError as error:
@@ -53,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `mlpkern sample RUN -n 1000 | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         return fail(error, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_machine, add_words
+from mlpkern.cli.arguments import add_machine, add_words, path
 from mlpkern.cli.command import add_command
 
 __all__ = ["add_commands"]
@@ -51,13 +51,19 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
 
         return plot_command(args)
 
-    parser = add_command(commands, "plot", run, "draw pictures of a run", _PLOT)
-    parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
+    summary = "draw pictures of a run"
+    parser = add_command(commands, "plot", run, summary, _PLOT, leaves_files=lambda _: True)
+    parser.add_argument("run", type=path, metavar="RUN", help="run folder or model.safetensors")
     add_words(parser)
     add = parser.add_argument
     add("--what", choices=("embedding", "loss", "lr", "confusion", "all"), default="all",
         help="which picture (all)")  # fmt: skip
-    add("--out", metavar="PNG", help="file for it (default RUN/WHAT.png, replaced if it is there)")
+    add(
+        "--out",
+        type=path,
+        metavar="PNG",
+        help="file for it (default RUN/WHAT.png, replaced if it is there)",
+    )
     add("--force", action="store_true", help="replace an --out that is already there")
     add_machine(parser)
 
@@ -69,11 +75,16 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         return report_command(args)
 
     summary = "print losses, baselines and a verdict on a run, and draw its curves"
-    parser = add_command(commands, "report", run, summary, _REPORT)
-    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser = add_command(commands, "report", run, summary, _REPORT, leaves_files=lambda _: True)
+    parser.add_argument("run", type=path, metavar="RUN", help="run folder")
     add_words(parser)
     add = parser.add_argument
-    add("--out", metavar="PNG", help="file for the curves (default RUN/curves.png, replaced)")
+    add(
+        "--out",
+        type=path,
+        metavar="PNG",
+        help="file for the curves (default RUN/curves.png, replaced)",
+    )
     add("--force", action="store_true", help="replace an --out that is already there")
     add_machine(parser)
 
@@ -85,8 +96,10 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         return compare_command(args)
 
     summary = "print runs side by side, and draw their curves"
-    parser = add_command(commands, "compare", run, summary, _COMPARE)
+    parser = add_command(
+        commands, "compare", run, summary, _COMPARE, leaves_files=lambda args: bool(args.out)
+    )
     add = parser.add_argument
-    add("runs", metavar="RUN", nargs="+", help="run folders, two or more")
-    add("--out", metavar="PNG", help="draw the curves into this file")
+    add("runs", type=path, metavar="RUN", nargs="+", help="run folders, two or more")
+    add("--out", type=path, metavar="PNG", help="draw the curves into this file")
     add("--force", action="store_true", help="replace an --out that is already there")

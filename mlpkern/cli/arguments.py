@@ -10,6 +10,8 @@ __all__ = [
     "add_optimizer",
     "add_text",
     "add_words",
+    "folder",
+    "path",
     "schedule",
     "shares",
     "sizes",
@@ -59,7 +61,7 @@ def add_optimizer(parser: argparse.ArgumentParser) -> None:
 def add_words(parser: argparse.ArgumentParser) -> None:
     """FILE or --data: the words to read."""
     words = parser.add_mutually_exclusive_group()
-    words.add_argument("file", nargs="?", metavar="FILE",
+    words.add_argument("file", nargs="?", type=path, metavar="FILE",
                        help="UTF-8 text, one word a line, or any with level word")  # fmt: skip
     words.add_argument("--data", choices=("embedded", "makemore"),
                        help="instead of FILE: the names that come with the package, or the list of "
@@ -75,6 +77,22 @@ def add_machine(parser: argparse.ArgumentParser, *, kernels: bool = True) -> Non
               "fused)")  # fmt: skip
     group("--device", default="cpu", help="cpu (default), cuda or cuda:N")
     group("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
+
+
+def path(text: str) -> str:
+    """The name of a file or folder, which an empty text is not: it would mean the current one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected the name of a file or folder, got {text!r}")
+    return text
+
+
+def folder(text: str) -> str:
+    """The name of a folder for checkpoints: in UTF-8, as safetensors asks of the names of files."""
+    try:
+        path(text).encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"expected a name in UTF-8, got {text!r}") from None
+    return text
 
 
 def widths(text: str) -> tuple[int, ...]:

@@ -14,8 +14,14 @@ def add_command(
     run: Callable[[argparse.Namespace], int],
     summary: str,
     epilog: str,
+    *,
+    leaves_files: Callable[[argparse.Namespace], bool] = lambda _: False,
 ) -> argparse.ArgumentParser:
-    """The parser of a new command; ``run`` gets its arguments and returns the exit code."""
+    """The parser of a new command; ``run`` gets its arguments and returns the exit code.
+
+    ``leaves_files``: whether, with these arguments, the command is run for files that it writes: it
+    then goes on when what it prints finds no reader.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -24,5 +30,5 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(run_command=run)
+    parser.set_defaults(run_command=run, leaves_files=leaves_files)
     return parser

@@ -10,6 +10,8 @@ from mlpkern.cli.arguments import (
     add_optimizer,
     add_text,
     add_words,
+    folder,
+    path,
     schedule,
     shares,
 )
@@ -40,13 +42,18 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         return sweep_command(args)
 
     summary = "search settings, many runs at once"
-    parser = add_command(commands, "sweep", run, summary, _SWEEP)
+    parser = add_command(commands, "sweep", run, summary, _SWEEP, leaves_files=lambda _: True)
     add_words(parser)
     add_text(parser)
     add = parser.add_argument
-    add("--out", metavar="SWEEP",
+    add("--out", type=folder, metavar="SWEEP",
         help="folder of the study; an existing one goes on (runs/sweep-DATE)")  # fmt: skip
-    add("--plan", metavar="YAML", help="search space, fixed settings and budget from this file")
+    add(
+        "--plan",
+        type=path,
+        metavar="YAML",
+        help="search space, fixed settings and budget from this file",
+    )
     search = parser.add_argument_group("search").add_argument
     search("--search", action="append", metavar="NAME=VALUES",
            help="add to the space or replace: lr=0.001:0.01:log, hidden=128,256")  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_machine, add_words
+from mlpkern.cli.arguments import add_machine, add_words, path
 from mlpkern.cli.command import add_command
 
 __all__ = ["add_commands"]
@@ -40,7 +40,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
 
     parser = add_command(commands, "sample", run, "print words drawn from a trained model", _SAMPLE)
     add = parser.add_argument
-    add("run", metavar="RUN", help="run folder or model.safetensors")
+    add("run", type=path, metavar="RUN", help="run folder or model.safetensors")
     add("-n", "--count", type=int, default=20, help="number of words (20)")
     add("--seed", type=int, default=0, help="the same seed gives the same words (0)")
     add("--prefix", default="", help="what every word, or text of a word model, starts with")
@@ -59,7 +59,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
     summary = "print loss and accuracy of a trained model over whole splits"
     parser = add_command(commands, "evaluate", run, summary, _EVALUATE)
-    parser.add_argument("run", metavar="RUN", help="run folder or model.safetensors")
+    parser.add_argument("run", type=path, metavar="RUN", help="run folder or model.safetensors")
     add_words(parser)
     splits = ("train", "dev", "test")
     parser.add_argument("--split", nargs="+", choices=splits, default=splits,

@@ -10,6 +10,8 @@ from mlpkern.cli.arguments import (
     add_optimizer,
     add_text,
     add_words,
+    folder,
+    path,
     schedule,
 )
 from mlpkern.cli.command import add_command
@@ -60,16 +62,21 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
         return train_command(args)
 
-    parser = add_command(commands, "train", run, "train the MLP language model on words", _TRAIN)
+    parser = add_command(
+        commands, "train", run, "train the MLP language model on words", _TRAIN,
+        leaves_files=lambda args: not args.overfit_batch,
+    )  # fmt: skip
     add_words(parser)
     add_text(parser)
     add = parser.add_argument
     add("--preset", choices=PRESET_NAMES,
         help="settings that the flags below override: quick (default; 20,000 steps), lecture "
         "(makemore part 2; 200,000 steps) or best (a sweep's; 20,000 larger ones)")  # fmt: skip
-    add("--out", metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
+    add("--out", type=folder, metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
     add("--force", action="store_true", help="replace a run that is already in --out")
-    add("--resume", metavar="RUN", help="continue this run where its checkpoint stands")
+    add(
+        "--resume", type=folder, metavar="RUN", help="continue this run where its checkpoint stands"
+    )
     add("--overfit-batch", action="store_true",
         help="a sanity check instead of a run: the same batch in every step (of 1,000), until its "
         "loss is near the lowest possible")  # fmt: skip
@@ -107,13 +114,16 @@ def _add_find_lr(commands: argparse._SubParsersAction) -> None:
         return find_lr_command(args)
 
     summary = "sweep the learning rate and suggest one"
-    parser = add_command(commands, "find-lr", run, summary, _FIND_LR)
+    parser = add_command(
+        commands, "find-lr", run, summary, _FIND_LR,
+        leaves_files=lambda args: bool(args.out or args.png),
+    )  # fmt: skip
     add_words(parser)
     add_text(parser)
     add = parser.add_argument
     add("--preset", choices=PRESET_NAMES, help="settings of the model (quick)")
-    add("--out", metavar="CSV", help="write the curve to this file")
-    add("--png", metavar="PNG", help="draw it: median, band over the seeds, suggestions")
+    add("--out", type=path, metavar="CSV", help="write the curve to this file")
+    add("--png", type=path, metavar="PNG", help="draw it: median, band over the seeds, suggestions")
     add("--force", action="store_true", help="replace files that are already there")
     add_model(parser)
     sweep = parser.add_argument_group("sweep").add_argument

@@ -1,17 +1,32 @@
-"""What a user sees of a running training: a bar on a terminal, plain lines anywhere else."""
+"""What a user sees of a running training: a bar on a terminal, plain lines anywhere else.
+
+Display never decides about the work: the trainer goes on without a progress that raises.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import warnings
 from typing import Protocol
 
 from mlpkern.lm.log import LogRow
 
-__all__ = ["BarProgress", "LineProgress", "NoProgress", "Progress", "make_progress"]
+__all__ = [
+    "BarProgress",
+    "LineProgress",
+    "NoProgress",
+    "Progress",
+    "display_failed",
+    "make_progress",
+]
 
 
 class Progress(Protocol):
+    """What the trainer tells of a run. After the first exception of a method it warns and tells no
+    more (`display_failed`); the run goes on. KeyboardInterrupt and SystemExit end it."""
+
     def advance(self, steps: int) -> None:
         """``steps`` more steps are done."""
 
@@ -57,9 +72,7 @@ class BarProgress:
     def __init__(self, total: int, done: int) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-        # a terminal that reports no size (some recorders do) would get a bar of no width
-        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
-        size = {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
+        size = {"dynamic_ncols": True} if _size_is_known() else {"ncols": 80, "nrows": 24}
         self._bar = tqdm(total=total, initial=done, unit="step", **size)
         self._losses: dict[str, str] = {}
 
@@ -78,4 +91,27 @@ class BarProgress:
 
 def make_progress(total: int, done: int) -> Progress:
     """A bar when standard error is a terminal, else lines."""
-    return BarProgress(total, done) if sys.stderr.isatty() else LineProgress(total)
+    try:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it was closed
+        terminal = False
+    return BarProgress(total, done) if terminal else LineProgress(total)
+
+
+def display_failed(error: Exception) -> None:
+    """Warns that a display raised ``error``; also where warnings are errors, the work goes on."""
+    with contextlib.suppress(RuntimeWarning):
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        warnings.warn(
+            f"the display of the progress failed, the training goes on without it ({what})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _size_is_known() -> bool:
+    """Whether the terminal tells its size; some recorders tell 0, which makes a bar of no width."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # ValueError: a stream without a descriptor
+        return False

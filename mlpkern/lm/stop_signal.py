@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the training loop honors between two chunks."""
+"""Ctrl-C, SIGTERM and SIGHUP as a request that the training loop honors between two chunks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from types import FrameType
 from typing import Any
 
 __all__ = ["Interrupted", "StopSignal"]
+
+_HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has none
 
 
 class Interrupted(Exception):
@@ -23,9 +25,11 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """While entered, the first SIGINT or SIGTERM is only noted in ``received``.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted in ``received``.
 
-    The second one acts as if this were not there, so a user can always get out. Outside the main
+    The second one acts as if this were not there, so a user can always get out; but not a second
+    SIGHUP, which the terminal and the shell may both send when one window is closed. Where SIGHUP
+    is ignored (``nohup``), it stays ignored. Outside the main
     thread, where Python allows no handlers, nothing changes.
     """
 
@@ -35,7 +39,10 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+            if _HANG_UP is not None and signal.getsignal(_HANG_UP) != signal.SIG_IGN:
+                numbers.append(_HANG_UP)
+            for number in numbers:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -44,7 +51,8 @@ class StopSignal:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
-        self._restore()
+        if number != _HANG_UP:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -9,10 +9,11 @@ Scalars, at the steps of the log rows: ``loss/train`` (mean of the batches since
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mlpkern.lm.errors import CheckpointError, MissingPackageError
 from mlpkern.lm.log import LogRow
-from mlpkern.lm.progress import Progress
+from mlpkern.lm.progress import Progress, display_failed
 
 __all__ = ["TensorBoardProgress", "require_tensorboard"]
 
@@ -41,8 +42,9 @@ class TensorBoardProgress:
         from torch.utils.tensorboard import SummaryWriter
 
         self._shown = shown
+        purge = done + 1 if done else None
         try:
-            self._writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+            self._writer: SummaryWriter | None = SummaryWriter(str(folder), purge_step=purge)
         except OSError as error:
             raise CheckpointError(
                 f"{folder}: cannot be written: {error.strerror or error}"
@@ -52,12 +54,21 @@ class TensorBoardProgress:
         self._shown.advance(steps)
 
     def row(self, row: LogRow) -> None:
-        self._writer.add_scalar("loss/train", row.train_loss, row.step)
-        if row.dev_loss is not None:
-            self._writer.add_scalar("loss/dev", row.dev_loss, row.step)
-        self._writer.add_scalar("learning rate", row.lr, row.step)
         self._shown.row(row)
+        scalars = {"loss/train": row.train_loss, "loss/dev": row.dev_loss, "learning rate": row.lr}
+        for name, value in scalars.items():
+            if value is not None:
+                self._write("add_scalar", name, value, row.step)
 
     def close(self) -> None:
-        self._writer.close()
         self._shown.close()
+        self._write("close")
+
+    def _write(self, call: str, *values: Any) -> None:
+        """Calls a method of the writer; after its first error the run is shown without it."""
+        try:
+            if self._writer is not None:
+                getattr(self._writer, call)(*values)
+        except Exception as error:
+            self._writer = None
+            display_failed(error)

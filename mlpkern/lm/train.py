@@ -24,7 +24,7 @@ from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.folder_lock import FolderLock
 from mlpkern.lm.log import LogRow
 from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
-from mlpkern.lm.progress import NoProgress, Progress
+from mlpkern.lm.progress import NoProgress, Progress, display_failed
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.run_writer import RunWriter
 from mlpkern.lm.state import TrainState
@@ -134,10 +134,11 @@ class Trainer:
     def train(self) -> None:
         """Runs to ``config.steps`` and saves.
 
-        Raises `Interrupted` after Ctrl-C or SIGTERM, with the state saved, and NonFiniteLossError
-        when a loss or parameter is no longer finite, with the last good checkpoint kept;
-        FolderInUseError when another process writes in the run folder. A disk that is full on the
-        way is a warning (`RunWriter`), at the end WriteError.
+        Raises `Interrupted` after Ctrl-C, SIGTERM or SIGHUP, with the state saved, and
+        NonFiniteLossError when a loss or parameter is no longer finite, with the last good
+        checkpoint kept; FolderInUseError when another process writes in the run folder. A disk that
+        is full on the way is a warning (`RunWriter`), at the end WriteError. An error of
+        ``progress`` is a RuntimeWarning, and the run goes on without it.
         """
         state, config = self.state, self.state.config
         longest = FIRST_CHUNK
@@ -155,7 +156,7 @@ class Trainer:
                         state.step, stop.received, self.run.path if self.run else None
                     )
         finally:
-            self.progress.close()
+            self._show("close")
 
     def save(self) -> None:
         """Writes a checkpoint of this moment, where there is a run folder."""
@@ -199,7 +200,7 @@ class Trainer:
             raise self._not_finite(f"the loss is {losses[good].item()}", state.step + good)
         state.step += steps
         self.seconds += elapsed
-        self.progress.advance(steps)
+        self._show("advance", steps)
         return elapsed
 
     def _take(self, losses: Tensor, pace: float) -> None:
@@ -237,7 +238,15 @@ class Trainer:
         lr = self.state.config.learning_rates(step - 1, 1).item()
         row = LogRow(step, lr, loss, dev_loss, seconds)
         self._writer.row(row)
-        self.progress.row(row)
+        self._show("row", row)
+
+    def _show(self, call: str, *values: Any) -> None:
+        """Calls a method of the progress, whose errors never end a training."""
+        try:
+            getattr(self.progress, call)(*values)
+        except Exception as error:
+            self.progress = NoProgress()
+            display_failed(error)
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
         kept = (
