@@ -1,7 +1,7 @@
 """The Optuna study of a sweep: a journal in its folder, safe for several processes and machines.
 
-Each line of the journal is one operation, appended under a lock; whoever opens the file replays it.
-Optuna is imported here alone, when a sweep begins.
+Each line of the journal is one operation, appended under a lock; whoever opens the file replays it
+(journal.py). Optuna is imported here alone, when a sweep begins.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpkern.lm.errors import CheckpointError, MissingPackageError
+from mlpkern.lm.errors import CheckpointError, MissingPackageError, WriteError
 from mlpkern.lm.search_space import SHAPE
 from mlpkern.lm.sweep_plan import SweepPlan
 
@@ -36,16 +36,21 @@ def open_study(path: Path, plan: SweepPlan, digest: str) -> Study:
     try:
         import optuna
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+
+        from mlpkern.lm.journal import Journal
     except ImportError:
         raise MissingPackageError(
             "a sweep needs optuna, which is not installed: pip install 'mlpkern[sweep]'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     wanted = json.loads(json.dumps({**plan.identity(), "words": digest}))
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        storage = JournalStorage(JournalFileBackend(str(path)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError.of(path.parent, error) from None
+    journal = Journal(path)
+    try:
+        storage = JournalStorage(journal)
         if any(one.study_name == STUDY for one in storage.get_all_studies()):
             study = optuna.load_study(storage=storage, study_name=STUDY)  # writes nothing
         else:
@@ -55,8 +60,12 @@ def open_study(path: Path, plan: SweepPlan, digest: str) -> Study:
         found = study.user_attrs.get("plan")
         if found is None:
             study.set_user_attr("plan", wanted)
-    except (ValueError, KeyError, TypeError) as error:  # of a line that is no operation
-        raise CheckpointError(f"{path}: not the journal of a sweep: {error}") from None
+    except CheckpointError:
+        raise
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}, line {journal.line}: not the journal of a sweep: {error!r}"
+        ) from None
     if found is not None and found != wanted:
         raise CheckpointError(f"{path.parent}: holds a sweep of other {_differing(found, wanted)}")
     return study

@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Dataset
+from mlpkern.lm.errors import LMError, WriteError
 from mlpkern.lm.evaluate import Metrics
+from mlpkern.lm.folder_lock import FolderInUseError
 from mlpkern.lm.population import Population, Trained
 from mlpkern.lm.study import ask_batch, finished_trials, open_study
 from mlpkern.lm.sweep_folder import SweepFolder
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 __all__ = ["Sweep", "Trainees", "sweep"]
+
+LOCK_SECONDS = 10.0  # another process of the sweep saves its best run in less
 
 
 class Trainees(Protocol):
@@ -70,13 +76,19 @@ def sweep(
     study = open_study(folder.journal, plan, dataset.digest)
     this = Sweep(plan, dataset, folder, study, data or {}, trainees, report)
     began, longest = time.perf_counter(), 0.0
-    while (left := plan.trials - len(finished_trials(study))) > 0:
-        at = time.perf_counter()
-        if plan.minutes is not None and longest and at - began + longest > 60 * plan.minutes:
-            report(f"stopping: {plan.minutes:g} minutes would not hold another batch")
-            break
-        this.run_batch(min(left, plan.batch))
-        longest = max(longest, time.perf_counter() - at)
+    try:
+        while (left := plan.trials - len(finished_trials(study))) > 0:
+            at = time.perf_counter()
+            if plan.minutes is not None and longest and at - began + longest > 60 * plan.minutes:
+                report(f"stopping: {plan.minutes:g} minutes would not hold another batch")
+                break
+            this.run_batch(min(left, plan.batch))
+            longest = max(longest, time.perf_counter() - at)
+    except BaseException:
+        with suppress(LMError):  # what ends the sweep is the error to be seen
+            this.save_best()
+        raise
+    this.save_best()
     return this
 
 
@@ -95,6 +107,7 @@ class Sweep:
     trainees: Callable[[Sequence[TrainConfig], Dataset], Trainees]
     report: Callable[[str], None]
     trained: int = field(default=0)
+    _unsaved: tuple[Trained, int, float] | None = field(default=None, init=False)
 
     def run_batch(self, count: int) -> None:
         """Asks for ``count`` trials, trains them through the rungs, tells the study."""
@@ -107,7 +120,27 @@ class Sweep:
             self._train(trials, under_way)
         finally:
             for i in under_way:  # after Ctrl-C or an error; else there are none left
-                self.study.tell(trials[i], state=TrialState.FAIL)
+                with suppress(WriteError):  # the error that ended the batch
+                    self.study.tell(trials[i], state=TrialState.FAIL)
+        try:
+            self.save_best()
+        except (WriteError, FolderInUseError) as error:
+            warnings.warn(
+                f"{error}; the best run waits for the next batch", RuntimeWarning, stacklevel=2
+            )
+
+    def save_best(self) -> None:
+        """Saves the best run if that is one of this process and not saved yet.
+
+        WriteError where it has no room, FolderInUseError while another process writes there.
+        """
+        if self._unsaved is None:
+            return
+        trained, number, seconds = self._unsaved
+        with self.folder.best.lock(wait=LOCK_SECONDS):
+            if self.study.best_trial.number == number:  # else another process has found a better
+                self.folder.save_best(trained, number, self.dataset, self.data, seconds)
+        self._unsaved = None
 
     def _train(self, trials: list[Trial], under_way: set[int]) -> None:
         plan, began = self.plan, time.perf_counter()
@@ -138,8 +171,7 @@ class Sweep:
             self.study.tell(trials[i], dev[i])
             under_way.discard(i)
             if self.study.best_trial.number == trials[i].number:
-                seconds = time.perf_counter() - began
-                self.folder.save_best(trained, trials[i].number, self.dataset, self.data, seconds)
+                self._unsaved = (trained, trials[i].number, time.perf_counter() - began)
 
     def _prune(self, trials: list[Trial], which: set[int], under_way: set[int]) -> None:
         from optuna.trial import TrialState

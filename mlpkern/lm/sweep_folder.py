@@ -64,12 +64,12 @@ class SweepFolder:
     def save_best(
         self, trained: Trained, number: int, dataset: Dataset, data: dict[str, Any], seconds: float
     ) -> None:
-        """Writes the run of trial ``number`` to ``best``; a crash leaves the one before readable.
+        """Writes the run of trial ``number`` to ``best``, whose lock the caller holds.
 
-        ``seconds``: of the batch that it was trained in.
+        One rename replaces the checkpoint of the run before; where that has no room (WriteError),
+        ``best`` is what it was. ``seconds``: of the batch that the trial was trained in.
         """
         run, state = self.best, trained.state
-        run.path.mkdir(parents=True, exist_ok=True)
         shared = dataset.splits_for(trained.config.block_size)
         train, dev = (evaluate(trained.model, shared[name]) for name in ("train", "dev"))
         checkpoint = Checkpoint(
@@ -85,6 +85,7 @@ class SweepFolder:
             data=data,
         )
         save_checkpoint(run.checkpoint, checkpoint)
+        run.remove_earlier()
         write_log(run.log, _log_rows(trained, dev.loss, seconds))
         write_json(
             run.config,
