@@ -34,11 +34,13 @@ def run(tmp_path):
 
 
 def rewritten(path, change_header=None, change_tensors=None):
-    """Writes the checkpoint at ``path`` again with something changed."""
+    """Writes the checkpoint at ``path`` again with something changed, and without a digest, as
+    earlier versions did."""
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header = json.loads(metadata["mlpkern"])
+    del metadata["mlpkern.sha256"], header["digest"]
     if change_header:
         change_header(header)
     if change_tensors:
@@ -57,6 +59,7 @@ def test_everything_comes_back(run):
     assert (checkpoint.step, checkpoint.engine) == (40, "stock")
     assert checkpoint.data == {"source": "test"}
     assert checkpoint.seconds == run.seconds
+    assert checkpoint.verified
     assert torch.equal(checkpoint.generator, run.state.generator.get_state())
     for name, p in run.state.model.state_dict().items():
         assert torch.equal(checkpoint.parameters[name], p)
@@ -94,6 +97,43 @@ def test_truncated_file_is_refused_in_one_line(run, keep):
         load_checkpoint(run.run.path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_every_flipped_bit_is_refused_or_changes_nothing(run):
+    """In any place of the file: header, settings, digest, weights, state."""
+    path = run.run.checkpoint
+    whole, expected = path.read_bytes(), load_checkpoint(path)
+    size = int.from_bytes(whole[:8], "little")
+    generator = torch.Generator().manual_seed(0)
+    header = torch.randint(8 * (8 + size), (200,), generator=generator)
+    tensors = torch.randint(8 * (8 + size), 8 * len(whole), (200,), generator=generator)
+    names = [8 * whole.index(name) for name in (b"mlpkern.sha256", b"digest", b'"pt"')]
+    refused = []
+    for bit in [*header.tolist(), *tensors.tolist(), *names]:
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = load_checkpoint(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+        else:
+            assert bit < 8 * (8 + size)  # such as the blanks that fill the header up
+            assert found.parameters.keys() == expected.parameters.keys()
+            for name, p in expected.parameters.items():
+                assert torch.equal(found.parameters[name], p)
+    assert len(refused) > 350
+    assert all(str(path) in error and "\n" not in error for error in refused)
+
+
+def test_a_file_of_an_earlier_version_is_read_and_said_to_be_unverified(run):
+    rewritten(run.run.checkpoint)
+    with pytest.warns(RuntimeWarning, match=r"model.safetensors: .* without a digest; damage"):
+        checkpoint = load_checkpoint(run.run.path)
+    assert not checkpoint.verified
+    assert torch.equal(checkpoint.parameters["output.weight"], run.state.model.output.weight)
+    save_checkpoint(run.run.checkpoint, checkpoint)
+    assert load_checkpoint(run.run.path).verified
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,7 @@ def rewritten(path, change_header=lambda _: None, change_tensors=lambda _: None)
         metadata = dict(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header = json.loads(metadata["mlpkern"])
+    del metadata["mlpkern.sha256"], header["digest"]  # as in the files of earlier versions
     change_header(header)
     change_tensors(tensors)
     metadata["mlpkern"] = json.dumps(header)
@@ -169,7 +170,8 @@ def test_a_checkpoint_of_the_first_format_goes_on(tmp_path):
         header["config"] = {k: v for k, v in header["config"].items() if k not in new}
 
     rewritten(run.run.checkpoint, as_before)
-    checkpoint = load_checkpoint(tmp_path)
+    with pytest.warns(RuntimeWarning, match="without a digest"):
+        checkpoint = load_checkpoint(tmp_path)
     assert checkpoint.config == changed(steps=300)
     rest = Trainer.resume(checkpoint, DATASET, ENGINES["stock"](), config=CONFIG)
     rest.train()

@@ -13,15 +13,21 @@ names "level" and "lower" of the vocabulary where they are not "char" and false.
 
 The settings are JSON in the file's own header (key "mlpkern"), so one rename replaces everything at
 once and no crash can leave parameters of one step with the state of another.
+
+Beside them lies the SHA-256 of the settings and of every tensor (key "mlpkern.sha256"), checked at
+every load: a flipped bit of a weight is an error like any other damage. The settings say that there
+is one, "digest": "sha256"; files of earlier versions have none.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import platform
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +59,7 @@ __all__ = [
 FORMAT = 2
 READABLE = (1, 2)
 _KEY = "mlpkern"
+_DIGEST_KEY = "mlpkern.sha256"
 _TRAINER = "trainer."
 _MOMENTS = (_TRAINER + "first.", _TRAINER + "second.")
 
@@ -67,6 +74,7 @@ class Checkpoint:
     moments     the tensors of the optimizer, by the names of `OptimizerState.state_dict`
     seconds     training time so far
     data        where the words came from and their digest, as the command line recorded it
+    verified    whether it was read from a file whose digest proved right
     """
 
     config: TrainConfig
@@ -79,6 +87,7 @@ class Checkpoint:
     seconds: float = 0.0
     engine: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+    verified: bool = False
 
     def make_model(self, kernels: str = "fused") -> MLPLanguageModel:
         """A new model on the CPU with these parameters."""
@@ -112,12 +121,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "vocab": list(checkpoint.vocab.symbols),
         "data": checkpoint.data,
         "versions": versions(),
+        "digest": "sha256",
     }
     if checkpoint.vocab.level != "char":
         header["level"] = checkpoint.vocab.level
     if checkpoint.vocab.lower:
         header["lower"] = True
-    metadata = {"format": "pt", _KEY: json.dumps(header)}
+    settings = json.dumps(header)
+    metadata = {"format": "pt", _KEY: settings, _DIGEST_KEY: _digest(settings, tensors)}
     with replacing(path) as temporary:
         try:
             safetensors.torch.save_file(tensors, temporary, metadata)  # makes no copy of them
@@ -130,8 +141,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """The checkpoint in the file ``path`` or in the run folder ``path``.
 
-    CheckpointError, in one line, for a file that is missing, truncated, of another program or
-    version, or whose tensors do not fit its settings.
+    CheckpointError, in one line, for a file that is missing, damaged, of another program or
+    version, or whose tensors do not fit its settings. A file of an earlier version has no digest to
+    tell damage by: RuntimeWarning.
     """
     path = Path(path)
     if not path.is_file():
@@ -148,6 +160,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: checkpoint format {header['format']}, this version reads "
                 f"{' and '.join(map(str, READABLE))}"
+            )
+        verified = "digest" in header or _DIGEST_KEY in metadata
+        if verified and metadata.get(_DIGEST_KEY) != _digest(metadata[_KEY], tensors):
+            raise CheckpointError(
+                f"{path}: damaged: its content does not have the SHA-256 it names"
             )
         generator = tensors.pop(_TRAINER + "generator")
         pending = tensors.pop(_TRAINER + "pending")
@@ -168,6 +185,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             seconds=float(header["seconds"]),
             engine=str(header["engine"]),
             data=dict(header["data"]),
+            verified=verified,
         )
     except KeyError as error:
         raise CheckpointError(f"{path}: not a checkpoint of mlpkern: no {error}") from None
@@ -176,6 +194,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (LMError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of mlpkern: {error}") from None
     _check_shapes(path, checkpoint)
+    if not checkpoint.verified:
+        warnings.warn(
+            f"{path}: of an earlier version, without a digest; damage to its numbers would not be "
+            "noticed",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return checkpoint
 
 
@@ -219,6 +244,16 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "safetensors": safetensors.__version__,
     }
+
+
+def _digest(settings: str, tensors: dict[str, Tensor]) -> str:
+    """The SHA-256 of the settings and, by name, of every tensor with its dtype and shape."""
+    digest = hashlib.sha256(settings.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _check_shapes(path: Path, checkpoint: Checkpoint) -> None:
