@@ -63,7 +63,7 @@ def test_train_sample_evaluate(words, tmp_path, capsys, engine):
     losses = last_losses(printed)
     assert f"engine  {engine} on cpu" in printed
     assert sorted(os.listdir(out)) == [
-        "config.json", "log.csv", "model.safetensors", "summary.json",
+        "best.safetensors", "config.json", "log.csv", "model.safetensors", "summary.json",
     ]  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
     assert (round(summary["train"]["loss"], 4), round(summary["dev"]["loss"], 4)) == losses
@@ -109,7 +109,7 @@ def test_every_setting_has_a_flag(words, tmp_path):
         "--input-dropout", 0.2, "--hidden-dropout", 0.3, "--max-grad-norm", 4,
         "--label-smoothing", 0.05, "--log-every", 2, "--eval-every", 3,
         "--checkpoint-every", 4, "--engine", "stock", "--kernels", "stock", "--device", "cpu",
-        "--threads", 1, "--out", tmp_path / "r",
+        "--threads", 1, "--patience", 7, "--out", tmp_path / "r",
     )  # fmt: skip
     assert load_checkpoint(tmp_path / "r").config.to_json() == {
         "block_size": 2, "embedding_dim": 3, "hidden": (8, 4), "init": "lecture", "batch_size": 5,
@@ -117,6 +117,7 @@ def test_every_setting_has_a_flag(words, tmp_path):
         "optimizer": "adamw", "momentum": 0.0, "weight_decay": 0.1, "input_dropout": 0.2,
         "hidden_dropout": 0.3, "max_grad_norm": 4.0, "label_smoothing": 0.05, "seed": 7,
         "split_seed": 8, "log_every": 2, "eval_every": 3, "checkpoint_every": 4,
+        "patience": 7,
     }  # fmt: skip
     train(words, *FAST, "--steps", 6, "--momentum", 0.5, "--out", tmp_path / "s")
     assert load_checkpoint(tmp_path / "s").config.momentum == 0.5

@@ -13,6 +13,7 @@ MODULES = [
     "ngram",
     "plots",
     "plots.embedding",
+    "best",
     "compare",
     "plots.labels",
     "report",

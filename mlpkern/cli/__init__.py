@@ -2,7 +2,7 @@
 
 Each group of commands has a module with ``add_commands``.
 
-Exit codes: 0 done; 1 the work failed (loss not finite, disk full); 2 a wrong argument, file or run
+Exit codes: 0 done; 1 the work failed (diverged, disk full); 2 a wrong argument, file or run
 folder; 128 + signal number when stopped (130 after Ctrl-C). A command that leaves files goes on
 without a display (streams.py), one that only prints ends with 1.
 """

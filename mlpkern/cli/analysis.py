@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_machine, add_words, path
+from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words, path
 from mlpkern.cli.command import add_command
 
 __all__ = ["add_commands"]
@@ -55,6 +55,7 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
     parser = add_command(commands, "plot", run, summary, _PLOT, leaves_files=lambda _: True)
     parser.add_argument("run", type=path, metavar="RUN", help="run folder or model.safetensors")
     add_words(parser)
+    add_checkpoint(parser)
     add = parser.add_argument
     add("--what", choices=("embedding", "loss", "lr", "confusion", "all"), default="all",
         help="which picture (all)")  # fmt: skip
@@ -78,6 +79,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     parser = add_command(commands, "report", run, summary, _REPORT, leaves_files=lambda _: True)
     parser.add_argument("run", type=path, metavar="RUN", help="run folder")
     add_words(parser)
+    add_checkpoint(parser)
     add = parser.add_argument
     add(
         "--out",

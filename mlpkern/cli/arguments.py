@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 __all__ = [
+    "add_checkpoint",
     "add_machine",
     "add_model",
     "add_optimizer",
@@ -66,6 +67,13 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     words.add_argument("--data", choices=("embedded", "makemore"),
                        help="instead of FILE: the names that come with the package, or the list of "
                        "the makemore project (downloaded once)")  # fmt: skip
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Which model of a run."""
+    parser.add_argument("--checkpoint", choices=("best", "last"),
+                        help="which model of RUN: the one with the lowest dev loss (the default "
+                        "where there is one), or the last")  # fmt: skip
 
 
 def add_machine(parser: argparse.ArgumentParser, *, kernels: bool = True) -> None:

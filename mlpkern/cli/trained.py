@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_machine, add_words, path
+from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words, path
 from mlpkern.cli.command import add_command
 
 __all__ = ["add_commands"]
@@ -23,6 +23,10 @@ examples:
   mlpkern evaluate RUN                  all three splits of the words it was trained on
   mlpkern evaluate RUN --split dev
   mlpkern evaluate RUN other.txt        a model on other words, split the same way
+  mlpkern evaluate RUN --checkpoint last   not the model with the lowest dev loss, but the last
+
+Standard output is a line for each split; which model of the run it is goes to standard error where
+the best is not the last.
 """
 
 
@@ -41,6 +45,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     parser = add_command(commands, "sample", run, "print words drawn from a trained model", _SAMPLE)
     add = parser.add_argument
     add("run", type=path, metavar="RUN", help="run folder or model.safetensors")
+    add_checkpoint(parser)
     add("-n", "--count", type=int, default=20, help="number of words (20)")
     add("--seed", type=int, default=0, help="the same seed gives the same words (0)")
     add("--prefix", default="", help="what every word, or text of a word model, starts with")
@@ -61,6 +66,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = add_command(commands, "evaluate", run, summary, _EVALUATE)
     parser.add_argument("run", type=path, metavar="RUN", help="run folder or model.safetensors")
     add_words(parser)
+    add_checkpoint(parser)
     splits = ("train", "dev", "test")
     parser.add_argument("--split", nargs="+", choices=splits, default=splits,
                         help="which splits (all three)")  # fmt: skip

@@ -28,12 +28,14 @@ examples:
   mlpkern train --optimizer adamw --lr 0.004 --schedule cosine --input-dropout 0.1
   mlpkern train book.txt --level word --running --lower   any text, word by word
   mlpkern train --overfit-batch                        can the model learn one batch by heart?
+  mlpkern train --eval-every 500 --patience 5          end when dev has stopped falling
   mlpkern train --resume RUN                           go on after Ctrl-C, bit for bit
   mlpkern train --resume RUN --steps 300000            go on after the end
 
 The last two lines printed are the losses over the whole train and dev split. A run folder holds
-config.json, log.csv, model.safetensors and summary.json. At the size of the lecture one thread is
-usually fastest: --threads 1.
+config.json, log.csv, model.safetensors (the last model), best.safetensors (the one with the lowest
+dev loss) and summary.json. A run that diverges is saved, says so, and exits with 1. At the size of
+the lecture one thread is usually fastest: --threads 1.
 """
 _FIND_LR = """\
 examples:
@@ -100,6 +102,8 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
     often(
         "--eval-every", type=int, metavar="S", help="steps between dev losses; 0: only at the end"
     )
+    often("--patience", type=int, metavar="N",
+          help="end after N dev losses in a row above the lowest; 0 (default): never")  # fmt: skip
     often("--checkpoint-every", type=int, metavar="S",
           help="steps between checkpoints; 0: only at the end")  # fmt: skip
     often("--tensorboard", action="store_true",

@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 
-from mlpkern.lm.checkpoint import Checkpoint
+from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint, read_best
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import MAX_WORD_LENGTH, Dataset, build_dataset, embedded_names, read_words
 from mlpkern.lm.download import makemore_names
 from mlpkern.lm.errors import CheckpointError, ConfigError
 from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.text import TextOptions
 from mlpkern.lm.vocab import Vocab
 
 __all__ = [
+    "chosen_checkpoint",
     "data_line",
     "dataset_of_run",
     "given_settings",
@@ -37,6 +39,26 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of `TrainConfig` that the command line names."""
     values = {name: getattr(args, name, None) for name in _SETTINGS}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def chosen_checkpoint(args: argparse.Namespace) -> tuple[Checkpoint, str]:
+    """The checkpoint that RUN and ``--checkpoint`` name, and which that is, in words: nothing where
+    there is only one, or the best is the last."""
+    if args.checkpoint and Path(args.run).is_file():
+        raise ConfigError(f"--checkpoint chooses in a run folder; {args.run} is a file")
+    checkpoint = load_checkpoint(args.run, checkpoint=args.checkpoint)
+    run = RunFolder.holding(args.run)
+    if Path(args.run).is_file() or not (run.best.is_file() and run.checkpoint.is_file()):
+        return checkpoint, ""
+    best, last = read_best(run.best), read_best(run.checkpoint).step
+    if best.step == last:
+        return checkpoint, ""
+    if checkpoint.step == last:
+        return checkpoint, f"the last model, of step {last}; the best is of step {best.step}"
+    return checkpoint, (
+        f"the best model, of step {best.step} (dev loss {best.dev_loss:.4f}); the last, of step "
+        f"{last}: --checkpoint last"
+    )
 
 
 def words_of_arguments(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:

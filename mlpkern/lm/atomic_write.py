@@ -21,6 +21,7 @@ from mlpkern.lm.errors import WriteError
 
 __all__ = [
     "append_lines",
+    "flush",
     "is_leftover",
     "remove_leftovers",
     "replacing",
@@ -30,12 +31,15 @@ __all__ = [
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
     """A temporary file in the folder of ``path``, which replaces it in one step after the block.
 
     The bytes written to it are flushed to the disk before the rename, so a crash at any moment
     leaves a whole file. Missing parent folders are made. WriteError where something of this is
     impossible; then ``path`` is what it was and the temporary file is gone.
+
+    Without ``flushed``, which takes milliseconds, the file is safe from a crash of the program, but
+    from one of the machine only after `flush`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -43,7 +47,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield temporary
-            _sync(temporary)
+            if flushed:
+                _sync(temporary)
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -51,8 +56,17 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise WriteError.of(path, error) from None
-    with contextlib.suppress(OSError):  # some systems cannot open a folder
-        _sync(path.parent)  # makes the rename itself durable
+    if flushed:
+        _sync_folder(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Flushes a file to the disk that was written without; WriteError where that is impossible."""
+    try:
+        _sync(path)
+    except OSError as error:
+        raise WriteError.of(path, error) from None
+    _sync_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -133,6 +147,12 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in ``folder`` durable."""
+    with contextlib.suppress(OSError):  # some systems cannot open a folder
+        _sync(folder)
 
 
 def _finite(value: Any) -> Any:

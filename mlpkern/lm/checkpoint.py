@@ -9,7 +9,8 @@ beside them under "trainer.":
     trainer.second.*    mean squared gradients (adamw)
 
 Format 2 added the last two; a file of format 1 is one of plain SGD, which has neither. The header
-names "level" and "lower" of the vocabulary where they are not "char" and false.
+names "level" and "lower" of the vocabulary where they are not "char" and false, "dev_loss" where it
+was taken at this step, and "waited" where it is not 0.
 
 The settings are JSON in the file's own header (key "mlpkern"), so one rename replaces everything at
 once and no crash can leave parameters of one step with the state of another.
@@ -24,10 +25,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,11 +43,13 @@ import torch
 from torch import Tensor
 
 from mlpkern.lm.atomic_write import replacing
+from mlpkern.lm.best import Best
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Vocab
 from mlpkern.lm.errors import CheckpointError, LMError
 from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
 from mlpkern.lm.run_folder import RunFolder
+from mlpkern.lm.state import TrainState
 from mlpkern.optimizer_state import OptimizerState
 
 __all__ = [
@@ -52,6 +58,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "moments_by_name",
+    "read_best",
     "save_checkpoint",
     "versions",
 ]
@@ -74,6 +81,8 @@ class Checkpoint:
     moments     the tensors of the optimizer, by the names of `OptimizerState.state_dict`
     seconds     training time so far
     data        where the words came from and their digest, as the command line recorded it
+    dev_loss    of these parameters, in the file of the best; None: not taken
+    waited      dev losses since the lowest (`Best`)
     verified    whether it was read from a file whose digest proved right
     """
 
@@ -87,7 +96,21 @@ class Checkpoint:
     seconds: float = 0.0
     engine: str = ""
     data: dict[str, Any] = field(default_factory=dict)
+    dev_loss: float | None = None
+    waited: int = 0
     verified: bool = False
+
+    @classmethod
+    def of(cls, state: TrainState, **rest: Any) -> Checkpoint:
+        """The checkpoint of ``state``; ``rest``: the fields that a state does not have."""
+        return cls(
+            config=state.config,
+            step=state.step,
+            parameters=state.model.state_dict(),
+            generator=state.generator.get_state(),
+            moments=moments_by_name(state.optimizer),
+            **rest,
+        )
 
     def make_model(self, kernels: str = "fused") -> MLPLanguageModel:
         """A new model on the CPU with these parameters."""
@@ -106,8 +129,8 @@ class Checkpoint:
             raise CheckpointError(f"the optimizer cannot continue: {error}") from None
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes ``checkpoint`` to ``path``, atomically."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, flushed: bool = True) -> None:
+    """Writes ``checkpoint`` to ``path``, atomically; ``flushed``: see `replacing`."""
     tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.parameters.items()}
     tensors[_TRAINER + "generator"] = checkpoint.generator
     tensors[_TRAINER + "pending"] = checkpoint.pending.cpu()
@@ -127,9 +150,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         header["level"] = checkpoint.vocab.level
     if checkpoint.vocab.lower:
         header["lower"] = True
+    if checkpoint.dev_loss is not None:
+        header["dev_loss"] = checkpoint.dev_loss
+    if checkpoint.waited:
+        header["waited"] = checkpoint.waited
     settings = json.dumps(header)
     metadata = {"format": "pt", _KEY: settings, _DIGEST_KEY: _digest(settings, tensors)}
-    with replacing(path) as temporary:
+    with replacing(path, flushed=flushed) as temporary:
         try:
             safetensors.torch.save_file(tensors, temporary, metadata)  # makes no copy of them
         except safetensors.SafetensorError as error:
@@ -138,22 +165,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             raise OSError(code, os.strerror(code)) from None
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
+def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Checkpoint:
     """The checkpoint in the file ``path`` or in the run folder ``path``.
+
+    Args:
+        checkpoint: which of a run folder: "last", from which a run goes on, "best", the one with
+            the lowest dev loss, or None: the best where there is one.
 
     CheckpointError, in one line, for a file that is missing, damaged, of another program or
     version, or whose tensors do not fit its settings. A file of an earlier version has no digest to
     tell damage by: RuntimeWarning.
     """
-    path = Path(path)
-    if not path.is_file():
-        path = RunFolder.open(path).checkpoint
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or no safetensors file: {error}") from None
+    path = RunFolder.checkpoint_file(path, checkpoint)
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:
         header = json.loads(metadata[_KEY])
         if header["format"] not in READABLE:
@@ -170,7 +196,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         pending = tensors.pop(_TRAINER + "pending")
         kept = [name for name in tensors if name.startswith(_MOMENTS)]
         moments = {name.removeprefix(_TRAINER): tensors.pop(name) for name in kept}
-        checkpoint = Checkpoint(
+        found = Checkpoint(
             config=TrainConfig.from_json(header["config"]),
             vocab=Vocab(
                 tuple(header["vocab"]),
@@ -185,6 +211,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             seconds=float(header["seconds"]),
             engine=str(header["engine"]),
             data=dict(header["data"]),
+            dev_loss=None if (dev := header.get("dev_loss")) is None else float(dev),
+            waited=int(header.get("waited", 0)),
             verified=verified,
         )
     except KeyError as error:
@@ -193,23 +221,42 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise
     except (LMError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of mlpkern: {error}") from None
-    _check_shapes(path, checkpoint)
-    if not checkpoint.verified:
+    _check_shapes(path, found)
+    if not found.verified:
         warnings.warn(
             f"{path}: of an earlier version, without a digest; damage to its numbers would not be "
             "noticed",
             RuntimeWarning,
             stacklevel=2,
         )
-    return checkpoint
+    return found
+
+
+def read_best(path: Path) -> Best:
+    """The step and the dev loss of the checkpoint file ``path``, from its header alone."""
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    try:
+        header = json.loads(metadata[_KEY])
+        return Best(int(header["step"]), float(header.get("dev_loss", math.inf)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint of mlpkern: {error}") from None
 
 
 def load_model(
-    path: str | Path, *, kernels: str = "fused", device: torch.device | str = "cpu"
+    path: str | Path,
+    *,
+    kernels: str = "fused",
+    device: torch.device | str = "cpu",
+    checkpoint: str | None = None,
 ) -> tuple[MLPLanguageModel, Vocab]:
-    """The model of a run, ready to evaluate or sample, and its vocabulary."""
-    checkpoint = load_checkpoint(path)
-    return checkpoint.make_model(kernels).to(device).eval(), checkpoint.vocab
+    """The model of a run, ready to evaluate or sample, and its vocabulary.
+
+    ``path``: a run folder, of which ``checkpoint`` names the "best" (lowest dev loss) or the
+    "last", None: the best where there is one; or a checkpoint file.
+    """
+    found = load_checkpoint(path, checkpoint=checkpoint)
+    return found.make_model(kernels).to(device).eval(), found.vocab
 
 
 def check_vocab(trained: Vocab, given: Vocab) -> None:
@@ -254,6 +301,16 @@ def _digest(settings: str, tensors: dict[str, Tensor]) -> str:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The safetensors file ``path``; CheckpointError where it cannot be read."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged or no safetensors file: {error}") from None
 
 
 def _check_shapes(path: Path, checkpoint: Checkpoint) -> None:

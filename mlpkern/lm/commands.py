@@ -8,11 +8,13 @@ import dataclasses
 import shlex
 import sys
 import time
+import warnings
 from typing import Any
 
 import torch
 
 from mlpkern.lm.arguments import (
+    chosen_checkpoint,
     dataset_of_run,
     given_settings,
     make_dataset,
@@ -42,7 +44,7 @@ __all__ = ["evaluate_command", "sample_command", "train_command"]
 
 # what --resume may change: how far and how often, and the learning rate of what is to come
 _CHANGEABLE = {
-    "steps", "lr", "schedule", "warmup", "log_every", "eval_every", "checkpoint_every",
+    "steps", "lr", "schedule", "warmup", "log_every", "eval_every", "checkpoint_every", "patience",
 }  # fmt: skip
 # what it cannot change: where the run lies, and how its text is read
 _FIXED = (
@@ -94,16 +96,20 @@ def train_command(args: argparse.Namespace) -> int:
         if args.tensorboard:
             done = trainer.state.step
             trainer.progress = TensorBoardProgress(run.path, trainer.progress, done=done)
-        trainer.train()
+        with warnings.catch_warnings():  # it is said at the end
+            warnings.filterwarnings("ignore", "train: diverged", RuntimeWarning)
+            trainer.train()
         _print_summary(trainer, run)
-    return 0
+    if trainer.diverged:
+        print(f"mlpkern train: error: {trainer.diverged}", file=sys.stderr)
+    return 1 if trainer.diverged else 0
 
 
 def sample_command(args: argparse.Namespace) -> int:
     """``mlpkern sample``: one word a line, then how many of them the model may know by heart."""
     device = torch_device(args.device)
     set_threads(args.threads)
-    checkpoint = load_checkpoint(args.run)
+    checkpoint, which = chosen_checkpoint(args)
     model = checkpoint.make_model(args.kernels or "fused").to(device).eval()
     words = sample(
         model, checkpoint.vocab, args.count, seed=args.seed, prefix=args.prefix,
@@ -112,6 +118,8 @@ def sample_command(args: argparse.Namespace) -> int:
     for word in words:
         print(word)
     sys.stdout.flush()
+    if which:
+        print(which, file=sys.stderr)
     if words:
         print(_seen_line(words, checkpoint), file=sys.stderr)
     return 0
@@ -133,10 +141,12 @@ def evaluate_command(args: argparse.Namespace) -> int:
     """``mlpkern evaluate``: loss and accuracy over whole splits."""
     device = torch_device(args.device)
     set_threads(args.threads)
-    checkpoint = load_checkpoint(args.run)
+    checkpoint, which = chosen_checkpoint(args)
     dataset, _ = dataset_of_run(checkpoint, args.file, args.data)
     check_vocab(checkpoint.vocab, dataset.vocab)
     model = checkpoint.make_model(args.kernels or "fused").to(device)
+    if which:
+        print(which, file=sys.stderr, flush=True)
     for name in args.split:
         metrics = evaluate(model, dataset.splits[name].to(device))
         print(
@@ -194,7 +204,7 @@ def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
 
 def _print_summary(trainer: Trainer, run: RunFolder) -> None:
     """Evaluates, writes summary.json and prints; the losses are the last two lines."""
-    state, splits = trainer.state, trainer.dataset.splits
+    state, splits, best = trainer.state, trainer.dataset.splits, trainer.best
     train, dev = (evaluate(state.model, splits[name]) for name in ("train", "dev"))
     write_json(
         run.summary,
@@ -204,10 +214,22 @@ def _print_summary(trainer: Trainer, run: RunFolder) -> None:
             "engine": trainer.engine.name,
             "train": dataclasses.asdict(train),
             "dev": dataclasses.asdict(dev),
+            "best": None if best.step is None else {"step": best.step, "dev_loss": best.dev_loss},
+            "diverged": trainer.diverged is not None,
         },
     )
+    if state.step < state.config.steps:
+        print(
+            f"ended at step {state.step}: no dev loss below that of step {best.step} "
+            f"{best.waited} times in a row; go on with: mlpkern train --resume "
+            f"{shlex.quote(str(run.path))}"
+        )
     pace = f", {1e6 * trainer.seconds / state.step:.1f} µs a step" if state.step else ""
     print(f"{state.step} steps in {trainer.seconds:.2f} s{pace}")
-    print(f"saved in {run.path}; next: mlpkern sample {shlex.quote(str(run.path))}")
+    following = "" if trainer.diverged else f"; next: mlpkern sample {shlex.quote(str(run.path))}"
+    print(f"saved in {run.path}{following}")
+    if best.step not in (None, state.step):
+        kept = f"{best.dev_loss:.4f} at step {best.step}, kept as {run.best.name}"
+        print(f"best dev loss {kept}; at the last step:")
     print(f"train loss {train.loss:.4f}")
     print(f"dev loss   {dev.loss:.4f}")

@@ -85,7 +85,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     """
     if len(runs) < 2:
         raise ConfigError(f"compare needs two runs or more, got {len(runs)}")
-    checkpoints = [load_checkpoint(run) for run in runs]
+    checkpoints = [load_checkpoint(run, checkpoint="last") for run in runs]
     folders = [RunFolder.holding(run) for run in runs]
     names = [folder.path.resolve().name for folder in folders]
     repeated = {name for name, count in Counter(names).items() if count > 1}
@@ -104,7 +104,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
 def differing(configs: Sequence[TrainConfig]) -> dict[str, list[str]]:
     """Setting -> its values, for the settings in which ``configs`` differ. The number of steps and
     how often something is written or measured are left out."""
-    left_out = {"steps", "log_every", "eval_every", "checkpoint_every"}
+    left_out = {"steps", "log_every", "eval_every", "checkpoint_every", "patience"}
     names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in left_out]
     values = {name: [setting_text(getattr(config, name)) for config in configs] for name in names}
     return {name: texts for name, texts in values.items() if len(set(texts)) > 1}

@@ -45,6 +45,8 @@ class TrainConfig:
     log_every         steps between log rows                               >= 1
     eval_every        steps between dev losses, 0: only at the end
     checkpoint_every  steps between checkpoints, 0: only at the end
+    patience          the run ends after so many dev losses in a row that are not below the lowest
+                      before, 0: never                                     >= 0, with eval_every
 
     Dropout and smoothing belong to the steps: the losses of steps are with them, those of
     evaluations without.
@@ -71,6 +73,7 @@ class TrainConfig:
     log_every: int = 1_000
     eval_every: int = 5_000
     checkpoint_every: int = 5_000
+    patience: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))
@@ -78,6 +81,7 @@ class TrainConfig:
         at_least = {
             "block_size": 1, "embedding_dim": 1, "batch_size": 1, "steps": 0, "warmup": 0,
             "seed": 0, "split_seed": 0, "log_every": 1, "eval_every": 0, "checkpoint_every": 0,
+            "patience": 0,
         }  # fmt: skip
         for name, low in at_least.items():
             if (value := getattr(self, name)) < low:
@@ -90,6 +94,10 @@ class TrainConfig:
         for name, values in choices.items():
             if (value := getattr(self, name)) not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, got {value!r}")
+        if self.patience and not self.eval_every:
+            raise ConfigError(
+                f"patience {self.patience} needs dev losses on the way, got eval_every 0"
+            )
         check_stages(self.lr)
         self._check_numbers()
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from mlpkern.lm import plots
-from mlpkern.lm.arguments import dataset_of_run, set_threads, torch_device
-from mlpkern.lm.checkpoint import Checkpoint, check_vocab, load_checkpoint
+from mlpkern.lm.arguments import chosen_checkpoint, dataset_of_run, set_threads, torch_device
+from mlpkern.lm.checkpoint import Checkpoint, check_vocab
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import CheckpointError, ConfigError, DataError
 from mlpkern.lm.log import read_log
@@ -41,7 +41,9 @@ def plot_command(args: argparse.Namespace) -> int:
     plots.require_matplotlib()
     device = torch_device(args.device)
     set_threads(args.threads)
-    checkpoint = load_checkpoint(args.run)
+    checkpoint, which = chosen_checkpoint(args)
+    if which:
+        print(which)
     run = _Run(args, checkpoint, RunFolder.holding(args.run), device)
     for kind in chosen:
         # a picture in the folder of the run follows from it, so a new one may replace it

@@ -20,7 +20,7 @@ from mlpkern.lm.drawn_batches import Drawing, Drawn
 from mlpkern.lm.engines import MAX_ROWS
 from mlpkern.lm.evaluate import Metrics
 from mlpkern.lm.model import MLPLanguageModel
-from mlpkern.lm.state import TrainState
+from mlpkern.lm.state import TrainState, initial_model
 from mlpkern.lm.step_options import common_options, own_options
 
 __all__ = ["Group", "Trained"]
@@ -62,8 +62,11 @@ class Group:
         self.steps = first.steps
         splits = dataset.splits_for(first.block_size)
         self._train, self._dev = splits["train"], splits["dev"]
+        device = self._train.targets.device
         self._states = [
-            TrainState.start(_model(config, dataset), self._train, config)
+            TrainState.start(
+                initial_model(config, len(dataset.vocab)).to(device), self._train, config
+            )
             for config in configs.values()
         ]
         own = [mlpkern.MLPParams.from_module(state.model) for state in self._states]
@@ -196,19 +199,6 @@ class Group:
 
 def _rows_of(params: mlpkern.MLPParams, rows: list[int]) -> mlpkern.MLPParams:
     return params.map(lambda tensor: tensor[rows])
-
-
-def _model(config: TrainConfig, dataset: Dataset) -> MLPLanguageModel:
-    """The model that a training of ``config`` starts with."""
-    model = MLPLanguageModel(
-        len(dataset.vocab),
-        config.block_size,
-        config.embedding_dim,
-        config.hidden,
-        init=config.init,
-        seed=seed_for(config.seed, "init"),
-    )
-    return model.to(dataset.splits["train"].targets.device)
 
 
 class _Curve:

@@ -82,21 +82,23 @@ def report(
     *,
     kernels: str = "fused",
     device: torch.device | str = "cpu",
+    checkpoint: str | None = None,
 ) -> Report:
     """The report on the run in the folder ``run``.
 
     Args:
         file, data: other words than those on the record of the run: a text file, or "embedded" or
             "makemore".
+        checkpoint: its "best" model or its "last"; None: the best where there is one.
 
     CheckpointError or DataError, in one line, where the run, its log or its words cannot be read.
     """
-    checkpoint = load_checkpoint(run)
+    found = load_checkpoint(run, checkpoint=checkpoint)
     rows = read_log(RunFolder.holding(run).log)
-    dataset, _ = dataset_of_run(checkpoint, file, data)
-    check_vocab(checkpoint.vocab, dataset.vocab)
-    model = checkpoint.make_model(kernels).to(device)
-    return report_on(model, dataset.to(device), checkpoint.config, rows)
+    dataset, _ = dataset_of_run(found, file, data)
+    check_vocab(found.vocab, dataset.vocab)
+    model = found.make_model(kernels).to(device)
+    return report_on(model, dataset.to(device), found.config, rows)
 
 
 def report_on(

@@ -6,8 +6,7 @@ import argparse
 import textwrap
 
 from mlpkern.lm import plots
-from mlpkern.lm.arguments import set_threads, torch_device
-from mlpkern.lm.checkpoint import load_checkpoint
+from mlpkern.lm.arguments import chosen_checkpoint, set_threads, torch_device
 from mlpkern.lm.describe import WIDTH, in_columns
 from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.ngram import ngram_name
@@ -28,12 +27,17 @@ def report_command(args: argparse.Namespace) -> int:
     folder = RunFolder.holding(args.run)
     own = not args.out
     out = check_output(folder.picture("curves") if own else args.out, force=args.force or own)
-    checkpoint = load_checkpoint(args.run)
-    found = report(args.run, args.file, args.data, kernels=args.kernels or "fused", device=device)
+    checkpoint, which = chosen_checkpoint(args)
+    found = report(
+        args.run, args.file, args.data, kernels=args.kernels or "fused", device=device,
+        checkpoint=args.checkpoint,
+    )  # fmt: skip
     print(
         f"run     {folder.path}: step {checkpoint.step} of {checkpoint.config.steps}, engine "
         f"{checkpoint.engine}, {checkpoint.seconds:.1f} s"
     )
+    if which:
+        print(f"model   {which}")
     print(report_text(found))
     try:
         picture = plots.png(plots.report_plot(found))

@@ -3,6 +3,7 @@
 config.json         settings, data, engine, versions: for reading; resuming does not need it
 log.csv             step, lr, train_loss, dev_loss, seconds
 model.safetensors   the checkpoint: parameters, state and settings in one file (checkpoint.py)
+best.safetensors    the same at the step with the lowest dev loss of all that were taken
 summary.json        losses of the finished run
 embedding.png, …    pictures of it (`picture`), which the commands that draw them may replace
 events.out.tfevents.*   what TensorBoard reads, where it was asked for
@@ -16,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpkern.lm.atomic_write import is_leftover, remove_leftovers
-from mlpkern.lm.errors import CheckpointError, WriteError
+from mlpkern.lm.errors import CheckpointError, ConfigError, WriteError
 from mlpkern.lm.folder_lock import FolderLock, is_of_a_lock
 
-__all__ = ["PICTURES", "RunFolder"]
+__all__ = ["CHECKPOINTS", "PICTURES", "RunFolder"]
 
+CHECKPOINTS = ("best", "last")
 PICTURES = ("embedding", "loss", "lr", "confusion", "curves")
 
 
@@ -43,6 +45,10 @@ class RunFolder:
         return self.path / "model.safetensors"
 
     @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
     def summary(self) -> Path:
         return self.path / "summary.json"
 
@@ -51,7 +57,7 @@ class RunFolder:
         return self.path / f"{kind}.png"
 
     def _files(self) -> tuple[Path, ...]:
-        return (self.config, self.log, self.checkpoint, self.summary)
+        return (self.config, self.log, self.checkpoint, self.best, self.summary)
 
     def _derived(self) -> tuple[Path, ...]:
         """Files that would be wrong beside another run, but do not make a folder one of a run."""
@@ -90,7 +96,7 @@ class RunFolder:
         For the holder of the lock, once the new run has replaced the checkpoint of an earlier one:
         that one rename ends the earlier run, and until then all of it is there.
         """
-        for file in (self.log, self.summary, *self._derived()):
+        for file in (self.best, self.log, self.summary, *self._derived()):
             try:
                 file.unlink(missing_ok=True)
             except OSError as error:
@@ -106,6 +112,31 @@ class RunFolder:
         """The folder that ``path`` is, or that the checkpoint file ``path`` lies in."""
         path = Path(path)
         return cls(path.parent if path.is_file() else path)
+
+    @classmethod
+    def checkpoint_file(cls, path: str | Path, which: str | None = None) -> Path:
+        """The file ``path``, or of the run folder ``path`` the checkpoint that ``which`` names:
+        "best", "last", or None for the best where there is one.
+
+        CheckpointError when it is not there, ConfigError for another ``which``, and for the best of
+        a file.
+        """
+        if which not in (None, *CHECKPOINTS):
+            raise ConfigError(f"checkpoint must be {' or '.join(CHECKPOINTS)}, got {which!r}")
+        path = Path(path)
+        if path.is_file():
+            if which == "best":
+                raise ConfigError(f"{path}: is a file; the best checkpoint is that of a run folder")
+            return path
+        run = cls(path)
+        if which != "last" and run.best.is_file():
+            return run.best
+        last = cls.open(path).checkpoint
+        if which == "best":
+            raise CheckpointError(
+                f"{path}: no {run.best.name} in it; a run keeps one from its first dev loss on"
+            )
+        return last
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from mlpkern.lm.atomic_write import flush
 from mlpkern.lm.checkpoint import Checkpoint, save_checkpoint
 from mlpkern.lm.errors import LMError, WriteError
 from mlpkern.lm.folder_lock import FolderLock
@@ -35,6 +36,7 @@ class RunWriter:
         self._lock = lock or (run.lock() if run else None)
         self._rows: list[LogRow] = []  # that are not in the log yet
         self._next_try: dict[Path, float] = {}  # of files that could not be written
+        self._best_flushed = True
 
     @contextmanager
     def training_from(self, step: int) -> Iterator[None]:
@@ -70,11 +72,29 @@ class RunWriter:
         """Replaces the checkpoint; after a WriteError it is the one before."""
         if self._run:
             with self._held():
+                if not self._best_flushed:
+                    flush(self._run.best)
+                    self._best_flushed = True
                 save_checkpoint(self._run.checkpoint, checkpoint)
             self._next_try.pop(self._run.checkpoint, None)
 
-    def attempt(self, path: Path, write: Callable[[], None]) -> None:
-        """``write()``, which writes ``path``; where that is impossible, a warning, once."""
+    def save_best(self, checkpoint: Checkpoint) -> bool:
+        """Replaces the best checkpoint, or warns and returns False.
+
+        A run may find many best ones, so it is the next checkpoint that flushes it to the disk.
+        """
+
+        def write() -> None:
+            with self._held():
+                save_checkpoint(best, checkpoint, flushed=False)
+
+        if self._run is None:
+            return True
+        best, self._best_flushed = self._run.best, False
+        return self.attempt(best, write)
+
+    def attempt(self, path: Path, write: Callable[[], None]) -> bool:
+        """``write()``, which writes ``path``; False and, once, a warning where it cannot."""
         try:
             write()
         except WriteError as error:
@@ -83,8 +103,9 @@ class RunWriter:
                     f"{error}; training goes on, and tries again", RuntimeWarning, stacklevel=2
                 )
             self._next_try[path] = time.monotonic() + RETRY_SECONDS
-        else:
-            self._next_try.pop(path, None)
+            return False
+        self._next_try.pop(path, None)
+        return True
 
     def is_due(self, path: Path) -> bool:
         """Whether it is time for another attempt to write ``path``."""

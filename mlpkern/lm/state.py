@@ -14,7 +14,7 @@ from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.optimizer_state import OptimizerState
 from mlpkern.params import MLPParams
 
-__all__ = ["TrainState"]
+__all__ = ["TrainState", "initial_model"]
 
 
 @dataclass
@@ -62,3 +62,18 @@ class TrainState:
         """
         params = MLPParams.from_module(self.model)
         return OptimizerState.zeros(params, self.config.optimizer, self.config.momentum)
+
+
+def initial_model(
+    config: TrainConfig, vocab_size: int, *, kernels: str = "fused"
+) -> MLPLanguageModel:
+    """The model that a training of ``config`` starts with, on the CPU."""
+    return MLPLanguageModel(
+        vocab_size,
+        config.block_size,
+        config.embedding_dim,
+        config.hidden,
+        kernels=kernels,
+        init=config.init,
+        seed=seed_for(config.seed, "init"),
+    )

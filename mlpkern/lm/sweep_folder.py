@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlpkern.lm.atomic_write import write_json
-from mlpkern.lm.checkpoint import Checkpoint, moments_by_name, save_checkpoint, versions
+from mlpkern.lm.checkpoint import Checkpoint, save_checkpoint, versions
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.evaluate import evaluate
@@ -72,18 +72,15 @@ class SweepFolder:
         run, state = self.best, trained.state
         shared = dataset.splits_for(trained.config.block_size)
         train, dev = (evaluate(trained.model, shared[name]) for name in ("train", "dev"))
-        checkpoint = Checkpoint(
-            config=trained.config,
+        checkpoint = Checkpoint.of(
+            state,
             vocab=dataset.vocab,
-            step=state.step,
-            parameters=trained.model.state_dict(),
-            generator=state.generator.get_state(),
             pending=torch.empty(0),
-            moments=moments_by_name(state.optimizer),
             seconds=seconds,
             engine="run",
             data=data,
         )
+        run.best.unlink(missing_ok=True)  # of an earlier trial that was trained on
         save_checkpoint(run.checkpoint, checkpoint)
         run.remove_earlier()
         write_log(run.log, _log_rows(trained, dev.loss, seconds))

@@ -95,7 +95,8 @@ class SweepPlan:
     def identity(self) -> dict[str, Any]:
         """What must not change between two calls on the same study."""
         settings = self.base.to_json()
-        for name in (*self.space.entries, "log_every", "eval_every", "checkpoint_every"):
+        aside = ("log_every", "eval_every", "checkpoint_every", "patience")
+        for name in (*self.space.entries, *aside):
             del settings[name]
         return {"search": self.space.to_json(), "set": settings}
 

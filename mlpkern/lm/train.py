@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlpkern.backends import check_errors
+from mlpkern.lm.best import Best
 from mlpkern.lm.checkpoint import (
     Checkpoint,
     check_vocab,
-    moments_by_name,
+    load_checkpoint,
 )
-from mlpkern.lm.config import TrainConfig, seed_for
+from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Dataset
+from mlpkern.lm.divergence import divergence
 from mlpkern.lm.engines import Engine
 from mlpkern.lm.errors import ConfigError, NonFiniteLossError
-from mlpkern.lm.evaluate import evaluate
+from mlpkern.lm.evaluate import Metrics, evaluate
 from mlpkern.lm.folder_lock import FolderLock
 from mlpkern.lm.log import LogRow
 from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
 from mlpkern.lm.progress import NoProgress, Progress, display_failed
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.run_writer import RunWriter
-from mlpkern.lm.state import TrainState
+from mlpkern.lm.state import TrainState, initial_model
 from mlpkern.lm.stop_signal import Interrupted, StopSignal
 
 __all__ = ["Trainer"]
@@ -50,6 +54,9 @@ class Trainer:
     data     description of the words, kept in checkpoints
     pending  losses since the last log row
     seconds  time spent on steps since step 0
+    best     the lowest dev loss so far; `best_model` is the model that had it
+    dev      metrics of the present model on dev; None: not taken
+    diverged  why a run that has ended counts as diverged (divergence.py); None: it does not
     """
 
     state: TrainState
@@ -62,8 +69,13 @@ class Trainer:
     seconds: float = 0.0
     saved_step: int | None = None
     lock: FolderLock | None = None
+    best: Best = field(default_factory=Best)
+    dev: Metrics | None = None
+    diverged: str | None = None
 
     def __post_init__(self) -> None:
+        self._best_parameters: dict[str, Tensor] = {}  # where there is no folder
+        self._is_best_lost = False
         self._writer = RunWriter(self.run, self.lock)
 
     @classmethod
@@ -78,18 +90,16 @@ class Trainer:
         **options: Any,
     ) -> Trainer:
         """A run before step 0. ``kernels``: the forward for dev losses, by default the engine's."""
-        sizes = (len(dataset.vocab), config.block_size, config.embedding_dim, config.hidden)
+        symbols = len(dataset.vocab)
         try:
-            model = MLPLanguageModel(
-                *sizes,
-                kernels=kernels or engine.kernels,
-                init=config.init,
-                seed=seed_for(config.seed, "init"),
-            ).to(device)
+            model = initial_model(config, symbols, kernels=kernels or engine.kernels).to(device)
         except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError on a CPU
             if "memory" not in str(error):
                 raise
-            count = sum(math.prod(shape) for shape in parameter_shapes(*sizes).values())
+            shapes = parameter_shapes(
+                symbols, config.block_size, config.embedding_dim, config.hidden
+            )
+            count = sum(math.prod(shape) for shape in shapes.values())
             raise ConfigError(f"a model of {count} parameters does not fit into memory") from None
         dataset = dataset.to(device)
         state = TrainState.start(model, dataset.splits["train"], config)
@@ -110,7 +120,8 @@ class Trainer:
         """The run of ``checkpoint``, to go on as if it had never stopped.
 
         ``config``: replaces the checkpoint's, for more steps or other intervals. CheckpointError
-        when ``dataset`` has another vocabulary.
+        when ``dataset`` has another vocabulary. A run that ended because its patience did is asked
+        to go on: its patience begins anew.
         """
         check_vocab(checkpoint.vocab, dataset.vocab)
         config = config or checkpoint.config
@@ -121,7 +132,7 @@ class Trainer:
         state.step = checkpoint.step
         checkpoint.restore(state.optimizer)
         pending = [checkpoint.pending] if len(checkpoint.pending) else []
-        return cls(
+        trainer = cls(
             state,
             engine,
             dataset,
@@ -130,56 +141,108 @@ class Trainer:
             saved_step=checkpoint.step,
             **options,
         )
+        trainer._find_best(checkpoint)
+        return trainer
 
     def train(self) -> None:
-        """Runs to ``config.steps`` and saves.
+        """Runs to ``config.steps``, or until ``config.patience`` ends, and saves.
 
-        Raises `Interrupted` after Ctrl-C, SIGTERM or SIGHUP, with the state saved, and
-        NonFiniteLossError when a loss or parameter is no longer finite, with the last good
-        checkpoint kept; FolderInUseError when another process writes in the run folder. A disk that
-        is full on the way is a warning (`RunWriter`), at the end WriteError. An error of
-        ``progress`` is a RuntimeWarning, and the run goes on without it.
+        Warns (RuntimeWarning) when the run has diverged, see ``diverged``. Raises `Interrupted`
+        after Ctrl-C, SIGTERM or SIGHUP, with the state saved, and NonFiniteLossError when a loss or
+        parameter is no longer finite, with the last good checkpoint kept; FolderInUseError when
+        another process writes in the run folder. A disk that is full on the way is a warning
+        (`RunWriter`), at the end WriteError. An error of ``progress`` is a RuntimeWarning, and the
+        run goes on without it.
         """
-        state, config = self.state, self.state.config
+        state = self.state
         longest = FIRST_CHUNK
         try:
             with self._writer.training_from(state.step), StopSignal() as stop:
-                while state.step < config.steps and stop.received is None:
+                if self._is_best_lost:
+                    self._is_best_lost = False
+                    self.dev = self._evaluate()
+                    self._keep_best(self.dev.loss)
+                while not self.ended and stop.received is None:
                     steps = min(longest, self._steps_to_boundary())
                     elapsed = self._advance(steps)
                     longest = _next_length(steps, elapsed, longest)
                     self._after_chunk()
                 if self.saved_step != state.step:
                     self.save()
-                if stop.received is not None and state.step < config.steps:
+                if stop.received is not None and not self.ended:
                     raise Interrupted(
                         state.step, stop.received, self.run.path if self.run else None
                     )
         finally:
             self._show("close")
+        self.dev = self.dev or self._evaluate()
+        self.diverged = divergence(state, self.dev.loss)
+        if self.diverged:
+            warnings.warn(f"train: {self.diverged}", RuntimeWarning, stacklevel=2)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has taken all of its steps, or its patience has ended."""
+        config = self.state.config
+        return self.state.step >= config.steps or self.best.ends(config.patience)
+
+    def best_model(self) -> MLPLanguageModel:
+        """A copy of the model with the lowest dev loss so far; ConfigError before the first."""
+        if self.best.step is None:
+            raise ConfigError("best_model: no dev loss has been taken yet")
+        parameters = self._best_parameters
+        if self.run:
+            parameters = load_checkpoint(self.run.path, checkpoint="best").parameters
+        model = copy.deepcopy(self.state.model)
+        model.load_state_dict(parameters)
+        return model
 
     def save(self) -> None:
         """Writes a checkpoint of this moment, where there is a run folder."""
-        state = self.state
-        parameters = state.model.state_dict()
-        if not all(torch.isfinite(p).all() for p in parameters.values()):
-            raise self._not_finite("a parameter is not finite", state.step)
+        checkpoint = self._checkpoint()
         if self.run:
-            pending = torch.cat(self.pending) if self.pending else torch.empty(0)
-            checkpoint = Checkpoint(
-                config=state.config,
-                vocab=self.dataset.vocab,
-                step=state.step,
-                parameters=parameters,
-                generator=state.generator.get_state(),
-                pending=pending,
-                moments=moments_by_name(state.optimizer),
-                seconds=self.seconds,
-                engine=self.engine.name,
-                data=self.data,
-            )
             self._writer.save(checkpoint)
-            self.saved_step = state.step
+            self.saved_step = self.state.step
+
+    def _checkpoint(self, dev_loss: float | None = None) -> Checkpoint:
+        """This moment; NonFiniteLossError when a parameter is not finite."""
+        state = self.state
+        if not all(torch.isfinite(p).all() for p in state.model.state_dict().values()):
+            raise self._not_finite("a parameter is not finite", state.step)
+        return Checkpoint.of(
+            state,
+            vocab=self.dataset.vocab,
+            pending=torch.cat(self.pending) if self.pending else torch.empty(0),
+            seconds=self.seconds,
+            engine=self.engine.name,
+            data=self.data,
+            dev_loss=dev_loss,
+            waited=self.best.waited,
+        )
+
+    def _find_best(self, checkpoint: Checkpoint) -> None:
+        """The best so far of a run that goes on from ``checkpoint``."""
+        before, config = checkpoint.config, self.state.config
+        if self.run and self.run.best.is_file():
+            best = load_checkpoint(self.run.best)
+            self.best = Best(best.step, math.inf if best.dev_loss is None else best.dev_loss)
+            if not 0 < config.patience <= checkpoint.waited:
+                self.best.waited = checkpoint.waited
+        else:
+            # where dev losses were taken, this model is the best that is known
+            due = checkpoint.step >= before.steps or 0 < before.eval_every <= checkpoint.step
+            self._is_best_lost = due
+
+    def _keep_best(self, dev_loss: float) -> None:
+        """Counts a dev loss of the present model, and keeps the model where it is the lowest."""
+        kept = replace(self.best, waited=0)
+        if not self.best.take(self.state.step, dev_loss):
+            return
+        checkpoint = self._checkpoint(dev_loss)
+        if not self.run:
+            self._best_parameters = {n: p.clone() for n, p in checkpoint.parameters.items()}
+        elif not self._writer.save_best(checkpoint):
+            self.best = kept
 
     def _steps_to_boundary(self) -> int:
         """Steps to the next dev loss, checkpoint or the end."""
@@ -199,6 +262,7 @@ class Trainer:
         if good < steps:
             raise self._not_finite(f"the loss is {losses[good].item()}", state.step + good)
         state.step += steps
+        self.dev = None
         self.seconds += elapsed
         self._show("advance", steps)
         return elapsed
@@ -220,13 +284,17 @@ class Trainer:
         """The dev loss and the checkpoint that are due where the chunk ended."""
         config, step = self.state.config, self.state.step
         if self._evaluated_at(step):
-            dev = evaluate(self.state.model, self.dataset.splits["dev"])
-            self._log_row(step, self.seconds, dev.loss)
+            self.dev = self._evaluate()
+            self._log_row(step, self.seconds, self.dev.loss)
             self._writer.flush()
+            self._keep_best(self.dev.loss)
         if self.run and step != config.steps:
             path = self.run.checkpoint
             if _due(step, config.checkpoint_every) or self._writer.is_due(path):
                 self._writer.attempt(path, self.save)
+
+    def _evaluate(self) -> Metrics:
+        return evaluate(self.state.model, self.dataset.splits["dev"])
 
     def _evaluated_at(self, step: int) -> bool:
         return step == self.state.config.steps or _due(step, self.state.config.eval_every)
@@ -249,13 +317,16 @@ class Trainer:
             display_failed(error)
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
-        kept = (
-            f"the checkpoint of step {self.saved_step} is kept in {self.run.path}"
-            if self.run and self.saved_step is not None
-            else "no checkpoint was written"
-        )
+        kept = []
+        if self.run and self.saved_step is not None:
+            kept.append(f"the checkpoint of step {self.saved_step}")
+        if self.run and self.best.step is not None:
+            kept.append(f"the best model (step {self.best.step})")
+        said = "no checkpoint was written"
+        if self.run and kept:
+            said = f"{' and '.join(kept)} {'are' if kept[1:] else 'is'} kept in {self.run.path}"
         return NonFiniteLossError(
-            f"step {step}: {what}; training stopped, {kept}; a smaller learning rate usually helps",
+            f"step {step}: {what}; training stopped, {said}; a smaller learning rate usually helps",
             step,
         )
 

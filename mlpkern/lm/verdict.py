@@ -37,8 +37,8 @@ def verdict(
 ) -> Verdict:
     """The first of these that holds, with the losses ``train`` and ``dev`` over whole splits.
 
-    1. overfit: dev is more than 5 % above train (as a share of dev), or more than 1 % above the
-       lowest dev loss of the log;
+    1. overfit: dev is more than 5 % above train (as a share of dev), or the last dev loss of the
+       log is more than 1 % above its lowest, also where ``dev`` is that of the best model;
     2. underfit: dev is not below the best of ``ngrams``, or the train loss still falls: its mean
        over the last tenth of the log is lower than over the tenth before by more than 0.5 % and by
        more than twice what chance does;
@@ -66,10 +66,11 @@ words close the gap.
         )
     taken = [(row.dev_loss, row.step) for row in rows if row.dev_loss is not None]
     lowest, step = min(taken, default=(dev, 0))
-    if dev > (1 + RISEN) * lowest:
+    last = taken[-1][0] if taken else dev
+    if last > (1 + RISEN) * lowest:
         return Verdict(
             "overfit",
-            f"dev was {lowest:.4f} at step {step} and has risen to {dev:.4f} since",
+            f"dev was {lowest:.4f} at step {step} and has risen to {last:.4f} since",
             "Fewer steps, a smaller learning rate, weight decay or dropout keep it down",
         )
     best = min(ngrams or {}, key=lambda n: (ngrams or {})[n], default=None)

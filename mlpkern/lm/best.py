@@ -1,0 +1,45 @@
+"""The lowest dev loss of a run, and how many have been taken since.
+
+>>> best = Best()
+>>> [best.take(step, loss) for step, loss in [(100, 2.5), (200, 2.3), (300, 2.4)]]
+[True, True, False]
+>>> best.step, best.dev_loss, best.waited, best.ends(patience=2)
+(200, 2.3, 1, False)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["Best"]
+
+
+@dataclass
+class Best:
+    """
+    step      of the lowest dev loss so far; None: none was finite yet
+    dev_loss  that loss
+    waited    dev losses since then
+    """
+
+    step: int | None = None
+    dev_loss: float = math.inf
+    waited: int = 0
+
+    def take(self, step: int, dev_loss: float) -> bool:
+        """Counts an evaluation; whether its loss is the lowest so far, the first of equals.
+
+        A run that goes on from a checkpoint before the best takes the steps up to it again; nobody
+        waits on the way there.
+        """
+        lower = dev_loss < self.dev_loss
+        if lower:
+            self.step, self.dev_loss = step, dev_loss
+        reached = self.step is None or step > self.step
+        self.waited = self.waited + 1 if reached else 0
+        return lower
+
+    def ends(self, patience: int) -> bool:
+        """Whether a run with so much ``patience`` (`TrainConfig`) is over."""
+        return 0 < patience <= self.waited
