@@ -12,7 +12,7 @@ from mlpkern.functional import (
     linear_tanh,
     train_steps,
 )
-from mlpkern.fuse import fuse
+from mlpkern.fusing import fuse, unfuse
 from mlpkern.ops.evaluate import Evaluation
 from mlpkern.optimizer_state import OptimizerState
 from mlpkern.params import MLPParams
@@ -39,6 +39,7 @@ __all__ = [
     "linear_tanh",
     "nn",
     "train_steps",
+    "unfuse",
     "use_backend",
 ]
 

@@ -1,4 +1,12 @@
-"""Drop-in layers: the same parameters, initialization and state_dict as the torch layers."""
+"""Drop-in layers: the same parameters, initialization and state_dict as the torch layers.
+
+Each is an instance of the torch layer whose parameters it has, but ``LinearTanh`` and
+``EmbeddingGather`` do the work of two. A tool that treats every ``nn.Linear`` alike takes it for
+one layer: a wrapper that computes ``base(x) + correction(x)`` adds behind the tanh, and
+``torch.nn.utils.fusion`` folds a BatchNorm into it as if there were no tanh. Run such tools before
+`mlpkern.fuse` or after `mlpkern.unfuse`. Tools that go by the exact type, such as
+``quantize_dynamic``, leave these layers as they are.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +70,7 @@ class LinearTanh(torch.nn.Linear):
     """tanh of a linear layer: (..., in_features) to (..., out_features).
 
     Equals ``nn.Sequential(nn.Linear(...), nn.Tanh())`` and takes the arguments of ``nn.Linear``.
+    It is an ``nn.Linear`` by its parameters, not by its output: see the top of this module.
     """
 
     def forward(self, input: Tensor) -> Tensor:

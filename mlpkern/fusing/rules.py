@@ -8,6 +8,32 @@ from mlpkern.nn import CrossEntropyLoss, EmbeddingFlatten, EmbeddingGather, Line
 
 FUSED = (CrossEntropyLoss, EmbeddingGather, LinearTanh)
 
+#: The attribute of a layer made by ``fuse`` that holds, in a tuple and so not as children, the
+#: layer it stands for and the layers that it does the work of that one with.
+REPLACES = "_mlpkern_replaces"
+
+
+def mark(layer: nn.Module, stock: nn.Module, *partners: nn.Module) -> None:
+    """Note in ``layer`` that it stands for ``stock``, together with ``partners``."""
+    layer.__dict__[REPLACES] = (stock, *partners)
+
+
+def is_marked(layer: nn.Module) -> bool:
+    """Whether ``fuse`` made this layer."""
+    return REPLACES in layer.__dict__
+
+
+def replaced(layer: nn.Module) -> nn.Module:
+    """The stock layer that ``layer``, made by ``fuse``, stands for."""
+    stock: nn.Module = layer.__dict__[REPLACES][0]
+    return stock
+
+
+def partners(layer: nn.Module) -> tuple[nn.Module, ...]:
+    """The layers that do the work of two together with ``layer``, made by ``fuse``."""
+    others: tuple[nn.Module, ...] = layer.__dict__[REPLACES][1:]
+    return others
+
 
 def is_pair(first: nn.Module, second: nn.Module) -> bool:
     """Whether these are layers that, one after the other, have a fused form."""
@@ -29,6 +55,7 @@ def objection(first: nn.Module, second: nn.Module) -> str:
     """Why these two layers must stay apart wherever they stand, or an empty string."""
     reason = not_plain(first, nn.Linear if isinstance(first, nn.Linear) else nn.Embedding)
     reason = reason or not_plain(second, nn.Tanh if isinstance(second, nn.Tanh) else nn.Flatten)
+    reason = reason or not_real(first)
     if reason:
         return reason
     if first._forward_hooks or first._backward_hooks or first._backward_pre_hooks:
@@ -52,4 +79,15 @@ def not_plain(module: nn.Module, cls: type[nn.Module]) -> str:
         return f"{type(module).__name__} is a subclass of {cls.__name__}"
     if "forward" in module.__dict__:
         return f"the forward of the {cls.__name__} was replaced on the object"
+    return ""
+
+
+def not_real(module: nn.Module) -> str:
+    """Why weight or bias of ``module`` is not a Parameter of its own, or an empty string."""
+    for name in ("weight", "bias"):
+        if name not in module._parameters and hasattr(module, name):
+            return (
+                f"{name} is not a Parameter of the {type(module).__name__}: a hook (weight_norm, "
+                "spectral_norm, prune) recomputes it, or it is a buffer"
+            )
     return ""

@@ -1,0 +1,150 @@
+"""``fuse``: swap the layers of an existing model for the fused ones, in place."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import nn
+
+from mlpkern.fusing.answer import Fused, Swap
+from mlpkern.fusing.near_misses import say_what_else
+from mlpkern.fusing.rules import FUSED, fused_class, is_pair, mark, not_plain, objection, replaced
+from mlpkern.fusing.survey import CONTAINERS, Place, Survey, is_sequential, places
+from mlpkern.nn import CrossEntropyLoss
+
+
+def fuse(model: nn.Module) -> Fused:
+    """The list of swaps made in ``model``, in place; its ``refused`` says what was left and why.
+
+    - ``nn.Linear`` followed by ``nn.Tanh`` becomes ``mlpkern.nn.LinearTanh`` and ``nn.Identity``;
+    - ``nn.Embedding`` followed by ``nn.Flatten(-2)`` or ``nn.Flatten()`` becomes
+      ``mlpkern.nn.EmbeddingGather`` and ``nn.Identity``;
+    - ``nn.CrossEntropyLoss`` becomes ``mlpkern.nn.CrossEntropyLoss``.
+
+    "Followed by" means: next to each other in an ``nn.Sequential``, or called so by the forward of
+    the module that has them as attributes. The new layers hold the very same Parameters, buffers
+    and hooks, so optimizers, handles and the keys of the state_dict stay valid; results, dtype,
+    device and training mode do too. `mlpkern.unfuse` puts the layers back.
+
+    Swapped is only what is proved equal. Layers stay as they are where a hook sees what is between
+    them, where a subclass, a parametrization or a weight that a hook recomputes is in their place,
+    and where any method, hook or forward of the modules around them may call one of them alone: the
+    code of those must not name them, or a symbolic trace of the forward, in both modes and with
+    every branch decided, must show what it does. ``refused`` also has the near misses, with
+    what to write instead: a ``torch.tanh`` or ``F.cross_entropy`` in a forward cannot be swapped.
+
+    No analysis of the model sees code outside of it: who calls ``model.net[0]`` from a script, or
+    keeps a layer in a list or a closure elsewhere, gets the layer as it is after the swap. The same
+    holds for tools that treat every ``nn.Linear`` alike, such as a wrapper that adds a
+    low-rank product to its output: they would add it behind the tanh. Run them before ``fuse`` or
+    after `mlpkern.unfuse`; unfuse too before changing layers or the flags that steer a forward.
+
+    >>> print(fuse(nn.Sequential(nn.Linear(30, 200), nn.Tanh())))
+    0 + 1: Linear + Tanh -> LinearTanh
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"fuse: model must be an nn.Module, got {type(model).__name__}")
+    result = Fused()
+    survey = Survey(model)
+    compiled = [name for name, owner in survey.owners.items() if hasattr(owner, "_orig_mod")]
+    if compiled:
+        reason = "it is compiled already: fuse the module first, then give it to torch.compile"
+        result.refuse(reason, compiled[0])
+        return result
+    for name, owner in survey.owners.items():
+        if is_sequential(owner):
+            _fuse_sequential(name, owner, survey, result)
+        elif type(owner) not in CONTAINERS and _has_pair(name, owner):
+            _fuse_attributes(name, owner, survey, result)
+        _fuse_losses(name, owner, result)
+    if type(model) is nn.CrossEntropyLoss:
+        reason = "the model itself cannot be replaced in place; use mlpkern.nn.CrossEntropyLoss"
+        result.refuse(reason, "")
+    say_what_else(survey, result)
+    return result
+
+
+def _fuse_sequential(name: str, owner: nn.Module, survey: Survey, result: Fused) -> None:
+    for pair in list(pairwise(places(name, owner, lists=False))):
+        first, second = pair
+        if not is_pair(first.module, second.module):
+            continue
+        reason = objection(first.module, second.module)
+        reason = reason or survey.objection_in_sequential(owner, pair)
+        if reason:
+            result.refuse(reason, first.name, second.name)
+        else:
+            _swap([first], [second], result)
+
+
+def _has_pair(name: str, owner: nn.Module) -> bool:
+    own = [place.module for place in places(name, owner)]
+    return any(isinstance(module, (nn.Tanh, nn.Flatten)) for module in own)
+
+
+def _fuse_attributes(name: str, owner: nn.Module, survey: Survey, result: Fused) -> None:
+    own = list(places(name, owner))
+    trace = survey.trace(owner)
+    if trace.failure:
+        for first, second in pairwise(own):
+            if is_pair(first.module, second.module):
+                result.refuse(trace.failure, first.name, second.name)
+        return
+    at: dict[nn.Module, list[Place]] = {}
+    for place in own:
+        at.setdefault(place.module, []).append(place)
+    for user, after in at.items():
+        sources = trace.sources(user)
+        layers = [layer for layer in at if layer in sources and is_pair(layer, user)]
+        before = [place for layer in layers for place in at[layer]]
+        if not before:
+            continue
+        reason = ""
+        if any(source not in layers for source in sources):
+            reason = f"{after[0].key} is also applied to something else"
+        for layer in layers:
+            reason = reason or objection(layer, user)
+            if not reason and not trace.only_user(layer, user):
+                reason = f"the output of {at[layer][0].key} is also used without {after[0].key}"
+        reason = reason or trace.open
+        reason = reason or survey.objection_in_forward(owner, (*before, *after))
+        if reason:
+            result.refuse(reason, *(place.name for place in (*before, *after)))
+        else:
+            _swap(before, after, result)
+
+
+def _fuse_losses(name: str, owner: nn.Module, result: Fused) -> None:
+    for place in places(name, owner, lists=False):
+        if not isinstance(place.module, nn.CrossEntropyLoss) or isinstance(place.module, FUSED):
+            continue
+        reason = not_plain(place.module, nn.CrossEntropyLoss)
+        if reason:
+            result.refuse(reason, place.name)
+        else:
+            place.parent._modules[place.key] = _recast(place.module, CrossEntropyLoss)
+            result.append(Swap((place.name,), ("CrossEntropyLoss",), "CrossEntropyLoss (fused)"))
+
+
+def _swap(before: list[Place], after: list[Place], result: Fused) -> None:
+    second = after[0]
+    cls = fused_class(second.module)
+    new = {place.module: _recast(place.module, cls) for place in before}
+    for first in before:
+        first.parent._modules[first.key] = new[first.module]
+        was = (type(first.module).__name__, type(second.module).__name__)
+        result.append(Swap((first.name, second.name), was, cls.__name__))
+    identity = nn.Identity().train(second.module.training)
+    mark(identity, second.module, *new.values())
+    for layer in new.values():
+        mark(layer, replaced(layer), identity)
+    for place in after:
+        place.parent._modules[place.key] = identity
+
+
+def _recast(module: nn.Module, cls: type[nn.Module]) -> nn.Module:
+    """A ``cls`` with the state of ``module``, shared: the handles of its hooks stay valid."""
+    new = cls.__new__(cls)
+    new.__dict__.update(module.__dict__)
+    mark(new, module)
+    return new
