@@ -88,7 +88,25 @@ def pybind11_arguments(build_dir: Path) -> list:
 
 
 def is_set(variable: str) -> bool:
-    return os.environ.get(variable, "0") not in ("", "0")
+    value = os.environ.get(variable) or "0"
+    if value not in ("0", "1"):
+        raise SystemExit(f"{variable} must be 0 or 1, got {value!r}")
+    return value == "1"
+
+
+def jobs() -> list:
+    """CMake's arguments for the number of compilers at once."""
+    value = os.environ.get("MAX_JOBS")
+    if value and not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise NativeBuildError(f"MAX_JOBS must be a whole number above 0, got {value!r}")
+    return ["--parallel", value] if value else []
+
+
+def cmake_arguments() -> list:
+    try:
+        return shlex.split(os.environ.get("MLPKERN_CMAKE_ARGS", ""))
+    except ValueError as error:
+        raise NativeBuildError(f"MLPKERN_CMAKE_ARGS cannot be split: {error}") from None
 
 
 def run(command: list, what: str = "the native build") -> None:
@@ -134,7 +152,7 @@ def build(build_dir: Path) -> dict:
         # Given even when empty: the cache keeps the last one.
         f"-DMLPKERN_CUDA_ARCHITECTURES={os.environ.get('MLPKERN_CUDA_ARCHITECTURES', '')}",
         *pybind11_arguments(build_dir),
-        *shlex.split(os.environ.get("MLPKERN_CMAKE_ARGS", "")),
+        *cmake_arguments(),
     ]
     try:
         run(configure)
@@ -146,12 +164,11 @@ def build(build_dir: Path) -> dict:
         shutil.rmtree(build_dir / "CMakeFiles", ignore_errors=True)
         run(configure)
     configured = json.loads((build_dir / "configured.json").read_text())
-    jobs = ["--parallel", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
-    run([cmake, "--build", str(build_dir), "--target", "_C", *jobs])
+    run([cmake, "--build", str(build_dir), "--target", "_C", *jobs()])
     cuda = {"built": False, **configured["cuda"]}
     if not cuda["reason"]:
         try:
-            run([cmake, "--build", str(build_dir), "--target", "_cuda", *jobs], "nvcc")
+            run([cmake, "--build", str(build_dir), "--target", "_cuda", *jobs()], "nvcc")
             cuda["built"] = True
         except NativeBuildError as error:
             cuda.update(reason=str(error), output=error.output)
@@ -172,6 +189,7 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         in_place = self.inplace or self.editable_mode
         package = (ROOT if in_place else Path(self.build_lib).resolve()) / "mlpkern"
+        required = {kind: is_set(f"MLPKERN_REQUIRE_{kind}") for kind in ("NATIVE", "CUDA")}
         started = time.monotonic()
         info = {"native": True, "reason": "", "output": [], "compiler": "", "isas": []}
         info["cuda"] = {"built": False, "reason": "the native build failed"}
@@ -198,9 +216,9 @@ class CMakeBuild(build_ext):
         )
         record = json.dumps(info, indent=2, ensure_ascii=False) + "\n"
         replace(package / "_build_info.json", record.encode())
-        if is_set("MLPKERN_REQUIRE_NATIVE") and failure is not None:
+        if required["NATIVE"] and failure is not None:
             raise SystemExit(f"MLPKERN_REQUIRE_NATIVE is set, and {failure}")
-        if is_set("MLPKERN_REQUIRE_CUDA") and not info["cuda"]["built"]:
+        if required["CUDA"] and not info["cuda"]["built"]:
             raise SystemExit(f"MLPKERN_REQUIRE_CUDA is set, and {info['cuda']['reason']}")
         if failure is not None:
             print(f"mlpkern: built without the native library: {failure}", file=sys.stderr)

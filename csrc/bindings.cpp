@@ -69,8 +69,6 @@ py::dict cache_info() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of mlpkern. Use them through mlpkern.functional.";
   load_exchange_api();
-  if (cpu::isa_error())
-    throw py::import_error(std::string(cpu::isa_error()) + "; available: " + cpu::isas_available());
 
   bind_embedding_gather(m);
   bind_linear_tanh(m);
@@ -80,6 +78,7 @@ PYBIND11_MODULE(_C, m) {
   bind_cuda_library(m);
 
   m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2 or baseline.");
+  m.def("isa_error", cpu::isa_error, "Why MLPKERN_ISA cannot be obeyed, or None.");
   m.def("isas_available", cpu::isas_available, "Instruction sets this machine can run.");
   m.def("num_threads", cpu::max_threads, "Threads a parallel loop started here would use.");
   m.def("limit_threads", cpu::limit_threads, py::arg("count"),

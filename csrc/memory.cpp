@@ -37,11 +37,6 @@ struct Pool {
   uint64_t releases = 0;
   Info state{0, size_t{1} << 30, 0, 0};
 
-  Pool() {
-    if (const char* limit = std::getenv("MLPKERN_CACHE_LIMIT"))
-      state.limit_bytes = std::strtoull(limit, nullptr, 10);
-  }
-
   // Frees what has been idle longest until at most `target` bytes are kept.
   void trim(size_t target) {
     while (state.kept_bytes > target) {

@@ -39,8 +39,7 @@ struct Info {
 };
 Info info();
 
-// Most bytes kept for reuse; lowering it frees at once. Initially MLPKERN_CACHE_LIMIT (bytes), else
-// 1 GiB.
+// Most bytes kept for reuse, 1 GiB at first; lowering it frees at once.
 void set_limit(size_t bytes);
 
 // Frees all that is kept.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from mlpkern import autograd, functional, nn
 from mlpkern.backends import Backend, backends, check_errors, explain, use_backend
 from mlpkern.functional import (
@@ -16,6 +19,9 @@ from mlpkern.fusing import fuse, unfuse
 from mlpkern.ops.evaluate import Evaluation
 from mlpkern.optimizer_state import OptimizerState
 from mlpkern.params import MLPParams
+
+if TYPE_CHECKING:
+    from mlpkern import lm
 
 __version__ = "0.1.0"
 
@@ -37,6 +43,7 @@ __all__ = [
     "functional",
     "fuse",
     "linear_tanh",
+    "lm",
     "nn",
     "train_steps",
     "unfuse",
@@ -50,3 +57,14 @@ def empty_cache() -> None:
         from mlpkern._C import empty_cache
 
         empty_cache()
+
+
+def __getattr__(name: str) -> Any:
+    """``mlpkern.lm``, imported at its first use, so that the ops alone do not pay for it."""
+    if name == "lm":
+        return importlib.import_module("mlpkern.lm")
+    raise AttributeError(f"module 'mlpkern' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,17 +10,19 @@ could use them, never by ``import mlpkern``.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
+
+from mlpkern import environment
 
 ENVIRONMENT_VARIABLE = "MLPKERN_BACKEND"
 
@@ -48,8 +50,12 @@ _REGISTRY = {
     "reference": _Entry("mlpkern.reference", (), ""),
 }
 
-_named: ContextVar[str | None] = ContextVar("mlpkern_backend", default=None)
-_chosen: dict[tuple[str | None, str, str], Any] = {}  # (named backend, op, device type) -> module
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# The backend that use_backend names, "" for none; the blocks begun here, with the name before each.
+_named: ContextVar[str] = ContextVar("mlpkern_backend", default="")
+_blocks: ContextVar[tuple[tuple[use_backend, str], ...]] = ContextVar("mlpkern_blocks", default=())
+_chosen: dict[tuple[str, str, str], Any] = {}  # (named backend, op, device type) -> module
 _status: dict[str, Backend] = {}
 
 
@@ -67,6 +73,31 @@ def installed() -> list[str]:
     return [name for name, entry in _REGISTRY.items() if importlib.util.find_spec(entry.module)]
 
 
+def environment_problems() -> list[str]:
+    """What is wrong with the environment variables of the package, a line each."""
+    problems = environment.problems()
+    try:
+        if name := os.environ.get(ENVIRONMENT_VARIABLE):
+            _require(name, ENVIRONMENT_VARIABLE)
+    except (ValueError, RuntimeError) as error:
+        problems.append(str(error))
+    return problems
+
+
+def refusal(op: str, device: str) -> str:
+    """Why the backend that the user names cannot run ``op`` on a device type, or an empty string.
+
+    Also what is wrong with the environment; empty where nothing is named.
+    """
+    try:
+        environment.require()
+        if _named.get() or os.environ.get(ENVIRONMENT_VARIABLE):
+            _decide(op, device)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def has_op(name: str, op: str) -> bool:
     """Whether the backend ``name`` has kernels for ``op``."""
     module = _load(name)
@@ -74,24 +105,92 @@ def has_op(name: str, op: str) -> bool:
     return any(callable(getattr(module, f, None)) for f in (f"{op}_forward", op))
 
 
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Within the ``with`` block (or the decorated function), run every op on the backend ``name``.
+class use_backend:
+    """Run every op on the backend ``name``, from this call on; None takes the choice back.
 
-    Holds for the calling thread, or the asyncio task. A backward runs on the backend that its
-    forward ran on. The environment variable MLPKERN_BACKEND, read at the first call, names one
-    for the whole process; this function overrides it.
+    Three forms, for the calling thread or asyncio task alone::
 
-    Raises ValueError for a name that does not exist and RuntimeError for a backend that cannot
-    run here. There is no fallback: within the block, a tensor on a device that ``name`` does not
-    serve raises too.
+        use_backend("reference")  # from here on, until use_backend(None) or another name
+
+        with use_backend("reference"):  # in the block; its end restores what held before
+            ...
+
+        @use_backend("reference")  # in each call of the function, which may be async
+        def loss(x): ...
+
+    As a statement it acts at once, and inside a ``with`` block until the block ends. The two other
+    forms change nothing but their block or their function: to decorate takes back what the call
+    itself did. An object may be kept and entered any number of times, also nested; it acts from
+    where it is made, as the statement does. A thread begins without a choice, an asyncio task with
+    that of the code that starts it.
+
+    ``use_backend(None)`` leaves the choice to the environment variable MLPKERN_BACKEND, which names
+    a backend for the whole process and is read at the first call of each op, or else to the device
+    of the tensors. A backward runs on the backend that its forward ran on.
+
+    Raises, at this call, ValueError for a name that does not exist and RuntimeError for a backend
+    that cannot run here. There is no fallback: a tensor on a device that ``name`` does not serve
+    raises too. TypeError for decorating anything but a function, or a generator function, whose
+    caller would run on the backend as well between two values.
     """
-    _require(name, "use_backend")
-    token = _named.set(name)
-    try:
-        yield
-    finally:
-        _named.reset(token)
+
+    def __init__(self, name: str | None) -> None:
+        if name is not None:
+            _require(name, "use_backend")
+        self._name = name or ""
+        self._before = _named.get()
+        # A string of its own, by which this call is told from every other one of the same name.
+        self._statement = _Statement(self._name)
+        _named.set(self._statement)
+
+    def __enter__(self) -> None:
+        _blocks.set((*_blocks.get(), (self, self._outside())))
+        _named.set(self._name)
+
+    def __exit__(self, *_: object) -> None:
+        blocks = _blocks.get()
+        at = next((i for i in reversed(range(len(blocks))) if blocks[i][0] is self), None)
+        if at is None:
+            raise RuntimeError("use_backend: a with block must end in the thread where it began")
+        _blocks.set(blocks[:at] + blocks[at + 1 :])
+        _named.set(blocks[at][1])
+
+    def __call__(self, function: _Function) -> _Function:
+        _named.set(self._outside())
+        if isinstance(function, type) or not callable(function):
+            kind = function.__name__ if isinstance(function, type) else type(function).__name__
+            raise TypeError(f"use_backend: can decorate functions only, got {kind}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"use_backend: cannot decorate the generator function {function.__qualname__}; "
+                "use a with block inside it"
+            )
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def run_async(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+
+            return cast(_Function, run_async)
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return cast(_Function, run)
+
+    def _outside(self) -> str:
+        """The name that holds without this object's own statement."""
+        named = _named.get()
+        return self._before if named is self._statement else named
+
+
+class _Statement(str):
+    """The name set by a plain call of `use_backend`; equal to other strings, but an object."""
+
+    __slots__ = ()
 
 
 def check_errors() -> None:
@@ -167,10 +266,11 @@ def _explain_run(
 
 def _decide(op: str, device: str) -> tuple[str, str]:
     """The name of the backend for ``op`` on ``device`` and the reason; raises if none may run."""
+    environment.require()
     named, source = _named.get(), "use_backend"
-    if named is None:
-        named, source = os.environ.get(ENVIRONMENT_VARIABLE) or None, ENVIRONMENT_VARIABLE
-    if named is not None:
+    if not named:
+        named, source = os.environ.get(ENVIRONMENT_VARIABLE, ""), ENVIRONMENT_VARIABLE
+    if named:
         _require(named, source)
         served = _served_when_named(named)
         if served and device not in served:

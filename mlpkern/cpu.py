@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mlpkern import build_record
+import contextlib
+
+from mlpkern import build_record, environment
 
 #: The compiled functions refuse with TypeError or ValueError whatever they cannot compute.
 CHECKS_ARGUMENTS = True
@@ -18,10 +20,12 @@ try:
         embedding_linear_tanh_forward,
         evaluate,
         isa,
+        isa_error,
         limit_threads,
         linear_tanh_backward,
         linear_tanh_forward,
         parallel_backend,
+        set_cache_limit,
         train_steps,
     )
 except ImportError as error:
@@ -41,6 +45,9 @@ else:
         "linear_tanh_forward",
         "train_steps",
     ]
+    with contextlib.suppress(ValueError):  # which the choice of a backend raises
+        if (limit := environment.cache_limit()) is not None:
+            set_cache_limit(limit)
 
 BUILD_INFO = build_record.PATH
 
@@ -50,7 +57,14 @@ def status() -> tuple[bool, str, str]:
     failure = native_failure()
     if failure:
         return False, failure, "Install a C++17 compiler and run `pip install -e .` again."
+    if problem := isa_problem():
+        return False, problem, "Change or unset the variable."
     return True, "", f"compiled C++, {isa()}, threads: {parallel_backend()}"
+
+
+def isa_problem() -> str:
+    """Why the instruction set that MLPKERN_ISA names cannot be used, or an empty string."""
+    return "" if _failure else isa_error() or ""
 
 
 def native_failure() -> str:

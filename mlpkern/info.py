@@ -47,16 +47,17 @@ def report() -> str:
     lines += _table(rows)
     lines += ["", "environment"]
     lines += _table(facts["environment"].items()) or ["  no MLPKERN_ variable is set"]
+    lines += [f"  error: {problem}" for problem in facts["problems"]]
     return "\n".join(lines)
 
 
 def collect() -> dict[str, Any]:
-    """The facts behind ``report()``: versions, backends, native, build and environment, JSON-ready.
+    """The facts behind ``report()``, JSON-ready: versions, backends, native, build, environment.
 
-    ``build`` is what setup.py wrote (its docstring lists the keys), or {} for a package that was
-    never built.
+    ``problems`` is what is wrong with the values of the environment. ``build`` is what setup.py
+    wrote (its docstring lists the keys), or {} for a package that was never built.
     """
-    from mlpkern.backends import backends
+    from mlpkern.backends import backends, environment_problems
 
     build = build_info()
     return {
@@ -68,6 +69,7 @@ def collect() -> dict[str, Any]:
         "native": _native(),
         "build": build,
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("MLPKERN_")},
+        "problems": environment_problems(),
     }
 
 

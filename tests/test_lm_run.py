@@ -122,7 +122,7 @@ def test_auto_takes_run_on_a_gpu_whose_kernels_are_compiled(monkeypatch):
     found = {"cuda": mlpkern.Backend(True, "", "compiled CUDA C++")}
     monkeypatch.setattr(mlpkern, "backends", lambda: found)
     monkeypatch.setattr(engines, "has_op", lambda name, op: (name, op) == ("cuda", "train_steps"))
-    monkeypatch.setattr(engines.torch, "empty", lambda *_, device: None)
+    monkeypatch.setattr(engines.torch, "empty", lambda *_, **__: None)
     monkeypatch.setattr(engines, "select", lambda op, tensor: None)
     engine, why = choose_engine("auto", torch.device("cuda"))
     assert (engine.name, why) == ("run", "the fastest that applies on cuda")

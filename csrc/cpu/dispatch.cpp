@@ -1,6 +1,7 @@
 // Chooses the instruction set once and forwards every launcher to the copy compiled for it.
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
 #include "cpu/flush_denormals.h"
 #include "kernels.h"
@@ -55,9 +56,15 @@ const KernelTable* find(const char* isa) {
   return nullptr;
 }
 
+bool built(const char* isa) {
+  for (const KernelTable* table : kTables)
+    if (!std::strcmp(table->isa, isa)) return true;
+  return false;
+}
+
 struct Choice {
   const KernelTable* table;
-  const char* error = nullptr;
+  std::string error;
 
   Choice() : table(best()) {
     const char* wanted = std::getenv("MLPKERN_ISA");
@@ -65,7 +72,9 @@ struct Choice {
     table = find(wanted);
     if (table) return;
     table = find("baseline");
-    error = "MLPKERN_ISA names an instruction set that this build or this CPU does not have";
+    error = std::string("MLPKERN_ISA is '") + wanted + "', which " +
+            (built(wanted) ? "this CPU does not have" : "is no instruction set of this build") +
+            "; expected one of " + isas_available();
   }
 
   static const KernelTable* best() {
@@ -92,7 +101,10 @@ MLPKERN_KERNELS(MLPKERN_FORWARD)
 
 const char* isa() { return choice().table->isa; }
 
-const char* isa_error() { return choice().error; }
+const char* isa_error() {
+  const std::string& error = choice().error;
+  return error.empty() ? nullptr : error.c_str();
+}
 
 const char* isas_available() {
   static char list[64];

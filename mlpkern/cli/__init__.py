@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from mlpkern.backends import environment_problems
     from mlpkern.lm.errors import LMError, NonFiniteLossError, WriteError
     from mlpkern.lm.stop_signal import Interrupted
 
@@ -39,6 +40,8 @@ def _run(args: argparse.Namespace) -> int:
     def warn(message: Warning | str, *_: object, **__: object) -> None:
         print(f"mlpkern {args.command}: warning: {message}", file=sys.stderr, flush=True)
 
+    if args.command != "info" and (problems := environment_problems()):
+        return fail(problems[0], 2)
     works = args.leaves_files(args)
     try:
         with (

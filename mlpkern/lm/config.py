@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import operator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -14,14 +16,17 @@ from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.schedule import SCHEDULES, Stages, check_stages, learning_rates
 from mlpkern.optimizer_state import OPTIMIZERS
 
-__all__ = ["DEFAULT_PRESET", "INITS", "PRESETS", "TrainConfig", "seed_for"]
+__all__ = ["DEFAULT_PRESET", "INITS", "PRESETS", "TrainConfig", "check_seed", "seed_for"]
 
 INITS = ("lecture", "scaled")
+MOST = 1 << 40  # of any size or count of steps: beyond, something would overflow far from here
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides the numbers of a run, then what decides how it is carried out.
+
+    Numbers may be of Python, numpy or torch; they are kept as those of Python.
 
     block_size        T, symbols of context                                >= 1
     embedding_dim     D, width of the embedding                            >= 1
@@ -40,7 +45,7 @@ class TrainConfig:
     max_grad_norm     bound of the norm of all gradients together          > 0, None: no bound
     label_smoothing   as in ``F.cross_entropy``                            0 to 1
     seed              initial parameters, batches and dropout, a stream of its own each
-                      (`seed_for`)                                         >= 0
+                      (`seed_for`)                                         0 <= seed < 2^64
     split_seed        the shuffle before the words are split
     log_every         steps between log rows                               >= 1
     eval_every        steps between dev losses, 0: only at the end
@@ -76,16 +81,24 @@ class TrainConfig:
     patience: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        object.__setattr__(self, "lr", tuple((int(s), float(v)) for s, v in self.lr))
+        set_field = partial(object.__setattr__, self)
+        set_field("hidden", tuple(_whole("hidden", width) for width in self.hidden))
+        set_field("lr", tuple((_whole("lr", s), _number("lr", v)) for s, v in self.lr))
         at_least = {
             "block_size": 1, "embedding_dim": 1, "batch_size": 1, "steps": 0, "warmup": 0,
             "seed": 0, "split_seed": 0, "log_every": 1, "eval_every": 0, "checkpoint_every": 0,
             "patience": 0,
         }  # fmt: skip
         for name, low in at_least.items():
-            if (value := getattr(self, name)) < low:
-                raise ConfigError(f"{name} must be at least {low}, got {value}")
+            value = _whole(name, getattr(self, name))
+            if name.endswith("seed"):
+                check_seed(name, value)
+            elif not low <= value <= MOST:
+                limit = f"at least {low}" if value < low else f"at most {MOST}"
+                raise ConfigError(f"{name} must be {limit}, got {value}")
+            set_field(name, value)
+        if max(self.hidden, default=0) > MOST:
+            raise ConfigError(f"hidden must be at most {MOST}, got {list(self.hidden)}")
         if not self.hidden or min(self.hidden) < 1:
             raise ConfigError(
                 f"hidden must be one width or more, each at least 1, got {list(self.hidden)}"
@@ -102,15 +115,18 @@ class TrainConfig:
         self._check_numbers()
 
     def _check_numbers(self) -> None:
+        for name in _NUMBERS:
+            if (value := getattr(self, name)) is not None or name != "max_grad_norm":
+                object.__setattr__(self, name, _number(name, value))
         for name in ("momentum", "weight_decay"):
-            if not 0 <= (value := float(getattr(self, name))) < math.inf:
+            if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise ConfigError(f"{name} must be finite and at least 0, got {value}")
         for name in ("input_dropout", "hidden_dropout"):
-            if not 0 <= (value := float(getattr(self, name))) < 1:
+            if not 0 <= (value := getattr(self, name)) < 1:
                 raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
-        if not 0 <= float(self.label_smoothing) <= 1:
+        if not 0 <= self.label_smoothing <= 1:
             raise ConfigError(f"label_smoothing must be 0 to 1, got {self.label_smoothing}")
-        if self.max_grad_norm is not None and not 0 < float(self.max_grad_norm) < math.inf:
+        if self.max_grad_norm is not None and not 0 < self.max_grad_norm < math.inf:
             raise ConfigError(f"max_grad_norm must be above 0 and finite, got {self.max_grad_norm}")
         if self.optimizer == "adamw" and self.momentum:
             raise ConfigError(f"momentum is for optimizer sgd, got {self.momentum} with adamw")
@@ -138,6 +154,30 @@ class TrainConfig:
             raise ConfigError(f"settings: {error}") from None
 
 
+def check_seed(name: str, seed: int) -> None:
+    """ConfigError unless ``seed`` is one that torch's generators take."""
+    if (number := _whole(name, seed)) < 0 or number >= 1 << 64:
+        limit = "at least 0" if number < 0 else "below 2^64"
+        raise ConfigError(f"{name} must be {limit}, got {seed}")
+
+
+def _whole(name: str, value: Any) -> int:
+    """``value`` as a Python int, which JSON can hold."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise ConfigError(f"{name} must be a whole number, got {value!r} ({kind})") from None
+
+
+def _number(name: str, value: Any) -> float:
+    """``value`` as a Python float, which JSON can hold."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ConfigError(f"{name} must be a number, got {value!r}") from None
+
+
 def seed_for(seed: int, purpose: str) -> int:
     """A seed for one purpose that is unrelated to the seeds for others.
 
@@ -152,6 +192,7 @@ _OF_STEPS = (
     "optimizer", "momentum", "weight_decay", "input_dropout", "hidden_dropout", "max_grad_norm",
     "label_smoothing",
 )  # fmt: skip
+_NUMBERS = tuple(name for name in _OF_STEPS if name != "optimizer")
 _PLAIN = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 
 DEFAULT_PRESET = "quick"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mlpkern
-from mlpkern.backends import has_op, select
+from mlpkern.backends import has_op, refusal, select
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
@@ -194,7 +194,7 @@ class RunEngine:
         if not has_op(kind, "train_steps"):
             return f"backend {kind}: it has no train_steps"
         try:
-            select("train_steps", torch.empty(0, device=device))
+            select("train_steps", torch.empty(0, dtype=torch.float32, device=device))
         except RuntimeError as error:  # the user names a backend that has none
             return str(error)
         return None
@@ -230,9 +230,12 @@ def choose_engine(
     """The engine called ``name`` and why; "auto" takes the first of `ENGINES` that applies.
 
     A named engine that cannot run well still runs (the ops fall back to the reference backend), and
-    the reason says so. ConfigError for an unknown name and for one that cannot do what ``config``
-    asks for.
+    the reason says so. ConfigError for an unknown name, for one that cannot do what ``config`` asks
+    for, and for a backend, named by `mlpkern.use_backend` or in the environment, that cannot run
+    the ops on ``device``.
     """
+    if name != "stock" and (refused := refusal("embedding_gather", device.type)):
+        raise ConfigError(refused)
 
     def lacking(engine: type[Engine]) -> str | None:
         return None if config is None else engine.lacks(device, config)

@@ -33,7 +33,17 @@ class CheckpointError(LMError):
 
 
 class MissingPackageError(LMError):
-    """An optional package that is not installed; the message says how to install it."""
+    """An optional package that is not installed or does not import; the message says why."""
+
+    @classmethod
+    def of(cls, what: str, package: str, extra: str, error: Exception) -> MissingPackageError:
+        """The error for ``what`` needs ``package``, whose import raised ``error``."""
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if str(missing).partition(".")[0] == {"pyyaml": "yaml"}.get(package, package):
+            why = f"which is not installed: pip install 'mlpkern[{extra}]'"
+        else:
+            why = f"which does not import here: {' '.join(str(error).split())}"
+        return cls(f"{what} {package}, {why}")
 
 
 class WriteError(CheckpointError, OSError):

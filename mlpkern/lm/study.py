@@ -38,10 +38,8 @@ def open_study(path: Path, plan: SweepPlan, digest: str) -> Study:
         from optuna.storages import JournalStorage
 
         from mlpkern.lm.journal import Journal
-    except ImportError:
-        raise MissingPackageError(
-            "a sweep needs optuna, which is not installed: pip install 'mlpkern[sweep]'"
-        ) from None
+    except ImportError as error:
+        raise MissingPackageError.of("a sweep needs", "optuna", "sweep", error) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     wanted = json.loads(json.dumps({**plan.identity(), "words": digest}))
     try:
@@ -116,7 +114,7 @@ def _sampler(study: Study, plan: SweepPlan) -> Iterator[Any]:
         warnings.simplefilter("ignore", ExperimentalWarning)
         # another seed for each batch, else a study that goes on draws what it drew before
         tpe = TPESampler(
-            seed=plan.seed + len(study.get_trials(deepcopy=False)),
+            seed=(plan.seed + len(study.get_trials(deepcopy=False))) % 2**32,  # numpy takes no more
             n_startup_trials=STARTUP_TRIALS,
             multivariate=True,
             constant_liar=True,  # the trials of a batch do not crowd at one place

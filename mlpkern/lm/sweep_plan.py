@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.config import TrainConfig, check_seed
 from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.search_space import SearchSpace
 
@@ -73,11 +73,12 @@ class SweepPlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rungs", tuple(self.rungs))
-        for name, low in {"trials": 1, "batch": 1, "shapes": 1, "keep": 1, "seed": 0}.items():
+        for name, low in {"trials": 1, "batch": 1, "shapes": 1, "keep": 1}.items():
             value = getattr(self, name)
             whole = name == "keep" or isinstance(value, int)
             if not (whole and low <= value < math.inf):
                 raise ConfigError(f"sweep: {name} must be at least {low}, got {value!r}")
+        check_seed("sweep: seed", self.seed)
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise ConfigError(f"sweep: minutes must be above 0, got {self.minutes}")
         if not all(0 < share < 1 for share in self.rungs) or list(self.rungs) != sorted(
@@ -108,10 +109,8 @@ def read_plan(path: str | Path, plan: SweepPlan | None = None) -> SweepPlan:
     """
     try:
         import yaml
-    except ImportError:
-        raise MissingPackageError(
-            "a plan in YAML needs pyyaml, which is not installed: pip install 'mlpkern[sweep]'"
-        ) from None
+    except ImportError as error:
+        raise MissingPackageError.of("a plan in YAML needs", "pyyaml", "sweep", error) from None
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

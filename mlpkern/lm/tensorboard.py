@@ -22,11 +22,9 @@ def require_tensorboard() -> None:
     """MissingPackageError without the package: for a command to say so before it works."""
     try:
         import torch.utils.tensorboard  # noqa: F401
-    except ImportError:
-        raise MissingPackageError(
-            "--tensorboard needs the package tensorboard, which is not installed: "
-            "pip install 'mlpkern[tensorboard]'"
-        ) from None
+    except ImportError as error:
+        kind = "tensorboard"
+        raise MissingPackageError.of("--tensorboard needs", kind, kind, error) from None
 
 
 class TensorBoardProgress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,7 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
-_NEVER = os.environ.get("MLPKERN_TRITON_TUNE") == "0"
+from mlpkern.environment import triton_tune
+
 _capturing = torch.cuda.is_current_stream_capturing
 _STAY: AbstractContextManager[None] = nullcontext()
 
@@ -86,7 +86,7 @@ class Tuned:
         key = (*(values[name] for name in self._key), dtypes, torch.cuda.current_device())
         chosen = self._chosen.get(key)
         if chosen is None:
-            if _NEVER or torch.are_deterministic_algorithms_enabled() or _capturing():
+            if not triton_tune() or torch.are_deterministic_algorithms_enabled() or _capturing():
                 chosen = self._first
             else:
                 if self._search is None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mlpkern.lm.errors import MissingPackageError
+from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.symbols import shown
 
 if TYPE_CHECKING:
@@ -50,13 +51,19 @@ DPI = 150
 
 
 def require_matplotlib() -> None:
-    """MissingPackageError without matplotlib: for commands to say so before they work."""
+    """MissingPackageError without matplotlib: for commands to say so before they work.
+
+    ConfigError if matplotlib refuses the environment variable MPLBACKEND, which no picture needs.
+    """
     try:
         import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise MissingPackageError(
-            "plots need matplotlib, which is not installed: pip install 'mlpkern[plots]'"
-        ) from None
+    except ImportError as error:
+        raise MissingPackageError.of("plots need", "matplotlib", "plots", error) from None
+    except ValueError as error:
+        said = " ".join(str(error).split())
+        if named := os.environ.get("MPLBACKEND"):
+            said = f"MPLBACKEND is {named!r}; unset it or name one that exists: {said}"
+        raise ConfigError(f"plots need matplotlib, which refuses its settings: {said}") from None
 
 
 def new_figure(width: float, height: float) -> Figure:
