@@ -65,7 +65,7 @@ class OptimizerState:
 
         It can be saved by torch or safetensors as it is.
         """
-        step = torch.tensor(self.step, dtype=torch.int64)
+        step = torch.tensor(self.step, dtype=torch.int64, device="cpu")
         return {"step": step, "stopped": self.stopped, **dict(self._moments())}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -80,8 +80,8 @@ class Drawing:
         fits = len(states[0].train) < 2**31
         dtype = torch.int32 if fits else torch.int64
         # Pinned, it travels to the GPU as fast as the bus allows.
-        batches = torch.empty(size, dtype=dtype, pin_memory=self._pins)
-        rates = torch.empty(size[:2], dtype=torch.float64, pin_memory=self._pins)
+        batches = torch.empty(size, dtype=dtype, device="cpu", pin_memory=self._pins)
+        rates = torch.empty(size[:2], dtype=torch.float64, device="cpu", pin_memory=self._pins)
         work = [(s, first, batches[m], rates[m]) for m, s in enumerate(states)]
         if self._pool is None:
             for one in work:

@@ -34,7 +34,7 @@ class FusedStep:
         flat = (p for pair in self.hidden for p in pair)
         self.leaves = (self.embedding, *flat, *self.output)
         self.values = [leaf.detach() for leaf in self.leaves]
-        self._one = torch.ones((), device=self.embedding.device)
+        self._one = torch.ones_like(self.embedding[0, 0])
         self._ops = EmbeddingGather.direct, LinearTanh.direct, CrossEntropy.direct
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mlpkern
-from mlpkern.lm.config import seed_for
+from mlpkern.lm.config import check_seed, seed_for
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model import MLPLanguageModel
@@ -70,7 +70,7 @@ class LRCurve:
         like ``smoothed``. A seed that has ended counts as the worst loss at that step."""
         worst = self.losses.nan_to_num(nan=-torch.inf, posinf=-torch.inf).amax(0)
         losses = torch.where(self.losses.isfinite(), self.losses, worst)[:, : len(self.smoothed)]
-        quantiles = torch.quantile(losses.double(), torch.tensor([low, high]).double(), dim=0)
+        quantiles = [torch.quantile(losses.double(), share, dim=0) for share in (low, high)]
         return torch.stack([_smooth(line)[0] for line in quantiles])
 
     def to_csv(self) -> str:
@@ -114,9 +114,11 @@ def lr_finder(
     >>> curve.valley, curve.steepest, curve.diverged
     """
     models = [model] * len(seeds) if isinstance(model, MLPLanguageModel) else list(model)
+    for seed in seeds:
+        check_seed("seeds", seed)
     _check(low, high, steps, batch_size, len(seeds), len(models), len(train))
     params = mlpkern.MLPParams.stack([mlpkern.MLPParams.from_module(one) for one in models])
-    lrs = low * (high / low) ** torch.linspace(0, 1, steps, dtype=torch.float64)
+    lrs = low * (high / low) ** torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
     with warnings.catch_warnings():  # a seed that diverges is an expected result here
         warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
         losses = mlpkern.train_steps(
@@ -141,7 +143,8 @@ def _batches(seeds: Sequence[int], train: Split, steps: int, batch_size: int) ->
     drawn = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed_for(seed, "batches"))
-        drawn.append(torch.randint(0, len(train), (steps, batch_size), generator=generator))
+        shape = (steps, batch_size)
+        drawn.append(torch.randint(0, len(train), shape, generator=generator, device="cpu"))
     return torch.stack(drawn).to(train.targets.device)
 
 

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mlpkern
-from mlpkern.lm.config import INITS
+from mlpkern.lm.config import INITS, check_seed
 from mlpkern.lm.errors import ConfigError
 
 __all__ = ["KERNELS", "MLPLanguageModel", "parameter_shapes"]
@@ -85,10 +85,11 @@ class MLPLanguageModel(nn.Module):
         self.block_size = block_size
         self.kernels = kernels
         fan_in = [block_size * embedding_dim, *widths]
+        where: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
         with torch.random.fork_rng(devices=[]):  # the layers' own initial values are not used
-            self.embedding = nn.Embedding(vocab_size, embedding_dim)
-            self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(fan_in))
-            self.output = nn.Linear(fan_in[-1], vocab_size)
+            self.embedding = nn.Embedding(vocab_size, embedding_dim, **where)
+            self.hidden = nn.ModuleList(nn.Linear(a, b, **where) for a, b in pairwise(fan_in))
+            self.output = nn.Linear(fan_in[-1], vocab_size, **where)
         self.reset_parameters(init=init, seed=seed)
 
     @property
@@ -119,11 +120,14 @@ class MLPLanguageModel(nn.Module):
         """Draws all parameters anew, in the order embedding, hidden layers, output."""
         if init not in INITS:
             raise ConfigError(f"init must be one of {', '.join(INITS)}, got {init!r}")
+        check_seed("seed", seed)
         generator = torch.Generator().manual_seed(seed)
 
         def normal_(parameter: Tensor, std: float) -> None:
             # drawn on the CPU, so that a seed gives the same model on every device
-            drawn = torch.randn(parameter.shape, generator=generator)
+            drawn = torch.randn(
+                parameter.shape, generator=generator, dtype=torch.float32, device="cpu"
+            )
             parameter.copy_(drawn.mul_(std))
 
         normal_(self.embedding.weight, 1.0)

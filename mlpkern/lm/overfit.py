@@ -91,7 +91,7 @@ def overfit_batch(
         parts.append(losses)
         report(state.step, losses[-1].item())
     floor, contexts, ambiguous = _entropy(batch)
-    losses = torch.cat(parts) if parts else torch.empty(0)
+    losses = torch.cat(parts) if parts else torch.empty(0, dtype=torch.float32, device="cpu")
     loss = evaluate(state.model, batch).loss
     return Overfit(batch, contexts, ambiguous, floor, losses, loss)
 
@@ -117,4 +117,4 @@ class _SameBatch(TrainState):
     """A run whose training rows are one batch, which every step takes whole."""
 
     def draw_batches(self, steps: int) -> Tensor:
-        return torch.arange(len(self.train)).expand(steps, -1)
+        return torch.arange(len(self.train), device="cpu").expand(steps, -1)

@@ -143,8 +143,10 @@ class Group:
         for config in configs:
             seed = seed_for(config.seed, f"cooldown {done}")
             generator = torch.Generator().manual_seed(seed)
-            drawn.append(torch.randint(rows, (steps, config.batch_size), generator=generator))
-        fall = 1 - torch.arange(1, steps + 1, dtype=torch.float64) / (steps + 1)
+            shape = (steps, config.batch_size)
+            drawn.append(torch.randint(rows, shape, generator=generator, device="cpu"))
+        done_part = torch.arange(1, steps + 1, dtype=torch.float64, device="cpu") / (steps + 1)
+        fall = 1 - done_part
         rates = torch.stack([config.learning_rates(done, 1) * fall for config in configs])  # (M, S)
         mlpkern.train_steps(
             params,
@@ -209,14 +211,14 @@ class _Curve:
 
     def __init__(self, models: int, steps: int, max_points: int) -> None:
         self.every = max(1, -(-steps // max_points))
-        self._sums = torch.zeros(models, 1, dtype=torch.float64)  # of the steps so far
+        self._sums = torch.zeros(models, 1, dtype=torch.float64, device="cpu")  # so far
         self._kept = [self._sums]  # the sums after every `every` steps
         self._steps, self._total = 0, steps
 
     def add(self, losses: Tensor) -> None:
         """The next losses (M, S)."""
         sums = torch.cat([self._sums, losses.double()], 1).cumsum(1)[:, 1:]  # (M, S)
-        ends = torch.arange(self._steps + 1, self._steps + 1 + losses.shape[1])
+        ends = torch.arange(losses.shape[1], device="cpu") + self._steps + 1
         self._kept.append(sums[:, (ends % self.every == 0) | (ends == self._total)])
         self._sums = sums[:, -1:]
         self._steps += losses.shape[1]
@@ -229,7 +231,7 @@ class _Curve:
     def points(self, m: int) -> Tensor:
         """The curve of model ``m`` so far: (points,) float32."""
         sums = torch.cat([kept[m] for kept in self._kept])
-        counts = torch.full((len(sums) - 1,), float(self.every), dtype=torch.float64)
+        counts = torch.full_like(sums[1:], self.every)
         if self._steps == self._total and self._total % self.every:
             counts[-1] = self._total % self.every
         return (sums.diff() / counts).float()

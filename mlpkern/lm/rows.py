@@ -29,4 +29,4 @@ def row_losses(model: MLPLanguageModel, split: Split) -> Tensor:
         model.loss_of_logits(logits, targets, reduction="none").double().cpu()
         for logits, targets in row_logits(model, split)
     ]
-    return torch.cat(losses) if losses else torch.empty(0, dtype=torch.float64)
+    return torch.cat(losses) if losses else torch.empty(0, dtype=torch.float64, device="cpu")

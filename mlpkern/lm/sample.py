@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mlpkern.lm.config import check_seed
 from mlpkern.lm.data import Vocab
 from mlpkern.lm.errors import ConfigError
 
@@ -70,6 +71,7 @@ def sample(
     if max_length < 1 or max_length < len(start):
         low = max(1, len(start))
         raise ConfigError(f"max_length must be at least {low} here, got {max_length}")
+    check_seed("seed", seed)
     generator = torch.Generator().manual_seed(seed)
     words = []
     most = max(1, min(MAX_TOGETHER, MAX_LOGITS // len(vocab)))
@@ -91,9 +93,10 @@ def _advance(
     device = model.device
     block = model.block_size
     words = [list(start) for _ in range(count)]
-    active = torch.arange(count)
+    active = torch.arange(count, device="cpu")
     padded = [0] * block + start
-    context = torch.tensor(padded[len(padded) - block :]).repeat(count, 1)  # (active, T)
+    context = torch.tensor(padded[len(padded) - block :], dtype=torch.int64, device="cpu")
+    context = context.repeat(count, 1)  # (active, T)
     for _ in range(max_length - len(start)):
         if not len(active):
             break

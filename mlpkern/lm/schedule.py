@@ -34,20 +34,20 @@ def learning_rates(
     rates = stage_rates(lr, first, steps)
     if not warmup and schedule == "staged":
         return rates
-    at = torch.arange(first, first + steps, dtype=torch.float64)
+    at = torch.arange(first, first + steps, dtype=torch.float64, device="cpu")
     if warmup:
         rates *= ((at + 1) / warmup).clamp(max=1.0)
     if schedule == "cosine":
         passed = (at - warmup).clamp(min=0.0) / max(1, total - warmup)
         # the C library's cosine: torch's depends in the last bit on the place in the tensor
         fall = [0.5 * (1 + math.cos(math.pi * min(1.0, share))) for share in passed.tolist()]
-        rates *= torch.tensor(fall, dtype=torch.float64)
+        rates *= torch.tensor(fall, dtype=torch.float64, device="cpu")
     return rates
 
 
 def stage_rates(lr: Stages, first: int, steps: int) -> Tensor:
     """The stages alone: (steps,) float64, CPU."""
-    rates = torch.empty(steps, dtype=torch.float64)
+    rates = torch.empty(steps, dtype=torch.float64, device="cpu")
     for start, value in lr:
         rates[max(0, start - first) :] = value  # a later entry overwrites the rest
     return rates

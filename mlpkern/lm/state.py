@@ -48,7 +48,7 @@ class TrainState:
         fills in order. So engines may draw per step or per chunk.
         """
         shape = (steps, self.config.batch_size)
-        return torch.randint(0, len(self.train), shape, generator=self.generator)
+        return torch.randint(0, len(self.train), shape, generator=self.generator, device="cpu")
 
     def learning_rates(self, steps: int) -> Tensor:
         """The learning rates of the next ``steps`` steps: (steps,) float64, on the CPU."""

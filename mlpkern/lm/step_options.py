@@ -90,7 +90,7 @@ class TorchOptimizer:
         ]
         self._optimizer = torch.optim.AdamW(groups, **how)
         for leaf, mean, square in zip(self._leaves, first or (), second or (), strict=True):
-            done = torch.tensor(step, dtype=torch.float64)
+            done = torch.tensor(step, dtype=torch.float64, device="cpu")
             self._optimizer.state[leaf] = {"step": done, "exp_avg": mean, "exp_avg_sq": square}
 
     def step(self, lr: float) -> None:

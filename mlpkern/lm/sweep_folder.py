@@ -75,7 +75,7 @@ class SweepFolder:
         checkpoint = Checkpoint.of(
             state,
             vocab=dataset.vocab,
-            pending=torch.empty(0),
+            pending=torch.empty(0, dtype=torch.float32, device="cpu"),
             seconds=seconds,
             engine="run",
             data=data,

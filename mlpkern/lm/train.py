@@ -93,8 +93,8 @@ class Trainer:
         symbols = len(dataset.vocab)
         try:
             model = initial_model(config, symbols, kernels=kernels or engine.kernels).to(device)
-        except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError on a CPU
-            if "memory" not in str(error):
+        except (MemoryError, RuntimeError, TypeError) as error:  # TypeError: beyond 64 bits
+            if not any(word in str(error) for word in ("memory", "verflow")):
                 raise
             shapes = parameter_shapes(
                 symbols, config.block_size, config.embedding_dim, config.hidden
@@ -209,10 +209,11 @@ class Trainer:
         state = self.state
         if not all(torch.isfinite(p).all() for p in state.model.state_dict().values()):
             raise self._not_finite("a parameter is not finite", state.step)
+        none = torch.empty(0, dtype=torch.float32, device="cpu")
         return Checkpoint.of(
             state,
             vocab=self.dataset.vocab,
-            pending=torch.cat(self.pending) if self.pending else torch.empty(0),
+            pending=torch.cat(self.pending) if self.pending else none,
             seconds=self.seconds,
             engine=self.engine.name,
             data=self.data,

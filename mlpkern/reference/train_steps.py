@@ -176,6 +176,6 @@ def _stepper(
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
     stepper = torch.optim.AdamW(groups, betas=betas, eps=eps, weight_decay=weight_decay)
     for parameter, mean, square in zip(model, first, second, strict=True):
-        done = torch.tensor(step, dtype=torch.float64)
+        done = torch.tensor(step, dtype=torch.float64, device="cpu")
         stepper.state[parameter] = {"step": done, "exp_avg": mean, "exp_avg_sq": square}
     return stepper

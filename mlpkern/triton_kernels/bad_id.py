@@ -67,7 +67,8 @@ class _Site:
     def error(self, position: int, value: int) -> IndexError:
         where = [position]
         if self.shape is not None:
-            where = [int(i) for i in torch.unravel_index(torch.tensor(position), self.shape)]
+            flat = torch.tensor(position, dtype=torch.int64, device="cpu")
+            where = [int(i) for i in torch.unravel_index(flat, self.shape)]
         argument, noun = ("target",) * 2 if self.op == "cross_entropy" else ("input", "id")
         return IndexError(
             id_message(self.op, argument, where, value, self.limit, noun, self.ignore_index)

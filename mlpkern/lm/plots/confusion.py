@@ -41,7 +41,7 @@ def confusion_shares(model: MLPLanguageModel, split: Split) -> Tensor:
             f"confusion: at most {MAX_VOCAB} symbols, the model has {vocab_size}; a larger "
             "--min-count gives fewer"
         )
-    counts = torch.zeros(vocab_size * vocab_size, dtype=torch.float64)
+    counts = torch.zeros(vocab_size * vocab_size, dtype=torch.float64, device="cpu")
     for logits, targets in row_logits(model, split):
         cells = targets.long() * vocab_size + logits.argmax(-1)
         counts += torch.bincount(cells.cpu(), minlength=len(counts))
@@ -61,7 +61,7 @@ def confusion_plot(shares: Tensor, vocab: Vocab, *, counts: Tensor | None = None
     if not len(known):
         raise DataError("confusion_plot: no target occurs")
     if len(vocab) <= MAX_SYMBOLS:
-        rows, columns = known, torch.arange(len(vocab))
+        rows, columns = known, torch.arange(len(vocab), device="cpu")
     else:
         order = known if counts is None else known[counts[known].argsort(descending=True)]
         rows = columns = order[:MAX_SYMBOLS].sort().values
