@@ -39,10 +39,10 @@ help:
 	@echo "make test      install, then run the Python tests in $(WORKERS) processes (WORKERS, TEST_ARGS)"
 	@echo "make bench     install, then run the benchmark into bench/out (BENCH_ARGS, now: $(BENCH_ARGS))"
 	@echo "make ctest     build and run the C++ tests of the kernels, warnings as errors"
-	@echo "make sanitize  the same under AddressSanitizer and UBSan"
+	@echo "make sanitize  the same under AddressSanitizer and UBSan (QUICK=1: fewer cases of the CUDA kernels)"
 	@echo "make cuda-check   compile the CUDA kernels for every target and check their machine code (no GPU)"
 	@echo "make cuda-budget  write tests/cuda/budget.json anew: their registers, stack, shared memory"
-	@echo "make triton-check compile the Triton kernels for sm_80, sm_90, sm_100 and check them too (no GPU)"
+	@echo "make triton-check compile the Triton kernels for sm_80, sm_90, sm_100 and check them too (TARGETS=90)"
 	@echo "make mutate    leave out each barrier and check of the CUDA kernels: a test must fail (SAMPLE=8: eight)"
 	@echo "make lint      ruff, clang-format, mypy;  make format applies the formatters"
 	@echo "make clean     remove what was built; the environment stays"
@@ -69,7 +69,7 @@ ctest: $(tools)
 	$(with_tools) .ci/ctest build/ctest -DMLPKERN_WERROR=ON
 
 sanitize: $(tools)
-	$(with_tools) .ci/ctest build/sanitize -DMLPKERN_WERROR=ON -DMLPKERN_SANITIZE=ON
+	$(with_tools) $(if $(QUICK),MLPKERN_TEST_QUICK=1 ).ci/ctest build/sanitize -DMLPKERN_WERROR=ON -DMLPKERN_SANITIZE=ON
 
 cuda-check: $(tools) cuda-library
 	$(with_tools) $(py) tests/cuda/check.py $(CUDA_LIBRARY)
@@ -85,7 +85,7 @@ ifeq ($(CUDA_LIBRARY),build/cuda/_cuda.so)
 endif
 
 triton-check: $(tools)
-	$(py) tests/triton_kernels/check.py
+	$(py) tests/triton_kernels/check.py $(if $(TARGETS),-t $(TARGETS))
 
 mutate: $(tools)
 	$(with_tools) $(py) tests/cuda/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))

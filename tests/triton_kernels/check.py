@@ -1,7 +1,8 @@
 """Compiles the Triton kernels for cards that are not there, and checks their machine code.
 
 ``python tests/triton_kernels/check.py``: every call of kernel_calls.py in every configuration, for
-sm_80, sm_90 and sm_100, in two processes; ``-k WORD`` takes the calls with that word in their name.
+sm_80, sm_90 and sm_100, in two processes; ``-k WORD`` takes the calls with that word in their name,
+``-t 90`` that target alone.
 Needs triton, no GPU and no CUDA toolkit.
 """
 
@@ -12,6 +13,7 @@ import multiprocessing
 import re
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cuda"))  # what reads machine code
@@ -26,13 +28,18 @@ DEFINITION = re.compile(r"^def (\w+_kernel)\(", re.M)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-k", default="", metavar="WORD", help="only the calls named with WORD")
+    parser.add_argument(
+        "-t", type=int, nargs="+", choices=offline.TARGETS, default=offline.TARGETS, metavar="SM",
+        help="only these targets: 80, 90, 100",
+    )  # fmt: skip
     parser.add_argument("-j", type=int, default=2, metavar="N", help="processes (default: 2)")
     parser.add_argument("-v", action="store_true", help="a line for each launch")
     options = parser.parse_args()
     names = [name for name in CALLS if options.k in name]
     compiled: dict[str, offline.Compiled] = {}
     with multiprocessing.get_context("spawn").Pool(options.j) as pool:
-        for found in pool.imap_unordered(compile_call, names, chunksize=1):
+        call = partial(compile_call, targets=tuple(options.t))
+        for found in pool.imap_unordered(call, names, chunksize=1):
             compiled |= {one.hash: one for one in found}
     said = [] if options.k else completeness({one.kernel for one in compiled.values()})
     for one in compiled.values():
@@ -44,8 +51,8 @@ def main() -> int:
     return 1 if said or not compiled else 0
 
 
-def compile_call(name: str) -> list[offline.Compiled]:
-    return offline.compiled_by(CALLS[name])
+def compile_call(name: str, targets: tuple[int, ...]) -> list[offline.Compiled]:
+    return offline.compiled_by(CALLS[name], targets)
 
 
 def completeness(launched: set[str]) -> list[str]:
