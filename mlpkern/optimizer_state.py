@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,35 +58,37 @@ class OptimizerState:
 
     def tensors(self) -> list[Tensor]:
         """All tensors: stopped, then those of first and second as far as there are any."""
-        return [self.stopped, *(tensor for _, tensor in self._moments())]
+        return list(self._named().values())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every field as a tensor by name, not copied: "step" (), "stopped", "first.embedding", …
+        """Copies of every field as tensors by name: "step" (), "stopped", "first.embedding", …
 
-        It can be saved by torch or safetensors as it is.
+        It is the state at this moment: steps taken later do not change it. torch and safetensors
+        can save it as it is.
         """
         step = torch.tensor(self.step, dtype=torch.int64, device="cpu")
-        return {"step": step, "stopped": self.stopped, **dict(self._moments())}
+        copies = {name: tensor.detach().clone() for name, tensor in self._named().items()}
+        return {"step": step, **copies}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy the values of another state into this one, which must have the same tensors.
 
         Raises ValueError for missing or unexpected names and for wrong shapes, with nothing copied.
         """
-        own = self.state_dict()
+        own = self._named()
         for problem, names in {
-            "misses": own.keys() - state_dict.keys(),
-            "has unexpected": state_dict.keys() - own.keys(),
+            "misses": {"step", *own} - state_dict.keys(),
+            "has unexpected": state_dict.keys() - {"step", *own},
         }.items():
             if names:
                 listed = ", ".join(sorted(names))
                 raise ValueError(f"OptimizerState: state_dict {problem} {listed}")
-        for name, tensor in own.items():
-            require_tensor("OptimizerState", name, state_dict[name])
-            if state_dict[name].shape != tensor.shape:
-                raise ValueError(
-                    f"OptimizerState: {name} must be {shape(tensor)}, got {shape(state_dict[name])}"
-                )
+        for name, value in state_dict.items():
+            require_tensor("OptimizerState", name, value)
+            sizes = own[name].shape if name in own else torch.Size()
+            if value.shape != sizes:
+                expected = shape(own[name]) if name in own else "()"
+                raise ValueError(f"OptimizerState: {name} must be {expected}, got {shape(value)}")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state_dict[name])
@@ -98,8 +100,10 @@ class OptimizerState:
         second = None if self.second is None else self.second.clone()
         return OptimizerState(self.step, self.stopped.clone(), first, second)
 
-    def _moments(self) -> Iterator[tuple[str, Tensor]]:
+    def _named(self) -> dict[str, Tensor]:
+        """The tensors themselves, by the names of `state_dict`."""
+        named = {"stopped": self.stopped}
         for name, params in (("first", self.first), ("second", self.second)):
             if params is not None:
-                for inner, tensor in params.named_tensors().items():
-                    yield f"{name}.{inner}", tensor
+                named |= {f"{name}.{inner}": t for inner, t in params.named_tensors().items()}
+        return named

@@ -102,11 +102,14 @@ class Checkpoint:
 
     @classmethod
     def of(cls, state: TrainState, **rest: Any) -> Checkpoint:
-        """The checkpoint of ``state``; ``rest``: the fields that a state does not have."""
+        """The checkpoint of ``state`` at this moment, which later steps do not change.
+
+        ``rest``: the fields that a state does not have.
+        """
         return cls(
             config=state.config,
             step=state.step,
-            parameters=state.model.state_dict(),
+            parameters={name: p.clone() for name, p in state.model.state_dict().items()},
             generator=state.generator.get_state(),
             moments=moments_by_name(state.optimizer),
             **rest,

@@ -5,6 +5,8 @@ Sizes: M models of a group, S steps of a chunk, N rows of a batch.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 import time
 from collections.abc import Generator
@@ -174,10 +176,10 @@ class Group:
         self._curve.keep(rows)
 
     def results(self) -> dict[int, Trained]:
-        """What became of each, by its number."""
+        """What became of each, by its number; later steps do not change it."""
         results = {}
         for m, (i, metrics) in enumerate(self.dev().items()):
-            state, old = self._states[m], self._optimizer
+            state, old = _copied(self._states[m]), self._optimizer
             with torch.no_grad():
                 own = mlpkern.MLPParams.from_module(state.model).tensors()
                 for ours, theirs in zip(own, self._params.model(m).tensors(), strict=True):
@@ -197,6 +199,13 @@ class Group:
                 state,
             )
         return results
+
+
+def _copied(state: TrainState) -> TrainState:
+    """``state`` with a model and a generator of its own, which later steps leave alone."""
+    generator = torch.Generator()
+    generator.set_state(state.generator.get_state())
+    return dataclasses.replace(state, model=copy.deepcopy(state.model), generator=generator)
 
 
 def _rows_of(params: mlpkern.MLPParams, rows: list[int]) -> mlpkern.MLPParams:

@@ -7,6 +7,8 @@ functions find out what is wrong and say it. For a backend without checks they r
 
 from __future__ import annotations
 
+import contextlib
+import operator
 from typing import Any
 
 import torch
@@ -36,6 +38,31 @@ def require_integer(op: str, name: str, value: torch.Tensor) -> None:
     """TypeError unless ``value`` has one of the four integer dtypes."""
     if value.dtype not in INTEGERS:
         raise TypeError(f"{op}: {name} must be {_INTEGER_NAMES}, got {dtype_name(value)}")
+
+
+def real(op: str, name: str, value: Any) -> float:
+    """``value`` as a float: a number of Python or numpy, or a tensor () that needs no gradient.
+
+    torch takes the same for a float. TypeError for anything else.
+    """
+    if isinstance(value, (float, int)):
+        return float(value)
+    kind = type(value).__name__
+    if isinstance(value, torch.Tensor) and (value.dim() or value.requires_grad):
+        kind = f"a tensor {shape(value)}" + " that requires a gradient" * value.requires_grad
+    elif not isinstance(value, (str, bytes)) and getattr(value, "ndim", 0) == 0:
+        with contextlib.suppress(TypeError, RuntimeError):
+            return float(value)
+    raise TypeError(f"{op}: {name} must be a float, got {kind}")
+
+
+def integer(op: str, name: str, value: Any) -> int:
+    """``value`` as an int: of Python or numpy, or an integer tensor (). TypeError otherwise."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{op}: {name} must be an int, got {kind}") from None
 
 
 def require_same_dtype(

@@ -248,7 +248,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.set_materialize_grads(False)
 
 
-_OPTIONS = "int ignore_index, int reduction, float label_smoothing"
+_OPTIONS = "SymInt ignore_index, int reduction, float label_smoothing"
 define(
     _OP,
     f"Tensor input, Tensor target, Tensor? weight, {_OPTIONS}",

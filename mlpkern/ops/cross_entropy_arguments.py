@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
-
 from torch import Tensor
 
 from mlpkern.ops.checks import (
     dtype_name,
+    integer,
+    real,
     require_float,
     require_integer,
     require_same_device,
@@ -36,10 +36,7 @@ def check(
     _check_ignore_index(target, ignore_index)
     if reduction not in REDUCTIONS:
         raise ValueError(f"{_OP}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
-    if not isinstance(label_smoothing, (int, float)):
-        name = type(label_smoothing).__name__
-        raise TypeError(f"{_OP}: label_smoothing must be a float, got {name}")
-    if not 0.0 <= label_smoothing <= 1.0:
+    if not 0.0 <= real(_OP, "label_smoothing", label_smoothing) <= 1.0:
         raise ValueError(
             f"{_OP}: label_smoothing must be 0 <= label_smoothing <= 1, got {label_smoothing}"
         )
@@ -68,12 +65,8 @@ def check_rows(input: Tensor, target: Tensor, weight: Tensor | None) -> None:
 
 
 def _check_ignore_index(target: Tensor, ignore_index: int) -> None:
-    try:
-        operator.index(ignore_index)
-    except TypeError:
-        name = type(ignore_index).__name__
-        raise TypeError(f"{_OP}: ignore_index must be an int, got {name}") from None
-    if target.is_floating_point() and ignore_index >= 0:
+    index = integer(_OP, "ignore_index", ignore_index)
+    if target.is_floating_point() and index >= 0:
         raise ValueError(
             f"{_OP}: ignore_index must be negative (unused) with class probabilities, "
             f"got {ignore_index}"

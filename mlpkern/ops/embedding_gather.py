@@ -10,6 +10,7 @@ from torch.compiler import is_compiling
 
 from mlpkern.backends import select
 from mlpkern.ops.checks import (
+    integer,
     require_float,
     require_integer,
     require_same_device,
@@ -119,6 +120,7 @@ def _checked(input: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
     rows = weight.shape[0]
     padding = -1
     if padding_idx is not None:
+        padding_idx = integer(_OP, "padding_idx", padding_idx)
         if not -rows <= padding_idx < rows:
             raise ValueError(
                 f"{_OP}: padding_idx must be -{rows} <= padding_idx < {rows} for weight "

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlpkern.ops.checks import dtype_name, require_same_device, require_tensor, shape
+from mlpkern.ops.checks import dtype_name, real, require_same_device, require_tensor, shape
 from mlpkern.ops.mlp_arguments import require_ids
 from mlpkern.optimizer_state import OPTIMIZERS, OptimizerState
 from mlpkern.params import MLPParams
@@ -111,7 +111,7 @@ def require_options(
     """Raise unless the options of the run are what `train_steps` says."""
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"{_OP}: optimizer must be 'sgd' or 'adamw', got {optimizer!r}")
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+    if isinstance(betas, str) or not hasattr(betas, "__len__") or len(betas) != 2:
         raise TypeError(f"{_OP}: betas must be two numbers, got {betas!r}")
     _require_between("momentum", momentum, 0, math.inf, "finite and >= 0")
     _require_between("betas[0]", betas[0], 0, 1, "0 <= beta < 1")
@@ -207,9 +207,7 @@ def _float64(name: str, value: Any, params: MLPParams) -> Tensor:
 
 
 def _require_between(name: str, value: Any, low: float, below: float, expected: str) -> None:
-    if not isinstance(value, (float, int, numbers.Real)):
-        raise TypeError(f"{_OP}: {name} must be a float, got {type(value).__name__}")
-    if not low <= float(value) < below:
+    if not low <= real(_OP, name, value) < below:
         raise ValueError(f"{_OP}: {name} must be {expected}, got {value}")
 
 
