@@ -53,18 +53,28 @@ class MLPParams:
     def from_module(cls, model: nn.Module) -> MLPParams:
         """The parameters of ``model`` themselves: training them trains the module.
 
-        ``model`` has, in the order of ``model.modules()``, the layers Embedding, perhaps Flatten,
-        then (Linear, Tanh) or LinearTanh at least once, then Linear; Identity does not count. Or it
-        says what is what: attributes ``embedding`` and ``output``, an Embedding and a Linear, and a
-        method ``hidden_parameters()`` that gives (weight, bias) of each hidden layer, as those of
-        `mlpkern.lm.MLPLanguageModel`. Its own ``forward`` is not looked at.
+        ``model`` gives logits (rows, C) for ids (rows, T): by its forward, which must be one chain
+        of Embedding, Flatten, then Linear and Tanh at least once, then Linear, as layers of torch
+        or `mlpkern.nn`, as functions (``view``, ``torch.tanh``, …), or both; Identity does not
+        count. A symbolic trace shows the chain, in training and in evaluation mode, with arguments
+        whose default is None left out. Or it says what is what: attributes ``embedding`` and
+        ``output``, an Embedding and a Linear, and a method ``hidden_parameters()`` that gives
+        (weight, bias) of each hidden layer, as those of `mlpkern.lm.MLPLanguageModel`.
 
-        Raises ValueError for any other layer, a Linear without bias, and options of the Embedding
+        Either way the forward is compared with the logits of such an MLP, on a copy with random
+        parameters; the module and the generators stay as they are. A module with
+        ``hidden_parameters`` is compared once for its class, shapes and settings.
+
+        Raises ValueError for any other function, weights or biases that are no Parameters of
+        ``model`` or stand in two layers, a Linear without bias, hooks, and options of the Embedding
         that change its gradient (padding_idx, max_norm, scale_grad_by_freq, sparse).
         """
-        from mlpkern.module_layers import mlp_layers
+        from mlpkern.module_layers import check_module, mlp_layers
 
-        return cls(*mlp_layers(model))
+        layers = mlp_layers(model)
+        params = cls(*layers)
+        check_module(model, layers)
+        return params
 
     @classmethod
     def stack(cls, models: Sequence[MLPParams]) -> MLPParams:

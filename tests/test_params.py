@@ -41,7 +41,7 @@ def test_sizes_and_names():
     assert (several.dtype, several.device) == (torch.float32, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("flatten", [[nn.Flatten()], [nn.Flatten(-2)], []])
+@pytest.mark.parametrize("flatten", [[nn.Flatten()], [nn.Flatten(-2)]])
 def test_from_module_shares_the_parameters(flatten):
     embedding, _, linear, tanh, output = layers()
     model = nn.Sequential(embedding, *flatten, nn.Sequential(linear, tanh), output)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -11,8 +13,8 @@ from torch import nn
 class Twins:
     """A copy of ``root`` and of every module below it.
 
-    Parameters, buffers and other values are shared, the dictionaries that hold them are not, so
-    that a forward may set attributes. ``training`` sets the mode of the copies, None keeps it.
+    Parameters are shared; buffers, other tensors, lists and dictionaries are copied, so that a
+    forward may change them. ``training`` sets the mode of the copies, None keeps it.
     """
 
     def __init__(self, root: nn.Module, training: bool | None = None) -> None:
@@ -40,9 +42,8 @@ class Twins:
         twin: Any = object.__new__(type(module))
         self._twins[id(module)] = twin
         self._originals[id(twin)] = module
-        twin.__dict__.update(module.__dict__)
-        for name in ("_parameters", "_buffers"):
-            twin.__dict__[name] = dict(module.__dict__[name])
+        twin.__dict__.update({key: _own(value) for key, value in module.__dict__.items()})
+        twin.__dict__["_buffers"] = {key: _own(value) for key, value in module._buffers.items()}
         twin.__dict__["_modules"] = {
             key: child if child is None else self._twin(child)
             for key, child in module._modules.items()
@@ -50,3 +51,10 @@ class Twins:
         if self._training is not None:
             twin.__dict__["training"] = self._training
         return twin
+
+
+def _own(value: Any) -> Any:
+    """A copy of what a forward may change in place."""
+    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
+        return value.detach().clone()
+    return copy.copy(value) if type(value) in (list, dict, set, OrderedDict) else value
