@@ -262,11 +262,11 @@ def test_info_and_version(capsys):
         ("--hidden", "a", "expected widths as in 200 or 300,100, got 'a'"),
         ("--hidden", "0", "hidden must be one width or more"),
         ("--steps", "-1", "steps must be at least 0, got -1"),
-        ("--threads", "0", "--threads must be at least 1, got 0"),
+        ("--threads", "0", "--threads must be 1 to 1024, got 0"),
         ("--device", "tpu", "--device must be cpu, cuda or cuda:N, got 'tpu'"),
         ("--device", "cuda:99", "--device cuda:99: torch sees"),
         ("--seed", "-1", "seed must be at least 0, got -1"),
-        ("--hidden", "1000000000000", "does not fit into memory"),
+        ("--hidden", "1000000000000", "not fit into memory"),
     ],
 )
 def test_bad_values_exit_with_2_and_write_nothing(words, tmp_path, capsys, flag, value, message):
@@ -329,7 +329,7 @@ def test_sample_and_evaluate_errors(words, tmp_path, capsys):
     assert "no such run folder" in fails(capsys, "sample", tmp_path / "absent")
     assert "symbol 'X'" in fails(capsys, "sample", out, "--prefix", "aX")
     assert "temperature" in fails(capsys, "sample", out, "--temperature", "0")
-    assert "top_k must be at least 1" in fails(capsys, "sample", out, "--top-k", "0")
+    assert "--top-k must be at least 1" in fails(capsys, "sample", out, "--top-k", "0")
     other = tmp_path / "other.txt"
     other.write_text("\n".join(make_words(alphabet="wxyz")))
     assert "another vocabulary" in fails(capsys, "evaluate", out, other)

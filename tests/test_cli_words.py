@@ -74,9 +74,9 @@ def test_errors(words, tmp_path, capsys):  # noqa: F811
     assert "-n must be 1 to 5, got 6" in fails(capsys, "ngram", words, "-n", "6")
     assert "-n must be 1 to 5, got 0" in fails(capsys, "ngram", words, "-n", "0..2")
     assert "k must be a number above 0, got -1" in fails(capsys, "ngram", words, "--k", "-1")
-    assert "count must be at least 0" in fails(capsys, "ngram", words, "--sample", "-1")
+    assert "--sample must be at least 0" in fails(capsys, "ngram", words, "--sample", "-1")
     assert "no such file" in fails(capsys, "ngram", tmp_path / "absent")
-    assert "block_size must be at least 1" in fails(capsys, "data", words, "--block-size", "0")
+    assert "--block-size must be at least 1" in fails(capsys, "data", words, "--block-size", "0")
     assert "--show must be at least 0" in fails(capsys, "data", words, "--show", "-1")
     for bad in ("x", "3..1", "1..2..3", ""):
         expected = f"expected a number or a range as in 2 or 1..5, got {bad!r}"

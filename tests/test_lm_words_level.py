@@ -276,7 +276,7 @@ def test_errors(run, words, tmp_path, capsys):  # noqa: F811
     assert "no word occurs 2 times in the train split (--min-count)" in data_fails(
         b"".join(b"w%d\n" % i for i in range(10)), *level
     )
-    assert "min_count must be at least 1" in fails(
+    assert "--min-count must be at least 1" in fails(
         capsys, "data", words, *level, "--min-count", "0"
     )
     assert "--min-count needs --level word" in fails(capsys, "data", words, "--min-count", "3")
@@ -286,7 +286,7 @@ def test_errors(run, words, tmp_path, capsys):  # noqa: F811
     )
     message = fails(capsys, "sample", run, "--prefix", "the Whale")
     assert "'the Whale': word 'whale' at position 1 is not one of the 11 the model" in message
-    assert "max_length must be at least 2 here" in fails(
+    assert "--max-length must be at least 2 here" in fails(
         capsys, "sample", run, "--prefix", "the cat", "--max-length", "1"
     )
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from mlpkern import __version__
 from mlpkern.cli import about, analysis, streams, sweeping, trained, training, words
+from mlpkern.cli.command import Parser, with_flags
 
 __all__ = ["main"]
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     from mlpkern.backends import environment_problems
     from mlpkern.lm.errors import LMError, NonFiniteLossError, WriteError
+    from mlpkern.lm.memory import out_of_memory
     from mlpkern.lm.stop_signal import Interrupted
 
     def fail(error: object, code: int) -> int:
@@ -55,7 +57,7 @@ def _run(args: argparse.Namespace) -> int:
     except WriteError as error:
         return fail(error, 2 if error.wrong_place else 1)
     except LMError as error:
-        return fail(error, 2)
+        return fail(with_flags(str(error), args.parser), 2)
     except NonFiniteLossError as error:
         return fail(error, 1)
     except Interrupted as stopped:
@@ -68,10 +70,14 @@ def _run(args: argparse.Namespace) -> int:
         return 1
     except OSError as error:
         return fail(error, 1)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return fail(f"not enough memory for these sizes: {str(error)[:200]!r}", 1)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mlpkern",
         description="Fused kernels for small PyTorch models, and the makemore MLP on them.",
         epilog="mlpkern COMMAND --help explains a command, with examples.",

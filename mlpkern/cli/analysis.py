@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words, path
+from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.values import path
 
 __all__ = ["add_commands"]
 

@@ -1,23 +1,12 @@
-"""The arguments that several commands share, and the forms that their values take."""
+"""The arguments that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 
-__all__ = [
-    "add_checkpoint",
-    "add_machine",
-    "add_model",
-    "add_optimizer",
-    "add_text",
-    "add_words",
-    "folder",
-    "path",
-    "schedule",
-    "shares",
-    "sizes",
-    "widths",
-]
+from mlpkern.cli.values import number, path, whole, widths
+
+__all__ = ["add_checkpoint", "add_machine", "add_model", "add_optimizer", "add_text", "add_words"]
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
@@ -29,18 +18,18 @@ def add_text(parser: argparse.ArgumentParser) -> None:
     add("--running", action="store_true",
         help="level word: a sequence is a paragraph (blank lines between; a long one is cut after "
         "every 256 tokens), not a line")  # fmt: skip
-    add("--min-count", type=int, metavar="N",
+    add("--min-count", type=whole, metavar="N",
         help="level word: words that occur less often in train become <unk> (2)")  # fmt: skip
     add("--lower", action="store_true", help="turn the text into lower case")
-    add("--max-word-length", type=int, metavar="N",
+    add("--max-word-length", type=whole, metavar="N",
         help="level char: longest word accepted (default 100)")  # fmt: skip
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The sizes of a model and its initial parameters."""
     add = parser.add_argument_group("model").add_argument
-    add("--block-size", type=int, metavar="T", help="symbols of context (3)")
-    add("--embedding-dim", type=int, metavar="D", help="width of the embedding (10)")
+    add("--block-size", type=whole, metavar="T", help="symbols of context (3)")
+    add("--embedding-dim", type=whole, metavar="D", help="width of the embedding (10)")
     add("--hidden", type=widths, metavar="H[,H...]", help="width of each hidden layer (200)")
     add("--init", choices=("lecture", "scaled"),
         help="initial parameters: lecture: all N(0,1); scaled: by fan-in")  # fmt: skip
@@ -50,13 +39,15 @@ def add_optimizer(parser: argparse.ArgumentParser) -> None:
     """The optimizer and what keeps it from overfitting; every engine does the same with them."""
     add = parser.add_argument_group("optimizer").add_argument
     add("--optimizer", choices=("sgd", "adamw"), help="sgd (default) or adamw")
-    add("--momentum", type=float, metavar="M", help="of sgd (0)")
-    add("--weight-decay", type=float, metavar="W",
+    add("--momentum", type=number, metavar="M", help="of sgd (0)")
+    add("--weight-decay", type=number, metavar="W",
         help="sgd: of all parameters; adamw: decoupled, not of biases (0)")  # fmt: skip
-    add("--input-dropout", type=float, metavar="P", help="share of the embedded input zeroed (0)")
-    add("--hidden-dropout", type=float, metavar="P", help="share of hidden outputs zeroed (0)")
-    add("--max-grad-norm", type=float, metavar="G", help="longer gradients are scaled to this norm")
-    add("--label-smoothing", type=float, metavar="E", help="0 to 1 (0)")
+    add("--input-dropout", type=number, metavar="P", help="share of the embedded input zeroed (0)")
+    add("--hidden-dropout", type=number, metavar="P", help="share of hidden outputs zeroed (0)")
+    add(
+        "--max-grad-norm", type=number, metavar="G", help="longer gradients are scaled to this norm"
+    )
+    add("--label-smoothing", type=number, metavar="E", help="0 to 1 (0)")
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:
@@ -84,63 +75,4 @@ def add_machine(parser: argparse.ArgumentParser, *, kernels: bool = True) -> Non
               help="forward for evaluation and sampling (train: the engine's; else "
               "fused)")  # fmt: skip
     group("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    group("--threads", type=int, metavar="N", help="CPU threads (default: torch's choice)")
-
-
-def path(text: str) -> str:
-    """The name of a file or folder, which an empty text is not: it would mean the current one."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"expected the name of a file or folder, got {text!r}")
-    return text
-
-
-def folder(text: str) -> str:
-    """The name of a folder for checkpoints: in UTF-8, as safetensors asks of the names of files."""
-    try:
-        path(text).encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"expected a name in UTF-8, got {text!r}") from None
-    return text
-
-
-def widths(text: str) -> tuple[int, ...]:
-    """``300,100`` -> (300, 100)."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected widths as in 200 or 300,100, got {text!r}"
-        ) from None
-
-
-def schedule(text: str) -> tuple[tuple[int, float], ...]:
-    """``0.1,0.01@100000`` -> ((0, 0.1), (100000, 0.01))."""
-    try:
-        entries = [part.split("@") for part in text.split(",")]
-        return tuple((int(rest[0]) if rest else 0, float(lr)) for lr, *rest in entries)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected learning rates as in 0.1 or 0.1,0.01@100000, got {text!r}"
-        ) from None
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    """``2`` -> (2,); ``1..5`` -> (1, 2, 3, 4, 5)."""
-    try:
-        low, *high = map(int, text.split(".."))
-        numbers = tuple(range(low, (high[0] if high else low) + 1))
-        if len(high) > 1 or not numbers:
-            raise ValueError
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected a number or a range as in 2 or 1..5, got {text!r}"
-        ) from None
-    return numbers
-
-
-def shares(text: str) -> tuple[float, ...]:
-    """``0.2,0.5`` -> (0.2, 0.5); nothing -> ()."""
-    try:
-        return tuple(float(part) for part in text.split(",") if part)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected shares as in 0.2,0.5, got {text!r}") from None
+    group("--threads", type=whole, metavar="N", help="CPU threads (default: torch's choice)")

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import (
-    add_machine,
-    add_model,
-    add_optimizer,
-    add_text,
-    add_words,
-    folder,
-    path,
-    schedule,
-    shares,
-)
+from mlpkern.cli.arguments import add_machine, add_model, add_optimizer, add_text, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.values import folder, number, path, schedule, shares, whole
 
 __all__ = ["add_commands"]
 
@@ -57,26 +48,26 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     search = parser.add_argument_group("search").add_argument
     search("--search", action="append", metavar="NAME=VALUES",
            help="add to the space or replace: lr=0.001:0.01:log, hidden=128,256")  # fmt: skip
-    search("--trials", type=int, metavar="N",
+    search("--trials", type=whole, metavar="N",
            help="stop when the study has so many (64)")  # fmt: skip
-    search("--minutes", type=float, metavar="M",
+    search("--minutes", type=number, metavar="M",
            help="begin no batch of trials that would end later; 0: no limit (9)")  # fmt: skip
-    search("--batch", type=int, metavar="N", help="trials that train together (16)")
-    search("--shapes", type=int, metavar="N", help="different shapes among them (8)")
+    search("--batch", type=whole, metavar="N", help="trials that train together (16)")
+    search("--shapes", type=whole, metavar="N", help="different shapes among them (8)")
     search("--rungs", type=shares, metavar="P[,P...]",
            help="shares of the steps after which trials are pruned (0.4)")  # fmt: skip
-    search("--cooldown", type=float, metavar="P",
+    search("--cooldown", type=number, metavar="P",
            help="there, the dev loss is that of a copy after this share of the steps so far at "
            "falling rates (0.1)")  # fmt: skip
-    search("--keep", type=float, metavar="K", help="at a rung one in K goes on (4)")
+    search("--keep", type=number, metavar="K", help="at a rung one in K goes on (4)")
     add_model(parser)
     steps = parser.add_argument_group("training").add_argument
-    steps("--batch-size", type=int, metavar="N", help="rows of a step (256)")
-    steps("--steps", type=int, metavar="S", help="optimizer steps of a trial (20000)")
+    steps("--batch-size", type=whole, metavar="N", help="rows of a step (256)")
+    steps("--steps", type=whole, metavar="S", help="optimizer steps of a trial (20000)")
     steps("--lr", type=schedule, metavar="LR[,LR@STEP...]", help="do not search it, take this")
     steps("--schedule", choices=("staged", "cosine"), help="of the learning rate (cosine)")
-    steps("--warmup", type=int, metavar="S", help="steps over which the rate rises first (500)")
-    steps("--seed", type=int, help="of the search, and of every trial (0)")
-    steps("--split-seed", type=int, help="seed of the shuffle before the split (42)")
+    steps("--warmup", type=whole, metavar="S", help="steps over which the rate rises first (500)")
+    steps("--seed", type=whole, help="of the search, and of every trial (0)")
+    steps("--split-seed", type=whole, help="seed of the shuffle before the split (42)")
     add_optimizer(parser)
     add_machine(parser, kernels=False)

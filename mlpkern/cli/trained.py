@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words, path
+from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.values import number, path, whole
 
 __all__ = ["add_commands"]
 
@@ -46,13 +47,13 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
     add = parser.add_argument
     add("run", type=path, metavar="RUN", help="run folder or model.safetensors")
     add_checkpoint(parser)
-    add("-n", "--count", type=int, default=20, help="number of words (20)")
-    add("--seed", type=int, default=0, help="the same seed gives the same words (0)")
+    add("-n", "--count", type=whole, default=20, help="number of words (20)")
+    add("--seed", type=whole, default=0, help="the same seed gives the same words (0)")
     add("--prefix", default="", help="what every word, or text of a word model, starts with")
-    add("--temperature", type=float, default=1.0,
+    add("--temperature", type=number, default=1.0,
         help="above 0; below 1: likelier words, above 1: wilder ones (1)")  # fmt: skip
-    add("--top-k", type=int, metavar="K", help="draw each symbol from the K likeliest (all)")
-    add("--max-length", type=int, default=100, help="cut words at this length (100)")
+    add("--top-k", type=whole, metavar="K", help="draw each symbol from the K likeliest (all)")
+    add("--max-length", type=whole, default=100, help="cut words at this length (100)")
     add_machine(parser)
 
 

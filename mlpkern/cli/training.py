@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import (
-    add_machine,
-    add_model,
-    add_optimizer,
-    add_text,
-    add_words,
-    folder,
-    path,
-    schedule,
-)
+from mlpkern.cli.arguments import add_machine, add_model, add_optimizer, add_text, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.values import folder, number, path, schedule, whole
 
 __all__ = ["add_commands"]
 
@@ -84,27 +76,27 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         "loss is near the lowest possible")  # fmt: skip
     add_model(parser)
     steps = parser.add_argument_group("training").add_argument
-    steps("--batch-size", type=int, metavar="N", help="rows of a step (32)")
-    steps("--steps", type=int, metavar="S", help="optimizer steps of the whole run")
+    steps("--batch-size", type=whole, metavar="N", help="rows of a step (32)")
+    steps("--steps", type=whole, metavar="S", help="optimizer steps of the whole run")
     steps("--lr", type=schedule, metavar="LR[,LR@STEP...]",
           help="learning rate, and others from later steps on: 0.1,0.01@100000")  # fmt: skip
     steps("--schedule", choices=("staged", "cosine"),
           help="staged (default): --lr as it is; cosine: it falls to 0 at the end")  # fmt: skip
-    steps("--warmup", type=int, metavar="S", help="steps over which the rate rises first (0)")
-    steps("--seed", type=int, help="seed of initial parameters, batches and dropout (0)")
-    steps("--split-seed", type=int, help="seed of the shuffle before the split (42)")
+    steps("--warmup", type=whole, metavar="S", help="steps over which the rate rises first (0)")
+    steps("--seed", type=whole, help="seed of initial parameters, batches and dropout (0)")
+    steps("--split-seed", type=whole, help="seed of the shuffle before the split (42)")
     steps("--engine", choices=("auto", "run", "ops", "stock"),
           help="run: thousands of steps in one call; ops: the fused ops, step by step; stock: the "
           "lecture's own torch code; auto (default): the fastest that applies")  # fmt: skip
     add_optimizer(parser)
     often = parser.add_argument_group("on the way").add_argument
-    often("--log-every", type=int, metavar="S", help="steps between log rows")
+    often("--log-every", type=whole, metavar="S", help="steps between log rows")
     often(
-        "--eval-every", type=int, metavar="S", help="steps between dev losses; 0: only at the end"
+        "--eval-every", type=whole, metavar="S", help="steps between dev losses; 0: only at the end"
     )
-    often("--patience", type=int, metavar="N",
+    often("--patience", type=whole, metavar="N",
           help="end after N dev losses in a row above the lowest; 0 (default): never")  # fmt: skip
-    often("--checkpoint-every", type=int, metavar="S",
+    often("--checkpoint-every", type=whole, metavar="S",
           help="steps between checkpoints; 0: only at the end")  # fmt: skip
     often("--tensorboard", action="store_true",
           help="write the log as event files into the run folder, too")  # fmt: skip
@@ -131,11 +123,13 @@ def _add_find_lr(commands: argparse._SubParsersAction) -> None:
     add("--force", action="store_true", help="replace files that are already there")
     add_model(parser)
     sweep = parser.add_argument_group("sweep").add_argument
-    sweep("--low", type=float, default=1e-4, metavar="LR", help="first learning rate (0.0001)")
-    sweep("--high", type=float, default=10.0, metavar="LR", help="last learning rate (10)")
-    sweep("--steps", type=int, default=1_000, metavar="S", dest="sweep_steps", help="steps (1000)")
-    sweep("--batch-size", type=int, metavar="N", help="rows of a step (32)")
-    sweep("--seeds", type=int, default=1, metavar="M", help="seeds side by side (1)")
-    sweep("--seed", type=int, help="the first of them (0)")
-    sweep("--split-seed", type=int, help="seed of the shuffle before the split (42)")
+    sweep("--low", type=number, default=1e-4, metavar="LR", help="first learning rate (0.0001)")
+    sweep("--high", type=number, default=10.0, metavar="LR", help="last learning rate (10)")
+    sweep(
+        "--steps", type=whole, default=1_000, metavar="S", dest="sweep_steps", help="steps (1000)"
+    )
+    sweep("--batch-size", type=whole, metavar="N", help="rows of a step (32)")
+    sweep("--seeds", type=whole, default=1, metavar="M", help="seeds side by side (1)")
+    sweep("--seed", type=whole, help="the first of them (0)")
+    sweep("--split-seed", type=whole, help="seed of the shuffle before the split (42)")
     add_machine(parser, kernels=False)

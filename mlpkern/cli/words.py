@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_text, add_words, sizes
+from mlpkern.cli.arguments import add_text, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.values import number, sizes, whole
 
 __all__ = ["add_commands"]
 
@@ -42,8 +43,8 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
     parser = add_command(commands, "data", run, summary, _DATA)
     _add_words_and_split(parser)
     add = parser.add_argument
-    add("--block-size", type=int, default=3, metavar="T", help="symbols of context (3)")
-    add("--show", type=int, default=5, metavar="N", help="words whose examples are printed (5)")
+    add("--block-size", type=whole, default=3, metavar="T", help="symbols of context (3)")
+    add("--show", type=whole, default=5, metavar="N", help="words whose examples are printed (5)")
 
 
 def _add_ngram(commands: argparse._SubParsersAction) -> None:
@@ -58,12 +59,14 @@ def _add_ngram(commands: argparse._SubParsersAction) -> None:
     add = parser.add_argument
     add("-n", type=sizes, default=(1, 2, 3, 4, 5), metavar="N[..N]",
         help="symbols of a gram, 1 to 5: 2 or 1..5 (1..5)")  # fmt: skip
-    add("--k", type=float, help="added to every count (default: what is best on dev)")
-    add("--sample", type=int, default=0, metavar="N", help="words to draw from the last n (0)")
-    add("--seed", type=int, default=0, help="the same seed gives the same words (0)")
+    add("--k", type=number, help="added to every count (default: what is best on dev)")
+    add("--sample", type=whole, default=0, metavar="N", help="words to draw from the last n (0)")
+    add("--seed", type=whole, default=0, help="the same seed gives the same words (0)")
 
 
 def _add_words_and_split(parser: argparse.ArgumentParser) -> None:
     add_words(parser)
     add_text(parser)
-    parser.add_argument("--split-seed", type=int, help="seed of the shuffle before the split (42)")
+    parser.add_argument(
+        "--split-seed", type=whole, help="seed of the shuffle before the split (42)"
+    )

@@ -32,6 +32,8 @@ __all__ = [
     "words_of_arguments",
 ]
 
+MOST_THREADS = 1024  # far more would end the process where a thread cannot be made
+
 _SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
 
 
@@ -68,9 +70,11 @@ def words_of_arguments(args: argparse.Namespace) -> tuple[list[str], dict[str, A
     text = TextOptions(**{name: value for name, value in given.items() if value is not None})
     if text.level != "word" and args.min_count is not None:
         raise ConfigError("--min-count needs --level word")
-    if text.level == "word" and args.max_word_length:
+    if text.level == "word" and args.max_word_length is not None:
         raise ConfigError("--max-word-length is for --level char")
-    limit = args.max_word_length or MAX_WORD_LENGTH
+    limit = MAX_WORD_LENGTH if args.max_word_length is None else args.max_word_length
+    if limit < 1:
+        raise ConfigError(f"--max-word-length must be at least 1, got {limit}")
     return load_words(args.file, args.data or "embedded", limit, text)
 
 
@@ -182,6 +186,6 @@ def set_threads(threads: int | None) -> None:
     """``--threads``, for the whole process; None: torch's choice."""
     if threads is None:
         return
-    if threads < 1:
-        raise ConfigError(f"--threads must be at least 1, got {threads}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise ConfigError(f"--threads must be 1 to {MOST_THREADS}, got {threads}")
     torch.set_num_threads(threads)

@@ -25,7 +25,12 @@ def cache_folder() -> Path:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME", "")
     # the XDG specification: a relative path is invalid and ignored
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "mlpkern"
+    if os.path.isabs(base):
+        return Path(base) / "mlpkern"
+    try:
+        return Path.home() / ".cache" / "mlpkern"
+    except RuntimeError:  # neither a variable nor the system names one
+        raise DataError("no home folder is known; set MLPKERN_CACHE to a folder") from None
 
 
 def makemore_names() -> Path:

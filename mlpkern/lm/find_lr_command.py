@@ -18,7 +18,7 @@ from mlpkern.lm.arguments import (
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, seed_for
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.lr_finder import lr_finder
-from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.model import MLPLanguageModel, check_models_fit
 from mlpkern.lm.output import check_output, write_output
 
 __all__ = ["find_lr_command"]
@@ -39,6 +39,7 @@ def find_lr_command(args: argparse.Namespace) -> int:
     dataset = make_dataset(words, config, data).to(device)
     seeds = range(config.seed, config.seed + args.seeds)
     sizes = (len(dataset.vocab), config.block_size, config.embedding_dim, config.hidden)
+    check_models_fit(args.seeds, *sizes)
     models = [
         MLPLanguageModel(*sizes, init=config.init, seed=seed_for(seed, "init")).to(device)
         for seed in seeds

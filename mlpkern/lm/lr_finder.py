@@ -27,6 +27,7 @@ import mlpkern
 from mlpkern.lm.config import check_seed, seed_for
 from mlpkern.lm.data import Split
 from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.memory import check_fits
 from mlpkern.lm.model import MLPLanguageModel
 
 __all__ = ["LRCurve", "lr_finder"]
@@ -204,5 +205,7 @@ def _check(
     ):
         if value < least:
             raise ConfigError(f"lr_finder: {name} must be at least {least}, got {value}")
+    batches = f"steps {steps}, batch_size {batch_size}, {seeds} seeds: the array of batches"
+    check_fits(batches, 8 * steps * batch_size * seeds)
     if models != seeds:
         raise ConfigError(f"lr_finder: expected one model for each of {seeds} seeds, got {models}")

@@ -13,6 +13,7 @@ equations 1-2 without the direct connections; Karpathy, "Building makemore part 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, cast
@@ -24,8 +25,9 @@ from torch.nn import functional as F
 import mlpkern
 from mlpkern.lm.config import INITS, check_seed
 from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.memory import check_fits
 
-__all__ = ["KERNELS", "MLPLanguageModel", "parameter_shapes"]
+__all__ = ["KERNELS", "MLPLanguageModel", "check_models_fit", "parameter_shapes"]
 
 KERNELS = ("fused", "stock")
 
@@ -39,6 +41,17 @@ def parameter_shapes(
     for i, (fan_in, width) in enumerate(pairwise(widths)):
         shapes |= {f"hidden.{i}.weight": (width, fan_in), f"hidden.{i}.bias": (width,)}
     return shapes | {"output.weight": (vocab_size, widths[-1]), "output.bias": (vocab_size,)}
+
+
+def check_models_fit(
+    models: int, vocab_size: int, block_size: int, embedding_dim: int, hidden: Sequence[int]
+) -> None:
+    """ConfigError unless the parameters of so many models fit into memory."""
+    shapes = parameter_shapes(vocab_size, block_size, embedding_dim, hidden)
+    count = sum(map(math.prod, shapes.values()))
+    what = "a model" if models == 1 else f"{models} models"
+    sizes = f"T={block_size}, D={embedding_dim}, H={'+'.join(map(str, hidden))}"
+    check_fits(f"{what} of {count} parameters ({sizes})", 4 * count * models)
 
 
 class MLPLanguageModel(nn.Module):
@@ -82,6 +95,7 @@ class MLPLanguageModel(nn.Module):
         }.items():
             if not sizes or min(sizes) < 1:
                 raise ConfigError(f"MLPLanguageModel: {name} must be at least 1, got {sizes}")
+        check_models_fit(1, vocab_size, block_size, embedding_dim, widths)
         self.block_size = block_size
         self.kernels = kernels
         fan_in = [block_size * embedding_dim, *widths]

@@ -13,11 +13,13 @@ from torch import Tensor
 from mlpkern.lm.config import check_seed
 from mlpkern.lm.data import Vocab
 from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.memory import check_fits
 
 __all__ = ["NextSymbol", "sample", "share_seen"]
 
 MAX_TOGETHER = 16_384  # words that advance in one batch
 MAX_LOGITS = 1 << 26  # of one step: half a GB of float64
+BYTES_OF_WORD = 50  # of a string of Python, at least
 
 
 class NextSymbol(Protocol):
@@ -67,6 +69,7 @@ def sample(
         raise ConfigError(f"temperature must be a number above 0, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ConfigError(f"top_k must be at least 1, got {top_k}")
+    check_fits(f"count {count}: the list of words", BYTES_OF_WORD * count)
     start = vocab.encode(prefix)
     if max_length < 1 or max_length < len(start):
         low = max(1, len(start))

@@ -27,6 +27,7 @@ from mlpkern.lm.errors import ConfigError, NonFiniteLossError
 from mlpkern.lm.evaluate import Metrics, evaluate
 from mlpkern.lm.folder_lock import FolderLock
 from mlpkern.lm.log import LogRow
+from mlpkern.lm.memory import check_fits, out_of_memory
 from mlpkern.lm.model import MLPLanguageModel, parameter_shapes
 from mlpkern.lm.progress import NoProgress, Progress, display_failed
 from mlpkern.lm.run_folder import RunFolder
@@ -90,11 +91,12 @@ class Trainer:
         **options: Any,
     ) -> Trainer:
         """A run before step 0. ``kernels``: the forward for dev losses, by default the engine's."""
+        check_fits(f"batch_size {config.batch_size}: one batch", 8 * config.batch_size)
         symbols = len(dataset.vocab)
         try:
             model = initial_model(config, symbols, kernels=kernels or engine.kernels).to(device)
-        except (MemoryError, RuntimeError, TypeError) as error:  # TypeError: beyond 64 bits
-            if not any(word in str(error) for word in ("memory", "verflow")):
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
                 raise
             shapes = parameter_shapes(
                 symbols, config.block_size, config.embedding_dim, config.hidden

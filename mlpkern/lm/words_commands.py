@@ -30,6 +30,8 @@ def data_command(args: argparse.Namespace) -> int:
 
 def ngram_command(args: argparse.Namespace) -> int:
     """``mlpkern ngram``: a line per n, then samples of the last."""
+    if args.sample < 0:
+        raise ConfigError(f"--sample must be at least 0, got {args.sample}")
     for n in args.n:
         if not 1 <= n <= MAX_N:
             raise ConfigError(f"-n must be 1 to {MAX_N}, got {n}")

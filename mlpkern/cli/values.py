@@ -1,0 +1,102 @@
+"""The forms that the values of arguments take: text to value, or what was expected of it.
+
+The range of a value is checked where it is used, in `mlpkern.lm`, for Python as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+__all__ = ["folder", "number", "path", "schedule", "shares", "sizes", "whole", "widths"]
+
+MOST_SIZES = 1_000  # that a range may name
+
+
+def path(text: str) -> str:
+    """The name of a file or folder, which an empty text is not: it would mean the current one."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected the name of a file or folder, got {text!r}")
+    return text
+
+
+def folder(text: str) -> str:
+    """The name of a folder for checkpoints: in UTF-8, as safetensors asks of the names of files."""
+    try:
+        path(text).encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"expected a name in UTF-8, got {text!r}") from None
+    return text
+
+
+def whole(text: str) -> int:
+    """A whole number of 64 bits, more than which no setting can be."""
+    try:
+        return _whole(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number below 2**63, got {text!r}"
+        ) from None
+
+
+def number(text: str) -> float:
+    """A number; infinity and nan are none that a setting can be."""
+    try:
+        return _finite(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}") from None
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """``300,100`` -> (300, 100)."""
+    try:
+        return tuple(_whole(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected widths as in 200 or 300,100, got {text!r}"
+        ) from None
+
+
+def schedule(text: str) -> tuple[tuple[int, float], ...]:
+    """``0.1,0.01@100000`` -> ((0, 0.1), (100000, 0.01))."""
+    try:
+        entries = [part.split("@") for part in text.split(",")]
+        return tuple((_whole(rest[0]) if rest else 0, float(lr)) for lr, *rest in entries)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected learning rates as in 0.1 or 0.1,0.01@100000, got {text!r}"
+        ) from None
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """``2`` -> (2,); ``1..5`` -> (1, 2, 3, 4, 5)."""
+    try:
+        low, *high = map(_whole, text.split(".."))
+        last = high[0] if high else low
+        if len(high) > 1 or not 0 <= last - low < MOST_SIZES:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number or a range as in 2 or 1..5, got {text!r}"
+        ) from None
+    return tuple(range(low, last + 1))
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """``0.2,0.5`` -> (0.2, 0.5); nothing -> ()."""
+    try:
+        return tuple(_finite(part) for part in text.split(",") if part)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected shares as in 0.2,0.5, got {text!r}") from None
+
+
+def _whole(text: str) -> int:
+    if not -(2**63) <= (value := int(text)) < 2**63:
+        raise ValueError
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError
+    return value
