@@ -51,7 +51,7 @@ from mlpkern.lm.lr_finder import LRCurve, lr_finder
 from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.ngram import NGram, ngram
 from mlpkern.lm.overfit import Overfit, lowest_loss, overfit_batch
-from mlpkern.lm.population import Population, Trained, population
+from mlpkern.lm.population import Population, population
 from mlpkern.lm.report import Report, report, report_on
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample
@@ -63,11 +63,13 @@ from mlpkern.lm.sweep_folder import SweepFolder
 from mlpkern.lm.sweep_plan import SweepPlan, read_plan
 from mlpkern.lm.text import TextOptions
 from mlpkern.lm.train import Trainer
+from mlpkern.lm.trained import BestModel, Trained
 from mlpkern.lm.vocab import Vocab
 
 __all__ = [
     "ENGINES",
     "PRESETS",
+    "BestModel",
     "Checkpoint",
     "CheckpointError",
     "Choice",

@@ -32,10 +32,11 @@ from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.evaluate import Metrics
-from mlpkern.lm.population_group import Group, Trained
+from mlpkern.lm.population_group import Group, judged_every
 from mlpkern.lm.progress import NoProgress, Progress
 from mlpkern.lm.side_by_side import Job, kernel_threads, run_jobs
 from mlpkern.lm.step_options import common_options
+from mlpkern.lm.trained import Trained
 
 __all__ = ["Population", "Trained", "group_key", "population"]
 
@@ -46,6 +47,7 @@ def population(
     *,
     max_points: int = 2_000,
     progress: Progress | None = None,
+    keep_best: bool = False,
 ) -> list[Trained]:
     """Every one of ``configs`` trained on the words of ``dataset``, in the order given.
 
@@ -55,27 +57,34 @@ def population(
     training of that configuration alone with the engine `run`, whatever else is in the list.
 
     Args:
-        configs: what to train. Of each, ``split_seed`` and the intervals of logs, dev losses and
-            checkpoints have no effect: the splits are those of ``dataset``, and nothing is written.
+        configs: what to train. Of each, ``split_seed`` and the intervals of logs and checkpoints
+            have no effect: the splits are those of ``dataset``, and nothing is written. Dev losses
+            are taken every ``eval_every`` steps of those with ``patience``, which end early when it
+            does, and of all with ``keep_best``; else only at the end.
         dataset: its device is where the training happens. For a block size other than its own the
             windows are made from its words.
         max_points: the most points of a loss curve, at least 1.
         progress: told of every step of every model (`mlpkern.lm.progress`).
+        keep_best: keeps the model with the lowest dev loss of each in ``best``, as patience does.
 
     A model whose loss is not finite stops with a RuntimeWarning that names its place in the list;
-    the others go on. Ctrl-C ends the call between two chunks with KeyboardInterrupt.
+    the others go on. One that has diverged at a finite loss is named as well. Ctrl-C ends the call
+    between two chunks with KeyboardInterrupt.
     """
-    everything = Population(configs, dataset, max_points=max_points, progress=progress)
+    everything = Population(
+        configs, dataset, max_points=max_points, progress=progress, keep_best=keep_best
+    )
     everything.advance(1.0)
     results = everything.results()
     for i, result in enumerate(results):
+        why = result.diverged
         if result.stopped is not None:
-            warnings.warn(
-                f"population: configuration {i} stopped at step {result.stopped}: its loss was "
-                "not finite; a smaller learning rate usually helps",
-                RuntimeWarning,
-                stacklevel=2,
+            why = (
+                f"stopped at step {result.stopped}: its loss was not finite; a smaller learning "
+                "rate usually helps"
             )
+        if why:
+            warnings.warn(f"population: configuration {i} {why}", RuntimeWarning, stacklevel=2)
     return results
 
 
@@ -94,19 +103,21 @@ class Population:
         *,
         max_points: int = 2_000,
         progress: Progress | None = None,
+        keep_best: bool = False,
     ) -> None:
         if max_points < 1:
             raise ConfigError(f"population: max_points must be at least 1, got {max_points}")
         self._progress = progress or NoProgress()
         members: dict[tuple[object, ...], list[int]] = {}
         for i, config in enumerate(configs):
-            members.setdefault((*group_key(config), config.steps), []).append(i)
+            key = (*group_key(config), config.steps, judged_every(config, keep_best))
+            members.setdefault(key, []).append(i)
         self._threads = kernel_threads(dataset.splits["train"].targets.device)
         # One shape that fills the threads evenly is best left to one call.
         even = len(members) == 1 and len(configs) % self._threads == 0
         parts = 1 if even or self._threads == 1 else 2 * self._threads
         self._groups = [
-            Group({i: configs[i] for i in part}, dataset, max_points)
+            Group({i: configs[i] for i in part}, dataset, max_points, keep_best)
             for group in members.values()
             for part in _cut(group, parts)
         ]
@@ -127,7 +138,8 @@ class Population:
             run_jobs(jobs, self._threads, self._progress.advance)
 
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
-        """Loss and accuracy on dev of every one that is still in.
+        """Loss and accuracy on dev of every one that is still in; of one whose patience has ended,
+        those it ended with.
 
         ``cooldown``: of a copy of each after so many more steps, at learning rates that fall from
         the present one to 0. In the middle of a run the noise of a high rate hides how good the

@@ -9,8 +9,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Collection, Generator
 
 import torch
 from torch import Tensor
@@ -18,14 +17,15 @@ from torch import Tensor
 import mlpkern
 from mlpkern.lm.config import TrainConfig, seed_for
 from mlpkern.lm.data import Dataset
+from mlpkern.lm.divergence import divergence
 from mlpkern.lm.drawn_batches import Drawing, Drawn
 from mlpkern.lm.engines import MAX_ROWS
 from mlpkern.lm.evaluate import Metrics
-from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.state import TrainState, initial_model
 from mlpkern.lm.step_options import common_options, own_options
+from mlpkern.lm.trained import KeptBest, Trained, copy_into
 
-__all__ = ["Group", "Trained"]
+__all__ = ["Group", "judged_every"]
 
 CHUNK_SECONDS = 0.5  # how long Ctrl-C waits, and how often the progress moves
 FIRST_CHUNK = 64
@@ -33,34 +33,26 @@ FIRST_CHUNK = 64
 CUDA_ROWS = 32_000_000
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A configuration after its run, or after a part of it.
-
-    losses   (points,) float32: the mean loss of every ``every`` steps, of fewer at the end
-    stopped  the step whose loss was not finite, where this model stopped; None: it ran to the end.
-             ``losses`` are nan from there on, and ``model`` is what it was before that step
-    state    all that a trainer needs to go on from here; its model is ``model``
-    """
-
-    config: TrainConfig
-    model: MLPLanguageModel
-    losses: Tensor
-    every: int
-    dev: Metrics
-    stopped: int | None
-    state: TrainState
-
-
 class Group:
     """Models of one shape, number of steps and optimizer.
 
-    members  (M) the numbers they are called by; the rows of every tensor are in this order
+    Where `judged_every` says so, their dev losses are taken on the way, the best model of each is
+    kept, and a model whose patience has ended is done: it leaves the arrays, which changes nothing
+    for the others.
     """
 
-    def __init__(self, configs: dict[int, TrainConfig], dataset: Dataset, max_points: int) -> None:
-        self.members = list(configs)
-        first = configs[self.members[0]]
+    def __init__(
+        self,
+        configs: dict[int, TrainConfig],
+        dataset: Dataset,
+        max_points: int,
+        keep_best: bool = False,
+    ) -> None:
+        self._rows = list(configs)  # (M) the numbers of the models in the rows of every tensor
+        self._done: dict[int, Trained] = {}
+        self._best = {i: KeptBest() for i in configs}
+        first = configs[self._rows[0]]
+        self._eval_every = judged_every(first, keep_best)
         self.steps = first.steps
         splits = dataset.splits_for(first.block_size)
         self._train, self._dev = splits["train"], splits["dev"]
@@ -82,14 +74,27 @@ class Group:
 
     def seconds(self, end: int) -> float:
         """How long it will take to train to step ``end``; inf before the first chunk."""
-        left = end - self._optimizer.step
+        left = end - self._optimizer.step if self._rows else 0
         return left * self._pace if left > 0 else 0.0
+
+    @property
+    def members(self) -> list[int]:
+        """The numbers that the models are called by."""
+        return [*self._rows, *self._done]
 
     def advance(self, end: int) -> Generator[int, None, None]:
         """Trains all to step ``end``, a chunk at a time; yields the steps of each, of all models.
 
         train_steps warns of a model that stops.
         """
+        while self._rows and (done := self._optimizer.step) < end:
+            every = self._eval_every
+            yield from self._advance(min(end, done - done % every + every) if every else end)
+            step = self._optimizer.step
+            if every is not None and (step == self.steps or (every and step % every == 0)):
+                self._judge()
+
+    def _advance(self, end: int) -> Generator[int, None, None]:
         states = self._states
         configs = [state.config for state in states]
         options = {**common_options(configs[0]), **own_options(configs)}
@@ -126,13 +131,34 @@ class Group:
                 self._chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS / self._pace)))
                 yield chunk * len(configs)
 
+    def _judge(self) -> None:
+        """Takes the dev losses, keeps the best models, and ends those without patience left."""
+        step, going = self._optimizer.step, []
+        for m, (i, metrics) in enumerate(self._measured(self._params).items()):
+            best, config = self._best[i], self._states[m].config
+            if best.take(step, metrics.loss) and step < self.steps:  # else the model itself is kept
+                best.keep(metrics, self._params.model(m))
+            if step < self.steps and best.ends(config.patience):
+                self._done[i] = self._result(m, metrics)
+            else:
+                going.append(i)
+        if len(going) < len(self._rows):
+            self._keep_rows(going)
+
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
-        """The metrics of each on the dev split, or after a cool-down of so many steps."""
+        """The metrics of each on the dev split, or after a cool-down of so many steps; of those
+        that are done, the metrics they ended with."""
+        done = {i: trained.dev for i, trained in self._done.items()}
+        if not self._rows:
+            return done
         params = self._cooled(cooldown) if cooldown else self._params
+        return self._measured(params) | done
+
+    def _measured(self, params: mlpkern.MLPParams) -> dict[int, Metrics]:
         measured = mlpkern.evaluate(params, self._dev.inputs, self._dev.targets)
         both = zip(measured.loss.tolist(), measured.accuracy.tolist(), strict=True)
         metrics = [Metrics(loss, accuracy, len(self._dev)) for loss, accuracy in both]
-        return dict(zip(self.members, metrics, strict=True))
+        return dict(zip(self._rows, metrics, strict=True))
 
     def _cooled(self, steps: int) -> mlpkern.MLPParams:
         """Copies after ``steps`` more steps at rates that fall evenly from the present one to 0.
@@ -162,10 +188,14 @@ class Group:
         )
         return params
 
-    def keep(self, members: list[int]) -> None:
+    def keep(self, members: Collection[int]) -> None:
         """Drops every other model."""
-        rows = [self.members.index(i) for i in members]
-        self.members = members
+        self._done = {i: trained for i, trained in self._done.items() if i in members}
+        self._keep_rows([i for i in self._rows if i in members])
+
+    def _keep_rows(self, members: list[int]) -> None:
+        rows = [self._rows.index(i) for i in members]
+        self._rows, self._best = members, {i: self._best[i] for i in members}
         if not rows:
             return
         self._states = [self._states[m] for m in rows]
@@ -177,28 +207,33 @@ class Group:
 
     def results(self) -> dict[int, Trained]:
         """What became of each, by its number; later steps do not change it."""
-        results = {}
-        for m, (i, metrics) in enumerate(self.dev().items()):
-            state, old = _copied(self._states[m]), self._optimizer
-            with torch.no_grad():
-                own = mlpkern.MLPParams.from_module(state.model).tensors()
-                for ours, theirs in zip(own, self._params.model(m).tensors(), strict=True):
-                    ours.copy_(theirs)
-            moments = [None if p is None else p.model(m).clone() for p in (old.first, old.second)]
-            state.optimizer = mlpkern.OptimizerState(
-                old.step, old.stopped[m : m + 1].clone(), *moments
-            )
-            stopped = int(old.stopped[m])
-            results[i] = Trained(
-                state.config,
-                state.model,
-                self._curve.points(m),
-                self._curve.every,
-                metrics,
-                None if stopped < 0 else stopped,
-                state,
-            )
-        return results
+        measured = self._measured(self._params) if self._rows else {}
+        going = {i: self._result(m, dev) for m, (i, dev) in enumerate(measured.items())}
+        return going | self._done
+
+    def _result(self, m: int, dev: Metrics) -> Trained:
+        """What became of row ``m``, whose present metrics are ``dev``."""
+        state, old = _copied(self._states[m]), self._optimizer
+        copy_into(state.model, self._params.model(m))
+        moments = [None if p is None else p.model(m).clone() for p in (old.first, old.second)]
+        state.optimizer = mlpkern.OptimizerState(old.step, old.stopped[m : m + 1].clone(), *moments)
+        stopped = int(old.stopped[m])
+        return Trained(
+            state.config,
+            state.model,
+            self._curve.points(m),
+            self._curve.every,
+            dev,
+            None if stopped < 0 else stopped,
+            state,
+            self._best[self._rows[m]].model(state, dev),
+            divergence(state, dev.loss) if stopped < 0 else None,
+        )
+
+
+def judged_every(config: TrainConfig, keep_best: bool) -> int | None:
+    """The steps between dev losses of a model, 0: only at the end; None: none are needed."""
+    return config.eval_every if keep_best or config.patience else None
 
 
 def _copied(state: TrainState) -> TrainState:

@@ -24,8 +24,8 @@ from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.log import LogRow, write_log
-from mlpkern.lm.population import Trained
 from mlpkern.lm.run_folder import RunFolder
+from mlpkern.lm.trained import Trained
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
