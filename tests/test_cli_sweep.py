@@ -70,6 +70,22 @@ def test_the_command_ends_with_a_table_pictures_and_a_run_to_sample(words, tmp_p
     assert capsys.readouterr().out.splitlines()[-1] == lines[-1]
 
 
+# decaying weights at such a rate overflow at once, without it the losses are finite
+@pytest.mark.parametrize(("decay", "named"), [("0", 6), ("1", 0)])
+def test_a_sweep_of_which_every_trial_diverges_says_so_and_exits_with_1(
+    words, tmp_path, capsys, decay, named
+):
+    out = tmp_path / "sweep"
+    wild = ["--optimizer", "sgd", "--search", "lr=1e8,1e9", "--rungs", "", "--weight-decay", decay]
+    assert main(["sweep", words, *QUICK, *wild, "--out", str(out)]) == 1
+    printed, error = capsys.readouterr()
+    assert "mlpkern sweep: error: every trial has diverged or failed\n" in error
+    assert printed.count(" diverged: the train loss ") == named
+    assert "0 of them to the last step" in printed
+    assert "mlpkern sample" not in printed
+    assert {row["state"] for row in table_of(out)} == {"pruned"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -116,3 +116,26 @@ def test_the_command_saves_says_so_and_exits_with_1(words, tmp_path, capsys):  #
     other = tmp_path / "other"
     assert main(["train", words, *flags[:-4], "--steps", "200", "--out", str(other)]) == 0
     assert json.loads((other / "summary.json").read_text())["diverged"] is False
+
+
+def test_overfitting_one_batch_says_so_too(words, capsys):  # noqa: F811
+    sizes = ["--hidden", "16", "--embedding-dim", "3", "--threads", "1"]
+    overfit = ["train", words, "--overfit-batch", *sizes, "--steps", "100", "--lr"]
+    assert main([*overfit, "1e9"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("mlpkern train: error: diverged: the train loss ")
+    assert error.count("\n") == 1
+    assert main([*overfit, "0.1"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_finder_counts_seeds_that_end_at_an_absurd_loss(words, capsys):  # noqa: F811
+    train = DATASET.splits["train"]
+    models = [lm.MLPLanguageModel(len(DATASET.vocab), 3, 4, 16, seed=s) for s in range(3)]
+    for high, count in ((0.3, 0), (1e9, 3)):
+        curve = lm.lr_finder(models, train, high=high, steps=200, seeds=range(3))
+        assert curve.losses.isfinite().all()
+        assert curve.diverged == count
+        sizes = ["--hidden", "16", "--embedding-dim", "4", "--steps", "200", "--seeds", "3"]
+        assert main(["find-lr", words, *sizes, "--high", str(high)]) == 0
+        assert f"; diverged by then: {count}\n" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from mlpkern.lm.checkpoint import load_checkpoint
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Dataset, build_dataset
 from mlpkern.lm.engines import RunEngine
-from mlpkern.lm.errors import CheckpointError, MissingPackageError
+from mlpkern.lm.errors import CheckpointError, ConfigError, MissingPackageError
 from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.population import Population, group_key
 from mlpkern.lm.search_space import SearchSpace
@@ -129,6 +129,27 @@ def test_a_trial_that_diverges_is_pruned_and_never_the_best(tmp_path):
         assert trial.state.name == ("COMPLETE" if trial.params["lr"] == 0.05 else "PRUNED")
     assert {t.params["lr"] for t in study.trials} == {0.05, 1e38}
     assert study.best_params == {"lr": 0.05}
+
+
+@pytest.mark.parametrize("rates", [[0.05, 1e9], [1e8, 1e9]])
+def test_a_trial_that_diverges_at_a_finite_loss_is_pruned_too(tmp_path, rates):
+    space = SearchSpace.from_json({"lr": rates})
+    plan = replace(PLAN, base=replace(PLAN.base, optimizer="sgd"), space=space, trials=6, batch=6,
+                   rungs=(), seed=1)  # fmt: skip
+    lines = []
+    study = sweep(plan, NO_TEST, SweepFolder(tmp_path), report=lines.append).study
+    for trial in study.get_trials(deepcopy=False):
+        fine = trial.params["lr"] == 0.05
+        assert trial.state.name == ("COMPLETE" if fine else "PRUNED")
+        said = f"trial {trial.number} diverged: the train loss "
+        assert any(line.startswith(said) for line in lines) is not fine
+    assert (tmp_path / "best" / "model.safetensors").exists() is (rates[0] == 0.05)
+
+
+def test_patience_is_not_for_sweeps():
+    with pytest.raises(ConfigError, match="patience is for single runs, got 3; here the rungs end"):
+        replace(PLAN, base=replace(PLAN.base, patience=3))
+    assert "patience" not in PLAN.identity()["set"]  # a study of before goes on
 
 
 # the best run

@@ -17,10 +17,15 @@ import math
 from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.state import TrainState, initial_model
 
-__all__ = ["divergence"]
+__all__ = ["divergence", "margin"]
 
 MARGIN = 1.0  # nats: a probability of the right symbol e times as small
 FEW_ROWS = 1_000.0  # training rows seen, at which the margin is twice as wide
+
+
+def margin(rows: int) -> float:
+    """How far above what no training reaches the loss is called diverged, after so many rows."""
+    return MARGIN + FEW_ROWS / max(1, rows)
 
 
 def divergence(state: TrainState, dev_loss: float | None = None) -> str | None:
@@ -30,16 +35,16 @@ def divergence(state: TrainState, dev_loss: float | None = None) -> str | None:
     as it is in any good run, nothing is evaluated.
     """
     model, config = state.model, state.config
-    margin = MARGIN + FEW_ROWS / max(1, state.step * config.batch_size)
+    room = margin(state.step * config.batch_size)
     guess = math.log(model.vocab_size)
-    if dev_loss is not None and dev_loss <= guess + margin:
+    if dev_loss is not None and dev_loss <= guess + room:
         return None
     loss = evaluate(model, state.train).loss
-    if loss <= guess + margin:
+    if loss <= guess + room:
         return None
     untrained = initial_model(config, model.vocab_size, kernels=model.kernels).to(model.device)
     before = evaluate(untrained, state.train).loss
-    if loss <= before + margin:
+    if loss <= before + room:
         return None
     return (
         f"diverged: the train loss {loss:.4g} is worse than that of a uniform guess, {guess:.4g}, "

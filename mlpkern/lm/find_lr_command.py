@@ -52,7 +52,8 @@ def find_lr_command(args: argparse.Namespace) -> int:
     )  # fmt: skip
     print(
         f"sweep   {args.sweep_steps} steps, {args.seeds} seeds, learning rate {args.low:g} to "
-        f"{args.high:g}, {time.perf_counter() - began:.2f} s; diverged: {curve.diverged}"
+        f"{args.high:g}, {time.perf_counter() - began:.2f} s; diverged by then: "
+        f"{curve.diverged}"
     )
     if out is not None:
         write_output(out, curve.to_csv().encode())

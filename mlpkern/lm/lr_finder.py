@@ -26,6 +26,7 @@ from torch.nn import functional as F
 import mlpkern
 from mlpkern.lm.config import check_seed, seed_for
 from mlpkern.lm.data import Split
+from mlpkern.lm.divergence import margin
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.memory import check_fits
 from mlpkern.lm.model import MLPLanguageModel
@@ -55,7 +56,9 @@ class LRCurve:
               Both are None where the loss never falls. fastai's own ``valley`` is another thing,
               the middle of the longest fall, which begins where the fall is still very slow: on
               the makemore names twenty times below the best rate
-    diverged  how many seeds ended at a loss that was not finite
+    diverged  how many seeds had diverged by the end, as they should at rates that are too large:
+              over the last twentieth of the steps the mean loss was not finite, or higher than both
+              ln V and the loss of the first step by the margin of divergence.py
     """
 
     lrs: Tensor
@@ -135,7 +138,7 @@ def lr_finder(
         window,
         None if valley is None else lrs[valley].item(),
         None if steepest is None else lrs[steepest].item(),
-        int((~losses.isfinite()).any(1).sum()),
+        _diverged(losses, math.log(models[0].vocab_size), batch_size),
     )
 
 
@@ -147,6 +150,15 @@ def _batches(seeds: Sequence[int], train: Split, steps: int, batch_size: int) ->
         shape = (steps, batch_size)
         drawn.append(torch.randint(0, len(train), shape, generator=generator, device="cpu"))
     return torch.stack(drawn).to(train.targets.device)
+
+
+def _diverged(losses: Tensor, guess: float, batch_size: int) -> int:
+    """How many of the seeds (M, S) ended far above a uniform guess and where they began."""
+    seeds, steps = losses.shape
+    room = margin(steps * batch_size)
+    end = losses[:, -max(1, steps // 20) :].double().mean(1)
+    fine = end <= losses[:, 0].double().clamp(min=guess) + room
+    return seeds - int(fine.sum())
 
 
 def _median_curve(losses: Tensor) -> Tensor:

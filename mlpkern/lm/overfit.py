@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Dataset, Split
+from mlpkern.lm.divergence import divergence
 from mlpkern.lm.engines import Engine
 from mlpkern.lm.errors import NonFiniteLossError
 from mlpkern.lm.evaluate import evaluate
@@ -43,6 +44,7 @@ class Overfit:
     floor      the lowest possible mean loss
     losses     (S,) float32: the loss before each step
     loss       after the last one, without dropout and smoothing
+    diverged   why the run counts as diverged (divergence.py); None: it does not
     """
 
     batch: Split
@@ -51,6 +53,7 @@ class Overfit:
     floor: float
     losses: Tensor
     loss: float
+    diverged: str | None
 
 
 def overfit_batch(
@@ -93,7 +96,7 @@ def overfit_batch(
     floor, contexts, ambiguous = _entropy(batch)
     losses = torch.cat(parts) if parts else torch.empty(0, dtype=torch.float32, device="cpu")
     loss = evaluate(state.model, batch).loss
-    return Overfit(batch, contexts, ambiguous, floor, losses, loss)
+    return Overfit(batch, contexts, ambiguous, floor, losses, loss, divergence(state))
 
 
 def lowest_loss(split: Split) -> float:

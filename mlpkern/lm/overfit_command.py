@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 
 from mlpkern.lm.arguments import (
     given_settings,
@@ -54,4 +55,6 @@ def overfit_command(args: argparse.Namespace) -> int:
         else "floor   0: every context of this batch has one target only"
     )
     print(f"loss    {result.loss:.4f}, {result.loss - result.floor:.4f} above the floor")
-    return 0
+    if result.diverged:
+        print(f"mlpkern train: error: {result.diverged}", file=sys.stderr)
+    return 1 if result.diverged else 0

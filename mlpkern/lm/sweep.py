@@ -27,10 +27,11 @@ from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import LMError, WriteError
 from mlpkern.lm.evaluate import Metrics
 from mlpkern.lm.folder_lock import FolderInUseError
-from mlpkern.lm.population import Population, Trained
+from mlpkern.lm.population import Population
 from mlpkern.lm.study import ask_batch, finished_trials, open_study
 from mlpkern.lm.sweep_folder import SweepFolder
 from mlpkern.lm.sweep_plan import SweepPlan
+from mlpkern.lm.trained import Trained
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -165,7 +166,9 @@ class Sweep:
                 self._prune(trials, set(ranked) - set(kept), under_way)
                 models.keep(kept)
         for i, trained in zip(sorted(dev), models.results(), strict=True):
-            if trained.stopped is not None:
+            if trained.diverged:
+                self.report(f"trial {trials[i].number} {trained.diverged}")
+            if trained.stopped is not None or trained.diverged:
                 self._prune(trials, {i}, under_way)
                 continue
             self.study.tell(trials[i], dev[i])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +65,7 @@ def sweep_command(args: argparse.Namespace) -> int:
             f"{done.trained} trials in {elapsed:.1f} s ({processor:.1f} s of CPU time), "
             f"{pace:.1f} a minute"
         )
-    _print_results(done)
-    return 0
+    return 0 if _print_results(done) else 1
 
 
 def _plan(args: argparse.Namespace) -> SweepPlan:
@@ -87,8 +87,8 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
     return dataclasses.replace(plan, base=base, space=space, **budget)
 
 
-def _print_results(done: Sweep) -> None:
-    """The table of the best trials, the files, and how to go on."""
+def _print_results(done: Sweep) -> bool:
+    """The table of the best trials, the files, and how to go on; whether there is a best one."""
     trials = finished_trials(done.study)
     folder, names = done.folder, list(done.plan.space.entries)
     write_bytes(folder.table, trials_csv(trials, names).encode())
@@ -97,10 +97,15 @@ def _print_results(done: Sweep) -> None:
     for line in table(ended[:SHOWN], names):
         print(line)
     pictures = _write_pictures(done, trials)
-    print(f"saved in {folder.path}: {folder.table.name}, {pictures}, the best run in best")
-    if folder.best.checkpoint.is_file():
+    best = ", the best run in best" if folder.best.checkpoint.is_file() else ""
+    print(f"saved in {folder.path}: {folder.table.name}, {pictures}{best}")
+    if best:
         print(f"next: mlpkern sample {shlex.quote(str(folder.best.path))}")
-    print(f"best dev loss {ended[0].value:.4f}" if ended else "no trial came to the last step")
+    if ended:
+        print(f"best dev loss {ended[0].value:.4f}")
+    else:
+        print("mlpkern sweep: error: every trial has diverged or failed", file=sys.stderr)
+    return bool(ended)
 
 
 def table(trials: list[FrozenTrial], names: list[str]) -> list[str]:

@@ -91,6 +91,11 @@ class SweepPlan:
             raise ConfigError(f"sweep: cooldown must be 0 to 1, got {self.cooldown}")
         if self.base.steps < 1:
             raise ConfigError(f"sweep: steps must be at least 1, got {self.base.steps}")
+        if self.base.patience:
+            raise ConfigError(
+                f"sweep: patience is for single runs, got {self.base.patience}; here the rungs end "
+                "what looks bad"
+            )
         self.space.check(self.base)
 
     def identity(self) -> dict[str, Any]:

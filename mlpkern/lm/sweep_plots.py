@@ -106,7 +106,7 @@ def _limits(losses: list[float]) -> tuple[float, float]:
     """The least loss and one that nine in ten do not exceed, with some room."""
     ranked = sorted(losses)
     low, high = ranked[0], ranked[min(len(ranked) - 1, math.ceil(0.9 * len(ranked)) - 1)]
-    room = max(high - low, 1e-3)
+    room = max(high - low, 1e-3, 1e-6 * abs(high))  # the loss of a diverged trial may be huge
     return low - 0.05 * room, high + 0.05 * room
 
 
