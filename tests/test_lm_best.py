@@ -90,7 +90,8 @@ def test_the_best_model_is_kept_beside_the_last(tmp_path):
     assert dev_loss(best.make_model()) == best.dev_loss
     shorter = trained(config=replace(CONFIG, steps=step))
     assert same_bits(best.parameters, shorter.state.model.state_dict())
-    # it is a whole checkpoint, which a run can go on from
+    # it is a whole checkpoint, which a run can go on from, with nothing left for the log
+    assert len(best.pending) == 0
     rest = lm.Trainer.resume(best, DATASET, lm.RunEngine())
     rest.train()
     assert same_bits(rest.state.model.state_dict(), trainer.state.model.state_dict())
@@ -276,6 +277,14 @@ def test_the_commands_take_the_best_and_say_so(words, tmp_path, capsys):
         printed, error = capsys.readouterr()
         assert float(printed.split()[2]) == pytest.approx(loss, abs=5.1e-5)
         assert error == said
+    assert main(["compare", str(out), str(out / "model.safetensors")]) == 0
+    heads, *runs = (line.split("  ") for line in capsys.readouterr().out.splitlines())
+    assert [h.strip() for h in heads if h.strip()][3:5] == ["best dev", "at step"]
+    for run in runs:
+        cells = [cell.strip() for cell in run if cell.strip()]
+        assert cells[2:5] == [
+            f"{summary['dev']['loss']:.4f}", f"{best.dev_loss:.4f}", str(best.step),
+        ]  # fmt: skip
     drawn = []
     for flags in ([], ["--checkpoint", "last"]):
         assert main(["sample", str(out), "-n", "30", *flags]) == 0

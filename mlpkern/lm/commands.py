@@ -219,10 +219,10 @@ def _print_summary(trainer: Trainer, run: RunFolder) -> None:
         },
     )
     if state.step < state.config.steps:
+        lowest = "that is finite" if best.step is None else f"below that of step {best.step}"
         print(
-            f"ended at step {state.step}: no dev loss below that of step {best.step} "
-            f"{best.waited} times in a row; go on with: mlpkern train --resume "
-            f"{shlex.quote(str(run.path))}"
+            f"ended at step {state.step}: no dev loss {lowest} {best.waited} times in a row; "
+            f"go on with: mlpkern train --resume {shlex.quote(str(run.path))}"
         )
     pace = f", {1e6 * trainer.seconds / state.step:.1f} µs a step" if state.step else ""
     print(f"{state.step} steps in {trainer.seconds:.2f} s{pace}")

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint
+from mlpkern.lm.best import Best
+from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint, read_best
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.errors import CheckpointError, ConfigError
 from mlpkern.lm.log import LogRow, read_log
@@ -32,6 +33,7 @@ class ComparedRun:
     seconds     time of these steps
     train, dev  losses over the whole splits; of a run that has not ended train is None and dev the
                 last one of its log, if any
+    best        the lowest dev loss and its step, where a model of it is kept
     rows        the log
     """
 
@@ -42,6 +44,7 @@ class ComparedRun:
     engine: str
     train: float | None
     dev: float | None
+    best: Best | None
     rows: Sequence[LogRow]
 
     @property
@@ -60,13 +63,19 @@ class Comparison:
 
     def to_text(self) -> str:
         """A table with a line for each run, and what to know when reading it."""
-        heads = ["run", "train", "dev", "steps", "seconds", "engine", *self.differences]
+        early = any(run.best and run.best.step != run.step for run in self.runs)
+        bests = ["best dev", "at step"] if early else []
+        heads = ["run", "train", "dev", *bests, "steps", "seconds", "engine", *self.differences]
         lines = [heads]
         for i, run in enumerate(self.runs):
             own = [values[i] for values in self.differences.values()]
             dev = _loss(run.dev) + ("" if run.ended or run.dev is None else "*")
+            if early:
+                best = run.best or Best()
+                step = "-" if best.step is None else str(best.step)
+                bests = [_loss(best.dev_loss if run.best else None), step]
             lines.append(
-                [run.name, _loss(run.train), dev, str(run.step), f"{run.seconds:.1f}",
+                [run.name, _loss(run.train), dev, *bests, str(run.step), f"{run.seconds:.1f}",
                  run.engine, *own]
             )  # fmt: skip
         wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -130,9 +139,10 @@ def _read(name: str, folder: RunFolder, checkpoint: Checkpoint) -> ComparedRun:
     train, dev = _summary(folder, checkpoint.step)
     if dev is None:
         dev = next((row.dev_loss for row in reversed(rows) if row.dev_loss is not None), None)
+    best = read_best(folder.best) if folder.best.is_file() else None
     return ComparedRun(
         name, checkpoint.config, checkpoint.step, checkpoint.seconds, checkpoint.engine, train, dev,
-        rows,
+        best, rows,
     )  # fmt: skip
 
 

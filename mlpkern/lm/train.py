@@ -6,7 +6,7 @@ import copy
 import math
 import time
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mlpkern.backends import check_errors
 from mlpkern.lm.best import Best
+from mlpkern.lm.best_keeper import BestKeeper
 from mlpkern.lm.checkpoint import (
     Checkpoint,
     check_vocab,
-    load_checkpoint,
 )
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Dataset
@@ -55,7 +55,6 @@ class Trainer:
     data     description of the words, kept in checkpoints
     pending  losses since the last log row
     seconds  time spent on steps since step 0
-    best     the lowest dev loss so far; `best_model` is the model that had it
     dev      metrics of the present model on dev; None: not taken
     diverged  why a run that has ended counts as diverged (divergence.py); None: it does not
     """
@@ -70,14 +69,12 @@ class Trainer:
     seconds: float = 0.0
     saved_step: int | None = None
     lock: FolderLock | None = None
-    best: Best = field(default_factory=Best)
     dev: Metrics | None = None
     diverged: str | None = None
 
     def __post_init__(self) -> None:
-        self._best_parameters: dict[str, Tensor] = {}  # where there is no folder
-        self._is_best_lost = False
         self._writer = RunWriter(self.run, self.lock)
+        self._keeper = BestKeeper(self.run, self._writer)
 
     @classmethod
     def start(
@@ -143,7 +140,7 @@ class Trainer:
             saved_step=checkpoint.step,
             **options,
         )
-        trainer._find_best(checkpoint)
+        trainer._keeper.find(checkpoint, config.patience)
         return trainer
 
     def train(self) -> None:
@@ -160,10 +157,8 @@ class Trainer:
         longest = FIRST_CHUNK
         try:
             with self._writer.training_from(state.step), StopSignal() as stop:
-                if self._is_best_lost:
-                    self._is_best_lost = False
-                    self.dev = self._evaluate()
-                    self._keep_best(self.dev.loss)
+                if self._keeper.is_lost:
+                    self._keep_best(self._evaluate())
                 while not self.ended and stop.received is None:
                     steps = min(longest, self._steps_to_boundary())
                     elapsed = self._advance(steps)
@@ -177,10 +172,15 @@ class Trainer:
                     )
         finally:
             self._show("close")
-        self.dev = self.dev or self._evaluate()
-        self.diverged = divergence(state, self.dev.loss)
+        dev = self.dev or self._evaluate()
+        self.diverged = divergence(state, dev.loss)
         if self.diverged:
             warnings.warn(f"train: {self.diverged}", RuntimeWarning, stacklevel=2)
+
+    @property
+    def best(self) -> Best:
+        """The lowest dev loss so far; `best_model` is the model that had it."""
+        return self._keeper.best
 
     @property
     def ended(self) -> bool:
@@ -190,11 +190,7 @@ class Trainer:
 
     def best_model(self) -> MLPLanguageModel:
         """A copy of the model with the lowest dev loss so far; ConfigError before the first."""
-        if self.best.step is None:
-            raise ConfigError("best_model: no dev loss has been taken yet")
-        parameters = self._best_parameters
-        if self.run:
-            parameters = load_checkpoint(self.run.path, checkpoint="best").parameters
+        parameters = self._keeper.parameters()
         model = copy.deepcopy(self.state.model)
         model.load_state_dict(parameters)
         return model
@@ -222,30 +218,6 @@ class Trainer:
             dev_loss=dev_loss,
             waited=self.best.waited,
         )
-
-    def _find_best(self, checkpoint: Checkpoint) -> None:
-        """The best so far of a run that goes on from ``checkpoint``."""
-        before, config = checkpoint.config, self.state.config
-        if self.run and self.run.best.is_file():
-            best = load_checkpoint(self.run.best)
-            self.best = Best(best.step, math.inf if best.dev_loss is None else best.dev_loss)
-            if not 0 < config.patience <= checkpoint.waited:
-                self.best.waited = checkpoint.waited
-        else:
-            # where dev losses were taken, this model is the best that is known
-            due = checkpoint.step >= before.steps or 0 < before.eval_every <= checkpoint.step
-            self._is_best_lost = due
-
-    def _keep_best(self, dev_loss: float) -> None:
-        """Counts a dev loss of the present model, and keeps the model where it is the lowest."""
-        kept = replace(self.best, waited=0)
-        if not self.best.take(self.state.step, dev_loss):
-            return
-        checkpoint = self._checkpoint(dev_loss)
-        if not self.run:
-            self._best_parameters = {n: p.clone() for n, p in checkpoint.parameters.items()}
-        elif not self._writer.save_best(checkpoint):
-            self.best = kept
 
     def _steps_to_boundary(self) -> int:
         """Steps to the next dev loss, checkpoint or the end."""
@@ -287,17 +259,21 @@ class Trainer:
         """The dev loss and the checkpoint that are due where the chunk ended."""
         config, step = self.state.config, self.state.step
         if self._evaluated_at(step):
-            self.dev = self._evaluate()
-            self._log_row(step, self.seconds, self.dev.loss)
+            dev = self._evaluate()
+            self._log_row(step, self.seconds, dev.loss)
             self._writer.flush()
-            self._keep_best(self.dev.loss)
+            self._keep_best(dev)
         if self.run and step != config.steps:
             path = self.run.checkpoint
             if _due(step, config.checkpoint_every) or self._writer.is_due(path):
                 self._writer.attempt(path, self.save)
 
     def _evaluate(self) -> Metrics:
-        return evaluate(self.state.model, self.dataset.splits["dev"])
+        self.dev = evaluate(self.state.model, self.dataset.splits["dev"])
+        return self.dev
+
+    def _keep_best(self, dev: Metrics) -> None:
+        self._keeper.take(self.state.step, dev.loss, self._checkpoint)
 
     def _evaluated_at(self, step: int) -> bool:
         return step == self.state.config.steps or _due(step, self.state.config.eval_every)
