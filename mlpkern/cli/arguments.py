@@ -54,7 +54,8 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     """FILE or --data: the words to read."""
     words = parser.add_mutually_exclusive_group()
     words.add_argument("file", nargs="?", type=path, metavar="FILE",
-                       help="UTF-8 text, one word a line, or any with level word")  # fmt: skip
+                       help="UTF-8 text, one word a line, or any with level word; - is standard "
+                       "input; may be compressed by gzip")  # fmt: skip
     words.add_argument("--data", choices=("embedded", "makemore"),
                        help="instead of FILE: the names that come with the package, or the list of "
                        "the makemore project (downloaded once)")  # fmt: skip

@@ -18,6 +18,7 @@ from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.text import TextOptions
 from mlpkern.lm.vocab import Vocab
+from mlpkern.lm.word_file import check_readable_again, recorded_source
 
 __all__ = [
     "chosen_checkpoint",
@@ -85,8 +86,9 @@ def load_words(
     if file is None and data == "embedded":
         words, source = embedded_names(text=text), data
     else:
-        path, source = (makemore_names(), data) if file is None else (file, _absolute(file))
+        path = makemore_names() if file is None else file
         words = read_words(path, max_word_length=limit, text=text)
+        source = data if file is None else recorded_source(file)
     record = {"source": source, "words": len(words), "max_word_length": limit}
     return words, record if text == TextOptions() else {**record, "text": text.to_json()}
 
@@ -116,8 +118,8 @@ def dataset_of_run(
     """The words a checkpoint was trained on, or those that ``file`` or ``data`` name instead, read
     as they were, and at level "word" with its vocabulary.
 
-    CheckpointError when the words on record are no longer what they were, and with ``same_words``
-    when others are named.
+    DataError when they came through a pipe; CheckpointError when the words on record are no longer
+    what they were, and with ``same_words`` when others are named.
     """
     named = file or data
     source = str(checkpoint.data.get("source", "embedded"))
@@ -130,6 +132,7 @@ def dataset_of_run(
     elif source in ("embedded", "makemore"):
         words, record = load_words(None, source, limit, text)
     else:
+        check_readable_again(source)
         words, record = load_words(source, "embedded", limit, text)
     dataset = make_dataset(words, checkpoint.config, record, vocab)
     if dataset.digest != checkpoint.data.get("digest") and (same_words or not named):
@@ -150,10 +153,6 @@ def data_line(dataset: Dataset, data: dict[str, Any]) -> str:
         count = int((every != 0).sum())
         found += f", {count} tokens, {100 * int((every == 1).sum()) / count:.1f} % of them <unk>"
     return f"data    {data['source']}: {found}; rows: {rows}"
-
-
-def _absolute(file: str) -> str:
-    return str(Path(file).resolve())
 
 
 def print_words_and_model(

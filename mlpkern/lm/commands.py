@@ -32,24 +32,16 @@ from mlpkern.lm.checkpoint import (
 )
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, TrainConfig
 from mlpkern.lm.engines import choose_engine
-from mlpkern.lm.errors import ConfigError, LMError
+from mlpkern.lm.errors import LMError
 from mlpkern.lm.evaluate import evaluate
 from mlpkern.lm.progress import make_progress
+from mlpkern.lm.resume import rate_change, resumed_config
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.sample import sample, share_seen
 from mlpkern.lm.tensorboard import TensorBoardProgress, require_tensorboard
 from mlpkern.lm.train import Trainer
 
 __all__ = ["evaluate_command", "sample_command", "train_command"]
-
-# what --resume may change: how far and how often, and the learning rate of what is to come
-_CHANGEABLE = {
-    "steps", "lr", "schedule", "warmup", "log_every", "eval_every", "checkpoint_every", "patience",
-}  # fmt: skip
-# what it cannot change: where the run lies, and how its text is read
-_FIXED = (
-    "out", "preset", "force", "max_word_length", "level", "lower", "running", "min_count",
-)  # fmt: skip
 
 
 def train_command(args: argparse.Namespace) -> int:
@@ -64,7 +56,7 @@ def train_command(args: argparse.Namespace) -> int:
             run = RunFolder.open(args.resume)
             lock = held.enter_context(run.lock())
             checkpoint = load_checkpoint(run.path)
-            config = _resumed_config(args, checkpoint)
+            config = resumed_config(args, checkpoint)
             dataset, data = dataset_of_run(checkpoint, args.file, args.data, same_words=True)
         else:
             out = args.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
@@ -93,6 +85,8 @@ def train_command(args: argparse.Namespace) -> int:
             run.remove_earlier()
         _write_config(run, config, trainer, data, device)
         _print_header(trainer, why, device)
+        if checkpoint and (line := rate_change(checkpoint, config)):
+            print(line)
         if args.tensorboard:
             done = trainer.state.step
             trainer.progress = TensorBoardProgress(run.path, trainer.progress, done=done)
@@ -154,23 +148,6 @@ def evaluate_command(args: argparse.Namespace) -> int:
             f"  ({metrics.rows} rows)"
         )
     return 0
-
-
-def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainConfig:
-    for flag in _FIXED:
-        if (value := getattr(args, flag)) is not None and value is not False:
-            raise ConfigError(f"--{flag.replace('_', '-')} does not go with --resume")
-    given = given_settings(args)
-    for name, value in given.items():
-        before = getattr(checkpoint.config, name)
-        if name not in _CHANGEABLE and value != before:
-            shown, was = (",".join(map(str, v)) if name == "hidden" else v for v in (value, before))
-            flag = name.replace("_", "-")
-            raise ConfigError(f"--{flag} {shown}: {args.resume} was begun with {was}")
-    config = dataclasses.replace(checkpoint.config, **given)
-    if config.steps < checkpoint.step:
-        raise ConfigError(f"--steps {config.steps}: {args.resume} is at step {checkpoint.step}")
-    return config
 
 
 def _write_config(

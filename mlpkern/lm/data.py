@@ -31,6 +31,7 @@ from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.memory import check_fits
 from mlpkern.lm.text import BOUNDARIES, TextOptions, sequences
 from mlpkern.lm.vocab import Vocab
+from mlpkern.lm.word_file import read_file, shown_source
 
 __all__ = [
     "BOUNDARY",
@@ -100,21 +101,15 @@ def read_words(
     """The words of a UTF-8 text file with one word a line, in order, repetitions kept; at level
     "word" the sequences of ``text``, of any length and with any symbols but control characters.
 
+    "-" is standard input; what gzip compressed is decompressed, whatever its name.
+
     Blank lines, spaces around a word, a byte-order mark and any kind of line ending are dropped.
     Raises DataError, with the file and the line, for a file that is missing, no file, empty, not
     UTF-8, or that holds a control character, a word with the boundary "." or a word longer than
     ``max_word_length``.
     """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a directory; give a text file with one word a line") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return parse_words(raw, str(path), max_word_length=max_word_length, text=text)
+    raw = read_file(path)
+    return parse_words(raw, shown_source(path), max_word_length=max_word_length, text=text)
 
 
 def embedded_names(*, text: TextOptions | None = None) -> list[str]:
