@@ -39,7 +39,8 @@ def cross_entropy(
 
     Args:
         input: logits (C,), (N, C) or (N, C, d1, ...), float32, float64, bfloat16 or float16; any
-            strides; never overwritten.
+            strides; never overwritten. They are read again in the backward, so changing them in
+            place before it is a RuntimeError; pass ``input.clone()`` where that must be possible.
         target: class ids (), (N,) or (N, d1, ...), uint8, int16, int32 or int64, each
             0 <= target < C or ``ignore_index``; or probabilities of the shape of ``input``, of any
             of the floating dtypes.
