@@ -233,6 +233,7 @@ enum class Optimizer : int32_t { sgd = 0, adamw = 1 };
 // strides do not.
 struct TrainSteps {
   MLP model;
+  const bool* frozen;   // of each of model.parameters: only read, with its moments; null: none
   bool tf32;            // on a GPU: products of TF32 operands instead of IEEE float32
   void* const* first;   // momentum buffers or first moments, shaped and strided like parameters
   void* const* second;  // second moments; null where the optimizer has none

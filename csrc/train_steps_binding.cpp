@@ -2,6 +2,7 @@
 // interpreter lock. mlpkern/reference/train_steps.py says what the arguments are.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <vector>
@@ -14,6 +15,8 @@
 
 namespace mlpkern {
 namespace {
+
+constexpr int64_t kMostTensors = 2 * 64 + 1;  // of a model with 63 hidden layers
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw py::value_error(message);
@@ -38,7 +41,7 @@ class ModelTensors {
     const auto count = static_cast<int64_t>(tensors_.size());
     require(count >= 5 && count % 2 == 1, where() + "must be an embedding and at least two layers");
     model.L = (count - 3) / 2;
-    require(model.L < 64, where() + "may have at most 63 hidden layers");
+    require(count <= kMostTensors, where() + "may have at most 63 hidden layers");
     tensors_[0].require_ndim(3, 3);
     model.dtype = tensors_[0].dtype();
     require(model.dtype == DType::f32 || model.dtype == DType::f64,
@@ -223,12 +226,12 @@ const char* evaluate_path(int device, int64_t V, int64_t T, int64_t D, int64_t C
   return name_of(cuda_library().evaluate_path(a, device));
 }
 
-py::object train_steps(const py::sequence& parameters_, const py::object& first_,
-                       const py::object& second_, py::handle inputs_, py::handle targets_,
-                       py::handle batches_, py::handle rates_, py::handle stopped_, int64_t step,
-                       int64_t optimizer, double momentum, bool nesterov, double beta1,
-                       double beta2, double eps, double max_grad_norm, double label_smoothing,
-                       py::handle weight_decay_, py::handle input_dropout_,
+py::object train_steps(const py::sequence& parameters_, const std::vector<bool>& frozen_,
+                       const py::object& first_, const py::object& second_, py::handle inputs_,
+                       py::handle targets_, py::handle batches_, py::handle rates_,
+                       py::handle stopped_, int64_t step, int64_t optimizer, double momentum,
+                       bool nesterov, double beta1, double beta2, double eps, double max_grad_norm,
+                       double label_smoothing, py::handle weight_decay_, py::handle input_dropout_,
                        py::handle hidden_dropout_, py::handle seeds_, py::handle streams_,
                        bool tf32) {
   const char* op = "train_steps";
@@ -247,6 +250,11 @@ py::object train_steps(const py::sequence& parameters_, const py::object& first_
   std::vector<int64_t> hidden;
   parameters.describe(a.model, hidden, inputs.size(1));
   const int64_t M = a.model.M;
+  require(frozen_.size() == parameters_.size(),
+          "train_steps: frozen must have as many values as parameters");
+  bool frozen[kMostTensors];
+  std::copy(frozen_.begin(), frozen_.end(), frozen);
+  a.frozen = frozen;
 
   require(optimizer == 0 || optimizer == 1, "train_steps: optimizer must be 0 or 1");
   a.optimizer = static_cast<Optimizer>(optimizer);
@@ -362,13 +370,13 @@ py::tuple evaluate(const py::sequence& parameters_, py::handle inputs_, py::hand
 }  // namespace
 
 void bind_train_steps(py::module_& m) {
-  m.def("train_steps", train_steps, py::arg("parameters"), py::arg("first"), py::arg("second"),
-        py::arg("inputs"), py::arg("targets"), py::arg("batches"), py::arg("rates"),
-        py::arg("stopped"), py::arg("step"), py::arg("optimizer"), py::arg("momentum"),
-        py::arg("nesterov"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
-        py::arg("max_grad_norm"), py::arg("label_smoothing"), py::arg("weight_decay"),
-        py::arg("input_dropout"), py::arg("hidden_dropout"), py::arg("seeds"), py::arg("streams"),
-        py::arg("tf32") = false);
+  m.def("train_steps", train_steps, py::arg("parameters"), py::arg("frozen"), py::arg("first"),
+        py::arg("second"), py::arg("inputs"), py::arg("targets"), py::arg("batches"),
+        py::arg("rates"), py::arg("stopped"), py::arg("step"), py::arg("optimizer"),
+        py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"), py::arg("beta2"),
+        py::arg("eps"), py::arg("max_grad_norm"), py::arg("label_smoothing"),
+        py::arg("weight_decay"), py::arg("input_dropout"), py::arg("hidden_dropout"),
+        py::arg("seeds"), py::arg("streams"), py::arg("tf32") = false);
   m.def("evaluate", evaluate, py::arg("parameters"), py::arg("inputs"), py::arg("targets"),
         py::arg("tf32") = false);
   m.def("train_steps_path", train_steps_path, py::arg("device_index"), py::arg("V"), py::arg("T"),

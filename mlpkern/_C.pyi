@@ -59,6 +59,7 @@ def cross_entropy_backward(
 ) -> Tensor: ...
 def train_steps(
     parameters: list[Tensor],
+    frozen: list[bool],
     first: list[Tensor] | None,
     second: list[Tensor] | None,
     inputs: Tensor,

@@ -39,6 +39,7 @@ _BLOCK = 1 << 24  # activations and logits of the ops in memory at a time: 64 MB
 
 def train_steps(
     parameters: list[Tensor],
+    frozen: list[bool],
     first: list[Tensor] | None,
     second: list[Tensor] | None,
     inputs: Tensor,
@@ -78,9 +79,9 @@ def train_steps(
     options = (optimizer, momentum != 0, max_grad_norm != math.inf)
     wide = _card_is_faster(parameters[0], sizes, len(parameters[0]), batches.shape[-1])
     arguments = (
-        parameters, first, second, inputs, targets, batches, rates, stopped, step, optimizer,
-        momentum, nesterov, beta1, beta2, eps, max_grad_norm, label_smoothing, weight_decay,
-        input_dropout, hidden_dropout, seeds, streams,
+        parameters, frozen, first, second, inputs, targets, batches, rates, stopped, step,
+        optimizer, momentum, nesterov, beta1, beta2, eps, max_grad_norm, label_smoothing,
+        weight_decay, input_dropout, hidden_dropout, seeds, streams,
     )  # fmt: skip
     if not wide and _training_path(parameters[0], sizes, batches.shape[-1], *options):
         return _C.train_steps(*arguments, tf32(parameters[0]))

@@ -6,15 +6,17 @@ rate, AdamW's bias corrections) and the dropout masks from arrays of many steps,
 the loss. The first step of a call runs as it is, so that libraries set themselves up before the
 capture; on a CPU all of them do.
 
-Parameters, moments and gradients of a model are one array each, the weights before the biases, so
-that the update is a handful of kernels however many layers there are. Whether the loss was finite
+The trained parameters of a model, their moments and gradients are one array each, the weights
+before the biases, so that the update is a handful of kernels however many layers there are. Frozen
+parameters lie apart and have neither moments nor gradients. Whether the loss was finite
 only the device knows: the new values are selected there, or the old ones kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import torch
@@ -30,6 +32,7 @@ _NO_OPTIONS = (-100, 1)  # of cross_entropy: ignore_index, which no target equal
 
 def train_steps(
     parameters: list[Tensor],
+    frozen: list[bool],
     first: list[Tensor] | None,
     second: list[Tensor] | None,
     inputs: Tensor,
@@ -70,7 +73,8 @@ def train_steps(
         torch.autocast(losses.device.type, enabled=False),
     ):
         dropout = any(p > 0 for ps in own[1:] for p in ps)
-        run = _Run(parameters, inputs, targets, batches.shape[1:], rule, any(own[0]), dropout)
+        size = batches.shape[1:]
+        run = _Run(parameters, frozen, inputs, targets, size, rule, any(own[0]), dropout)
         for m in range(count):
             if keys[2][m] >= 0:
                 continue
@@ -106,6 +110,7 @@ class _Run:
     def __init__(
         self,
         parameters: list[Tensor],
+        frozen: list[bool],
         inputs: Tensor,
         targets: Tensor,
         size: Sequence[int],
@@ -117,12 +122,16 @@ class _Run:
         steps, rows = size
         self._rule, self._decays = rule, decays
         self._inputs, self._targets = inputs, targets
-        self._layout = _Layout([parameter[0] for parameter in parameters])
+        self._frozen, self._trained = frozen, [not kept for kept in frozen]
+        self._layout = _Layout([p[0] for p in compress(parameters, self._trained)])
         kinds = 3 if rule.optimizer == _ADAMW else 2 if rule.momentum else 1
         self._flat = [self._layout.zeros(parameters[0]) for _ in range(kinds)]
         self._gradient = self._layout.zeros(parameters[0])
         self._gradients = self._layout.views(self._gradient)
         self._leaves = [v.detach().requires_grad_() for v in self._layout.views(self._flat[0])]
+        self._fixed = [p[0].clone() for p in compress(parameters, frozen)]
+        both = (iter(self._leaves), iter(self._fixed))
+        self._model = [next(both[kept]) for kept in frozen]
         self._batches = torch.zeros(steps, rows, dtype=torch.int64, device=device)
         self._numbers = torch.zeros(steps, 4, dtype=torch.float64, device=device)
         self._decay = torch.zeros((), dtype=torch.float64, device=device)
@@ -139,8 +148,9 @@ class _Run:
     def load(self, state: list[list[Tensor]], batches: Tensor, rates: Tensor, decay: float) -> None:
         """A model at the start of its steps: its parameters and moments, and what they will use."""
         with torch.no_grad():
+            _copy(self._fixed, compress(state[0], self._frozen))
             for flat, tensors in zip(self._flat, state, strict=True):
-                torch._foreach_copy_(self._layout.views(flat), tensors)
+                _copy(self._layout.views(flat), compress(tensors, self._trained))
             self._batches.copy_(batches)
             self._decay.fill_(decay)
             rule, numbers = self._rule, self._numbers
@@ -158,7 +168,7 @@ class _Run:
         """The trained parameters and moments back into the model's tensors."""
         with torch.no_grad():
             for flat, tensors in zip(self._flat, state, strict=True):
-                torch._foreach_copy_(tensors, self._layout.views(flat))
+                _copy(compress(tensors, self._trained), self._layout.views(flat))
 
     def steps(self) -> None:
         """All steps of the loaded model."""
@@ -187,9 +197,9 @@ class _Run:
         """The step that the counter names; it moves the counter on."""
         at = self._at
         loss = self._loss(self._batches.index_select(0, at).view(-1))
-        gradients = torch.autograd.grad(loss, self._leaves)
+        gradients = torch.autograd.grad(loss, self._leaves) if self._leaves else ()
         with torch.no_grad():
-            torch._foreach_copy_(self._gradients, gradients)
+            _copy(self._gradients, gradients)
             seen = torch.where(self._going, loss, self._nan)
             self.losses.index_copy_(0, at, seen.view(1))
             self._going.copy_(seen.isfinite())
@@ -198,7 +208,7 @@ class _Run:
 
     def _loss(self, rows: Tensor) -> Tensor:
         """The loss of the batch of these rows (N,), with its graph."""
-        embedding, *layers = self._leaves
+        embedding, *layers = self._model
         masked = self.masks.apply if self.masks else lambda x, _layer, _at: x
         ids = self._inputs.index_select(0, rows)  # (N, T)
         x = masked(EmbeddingGather.direct(ids, embedding, -1), 0, self._at)  # (N, T*D)
@@ -240,8 +250,13 @@ class _Run:
             torch.where(self._going, value, flat, out=flat)
 
 
+def _copy(to: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+    if tensors := list(to):
+        torch._foreach_copy_(tensors, list(values))
+
+
 class _Layout:
-    """Where each tensor of a model lies in one array: first the weights, then the biases."""
+    """Where each trained tensor lies in one array: first the weights, then the biases."""
 
     def __init__(self, model: list[Tensor]) -> None:
         self._shapes = [tensor.shape for tensor in model]

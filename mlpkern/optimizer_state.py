@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -58,7 +59,12 @@ class OptimizerState:
 
     def tensors(self) -> list[Tensor]:
         """All tensors: stopped, then those of first and second as far as there are any."""
-        return list(self._named().values())
+        parts = [part.tensors() for part in (self.first, self.second) if part is not None]
+        return [self.stopped, *chain.from_iterable(parts)]
+
+    def names(self) -> list[str]:
+        """The names of `tensors`: stopped, first.embedding, …"""
+        return list(self._named())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of every field as tensors by name: "step" (), "stopped", "first.embedding", …

@@ -5,8 +5,9 @@ Sizes: V ids, T ids a row, D embedding width, H hidden width, C classes, M model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from mlpkern.ops.checks import (
 __all__ = ["MLPParams"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, init=False)
 class MLPParams:
     """The parameters of embedding, hidden tanh layers and output layer, of one model or of M.
 
@@ -31,27 +32,43 @@ class MLPParams:
         embedding: (V, D).
         hidden: at least one (weight, bias): (H1, T*D) and (H1,), then (H2, H1) and (H2,), …
         output: (weight, bias): (C, H) of the last hidden layer and (C,). C may differ from V.
+        frozen: the names (see `names`) of the tensors that training keeps bit for bit. None: a
+            tensor is frozen while it is an ``nn.Parameter``, or a view of one, whose requires_grad
+            is False. A plain tensor trains whatever its requires_grad.
 
-    For M models side by side every tensor has a leading M. All tensors have one dtype, float32 or
-    float64, and one device; the strides are free. The tensors are not copied.
+    For M models side by side every tensor has a leading M, and all models freeze the same tensors.
+    All tensors have one dtype, float32 or float64, and one device; the strides are free. The
+    tensors are not copied.
 
     Raises:
-        TypeError: a wrong dtype, or not a tensor. ValueError: shapes that do not fit together,
-            several devices, no hidden layer, a size 0.
+        TypeError: a wrong dtype, not a tensor, or ``frozen`` is not a collection of names.
+        ValueError: shapes that do not fit together, several devices, no hidden layer, a size 0, an
+            unknown name in ``frozen``.
     """
 
     embedding: Tensor
     hidden: list[tuple[Tensor, Tensor]]
     output: tuple[Tensor, Tensor]
 
-    def __post_init__(self) -> None:
-        self.hidden = [_pair(f"hidden.{i}", layer) for i, layer in enumerate(self.hidden)]
-        self.output = _pair("output", self.output)
+    def __init__(
+        self,
+        embedding: Tensor,
+        hidden: Iterable[tuple[Tensor, Tensor]],
+        output: tuple[Tensor, Tensor],
+        *,
+        frozen: Iterable[str] | None = None,
+    ) -> None:
+        self.embedding = embedding
+        self.hidden = [_pair(f"hidden.{i}", layer) for i, layer in enumerate(hidden)]
+        self.output = _pair("output", output)
         self.check("MLPParams")
+        self.frozen = frozen
 
     @classmethod
     def from_module(cls, model: nn.Module) -> MLPParams:
         """The parameters of ``model`` themselves: training them trains the module.
+
+        Those whose requires_grad is False are frozen, see `frozen`.
 
         ``model`` gives logits (rows, C) for ids (rows, T): by its forward, which must be one chain
         of Embedding, Flatten, then Linear and Tanh at least once, then Linear, as layers of torch
@@ -80,7 +97,8 @@ class MLPParams:
     def stack(cls, models: Sequence[MLPParams]) -> MLPParams:
         """Copies of single models of the same shapes, side by side with a leading M.
 
-        Raises ValueError for no model at all, different shapes, or models that have an M already.
+        Raises ValueError for no model at all, different shapes, models that freeze different
+        tensors, or models that have an M already.
         """
         if not models:
             raise ValueError("MLPParams.stack: models must hold at least one model, got none")
@@ -94,15 +112,23 @@ class MLPParams:
                         f"MLPParams.stack: all models must have the shapes of models[0], but "
                         f"{name} of models[{m}] is {shape(tensor)}"
                     )
+            if model.frozen != models[0].frozen:
+                raise ValueError(
+                    "MLPParams.stack: all models must freeze what models[0] does, "
+                    f"{_listed(models[0].frozen)}, but models[{m}] freezes {_listed(model.frozen)}"
+                )
         layers = zip(*(model.tensors() for model in models), strict=True)
-        return cls.from_tensors([torch.stack([t.detach() for t in layer]) for layer in layers])
+        side_by_side = [torch.stack([t.detach() for t in layer]) for layer in layers]
+        return cls.from_tensors(side_by_side, frozen=models[0].frozen)
 
     @classmethod
-    def from_tensors(cls, tensors: Sequence[Tensor]) -> MLPParams:
+    def from_tensors(
+        cls, tensors: Sequence[Tensor], *, frozen: Iterable[str] | None = None
+    ) -> MLPParams:
         """The parameters from the list that `tensors` gives."""
         embedding, *rest = tensors
         pairs = list(zip(rest[::2], rest[1::2], strict=True))
-        return cls(embedding, pairs[:-1], pairs[-1])
+        return cls(embedding, pairs[:-1], pairs[-1], frozen=frozen)
 
     def tensors(self) -> list[Tensor]:
         """All tensors in order: embedding, then weight and bias of each layer."""
@@ -120,6 +146,31 @@ class MLPParams:
     def named_tensors(self) -> dict[str, Tensor]:
         """`tensors` by their `names`."""
         return dict(zip(self.names(), self.tensors(), strict=True))
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the tensors that training keeps as they are, in the order of `names`.
+
+        May be set as in the constructor; None again goes by requires_grad.
+        """
+        return tuple(compress(self.names(), self.is_frozen()))
+
+    @frozen.setter
+    def frozen(self, names: Iterable[str] | None) -> None:
+        if isinstance(names, str) or not isinstance(names, Iterable | None):
+            raise TypeError(f"MLPParams: frozen must be a collection of names, got {names!r}")
+        chosen = None if names is None else frozenset(names)
+        if unknown := sorted(map(str, (chosen or frozenset()) - set(self.names()))):
+            raise ValueError(
+                f"MLPParams: frozen must be among {', '.join(self.names())}, got {unknown[0]}"
+            )
+        self._frozen = chosen
+
+    def is_frozen(self) -> list[bool]:
+        """Of each of `tensors`, whether training keeps it as it is."""
+        if self._frozen is None:
+            return [_wants_no_gradient(tensor) for tensor in self.tensors()]
+        return [name in self._frozen for name in self.names()]
 
     @property
     def models(self) -> int | None:
@@ -157,12 +208,12 @@ class MLPParams:
         return self.map(lambda tensor: tensor.detach()[m])
 
     def clone(self) -> MLPParams:
-        """A copy, detached from any graph."""
+        """A copy, detached from any graph, with the same tensors frozen."""
         return self.map(lambda tensor: tensor.detach().clone())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> MLPParams:
-        """``function`` of every tensor, as parameters."""
-        return self.from_tensors([function(tensor) for tensor in self.tensors()])
+        """``function`` of every tensor, as parameters with the same tensors frozen."""
+        return self.from_tensors([function(t) for t in self.tensors()], frozen=self.frozen)
 
     def check(self, op: str) -> None:
         """Raise what the docstring of the class announces, in the name of ``op``."""
@@ -242,6 +293,16 @@ def _pair(name: str, layer: Any) -> tuple[Tensor, Tensor]:
             f"MLPParams: {name} must be a pair (weight, bias), got {type(layer).__name__}"
         ) from None
     return weight, bias
+
+
+def _wants_no_gradient(tensor: Tensor) -> bool:
+    owner = tensor if tensor._base is None else tensor._base
+    # a plain tensor first: isinstance of a Parameter takes a microsecond
+    return type(owner) is not Tensor and isinstance(owner, nn.Parameter) and not owner.requires_grad
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def _expected(lead: Sequence[int], *sizes: Any) -> str:

@@ -206,14 +206,15 @@ def test_states_of_other_runs():
 def test_parameters_that_share_memory():
     case = problem(V=16, hidden=(16,), D=16)
     case.params.output = (case.params.embedding, case.params.output[1])
-    refuse(case, ValueError, "parameters and state must not share memory")
+    refuse(case, ValueError, "embedding and output.weight must not share memory")
     case = problem(M=3)
     case.params.embedding = case.params.embedding[:1].expand(3, -1, -1)
     message = re.escape("parameters and state must not hold one element twice, got a tensor (3, 11")
     refuse(case, ValueError, message)
     case = problem()
     state = OptimizerState(0, torch.full((1,), -1), case.params, None)
-    refuse(case, ValueError, "parameters and state must not share", state=state, momentum=0.9)
+    shared = "embedding and state.first.embedding must not share memory"
+    refuse(case, ValueError, shared, state=state, momentum=0.9)
 
 
 def test_parameters_without_ordinary_memory():

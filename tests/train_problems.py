@@ -147,7 +147,7 @@ def problem(
 
 
 def module(params: MLPParams) -> nn.Sequential:
-    """Layers of torch.nn with copies of the parameters of one model."""
+    """Layers of torch.nn with copies of the parameters of one model, frozen as these are."""
     layers: list[nn.Module] = [nn.Embedding(*params.embedding.shape), nn.Flatten()]
     for weight, _ in params.hidden:
         layers += [nn.Linear(weight.shape[1], weight.shape[0]), nn.Tanh()]
@@ -156,6 +156,8 @@ def module(params: MLPParams) -> nn.Sequential:
     with torch.no_grad():
         for own, given in zip(model.parameters(), params.tensors(), strict=True):
             own.copy_(given)
+    for own, frozen in zip(model.parameters(), params.is_frozen(), strict=True):
+        own.requires_grad_(not frozen)
     return model
 
 

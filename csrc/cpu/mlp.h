@@ -155,25 +155,23 @@ void pack_units(const Weights<A>& w, const Sizes& z, const Tensors<A>& from, int
       for (int64_t c = columns; c < to.step; ++c) to.row(r)[c] = A{0};
 }
 
-// The reverse of pack_units.
+// The reverse of pack_units into the caller's weight and bias of layer l, null for what is frozen.
 template <class A>
-void unpack_units(const Weights<A>& w, const Sizes& z, const Tensors<A>& to, int64_t l,
-                  Range units) {
+void unpack_units(const Weights<A>& w, const Sizes& z, A* weight, A* bias, int64_t l, Range units) {
   const Matrix<A> from = w.layers[l];
   const int64_t in = z.inputs(l);
-  A *weight = to.weight(l), *bias = to.bias(l);
   if (z.by_rows(l)) {
     for (int64_t o = units.begin; o < units.end; ++o) {
-      std::memcpy(weight + o * in, from.row(o), static_cast<size_t>(in) * sizeof(A));
-      bias[o] = from.row(o)[in];
+      if (weight) std::memcpy(weight + o * in, from.row(o), static_cast<size_t>(in) * sizeof(A));
+      if (bias) bias[o] = from.row(o)[in];
     }
     return;
   }
   constexpr int64_t kBlock = 16;  // of both axes, so that the transposed copy keeps its lines
-  for (int64_t i0 = 0; i0 < in; i0 += kBlock)
+  for (int64_t i0 = 0; weight && i0 < in; i0 += kBlock)
     for (int64_t o = units.begin; o < units.end; ++o)
       for (int64_t i = i0; i < in && i < i0 + kBlock; ++i) weight[o * in + i] = from.row(i)[o];
-  for (int64_t o = units.begin; o < units.end; ++o) bias[o] = from.row(in)[o];
+  for (int64_t o = units.begin; bias && o < units.end; ++o) bias[o] = from.row(in)[o];
 }
 
 // Copies the caller's tensors into packed form. The embedding is used where it lies.

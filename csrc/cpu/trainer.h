@@ -12,12 +12,16 @@
 // With several threads the parts of a step are shared by rows of the batch or by tiles. Every
 // number comes from the same operations in the same order, so bits depend neither on that nor on
 // them.
+//
+// What is frozen (frozen.h) is never written, and the backward pass ends at the lowest layer that
+// something trained needs. A layer frozen in part takes the pass of its own.
 #pragma once
 
 #include <cmath>
 #include <limits>
 
 #include "cpu/embedding_update.h"
+#include "cpu/frozen.h"
 #include "cpu/mlp_backward.h"
 #include "cpu/mlp_fold_backward.h"
 #include "cpu/split.h"
@@ -43,10 +47,13 @@ class Trainer {
   Trainer(const TrainSteps& a, void* memory, bool threads, bool folds)
       : a_(a),
         z_(a.model, folds),
+        frozen_{a.frozen, a.model.L},
+        lowest_dz_(frozen_.lowest_dz()),
         rule_(rule_of(a)),
         threads_(threads),
         block_rows_(rows_per_block(a)),
-        stores_gradients_(a.N > block_rows_ || std::isfinite(a.max_grad_norm)) {
+        stores_gradients_(a.N > block_rows_ || std::isfinite(a.max_grad_norm) ||
+                          frozen_.part_of_any()) {
     Arena arena(memory);
     parameters_ = take_weights<A>(arena, z_);
     for (int64_t l = 0; l <= z_.L; ++l)
@@ -64,7 +71,9 @@ class Trainer {
       fold_gradient_ = take_fold_gradient<A>(arena, z_, a.N, block_rows_);
       slots_ = arena.take<int32_t>(round_up(a.N, kLanes<A>) * z_.T);
     }
-    embedding_ = take_embedding_gradient<A>(arena, z_, a.N, threads);
+    Sizes trained = z_;
+    if (frozen_.embedding()) trained.V = 0;  // no row has a gradient
+    embedding_ = take_embedding_gradient<A>(arena, trained, a.N, threads);
     if (memory) set_ones(activations_, z_);
     bytes_ = arena.used();
   }
@@ -131,7 +140,10 @@ class Trainer {
 
   void store_model(int64_t m) {
     for_state(m, [&](const Weights<A>& w, const Tensors<A>& to) {
-      for_units([&](int64_t l, Range units) { unpack_units(w, z_, to, l, units); });
+      for_units([&](int64_t l, Range units) {
+        unpack_units(w, z_, frozen_.weight(l) ? nullptr : to.weight(l),
+                     frozen_.bias(l) ? nullptr : to.bias(l), l, units);
+      });
     });
   }
 
@@ -198,17 +210,18 @@ class Trainer {
     find_slots(slots_, fold_, z_, ids_, a_.N);
     split_evenly(threads_, parts(0), [&](Range columns) {
       fill_tables(fold_, z_, parameters_, columns);
-      keep_weight(fold_gradient_, z_, parameters_, columns);
+      if (!frozen_.embedding()) keep_weight(fold_gradient_, z_, parameters_, columns);
     });
   }
 
   // Also what the embedding's gradient is, once the last block has come.
   void add_to_fold(int64_t begin) {
+    if (lowest_dz_ > 0) return;
     sort_by_slots(fold_gradient_, fold_, z_, slots_ + begin * z_.T, activations_.rows);
     split_evenly(threads_, parts(0), [&](Range columns) {
       sum_by_slots(fold_gradient_, fold_, z_, columns, begin == 0);
     });
-    if (last_block(begin))
+    if (last_block(begin) && !frozen_.embedding())
       split_evenly(threads_, z_.T * kPositionParts,
                    [&](Range slots) { embedding_by_slots(fold_gradient_, fold_, z_, slots); });
   }
@@ -278,7 +291,7 @@ class Trainer {
       loss_and_gradient(act, masked_, z_.C, part, a_.N, a_.label_smoothing);
       transpose_layer(act, masked_, z_, z_.L, rows);
     });
-    for (int64_t l = z_.L; l > 0; --l) {
+    for (int64_t l = z_.L; l > lowest_dz_; --l) {
       if (z_.by_rows(l)) {
         const Range rows = rows_of(panels);
         split(ShareTiles, ColumnPanels<A>(z_.inputs(l)).count, [&](Range columns) {
@@ -293,9 +306,11 @@ class Trainer {
         by_panels([&](Range, Range rows) { transpose_layer(act, masked_, z_, l - 1, rows); });
     }
     if (z_.folds) {
-      by_panels([&](Range, Range rows) { transpose_first(fold_gradient_, masked_, z_, rows); });
+      if (lowest_dz_ == 0)
+        by_panels([&](Range, Range rows) { transpose_first(fold_gradient_, masked_, z_, rows); });
       return;
     }
+    if (frozen_.embedding()) return;
     by_panels([&](Range, Range rows) {
       const Range columns{0, ColumnPanels<A>(z_.inputs(0)).count};
       backward_rows(masked_, z_, parameters_, 0, rows, columns, a_.N);
@@ -336,12 +351,15 @@ class Trainer {
                               : RowTiles(z_.weight_rows(l)).count;
   }
 
-  // Calls body(l, parts) for all weights and share(i) for the shares of the embedding.
+  // Calls body(l, parts) for all weights and share(i) for the shares of the embedding, unless they
+  // are frozen.
   template <class Body, class Share>
   void for_weights(const Body& body, const Share& share) {
+    const bool shares_of_embedding = !frozen_.embedding();
     if (!threads_) {
-      share(0);
-      for (int64_t l = 0; l <= z_.L; ++l) body(l, Range{0, parts(l)});
+      if (shares_of_embedding) share(0);
+      for (int64_t l = 0; l <= z_.L; ++l)
+        if (!frozen_.layer(l)) body(l, Range{0, parts(l)});
       return;
     }
     // A part of each: then every thread has the same work, on the same weights in every step.
@@ -350,9 +368,10 @@ class Trainer {
       const auto part = [&](int64_t count) {
         return Range{count * thread / threads, count * (thread + 1) / threads};
       };
-      const Range shares = part(kMaxShares);
+      const Range shares = part(shares_of_embedding ? kMaxShares : 0);
       for (int64_t i = shares.begin; i < shares.end; ++i) share(i);
-      for (int64_t l = 0; l <= z_.L; ++l) body(l, part(parts(l)));
+      for (int64_t l = 0; l <= z_.L; ++l)
+        if (!frozen_.layer(l)) body(l, part(parts(l)));
     });
   }
 
@@ -360,14 +379,13 @@ class Trainer {
 
   template <Rule rule>
   WeightUpdate<A, rule> weight_update(const StepConstants<A>& c, int64_t l) const {
-    const int64_t bias = z_.inputs(l);
-    return {c,
-            parameters_.layers[l],
-            first_.layers[l],
-            second_.layers[l],
-            z_.by_rows(l) ? -1 : bias,
-            z_.by_rows(l) ? bias : -1};
+    return {c,           parameters_.layers[l], first_.layers[l], second_.layers[l],
+            bias_row(l), bias_column(l)};
   }
+
+  // Where the bias is in packed weight l, -1 for the axis along which it extends.
+  int64_t bias_row(int64_t l) const { return z_.by_rows(l) ? -1 : z_.inputs(l); }
+  int64_t bias_column(int64_t l) const { return z_.by_rows(l) ? z_.inputs(l) : -1; }
 
   // finish(row, column, values) for a part of dweight_l.
   template <class Finish>
@@ -419,9 +437,15 @@ class Trainer {
           const int64_t rows = z_.weight_rows(l), count = parts(l);
           const Matrix<A> from = gradients_.layers[l];
           const WeightUpdate<A, rule> update = weight_update<rule>(c, l);
-          for (int64_t row = rows * part.begin / count; row < rows * part.end / count; ++row)
-            for (int64_t column = 0; column < z_.weight_columns(l); column += kLanes<A>)
-              update(row, column, load(from.row(row) + column));
+          const auto for_vectors = [&](const auto& body) {
+            for (int64_t row = rows * part.begin / count; row < rows * part.end / count; ++row)
+              for (int64_t column = 0; column < z_.weight_columns(l); column += kLanes<A>)
+                body(row, column, load(from.row(row) + column));
+          };
+          if (frozen_.part_of(l))
+            for_vectors(PartUpdate<A, rule>{update, frozen_.bias(l)});
+          else
+            for_vectors(update);
         },
         [&](int64_t share) {
           embedding_.template update<rule>(c, share, s, sparse(), parameters_, first_, second_);
@@ -432,7 +456,9 @@ class Trainer {
   double clip_scale() const {
     if (!std::isfinite(a_.max_grad_norm)) return 1;
     double sum = embedding_.sum_of_squares();
-    for (int64_t l = 0; l <= z_.L; ++l)
+    for (int64_t l = 0; l <= z_.L; ++l) {
+      if (frozen_.layer(l)) continue;
+      if (frozen_.part_of(l)) clear_frozen(l);
       for (int64_t r = 0; r < z_.weight_rows(l); ++r) {
         const A* row = gradients_.layers[l].row(r);
         vec_t<A> squares = {};  // the padding of a row is zero
@@ -440,12 +466,25 @@ class Trainer {
           squares += load(row + c) * load(row + c);
         sum += static_cast<double>(reduce_add<A>(squares));
       }
+    }
     const double scale = a_.max_grad_norm / (std::sqrt(sum) + 1e-6);
     return scale >= 1 ? 1 : scale;  // a norm of nan gives gradients of nan, as in torch
   }
 
+  // Makes the gradient of the frozen part of layer l zero.
+  void clear_frozen(int64_t l) const {
+    for (int64_t row = 0; row < z_.weight_rows(l); ++row)
+      for (int64_t column = 0; column < z_.weight_columns(l); column += kLanes<A>) {
+        const ints_t<A> bias = bias_lanes<A>(row, column, bias_row(l), bias_column(l));
+        A* const at = gradients_.layers[l].row(row) + column;
+        store(at, (frozen_.bias(l) ? bias : ~bias) ? vec_t<A>{} : load(at));
+      }
+  }
+
   const TrainSteps& a_;
   const Sizes z_;
+  const Frozen frozen_;
+  const int64_t lowest_dz_;
   const Rule rule_;
   const bool threads_;
   const int64_t block_rows_;

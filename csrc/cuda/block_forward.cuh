@@ -56,12 +56,14 @@ struct BlockModel {
   }
 
   // body(in shared memory, in global memory) for each element of the tensors of a model, which lie
-  // `offset` floats into the shared memory.
+  // `offset` floats into the shared memory; not of tensor i where bit i of `skipped` is set.
   template <class Body>
   __device__ __forceinline__ void for_elements(int offset, const ModelTensors& tensors,
-                                               int64_t model, const Body& body) const {
+                                               int64_t model, uint32_t skipped,
+                                               const Body& body) const {
 #pragma unroll 1
     for (int i = 0; i < 2 * z.L + 3; ++i) {
+      if (skipped >> i & 1) continue;
       float* const global = tensors.at(i, model);
       float* here = s + offset;
       int rows = 1, columns = z.V * z.D, stride = 0;
@@ -79,11 +81,12 @@ struct BlockModel {
   }
   __device__ __forceinline__ void load(int offset, const ModelTensors& tensors,
                                        int64_t model) const {
-    for_elements(offset, tensors, model, [](float& here, const float& there) { here = there; });
+    for_elements(offset, tensors, model, 0, [](float& here, const float& there) { here = there; });
   }
-  __device__ __forceinline__ void store(int offset, const ModelTensors& tensors,
-                                        int64_t model) const {
-    for_elements(offset, tensors, model, [](const float& here, float& there) { there = here; });
+  __device__ __forceinline__ void store(int offset, const ModelTensors& tensors, int64_t model,
+                                        uint32_t frozen) const {
+    for_elements(offset, tensors, model, frozen,
+                 [](const float& here, float& there) { there = here; });
   }
 
   // What layer 0 reads.

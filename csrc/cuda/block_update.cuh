@@ -88,6 +88,7 @@ class BlockUpdate {
     for_rule(r_.rule.rule, [&](auto is) {
 #pragma unroll 1
       for (int i = 0; i < 2 * b.z.L + 3; ++i) {
+        if (r_.is_frozen(i)) continue;
         const BlockTensor t = i == 0 ? embedding() : i % 2 == 1 ? weight(i / 2) : bias(i / 2 - 1);
 #pragma unroll 1
         for (int e = static_cast<int>(threadIdx.x); e < t.rows * t.columns; e += kBlockThreads) {
@@ -111,6 +112,7 @@ class BlockUpdate {
 
   template <class ForEach>
   __device__ __forceinline__ void take_each(const BlockTensor& t, const ForEach& for_each) const {
+    if (r_.is_frozen(t.i)) return;  // its sums stay zero
     if (sums())
       for_each([&](int row, int column, float g) {
         float& sum = gradients()[t.offset + row * t.stride + column];

@@ -70,11 +70,11 @@ class BlockTrainer {
   }
 
   __device__ __forceinline__ void end() {
-    u_.b.store(0, r_.parameters, model_);
+    u_.b.store(0, r_.parameters, model_, r_.frozen);
     if (u_.b.at.moments < 0) return;
-    u_.b.store(u_.b.at.moments, r_.first, model_);
+    u_.b.store(u_.b.at.moments, r_.first, model_, r_.frozen);
     if (moments_of(r_.rule.rule) > 1)
-      u_.b.store(u_.b.at.moments + u_.b.at.parameters, r_.second, model_);
+      u_.b.store(u_.b.at.moments + u_.b.at.parameters, r_.second, model_, r_.frozen);
   }
 
   // False if the loss is not finite; then nothing has changed.

@@ -103,13 +103,15 @@ class NarrowTrainer : NarrowEmbedding {
       backward(y, kept, {constants, b == 0, last && !(sums && r_.clips())});
       l_ = Lane();
       __syncthreads();  // the parts of dx
-      sum_dx(here);
+      if (trains_embedding()) sum_dx(here);
       __syncthreads();  // dx
-      if (!sums || (last && !r_.clips()))
-        for_rule(r_.rule.rule,
-                 [&](auto is) { update_embedding<decltype(is)::rule>(constants, b == 0); });
-      else
-        add_embedding_gradient(b == 0);
+      if (trains_embedding()) {
+        if (!sums || (last && !r_.clips()))
+          for_rule(r_.rule.rule,
+                   [&](auto is) { update_embedding<decltype(is)::rule>(constants, b == 0); });
+        else
+          add_embedding_gradient(b == 0);
+      }
       if (sums && last && r_.clips()) clip(constants);
       if (more) {
         if (l_.warp <= z_.T) ids(buffer_ ^ 1, l_.warp)[l_.lane] = next_symbol;
@@ -156,22 +158,28 @@ class NarrowTrainer : NarrowEmbedding {
     __syncwarp();
     weight_gradient<Math>(gradient, s_ + at_.x);
     __syncwarp();
-    dx_part<Math>(dz);
+    if (trains_embedding()) dx_part<Math>(dz);
     __syncwarp();  // w1 has been read
     use_gradient<sums>(kW1, gradient, use);
     use_bias_gradients<sums>(dz, use);
   }
 
-  // ---- clipping ----
+  __device__ __forceinline__ bool trains_embedding() const { return !r_.is_frozen(0); }
+
+  // ---- clipping; the gradients of frozen tensors were not stored, the embedding's are zero ----
 
   // body(element in the workspace, unit or class) for the bias gradients that this thread stored.
   template <class Body>
   __device__ __forceinline__ void for_biases(const Body& body) {
-    if (l_.g == 0)
+    if (l_.g == 0 && !r_.is_frozen(tensor_of(kB1)))
       for (int n = 0; n < kNarrowUnits; n += 8)
         for (int i = n + 2 * l_.t; i < n + 2 * l_.t + 2; ++i) body(kB1, b1_sums()[i], unit0() + i);
-    if (l_.warp + 1 == at_.warps) body(kB2, b2_sums()[l_.lane], l_.lane);
+    if (l_.warp + 1 == at_.warps && !r_.is_frozen(tensor_of(kB2)))
+      body(kB2, b2_sums()[l_.lane], l_.lane);
   }
+
+  // Whose the vectors of sums are, of a lane.
+  __device__ __forceinline__ static Weight weight_of(int j) { return j < kNarrowDepth ? kW1 : kW2; }
 
   // Updates everything with the gradients scaled so that their norm is within its bound.
   __device__ __forceinline__ void clip(const StepConstants& c) {
@@ -182,6 +190,7 @@ class NarrowTrainer : NarrowEmbedding {
     const int threads = static_cast<int>(blockDim.x), thread = l_.thread;
     for (int i = thread; i < z_.V * z_.D; i += threads) add(s_[at_.dembedding + i]);
     for (int j = 0; j < 2 * kNarrowDepth; ++j) {  // of w1, then of w2
+      if (r_.is_frozen(tensor_of(weight_of(j)))) continue;
       const float4 sum = weight_sums(kW1)[j * kWarp];
       add(sum.x), add(sum.y), add(sum.z), add(sum.w);
     }
@@ -191,12 +200,13 @@ class NarrowTrainer : NarrowEmbedding {
     const float scale = most < 1 ? static_cast<float>(most) : 1.0f;
     for_rule(r_.rule.rule, [&](auto is) {
       constexpr Rule rule = decltype(is)::rule;
-      for (int i = thread; i < z_.V * z_.D; i += threads)
+      for (int i = thread; trains_embedding() && i < z_.V * z_.D; i += threads)
         update<rule>(c, s_[at_.embedding + i], scale * s_[at_.dembedding + i], 0, i, true);
 #pragma unroll 1
       for (int j = 0; j < 2 * kNarrowDepth; ++j) {
+        const Weight which = weight_of(j);
+        if (r_.is_frozen(tensor_of(which))) continue;
         const float4 sum = weight_sums(kW1)[j * kWarp];
-        const Weight which = j < kNarrowDepth ? kW1 : kW2;
         update_weight<rule>(which, j % kNarrowDepth, 0, scale * sum.x, c);
         update_weight<rule>(which, j % kNarrowDepth, 1, scale * sum.y, c);
         update_weight<rule>(which, j % kNarrowDepth, 2, scale * sum.z, c);

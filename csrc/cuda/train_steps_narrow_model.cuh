@@ -30,31 +30,34 @@ struct NarrowModel {
 
   // ---- the model in shared memory ----
 
-  // body(element of the caller's tensor i, element in shared memory) for every parameter.
+  // body(element of the caller's tensor i, element in shared memory) for every parameter; not of
+  // tensor i where bit i of `skipped` is set.
   template <class Body>
-  __device__ __forceinline__ void for_parameters(const Body& body) {
+  __device__ __forceinline__ void for_parameters(uint32_t skipped, const Body& body) {
     const int threads = static_cast<int>(blockDim.x), thread = l_.thread;
+    const auto end = [&](int tensor, int size) { return skipped >> tensor & 1 ? 0 : size; };
     float* table = r_.parameters.at(0, m_);
-    for (int i = thread; i < z_.V * z_.D; i += threads) body(table[i], s_[at_.embedding + i]);
+    for (int i = thread; i < end(0, z_.V * z_.D); i += threads)
+      body(table[i], s_[at_.embedding + i]);
     float *w1 = r_.parameters.weight(0, m_), *w2 = r_.parameters.weight(1, m_);
-    for (int i = thread; i < units_ * inputs_; i += threads)
+    for (int i = thread; i < end(1, units_ * inputs_); i += threads)
       body(w1[i], s_[at_.w1 + i / inputs_ * kNarrowStride + i % inputs_]);
-    for (int i = thread; i < z_.C * units_; i += threads)
+    for (int i = thread; i < end(3, z_.C * units_); i += threads)
       body(w2[i], s_[at_.w2 + i % units_ * kNarrowStride + i / units_]);
     float *b1 = r_.parameters.bias(0, m_), *b2 = r_.parameters.bias(1, m_);
-    for (int i = thread; i < units_; i += threads) body(b1[i], s_[at_.b1 + i]);
-    for (int i = thread; i < z_.C; i += threads) body(b2[i], s_[at_.b2 + i]);
+    for (int i = thread; i < end(2, units_); i += threads) body(b1[i], s_[at_.b1 + i]);
+    for (int i = thread; i < end(4, z_.C); i += threads) body(b2[i], s_[at_.b2 + i]);
   }
 
   __device__ __forceinline__ void load() {
     // zeros in the padding multiply and add up to nothing
     for (int i = l_.thread; i < at_.total; i += static_cast<int>(blockDim.x)) s_[i] = 0.0f;
     __syncthreads();
-    for_parameters([](float& given, float& mine) { mine = given; });
+    for_parameters(0, [](float& given, float& mine) { mine = given; });
   }
 
   __device__ __forceinline__ void store() {
-    for_parameters([](float& given, float& mine) { given = mine; });
+    for_parameters(r_.frozen, [](float& given, float& mine) { given = mine; });
   }
 
   // One parameter, element i of the caller's tensor; its moments stay in the caller's memory.

@@ -40,6 +40,11 @@ struct NarrowWeights : NarrowForward {
   }
 
   enum Weight { kW1, kW2 };
+  enum Bias { kB1, kB2 };
+
+  // Which of the model's tensors it is.
+  __device__ __forceinline__ static int tensor_of(Weight which) { return which == kW1 ? 1 : 3; }
+  __device__ __forceinline__ static int tensor_of(Bias which) { return which == kB1 ? 2 : 4; }
 
   __device__ __forceinline__ float* warp_sums() {
     return r_.workspace + m_ * r_.workspace_stride + l_.warp * kNarrowWarpSums;
@@ -57,6 +62,7 @@ struct NarrowWeights : NarrowForward {
   template <bool sums>
   __device__ __forceinline__ void use_gradient(Weight which, float (&gradient)[kNarrowDepth][4],
                                                const Use& use) {
+    if (r_.is_frozen(tensor_of(which))) return;
     if constexpr (sums) {
       if (!use.first) add_sums(which, gradient);
       if (!use.update) {
@@ -109,11 +115,10 @@ struct NarrowWeights : NarrowForward {
     use_bias_gradient<sums>(b2_sums() + l_.lane, kB2, l_.lane, sum, use);
   }
 
-  enum Bias { kB1, kB2 };
-
   template <bool sums>
   __device__ __forceinline__ void use_bias_gradient(float* stored, Bias which, int i,
                                                     float gradient, const Use& use) {
+    if (r_.is_frozen(tensor_of(which))) return;
     if constexpr (sums) {
       if (!use.first) gradient += *stored;
       if (!use.update) {
@@ -134,7 +139,7 @@ struct NarrowWeights : NarrowForward {
     const int columns = which == kW1 ? inputs_ : z_.C;
     if (unit < units_ && column < columns)
       update<rule>(c, s_[(which == kW1 ? at_.w1 : at_.w2) + unit * kNarrowStride + column],
-                   gradient, which == kW1 ? 1 : 3,
+                   gradient, tensor_of(which),
                    which == kW1 ? unit * columns + column : column * units_ + unit, true);
   }
 
@@ -142,7 +147,7 @@ struct NarrowWeights : NarrowForward {
   __device__ __forceinline__ void update_bias(Bias which, int i, float gradient,
                                               const StepConstants& c) {
     if (i < (which == kB1 ? units_ : z_.C))
-      update<rule>(c, s_[(which == kB1 ? at_.b1 : at_.b2) + i], gradient, which == kB1 ? 2 : 4, i,
+      update<rule>(c, s_[(which == kB1 ? at_.b1 : at_.b2) + i], gradient, tensor_of(which), i,
                    false);
   }
 };

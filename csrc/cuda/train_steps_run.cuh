@@ -8,10 +8,13 @@
 
 namespace mlpkern::cuda {
 
+static_assert(kMostTensors <= 32, "TrainingRun::frozen");
+
 struct TrainingRun {
   ModelSizes sizes;
   int64_t S, N, step;  // steps of the call, rows of a batch, steps done before
   ModelTensors parameters, first, second;
+  uint32_t frozen;  // bit i: tensor i of the parameters is only read
   Examples examples;
   IndexType batch_type;
   const void* batches;
@@ -27,6 +30,7 @@ struct TrainingRun {
   int64_t workspace_stride;                      // elements from model to model
 
   __host__ __device__ __forceinline__ bool clips() const { return max_grad_norm < INFINITY; }
+  __device__ __forceinline__ bool is_frozen(int tensor) const { return frozen >> tensor & 1; }
 
   __device__ __forceinline__ int64_t batch_row(int64_t model, int64_t s, int64_t n) const {
     return load_id(batch_type, batches,
@@ -46,6 +50,8 @@ inline TrainingRun training_run(const TrainSteps& a) {
   r.parameters = model_tensors(a.model.parameters, a.model.model_strides, a.model.L);
   r.first = model_tensors(a.first, a.first_strides, a.model.L);
   r.second = model_tensors(a.second, a.second_strides, a.model.L);
+  for (int64_t i = 0; a.frozen && i < 2 * a.model.L + 3; ++i)
+    if (a.frozen[i]) r.frozen |= uint32_t{1} << i;
   r.examples = a.examples;
   r.batch_type = a.batch_type, r.batches = a.batches;
   r.batch_model_stride = a.batch_model_stride, r.batch_step_stride = a.batch_step_stride;

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -19,8 +18,8 @@ from mlpkern.ops.train_steps_arguments import (
     require_batches,
     require_options,
     require_state,
-    require_writable,
 )
+from mlpkern.ops.written_memory import require_writable
 from mlpkern.optimizer_state import OPTIMIZERS, OptimizerState
 from mlpkern.params import MLPParams
 
@@ -56,11 +55,13 @@ def train_steps(
         x = F.dropout(torch.tanh(F.linear(x, W, b)), hidden_dropout[m])  # each hidden layer
         loss = F.cross_entropy(F.linear(x, W, b), targets[rows], label_smoothing=label_smoothing)
         optimizer.zero_grad(); loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters of the model, max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(trained parameters of the model, max_grad_norm)
         optimizer.step()  # with learning rate lr[m, s]
 
     to rounding, except that the dropout masks are those of `mlpkern.reference.philox.dropout_mask`.
-    The models do not see one another. Parameters and state are updated in place.
+    The models do not see one another. Parameters and state are updated in place, except for what
+    ``params.frozen`` names: these tensors and their moments are only read, do not decay, and count
+    for nothing in the norm of the gradients, as if the optimizer did not have them.
 
     Args:
         params: see `mlpkern.MLPParams`; of one model, or of M side by side.
@@ -92,7 +93,8 @@ def train_steps(
 
     Raises, before anything is touched:
         TypeError: a wrong dtype or kind. ValueError: a wrong shape, device, or option; a learning
-            rate that is negative or not finite; parameters that share memory. IndexError: a row
+            rate that is negative or not finite; a tensor to be updated that shares memory with
+            another one of the call. IndexError: a row
             number out of range; an id or a target out of range in a row that a batch names (one in
             another row may be found as well).
             RuntimeError: under a transform of torch.func.
@@ -113,17 +115,28 @@ def train_steps(
         state = OptimizerState.zeros(params, optimizer, momentum)
     else:
         require_state(params, state, optimizer, momentum)
-    require_writable(params, state)
+    numbers = {
+        "lr": (lr, rates),
+        "weight_decay": (weight_decay, decay),
+        "input_dropout": (input_dropout, dropouts[0]),
+        "hidden_dropout": (hidden_dropout, dropouts[1]),
+    }
+    read = {"inputs": inputs, "targets": targets, "batches": batches}
+    # the tensor of a float is made for this call
+    read |= {name: made for name, (x, made) in numbers.items() if not isinstance(x, float)}
+    written = require_writable(_OP, params, state, read)
     if steps == 0:
         return params.embedding.new_empty((0,) if params.models is None else (params.models, 0))
     adamw = optimizer == "adamw"
     first = with_model_axis(state.first) if state.first and (adamw or momentum) else []
     second = with_model_axis(state.second) if state.second else []
+    frozen = params.is_frozen()
     given = [tensors, first, second]
     own = [packed(part) for part in given]
     stopped_before = state.stopped.tolist()
     losses = select(_OP, tensors[0]).train_steps(
         own[0],
+        frozen,
         own[1] or None,
         own[2] or None,
         inputs,
@@ -145,11 +158,12 @@ def train_steps(
         seeds,
         streams,
     )
-    for tensor, copy in zip(chain(*given), chain(*own), strict=True):
-        if copy is not tensor:
-            tensor.copy_(copy)
+    for part, copies in zip(given, own, strict=True):
+        for kept, tensor, copy in zip(frozen, part, copies, strict=bool(part)):
+            if copy is not tensor and not kept:
+                tensor.copy_(copy)
     state.step += steps
-    torch.autograd.graph.increment_version([*params.tensors(), *state.tensors()])
+    torch.autograd.graph.increment_version(written)
     _report(stopped_before, state.stopped.tolist())
     return losses[0] if params.models is None else losses
 

@@ -168,30 +168,6 @@ def require_state(params: MLPParams, state: Any, optimizer: str, momentum: float
                 )
 
 
-def require_writable(params: MLPParams, state: OptimizerState) -> None:
-    """ValueError if one place in memory would be written as two elements."""
-    written = [*params.tensors(), *state.tensors()]
-    for tensor in written:
-        if not tensor.is_contiguous() and _overlaps(tensor):
-            raise ValueError(
-                f"{_OP}: parameters and state must not hold one element twice, got a tensor "
-                f"{shape(tensor)} of strides {tensor.stride()}; clone() it"
-            )
-    if len({tensor.data_ptr() for tensor in written}) < len(written):
-        raise ValueError(f"{_OP}: parameters and state must not share memory (tied weights)")
-
-
-def _overlaps(tensor: Tensor) -> bool:
-    """Whether two elements may lie in one place; slices and permutations of a tensor never do."""
-    reach = 0  # of the dimensions with smaller strides
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1:
-            if stride <= reach:
-                return True
-            reach += stride * (size - 1)
-    return False
-
-
 def _full(count: int, value: float, params: MLPParams) -> Tensor:
     return torch.full((count,), value, dtype=torch.float64, device=params.device)
 

@@ -8,6 +8,7 @@ Step s of model m, with E, (W, b) … the model's parameters::
     loss = F.cross_entropy(F.linear(x, W, b), targets[rows], label_smoothing)
     gradients by autograd; torch.nn.utils.clip_grad_norm_ over all of them; step of torch.optim
 
+Frozen parameters have no gradient and are not the optimizer's: they and their moments stay.
 The optimizer is ``torch.optim.SGD`` with one parameter group, or ``torch.optim.AdamW`` with two:
 the embedding and the weights decay, the biases do not. The masks are those of
 `mlpkern.reference.philox.dropout_mask`.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -32,6 +34,7 @@ SGD, ADAMW = 0, 1
 
 def train_steps(
     parameters: list[Tensor],
+    frozen: list[bool],
     first: list[Tensor] | None,
     second: list[Tensor] | None,
     inputs: Tensor,
@@ -56,7 +59,8 @@ def train_steps(
 ) -> Tensor:
     """The losses (M, S); ``parameters``, ``first``, ``second``, ``stopped`` change in place.
 
-    Every tensor but ``inputs`` and ``targets`` has a leading M. ``batches`` (M, S, N) and ``rates``
+    ``frozen`` says of each of ``parameters`` whether it, with its moments, is only read. Every
+    tensor but ``inputs`` and ``targets`` has a leading M. ``batches`` (M, S, N) and ``rates``
     (M, S), float64, may have stride 0 along M. ``optimizer``: 0 sgd, 1 adamw. ``max_grad_norm``:
     inf for none. ``weight_decay``, ``input_dropout``, ``hidden_dropout``: (M,) float64. ``seeds``,
     ``streams``: (M,) int64. Raises IndexError for a row number, an id or a target out of range
@@ -68,6 +72,7 @@ def train_steps(
     check_ids(_OP, "targets", targets, parameters[-1].shape[-1], noun="target")
     count, steps = rates.shape
     losses = parameters[0].new_full((count, steps), math.nan)
+    trains = [not kept for kept in frozen]
     for m in range(count):
         if stopped[m] >= 0:
             continue
@@ -76,13 +81,14 @@ def train_steps(
             torch.enable_grad(),
             torch.autocast(losses.device.type, enabled=False),
         ):
-            model = [_copy(parameter[m]).requires_grad_() for parameter in parameters]
+            model = [_copy(parameter[m]) for parameter in parameters]
+            trained = [parameter.requires_grad_() for parameter in compress(model, trains)]
             moments = [
-                None if tensors is None else [_copy(tensor[m]) for tensor in tensors]
+                None if tensors is None else [_copy(t[m]) for t in compress(tensors, trains)]
                 for tensors in (first, second)
             ]
             stepper = _stepper(
-                model, moments, step, optimizer, momentum, nesterov, (beta1, beta2), eps,
+                trained, moments, step, optimizer, momentum, nesterov, (beta1, beta2), eps,
                 weight_decay[m].item(),
             )  # fmt: skip
             run: list[Tensor] = []
@@ -97,17 +103,19 @@ def train_steps(
                 if not loss.isfinite():
                     stopped[m] = step + s
                     break
+                if not trained:
+                    continue
                 stepper.zero_grad()
                 loss.backward()
                 if max_grad_norm != math.inf:
-                    torch.nn.utils.clip_grad_norm_(model, max_grad_norm)
+                    torch.nn.utils.clip_grad_norm_(trained, max_grad_norm)
                 for group in stepper.param_groups:
                     group["lr"] = rate
                 stepper.step()
         with torch.no_grad():
             losses[m, : len(run)] = torch.stack(run)
-            for old, new in zip((parameters, first, second), (model, *moments), strict=True):
-                for tensor, value in zip(old or [], new or [], strict=True):
+            for old, new in zip((parameters, first, second), (trained, *moments), strict=True):
+                for tensor, value in zip(compress(old or [], trains), new or [], strict=True):
                     tensor[m] = value
     return losses
 
@@ -149,7 +157,7 @@ def _loss(
 
 
 def _stepper(
-    model: list[Tensor],
+    trained: list[Tensor],
     moments: Sequence[list[Tensor] | None],
     step: int,
     optimizer: int,
@@ -159,23 +167,23 @@ def _stepper(
     eps: float,
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """torch's optimizer of ``model`` in the state after ``step`` steps; it updates ``moments``."""
+    """torch's optimizer after ``step`` steps of ``trained``; it updates ``moments``."""
     first, second = moments
     if optimizer == SGD:
         stepper: torch.optim.Optimizer = torch.optim.SGD(
-            model, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
+            [{"params": trained}], momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
         )
         if first is not None:
-            for parameter, buffer in zip(model, first, strict=True):
+            for parameter, buffer in zip(trained, first, strict=True):
                 stepper.state[parameter] = {"momentum_buffer": buffer}
         return stepper
     assert first is not None
     assert second is not None
-    biases = [parameter for parameter in model if parameter.dim() == 1]
-    weights = [parameter for parameter in model if parameter.dim() == 2]
+    biases = [parameter for parameter in trained if parameter.dim() == 1]
+    weights = [parameter for parameter in trained if parameter.dim() == 2]
     groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
     stepper = torch.optim.AdamW(groups, betas=betas, eps=eps, weight_decay=weight_decay)
-    for parameter, mean, square in zip(model, first, second, strict=True):
+    for parameter, mean, square in zip(trained, first, second, strict=True):
         done = torch.tensor(step, dtype=torch.float64, device="cpu")
         stepper.state[parameter] = {"step": done, "exp_avg": mean, "exp_avg_sq": square}
     return stepper

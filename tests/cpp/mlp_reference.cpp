@@ -1,5 +1,6 @@
 #include "mlp_reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -35,6 +36,10 @@ int64_t MLPSizes::count(int64_t tensor) const {
 }
 
 Recipe::Recipe() : max_grad_norm(std::numeric_limits<double>::infinity()) {}
+
+bool Recipe::freezes(size_t tensor) const {
+  return std::count(frozen.begin(), frozen.end(), static_cast<int64_t>(tensor)) > 0;
+}
 
 std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> c, std::array<uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
@@ -117,14 +122,16 @@ void PlainMLP<Real>::backward(const int64_t* ids, const Activations& at, std::ve
       gradients[0][ids[t] * sizes_.D + d] += dz[t * sizes_.D + d];
 }
 
-// torch.nn.utils.clip_grad_norm_
+// torch.nn.utils.clip_grad_norm_ of what is trained
 template <class Real>
-void PlainMLP<Real>::clip(double max_norm, Tensors& gradients) const {
-  if (std::isinf(max_norm)) return;
+void PlainMLP<Real>::clip(const Recipe& recipe, Tensors& gradients) const {
+  if (std::isinf(recipe.max_grad_norm)) return;
   Real sum = 0;
-  for (const auto& tensor : gradients)
-    for (Real g : tensor) sum += g * g;
-  const Real scale = static_cast<Real>(max_norm) / (std::sqrt(sum) + static_cast<Real>(1e-6));
+  for (size_t i = 0; i < gradients.size(); ++i)
+    for (Real g : gradients[i])
+      if (!recipe.freezes(i)) sum += g * g;
+  const Real scale =
+      static_cast<Real>(recipe.max_grad_norm) / (std::sqrt(sum) + static_cast<Real>(1e-6));
   for (auto& tensor : gradients)
     for (Real& g : tensor) g *= std::fmin(scale, Real{1});
 }
@@ -136,7 +143,7 @@ void PlainMLP<Real>::update(const Tensors& gradients, const Recipe& r, Real rate
   const auto beta1 = static_cast<Real>(r.beta1), beta2 = static_cast<Real>(r.beta2);
   const auto t = static_cast<Real>(step + 1);
   for (size_t i = 0; i < gradients.size(); ++i)
-    for (size_t j = 0; j < gradients[i].size(); ++j) {
+    for (size_t j = 0; j < gradients[i].size() && !r.freezes(i); ++j) {
       Real &w = parameters[i][j], &m = first[i][j], &v = second[i][j], g = gradients[i][j];
       if (r.optimizer == Optimizer::adamw) {
         const bool is_bias = i > 0 && i % 2 == 0;
@@ -175,7 +182,7 @@ Real PlainMLP<Real>::train_step(const std::vector<int64_t>& ids,
   }
   loss /= N;
   if (!std::isfinite(loss)) return loss;
-  clip(recipe.max_grad_norm, gradients);
+  clip(recipe, gradients);
   update(gradients, recipe, static_cast<Real>(rate), step);
   return loss;
 }

@@ -31,8 +31,10 @@ struct Recipe {
   double max_grad_norm;  // infinity: no clipping
   double label_smoothing = 0, input_dropout = 0, hidden_dropout = 0;
   int64_t seed = 0, stream = 0;
+  std::vector<int64_t> frozen;  // tensors that stay, with their moments
 
   Recipe();
+  bool freezes(size_t tensor) const;
   bool has_first() const { return optimizer == Optimizer::adamw || momentum != 0; }
   bool has_second() const { return optimizer == Optimizer::adamw; }
 };
@@ -71,7 +73,7 @@ class PlainMLP {
   Activations forward(const int64_t* ids, const Recipe& recipe, int64_t n, int64_t step) const;
   void backward(const int64_t* ids, const Activations& at, std::vector<Real> dz,
                 Tensors& gradients) const;
-  void clip(double max_norm, Tensors& gradients) const;
+  void clip(const Recipe& recipe, Tensors& gradients) const;
   void update(const Tensors& gradients, const Recipe& recipe, Real rate, int64_t step);
 
   MLPSizes sizes_;

@@ -2,6 +2,7 @@
 // Which train_steps, the program says that is linked with this.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -65,11 +66,15 @@ class Trial {
 
   std::vector<double> rates_, weight_decay_, input_dropout_, hidden_dropout_;
   std::vector<int64_t> seeds_, streams_;
+  std::unique_ptr<bool[]> frozen_;
   std::vector<Outcome> exact_, plain_;  // per model
 };
 
 // The optimizers with every option that goes with them.
 std::vector<Problem> optimizers();
+
+// What to freeze of a model: the embedding, the biases, the weights, the lowest layers, all.
+std::vector<std::vector<int64_t>> frozen_tensors(const MLPSizes& sizes);
 
 // Every option of an optimizer at once.
 Recipe everything(Optimizer optimizer);
