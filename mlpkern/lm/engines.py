@@ -1,8 +1,9 @@
 """The engines: ways of carrying out the same SGD steps, from the lecture's code to a single call.
 
 An engine turns a `TrainState` into the state some steps later. For one seed all engines draw the
-same batches and dropout masks and apply the same updates, so their losses agree to rounding. To add
-one, write a class with the members of `Engine` and put it into `ENGINES`.
+same batches and dropout masks and apply the same updates, so their losses agree to rounding. All
+leave a parameter alone whose requires_grad is False when a chunk begins. To add one, write a class
+with the members of `Engine` and put it into `ENGINES`.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class StockEngine:
         embedding = model.embedding.weight
         hidden = model.hidden_parameters()
         output = model.output
-        parameters = list(model.parameters())
+        parameters = [p for p in model.parameters() if p.requires_grad]
         inputs, targets = self._int64_rows(state.train)
         losses = []
         for lr in state.learning_rates(steps).tolist():
@@ -95,7 +96,8 @@ class StockEngine:
             # backward
             for p in parameters:
                 p.grad = None
-            loss.backward()
+            if parameters:
+                loss.backward()
             # update
             for p in parameters:
                 p.data += -lr * p.grad

@@ -21,7 +21,8 @@ _OPTIONS = (-100, 1, 0.0)  # of cross_entropy: ignore_index as in torch, the mea
 class FusedStep:
     """The model's parameters as autograd leaves; the loss of a batch and its gradients.
 
-    ``values``: the same memory once more, without autograd, to update. The ops are called below
+    ``leaves``: those that are trained; ``values``: their memory once more, without autograd, to
+    update. The ops are called below
     their argument checks, which the batches of a split cannot fail, with every name looked up once:
     both count when a step takes 130 us.
     """
@@ -30,9 +31,11 @@ class FusedStep:
         # The output weight as (H, V), so that addmm takes it without a transposition per step.
         self.embedding = _leaf(model.embedding.weight)
         self.hidden = [(_leaf(weight), _leaf(bias)) for weight, bias in model.hidden_parameters()]
-        self.output = _leaf(model.output.weight.t()), _leaf(model.output.bias)
+        weight, bias = model.output.weight, model.output.bias
+        self.output = weight.detach().t().requires_grad_(weight.requires_grad), _leaf(bias)
         flat = (p for pair in self.hidden for p in pair)
-        self.leaves = (self.embedding, *flat, *self.output)
+        self.parameters = (self.embedding, *flat, *self.output)
+        self.leaves = tuple(leaf for leaf in self.parameters if leaf.requires_grad)
         self.values = [leaf.detach() for leaf in self.leaves]
         self._one = torch.ones_like(self.embedding[0, 0])
         self._ops = EmbeddingGather.direct, LinearTanh.direct, CrossEntropy.direct
@@ -53,6 +56,8 @@ class FusedStep:
         The engine it calls is what torch's own function calls, with the same arguments. Use the
         result at once and let it go: memory that the next step takes again is still in the caches.
         """
+        if not self.leaves:
+            return ()
         return torch.autograd.Variable._execution_engine.run_backward(
             (loss,), (self._one,), False, False, self.leaves, False, accumulate_grad=False
         )
@@ -60,7 +65,8 @@ class FusedStep:
     def take(self, ids: Tensor, targets: Tensor, lr: float) -> Tensor:
         """One step of plain SGD: its loss () before the update."""
         loss = self.loss(ids, targets)
-        torch._foreach_add_(self.values, self.gradients(loss), alpha=-lr)
+        if self.leaves:
+            torch._foreach_add_(self.values, self.gradients(loss), alpha=-lr)
         return loss.detach()
 
 
@@ -81,7 +87,7 @@ class FusedOptionsStep(FusedStep):
                 *rest, weight, bias = tensors
                 tensors = [*rest, weight.t(), bias]
             moments.append(tensors)
-        self._optimizer = TorchOptimizer(state.config, self.leaves, moments, step, "foreach")
+        self._optimizer = TorchOptimizer(state.config, self.parameters, moments, step, "foreach")
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """The loss of the step with dropout and smoothing."""
@@ -120,6 +126,7 @@ class GraphedSteps:
         device = train.targets.device
         self.model, self.train, self.capacity = model, train, capacity
         self._step = FusedStep(model)
+        self._trains = [p.requires_grad for p in model.parameters()]
         self._rows = torch.zeros(capacity, batch_size, dtype=torch.int64, device=device)
         self._rates = torch.zeros(capacity, device=device, dtype=self._step.embedding.dtype)
         self._losses = torch.zeros_like(self._rates)
@@ -128,9 +135,10 @@ class GraphedSteps:
         self._replay = self._captured() if device.type == "cuda" else self._once
 
     def serves(self, model: MLPLanguageModel, train: Split, batch_size: int) -> bool:
-        """Whether these steps train this very model on these very rows."""
+        """Whether these steps train this very model, as it is frozen, on these very rows."""
         mine = (self.model, self.train, self._rows.shape[1])
-        return mine[0] is model and mine[1] is train and mine[2] == batch_size
+        same = mine[0] is model and mine[1] is train and mine[2] == batch_size
+        return same and self._trains == [p.requires_grad for p in model.parameters()]
 
     def run(self, rows: Tensor, rates: Tensor) -> Tensor:
         """The losses (S,) of S steps on the batches ``rows`` (S, N) at the learning rates (S,)."""
@@ -147,9 +155,9 @@ class GraphedSteps:
         rate = self._rates.index_select(0, self._at).view(())
         inputs, targets = self.train.inputs, self.train.targets
         loss = self._step.loss(inputs.index_select(0, rows), targets.index_select(0, rows))
-        gradients = self._step.gradients(loss)
-        torch._foreach_mul_(gradients, rate)
-        torch._foreach_sub_(self._step.values, gradients)
+        if gradients := self._step.gradients(loss):
+            torch._foreach_mul_(gradients, rate)
+            torch._foreach_sub_(self._step.values, gradients)
         self._losses.index_copy_(0, self._at, loss.detach().view(1))
         self._at.add_(1)
 
@@ -173,4 +181,4 @@ class GraphedSteps:
 
 
 def _leaf(parameter: Tensor) -> Tensor:
-    return parameter.detach().requires_grad_()
+    return parameter.detach().requires_grad_(parameter.requires_grad)

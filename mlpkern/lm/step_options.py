@@ -59,7 +59,8 @@ class TorchOptimizer:
     """torch's optimizer after ``step`` steps of a run, updating the momenta it is given.
 
     Args:
-        leaves: the parameters in the order of `MLPParams.tensors`.
+        leaves: the parameters in the order of `MLPParams.tensors`. A frozen one, which has no
+            gradient, stays as it is.
         moments: mean and mean squared gradients, in that order and shaped like the leaves.
         kind: "" or "foreach": how torch carries it out.
     """

@@ -34,6 +34,7 @@ class StockStep:
             x = masked(step, layer, torch.tanh(F.linear(x, weight, bias)))  # (N, H)
         logits = F.linear(x, model.output.weight, model.output.bias)  # (N, V)
         loss = F.cross_entropy(logits, targets, label_smoothing=self._smoothing)
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
         self._optimizer.step(lr)
         return loss.detach()
