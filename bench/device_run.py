@@ -22,7 +22,9 @@ class DeviceRun(StockRun):
     def __init__(self, case: TrainingCase, device: str, m: int = 0):
         super().__init__(case, m=m)
         self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
-        self.parameters = [p.detach().to(device).requires_grad_() for p in self.parameters]
+        self.parameters = [
+            p.detach().to(device).requires_grad_(p.requires_grad) for p in self.parameters
+        ]
         self.values = [p.detach() for p in self.parameters]
         self.checked = iter(())
         self.on_device = torch.Generator(device).manual_seed(0)

@@ -34,7 +34,9 @@ class StockRun:
         self.rows, self.sgd = case.sizes["N"], case.optimizer == "sgd"
         self.generator = state.generator
         self.inputs, self.targets = state.train.inputs.long(), state.train.targets.long()
-        self.parameters = [p.detach().to(dtype).requires_grad_() for p in state.model.parameters()]
+        self.parameters = [
+            p.detach().to(dtype).requires_grad_(p.requires_grad) for p in state.model.parameters()
+        ]
         self.values = [p.detach() for p in self.parameters]  # the same memory without autograd
         self._optimizers: dict[str, torch.optim.AdamW] = {}
         kept = [] if self.sgd else self.values
@@ -96,12 +98,17 @@ class StockRun:
         roots = (1 - BETAS[1] ** done).sqrt()
         return iter(torch.stack([rates, roots], 1).to(self.values[0].dtype).unbind())
 
+    @property
+    def trained(self) -> list[Tensor]:
+        """The parameters that are not frozen, which come last."""
+        return [p for p in self.parameters if p.requires_grad]
+
     def update(self, grads: tuple[Tensor, ...], kind: str, rate: float) -> None:
-        """The update of the loops that get their gradients from `torch.autograd.grad`."""
+        """The update of the loops that get the gradients of what is trained at once."""
         if self.sgd:
-            torch._foreach_add_(self.values, grads, alpha=-rate)
+            torch._foreach_add_(self.values[-len(grads) :], grads, alpha=-rate)
             return
-        for p, grad in zip(self.parameters, grads, strict=True):
+        for p, grad in zip(self.trained, grads, strict=True):
             p.grad = grad
         self.adamw(kind).step()
 
@@ -131,8 +138,22 @@ def sgd_step_at(parameters: list[Tensor], ids: Tensor, targets: Tensor, rate: Te
     return loss
 
 
+def frozen_sgd_step(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor:
+    """`sgd_step` without the embedding, neither its gradient nor its update."""
+    embedding, *trained = parameters
+
+    def loss_of_trained(trained: list[Tensor]) -> Tensor:
+        return loss_of([embedding, *trained], ids, targets)
+
+    grads, loss = torch.func.grad_and_value(loss_of_trained)(trained)
+    torch._foreach_add_(trained, grads, alpha=-LR["sgd"])
+    return loss
+
+
 def whole_step(case: TrainingCase) -> Step:
     """The step that is compiled as one graph."""
+    if case.frozen_embedding:
+        return frozen_sgd_step
     if case.optimizer != "sgd":
         return adamw_step
     return sgd_step if case.constant_rate else sgd_step_at
@@ -165,14 +186,15 @@ def adamw_step(
 def lecture_loop(runs: list[StockRun], steps: int) -> list[Tensor]:
     losses = []
     for run in runs:
+        trained = run.trained
         for rate in run.rates(steps):
             ix = run.draw()
             loss = loss_of(run.parameters, run.inputs[ix], run.targets[ix])
-            for p in run.parameters:
+            for p in trained:
                 p.grad = None
             loss.backward()
             if run.sgd:
-                for p in run.parameters:
+                for p in trained:
                     p.data += -rate * p.grad
             else:
                 run.adamw().step()
@@ -183,10 +205,11 @@ def lecture_loop(runs: list[StockRun], steps: int) -> list[Tensor]:
 def foreach_loop(runs: list[StockRun], steps: int) -> list[Tensor]:
     losses = []
     for run in runs:
+        trained = run.trained
         for rate in run.rates(steps):
             ix = run.draw()
             loss = loss_of(run.parameters, run.inputs[ix], run.targets[ix])
-            run.update(torch.autograd.grad(loss, run.parameters), "foreach", rate)
+            run.update(torch.autograd.grad(loss, trained), "foreach", rate)
             losses.append(loss.detach())
     return losses
 
@@ -195,10 +218,11 @@ def chunk_loop(loss_function: Loss, kind: str = "foreach") -> Loop:
     def loop(runs: list[StockRun], steps: int) -> list[Tensor]:
         losses = []
         for run in runs:
+            trained = run.trained
             batches = zip(run.batches(steps), run.rates(steps), strict=True)
             for (ids, targets), rate in batches:
                 loss = loss_function(run.parameters, ids, targets)
-                run.update(torch.autograd.grad(loss, run.parameters), kind, rate)
+                run.update(torch.autograd.grad(loss, trained), kind, rate)
                 losses.append(loss.detach())
         return losses
 

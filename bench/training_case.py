@@ -38,6 +38,7 @@ class TrainingCase(Case):
     run_steps: int = 1000  # the same of train_steps
     checked_steps: int = 10
     one_core: bool = False  # whether train_steps keeps a model on one core (its steps are small)
+    frozen_embedding: bool = False  # nobody trains it, nor computes its gradient
 
     def cores(self, threads: int) -> int:
         """How many cores train_steps works on."""
@@ -81,12 +82,14 @@ def training_case(
     run_steps: int = 1000,
     checked_steps: int = 10,
     one_core: bool = False,
+    frozen_embedding: bool = False,
     slow: bool = False,
 ) -> TrainingCase:
     """A case of these sizes; its name says what differs from one model under SGD."""
     sizes = {"V": V, "T": T, "D": D, "H": H, "N": N, "M": M}
     shape = shape_of(sizes) + (" AdamW" if optimizer == "adamw" else "")
     shape += f", {M} models" if M > 1 else ""
+    shape += ", frozen embedding" if frozen_embedding else ""
     return TrainingCase(
         "training_step",
         shape,
@@ -98,6 +101,7 @@ def training_case(
         run_steps=run_steps,
         checked_steps=checked_steps,
         one_core=one_core,
+        frozen_embedding=frozen_embedding,
         slow=slow,
     )
 
@@ -111,6 +115,7 @@ TWO_MODELS = training_case(True, M=2, one_core=True)
 CASES = (
     LECTURE,
     TWO_MODELS,
+    training_case(one_core=True, frozen_embedding=True),
     training_case(T=8, D=24, H=256, N=256, optimizer="adamw", stock_steps=10, run_steps=50),
     training_case(N=4096, stock_steps=5, run_steps=20),
     training_case(V=1000, D=30, H=1024, N=4096, stock_steps=1, run_steps=2, checked_steps=3),
@@ -128,18 +133,21 @@ CASES = (
 
 
 def cost(case: TrainingCase) -> Cost:
-    """Of one step of one model: six flops per weight of the two products and row (the dense count);
-    parameters, and what AdamW keeps of them, read and written once."""
+    """Of one step of one model: six flops per weight of the two products and row (the dense count),
+    four where the gradient of what the product reads is not needed; parameters, and what AdamW
+    keeps of them, read and, unless frozen, written once."""
     rows, classes, hidden = case.sizes["N"], case.sizes["V"], case.sizes["H"]
     width = case.sizes["T"] * case.sizes["D"]
     products = width * hidden + hidden * classes
     parameters = 4 * (classes * case.sizes["D"] + products + hidden + classes)
     state = parameters * (3 if case.optimizer == "adamw" else 1)
+    frozen = classes * case.sizes["D"] if case.frozen_embedding else 0
+    unneeded = 2 * rows * width * hidden if case.frozen_embedding else 0
     rows_bytes = rows * (case.sizes["T"] + 1) * 8
     activations = 8 * rows * (width + hidden + classes)
     return Cost(
-        bytes=2 * state + rows_bytes,
-        flops=6 * rows * products,
+        bytes=2 * state - 4 * frozen + rows_bytes,
+        flops=6 * rows * products - unneeded,
         footprint=case.sizes["M"] * (state + parameters + rows_bytes + activations),
         largest_output=4 * rows * max(hidden, classes),
     )
@@ -184,6 +192,7 @@ def start(case: TrainingCase, m: int = 0) -> TrainState:
 
     sizes = case.sizes
     model = deepcopy(_first_model(sizes["V"], sizes["T"], sizes["D"], sizes["H"], SEED + m))
+    model.embedding.requires_grad_(not case.frozen_embedding)
     return CaseState.start(model, training_rows(sizes["V"], sizes["T"]), config(case, m))
 
 

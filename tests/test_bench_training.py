@@ -26,11 +26,12 @@ TINY = {"D": 3, "H": 7, "N": 5, "stock_steps": 2, "run_steps": 3}
     [
         training_case(**TINY, one_core=True),
         training_case(**TINY, M=2, one_core=True),
+        training_case(**TINY, one_core=True, frozen_embedding=True),
         training_case(**{**TINY, "T": 2, "N": 64}, optimizer="adamw", checked_steps=5),
         training_case(**TINY, V=31, T=1, checked_steps=3),
         training_case(**{**TINY, "run_steps": 1}, V=40_000, checked_steps=1, slow=True),
     ],
-    ids=["one model", "two models", "adamw", "other ids", "large"],
+    ids=["one model", "two models", "frozen embedding", "adamw", "other ids", "large"],
 )
 def test_providers_of_a_training_step_agree_with_the_lecture_loop(case, monkeypatch):
     monkeypatch.setattr(stock_rows, "SideBySide", FakeProcesses)
