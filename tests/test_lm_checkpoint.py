@@ -196,10 +196,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_written_files_have_the_usual_permissions(tmp_path):
+def test_written_files_have_the_usual_permissions(run, tmp_path):
     atomic_write.write_bytes(tmp_path / "ours", b"")
     (tmp_path / "usual").write_bytes(b"")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    for path in (tmp_path / "ours", run.run.checkpoint, run.run.log):
+        assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 # the run folder

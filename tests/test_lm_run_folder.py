@@ -130,7 +130,9 @@ def test_a_killed_process_blocks_nobody_and_its_files_are_removed(words, tmp_pat
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert (out / ".lock").exists()
-    (out / ".model.safetensors.0123abcd.tmp").write_bytes(b"half")
+    (out / ".model.safetensors.0123abcd.tmp").mkdir()
+    (out / ".model.safetensors.0123abcd.tmp" / ".tmpX").write_bytes(b"half")
+    (out / ".summary.json.x_3456zz.tmp").write_bytes(b"of an earlier version")
     (out / ".notes.0123abcd.tmp").write_bytes(b"not of the run")
     step = load_checkpoint(out).step
     assert main(["train", "--resume", str(out), "--steps", str(step + 10)]) == 0

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,28 +33,30 @@ __all__ = [
 
 @contextmanager
 def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
-    """A temporary file in the folder of ``path``, which replaces it in one step after the block.
+    """A temporary file beside ``path``, which replaces it in one step after the block.
 
     The bytes written to it are flushed to the disk before the rename, so a crash at any moment
-    leaves a whole file. Missing parent folders are made. WriteError where something of this is
-    impossible; then ``path`` is what it was and the temporary file is gone.
+    leaves a whole file. It has a folder of its own, because a library may write it by way of yet
+    another file. Missing parent folders are made. WriteError where something of this is
+    impossible; then ``path`` is what it was.
 
     Without ``flushed``, which takes milliseconds, the file is safe from a crash of the program, but
     from one of the machine only after `flush`.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = folder / path.name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        folder.mkdir(parents=True)
         try:
+            temporary.touch()
+            usual = temporary.stat().st_mode
             yield temporary
+            temporary.chmod(usual)
             if flushed:
                 _sync(temporary)
             os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise WriteError.of(path, error) from None
     if flushed:
@@ -113,20 +116,21 @@ def append_lines(path: Path, lines: bytes, *, head: bytes = b"", sync: bool = Fa
 
 
 def is_leftover(file: str, names: Collection[str] | None = None) -> bool:
-    """Whether ``file`` is the name of a temporary file, of one of ``names`` if they are given."""
-    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.tmp", file)
+    """Whether ``file`` is the name of what `replacing` writes in, for one of ``names`` if given."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-z_]{8}\.tmp", file)
     return found is not None and (names is None or found[1] in names)
 
 
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:
-    """Removes the temporary files that a killed process has left of the files ``names``.
+    """Removes what a killed process has left of writing the files ``names``.
 
-    For who may write these files alone: the temporary file of a living writer looks the same.
+    For who may write these files alone: what a living process writes in looks the same.
     """
-    for file in folder.iterdir():
-        if is_leftover(file.name, names):
+    for left in folder.iterdir():
+        if is_leftover(left.name, names):
+            shutil.rmtree(left, ignore_errors=True)
             with contextlib.suppress(OSError):
-                file.unlink()
+                left.unlink(missing_ok=True)  # a file, of an earlier version
 
 
 def _end_of_lines(handle: int) -> int:

@@ -8,7 +8,7 @@ summary.json        losses of the finished run
 embedding.png, …    pictures of it (`picture`), which the commands that draw them may replace
 events.out.tfevents.*   what TensorBoard reads, where it was asked for
 .lock               while a process writes here: which one (folder_lock.py)
-.NAME.XXXXXXXX.tmp  a file in the making (atomic_write.py); of a killed process until the next one
+.NAME.XXXXXXXX.tmp  where a file is in the making (atomic_write.py)
 """
 
 from __future__ import annotations
