@@ -105,7 +105,7 @@ def test_a_disk_that_refuses_is_one_line(run, tmp_path, capsys, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("mlpkern.lm.output.write_bytes", refuse)
+    monkeypatch.setattr("os.replace", refuse)
     error = fails(capsys, "plot", run, "--what", "lr", "--out", tmp_path / "x.png")
     assert f"{tmp_path / 'x.png'}: cannot be written: Permission denied" in error
 

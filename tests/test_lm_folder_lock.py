@@ -123,6 +123,7 @@ def test_a_later_process_with_the_number_of_the_dead_one_does_not_count(tmp_path
         pass
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="the system has no waitid")
 def test_a_zombie_counts_as_dead():
     with subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.DEVNULL) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, not yet collected
@@ -219,21 +220,24 @@ def test_who_dies_while_taking_over_is_taken_over_as_well(tmp_path, dead):
 
 
 def test_a_rival_that_comes_too_late_does_not_get_in(tmp_path, dead, monkeypatch):
-    """It has seen the dead lock, and makes its claim when another has taken over and left."""
+    """It has seen the dead lock, and makes its claim when another has taken over and left, and a
+    third has come."""
     file = written(tmp_path, **dead)
-    make, entered = folder_lock._make, []
+    make, third = folder_lock._make, FolderLock(tmp_path)
 
     def slow(path, holder):
-        if path != file and not entered:
-            entered.append(1)
-            with FolderLock(tmp_path):  # the other, from beginning to end
+        if path != file:
+            monkeypatch.undo()
+            with FolderLock(tmp_path):
                 pass
+            third.__enter__()
         return make(path, holder)
 
     monkeypatch.setattr(folder_lock, "_make", slow)
-    with FolderLock(tmp_path) as lock:
-        lock.check()
-    assert entered
+    with pytest.raises(FolderInUseError):
+        FolderLock(tmp_path).__enter__()
+    third.check()
+    third.__exit__()
     assert os.listdir(tmp_path) == []
 
 

@@ -89,7 +89,8 @@ def test_a_training_outlives_a_disk_that_is_full_for_a_while(disk, tmp_path):  #
     with pytest.warns(RuntimeWarning) as warned:
         run.train()
     messages = sorted(str(warning.message) for warning in warned)
-    for message, name in zip(messages, ("log.csv", "model.safetensors"), strict=True):
+    files = ("best.safetensors", "log.csv", "model.safetensors")
+    for message, name in zip(messages, files, strict=True):
         assert message.startswith(
             f"{disk.folder / 'run' / name}: cannot be written: {disk.message}"
         )
@@ -98,7 +99,7 @@ def test_a_training_outlives_a_disk_that_is_full_for_a_while(disk, tmp_path):  #
     found = load_checkpoint(run.run.path)
     assert found.step == 600
     assert same_bits(found.parameters, whole.state.model.state_dict())
-    assert sorted(os.listdir(run.run.path)) == ["log.csv", "model.safetensors"]
+    assert sorted(os.listdir(run.run.path)) == list(files)
 
 
 def test_a_checkpoint_that_failed_is_tried_again_before_the_next_is_due(disk):  # noqa: F811

@@ -77,9 +77,8 @@ def train_command(args: argparse.Namespace) -> int:
         else:
             trainer = Trainer.start(config, dataset, engine, **options)
             held.enter_context(lock)
-            RunFolder.check_free(
-                run.path, force=args.force
-            )  # another process may have been quicker
+            # another process may have been quicker
+            RunFolder.check_free(run.path, force=args.force)
             if run.checkpoint.exists():
                 trainer.save()  # in one step the earlier run ends and this one begins
             run.remove_earlier()

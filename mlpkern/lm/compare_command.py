@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from mlpkern.lm import plots
+from mlpkern.lm.atomic_write import write_bytes
 from mlpkern.lm.compare import compare
-from mlpkern.lm.output import check_output, write_output
+from mlpkern.lm.output import check_output
 
 __all__ = ["compare_command"]
 
@@ -20,6 +21,6 @@ def compare_command(args: argparse.Namespace) -> int:
     print(found.to_text())
     if out:
         figure = plots.comparison_plot({run.name: run.rows for run in found.runs})
-        write_output(out, plots.png(figure))
+        write_bytes(out, plots.png(figure))
         print(f"saved {out}")
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from mlpkern.lm.atomic_write import write_bytes
-from mlpkern.lm.errors import DataError
+from mlpkern.lm.errors import DataError, WriteError
 
 __all__ = ["cache_folder", "makemore_names"]
 
@@ -37,7 +38,7 @@ def makemore_names() -> Path:
     """The path of the 32,033 makemore names, downloaded on first use.
 
     DataError when the file is neither cached nor reachable (it says which file to put where), or
-    when what arrives is not the expected list.
+    when what arrives is not the expected list; WriteError when it cannot be kept.
     """
     path = cache_folder() / "makemore-names.txt"
     try:
@@ -48,7 +49,7 @@ def makemore_names() -> Path:
     try:
         with urllib.request.urlopen(MAKEMORE_URL, timeout=TIMEOUT_SECONDS) as answer:
             content = answer.read(MAX_BYTES)
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(
             f"cannot download {MAKEMORE_URL} ({reason}); without a network, put that file at "
@@ -61,11 +62,8 @@ def makemore_names() -> Path:
         )
     try:
         write_bytes(path, content)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written: {error.strerror or error}; set MLPKERN_CACHE to a folder "
-            "that can"
-        ) from None
+    except WriteError as error:
+        raise error.with_advice("set MLPKERN_CACHE to a folder that can") from None
     return path
 
 

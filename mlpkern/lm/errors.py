@@ -58,6 +58,12 @@ class WriteError(CheckpointError, OSError):
         failure.errno = error.errno
         return failure
 
+    def with_advice(self, advice: str) -> WriteError:
+        """The same failure, and what to do about it."""
+        failure = WriteError(f"{self}; {advice}")
+        failure.errno = self.errno
+        return failure
+
     @property
     def wrong_place(self) -> bool:
         """Whether the path is at fault (exit code 2) rather than the disk (1)."""

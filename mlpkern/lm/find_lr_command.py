@@ -15,11 +15,12 @@ from mlpkern.lm.arguments import (
     torch_device,
     words_of_arguments,
 )
+from mlpkern.lm.atomic_write import write_bytes
 from mlpkern.lm.config import DEFAULT_PRESET, PRESETS, seed_for
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.lr_finder import lr_finder
 from mlpkern.lm.model import MLPLanguageModel, check_models_fit
-from mlpkern.lm.output import check_output, write_output
+from mlpkern.lm.output import check_output
 
 __all__ = ["find_lr_command"]
 
@@ -56,10 +57,10 @@ def find_lr_command(args: argparse.Namespace) -> int:
         f"{curve.diverged}"
     )
     if out is not None:
-        write_output(out, curve.to_csv().encode())
+        write_bytes(out, curve.to_csv().encode())
         print(f"saved in {out}")
     if picture is not None:
-        write_output(picture, plots.png(plots.finder_plot(curve)))
+        write_bytes(picture, plots.png(plots.finder_plot(curve)))
         print(f"saved in {picture}")
     if curve.steepest is None or curve.valley is None:
         raise ConfigError(

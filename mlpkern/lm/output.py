@@ -1,13 +1,12 @@
-"""Files that a command writes where the user says: never over another unasked, never by half."""
+"""Files that a command writes where the user says: never over another unasked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mlpkern.lm.atomic_write import write_bytes
-from mlpkern.lm.errors import ConfigError, WriteError
+from mlpkern.lm.errors import ConfigError
 
-__all__ = ["check_output", "write_output"]
+__all__ = ["check_output"]
 
 
 def check_output(path: str | Path, *, force: bool = False, flag: str = "--out") -> Path:
@@ -24,11 +23,3 @@ def check_output(path: str | Path, *, force: bool = False, flag: str = "--out") 
     if path.exists() and not force:
         raise ConfigError(f"{path}: exists; replace it with --force, or choose another {flag}")
     return path
-
-
-def write_output(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path`` in one step; WriteError where that is impossible."""
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        raise WriteError.of(path, error) from None

@@ -10,12 +10,13 @@ import torch
 
 from mlpkern.lm import plots
 from mlpkern.lm.arguments import chosen_checkpoint, dataset_of_run, set_threads, torch_device
+from mlpkern.lm.atomic_write import write_bytes
 from mlpkern.lm.checkpoint import Checkpoint, check_vocab
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import CheckpointError, ConfigError, DataError
 from mlpkern.lm.log import read_log
 from mlpkern.lm.ngram import ngram_name
-from mlpkern.lm.output import check_output, write_output
+from mlpkern.lm.output import check_output
 from mlpkern.lm.plots.confusion import MAX_VOCAB
 from mlpkern.lm.plots.embedding import MAX_WORDS
 from mlpkern.lm.report import ngram_losses
@@ -53,7 +54,7 @@ def plot_command(args: argparse.Namespace) -> int:
         if kind == "confusion" and args.what == "all" and len(checkpoint.vocab) > MAX_VOCAB:
             print(f"no confusion: the model has more than {MAX_VOCAB} symbols")
             continue
-        write_output(out, plots.png(kinds[kind](run)))
+        write_bytes(out, plots.png(kinds[kind](run)))
         print(f"saved {out}")
     return 0
 

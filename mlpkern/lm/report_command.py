@@ -7,10 +7,11 @@ import textwrap
 
 from mlpkern.lm import plots
 from mlpkern.lm.arguments import chosen_checkpoint, set_threads, torch_device
+from mlpkern.lm.atomic_write import write_bytes
 from mlpkern.lm.describe import WIDTH, in_columns
 from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.ngram import ngram_name
-from mlpkern.lm.output import check_output, write_output
+from mlpkern.lm.output import check_output
 from mlpkern.lm.report import Group, Report, report
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.symbols import shown
@@ -44,7 +45,7 @@ def report_command(args: argparse.Namespace) -> int:
     except (ConfigError, MissingPackageError) as error:
         print(f"no curves: {error}")
     else:
-        write_output(out, picture)
+        write_bytes(out, picture)
         print(f"saved {out}")
     print(f"test loss {found.splits['test'].loss:.4f}")
     return 0

@@ -72,7 +72,7 @@ class RunWriter:
         """Replaces the checkpoint; after a WriteError it is the one before."""
         if self._run:
             with self._held():
-                if not self._best_flushed:
+                if not self._best_flushed and self._run.best.exists():
                     flush(self._run.best)
                     self._best_flushed = True
                 save_checkpoint(self._run.checkpoint, checkpoint)
@@ -87,10 +87,11 @@ class RunWriter:
         def write() -> None:
             with self._held():
                 save_checkpoint(best, checkpoint, flushed=False)
+            self._best_flushed = False
 
         if self._run is None:
             return True
-        best, self._best_flushed = self._run.best, False
+        best = self._run.best
         return self.attempt(best, write)
 
     def attempt(self, path: Path, write: Callable[[], None]) -> bool:
