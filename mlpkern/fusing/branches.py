@@ -23,6 +23,7 @@ class Branches:
 
     def __enter__(self) -> Branches:
         self._outer = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one such frame in settrace
         sys.settrace(self._called)
         return self
 
@@ -38,7 +39,6 @@ class Branches:
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
         if package in ("torch", "mlpkern") or package in sys.stdlib_module_names:
             return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
         steps = self._steps.setdefault(frame.f_code, set())
         last = -1
 
@@ -49,12 +49,15 @@ class Branches:
                 last = frame.f_lasti
             return step
 
+        frame.f_trace = step  # before f_trace_opcodes: Python 3.13 looks for it there
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return step
 
     def open(self) -> str:
         """A branch of which only one way was seen, or an ``except``, in words; or ""."""
         for code, steps in self._steps.items():
-            line = _open_line(code, steps)
+            # without steps somebody else traces this code, a debugger say
+            line = _open_line(code, steps) if steps else code.co_firstlineno
             if line:
                 return f"line {line} of {code.co_name} has a branch that the trace cannot decide"
         return ""
@@ -68,7 +71,7 @@ def _open_line(code: CodeType, steps: set[tuple[int, int]]) -> int:
         real[step.offset] = real[step.offset + 2] if extended else step.offset
     instructions = [step for step in everything if step.opname != "EXTENDED_ARG"]
     index = {step.offset: i for i, step in enumerate(instructions)}
-    edges = {(a, real.get(b, b)) for a, b in steps}
+    edges = {(real.get(a, a), real.get(b, b)) for a, b in steps}
     line = code.co_firstlineno
     for step, after in pairwise(instructions):
         line = _line(step) or line
