@@ -167,6 +167,19 @@ def test_a_new_run_removes_the_best_of_the_old(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_a_new_run_that_crashed_at_its_beginning_takes_no_best_from_the_old(tmp_path):
+    trained(tmp_path, replace(CONFIG, steps=200))
+    begun = replace(CONFIG, init="lecture", steps=50)  # its dev losses stay higher
+    start(tmp_path, begun).save()
+    again = lm.Trainer.resume(
+        load_checkpoint(tmp_path), DATASET, lm.RunEngine(), run=RunFolder(tmp_path)
+    )
+    again.train()
+    best = load_checkpoint(tmp_path, checkpoint="best")
+    assert best.config == begun
+    assert best.dev_loss == again.best.dev_loss == dev_loss(best.make_model())
+
+
 def test_a_best_that_has_no_room_is_a_warning_and_the_one_before_counts(tmp_path, monkeypatch):
     def full(path, checkpoint, **options):
         if path.name == "best.safetensors" and checkpoint.step >= 100:

@@ -34,7 +34,8 @@ class BestKeeper:
         """Makes ``best`` that of a run that goes on from ``checkpoint``. If it had ended because
         ``patience`` had, that begins anew."""
         config = checkpoint.config
-        if self._run and self._run.best.is_file():
+        # at step 0 it can only be one of an earlier run in the folder, after a crash
+        if self._run and self._run.best.is_file() and checkpoint.step:
             found = load_checkpoint(self._run.best)
             self.best = Best(found.step, math.inf if found.dev_loss is None else found.dev_loss)
             if not 0 < patience <= checkpoint.waited:
