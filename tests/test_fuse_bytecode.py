@@ -95,7 +95,7 @@ def raises(x):
 
 def loops(x):
     with memoryview(b"ab") as view:
-        return [v + 1 for v in view], {k: x + 1 for k in "ab"}, sum(v + 1 for v in view)
+        return [v + 1 for v in view], {k: k + "b" for k in "ab"}, sum(v + 1 for v in view)
 
 
 LINES = "\n".join(f"        v{i} = {i * 1000}" for i in range(400))

@@ -204,6 +204,25 @@ def test_a_hook_that_takes_a_sequential_apart():
     assert seen
 
 
+def test_functions_that_a_module_keeps():
+    model = Owner()
+    model.step = functools.partial(nn.Sequential.__getitem__, model.net)
+    assert "step of Owner keeps what they are in" in check(model, swaps=0)
+    model = Owner()
+    net, model.step = model.net, lambda x: net[0](x)
+    assert "step of Owner keeps what they are in" in str(fuse(model))
+    model = Owner()
+    model.step = lambda x: model.net[0](x)
+    assert "step of Owner (it names net)" in str(fuse(model))
+    model = Owner()
+    model.scale = first_row
+    check(model, swaps=1)
+
+
+def first_row(x: torch.Tensor) -> torch.Tensor:
+    return max(x, x[0])
+
+
 class Blocks(nn.Module):
     def __init__(self) -> None:
         super().__init__()

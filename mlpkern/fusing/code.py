@@ -50,10 +50,13 @@ class Uses:
 
 
 @functools.lru_cache(maxsize=4096)
-def uses(code: CodeType) -> Uses:
-    """What the code of a function, with the functions inside it, does with attributes."""
+def uses(code: CodeType, method: bool = True) -> Uses:
+    """What the code of a function, with the functions inside it, does with attributes.
+
+    The first argument of a ``method`` (or a hook) is a module.
+    """
     attributes: set[Attribute] = set()
-    own = code.co_varnames[0] if code.co_argcount else None
+    own = code.co_varnames[0] if method and code.co_argcount else None
     generic = _scan(code, own, attributes)
     return Uses(frozenset(attributes), generic)
 
@@ -97,30 +100,59 @@ def _passes_on(step: dis.Instruction, after: dis.Instruction, own: str | None) -
     return _loads(step, own) and after.opname not in _AFTER_SELF
 
 
-def functions(module: nn.Module) -> list[tuple[str, FunctionType]]:
-    """The functions that may run with ``module`` in hand: its methods, hooks and attributes."""
+@dataclass(frozen=True)
+class Function:
+    """A function that may run with a module in hand, what to call it, and its uses."""
+
+    name: str
+    code: CodeType
+    uses: Uses
+
+
+def functions(module: nn.Module) -> list[Function]:
+    """The methods, hooks and function attributes of ``module``."""
     cls: Any = type(module)
     found = list(_methods(cls))
-    for name, value in vars(module).items():
-        if isinstance(value, (FunctionType, MethodType, functools.partial)):
-            found += [(name, function) for function in _inside(value)]
+    for name, value in _attributes(module):
+        found += _as_functions(name, value, method=isinstance(value, MethodType))
     return found + hooks(module)
 
 
-def hooks(module: nn.Module) -> list[tuple[str, FunctionType]]:
+def hooks(module: nn.Module) -> list[Function]:
     """The functions that are registered on ``module`` as hooks."""
     found = []
     for kind in _HOOKS:
         for hook in getattr(module, kind).values():
-            plain = isinstance(hook, (FunctionType, MethodType, functools.partial))
-            held = hook if plain else type(hook).__call__
-            found += [("a hook", function) for function in _inside(held)]
+            held = hook if isinstance(hook, _CALLABLES) else type(hook).__call__
+            found += _as_functions("a hook", held, method=True)
     return found
 
 
+def held_by_functions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that function attributes and hooks of ``module`` keep, with their names."""
+    kept = [(name, value) for name, value in _attributes(module)]
+    kept += [("a hook", hook) for kind in _HOOKS for hook in getattr(module, kind).values()]
+    for name, value in kept:
+        if isinstance(value, functools.partial):
+            parts = [*value.args, *value.keywords.values()]
+        else:
+            cells = [cell for cell in getattr(value, "__closure__", None) or () if _filled(cell)]
+            parts = [cell.cell_contents for cell in cells]
+            parts += getattr(value, "__defaults__", None) or ()
+            parts += (getattr(value, "__kwdefaults__", None) or {}).values()
+        yield from ((name, part) for part in parts if isinstance(part, nn.Module))
+
+
+_CALLABLES = (FunctionType, MethodType, functools.partial)
+
+
+def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in vars(module).items() if isinstance(value, _CALLABLES)]
+
+
 @functools.lru_cache(maxsize=1024)
-def _methods(cls: type) -> tuple[tuple[str, FunctionType], ...]:
-    found = []
+def _methods(cls: type) -> tuple[Function, ...]:
+    found: list[Function] = []
     for base in cls.__mro__:
         if base is nn.Module:
             break
@@ -128,8 +160,13 @@ def _methods(cls: type) -> tuple[tuple[str, FunctionType], ...]:
             continue
         for name, value in vars(base).items():
             if name != "__init__":
-                found += [(name, function) for function in _inside(value)]
+                found += _as_functions(name, value, method=not isinstance(value, staticmethod))
     return tuple(found)
+
+
+def _as_functions(name: str, value: Any, *, method: bool) -> list[Function]:
+    codes = [function.__code__ for function in _inside(value)]
+    return [Function(name, code, uses(code, method)) for code in codes]
 
 
 def _inside(value: Any, depth: int = 4) -> Iterator[FunctionType]:
@@ -141,7 +178,7 @@ def _inside(value: Any, depth: int = 4) -> Iterator[FunctionType]:
             yield value
         cells = [cell for cell in value.__closure__ or () if _filled(cell)]
         for inner in [*(cell.cell_contents for cell in cells), getattr(value, "__wrapped__", None)]:
-            if isinstance(inner, (FunctionType, MethodType, functools.partial)):
+            if isinstance(inner, _CALLABLES):
                 yield from _inside(inner, depth - 1)
         return
     for part in ("__func__", "func", "fget", "fset", "fdel"):

@@ -169,7 +169,7 @@ def _called(node: torch.fx.Node) -> str:
 
 
 def _names(owner: nn.Module) -> set[str]:
-    return {name for _, f in functions(owner) for name in _names_in(f.__code__)}
+    return {name for function in functions(owner) for name in _names_in(function.code)}
 
 
 def _names_in(code: CodeType) -> Iterator[str]:

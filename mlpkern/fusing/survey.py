@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FunctionType
 
 from torch import nn
 
-from mlpkern.fusing.code import Uses, functions, hooks, uses
+from mlpkern.fusing.code import Function, Uses, functions, held_by_functions, hooks
 from mlpkern.fusing.rules import REPLACES
 from mlpkern.fusing.trace import Trace
 
@@ -56,8 +55,9 @@ class Survey:
         self._names = {module: name for name, module in self.owners.items()}
         self._above: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
         self._traces: dict[nn.Module, Trace] = {}
-        self._functions: dict[nn.Module, list[tuple[str, FunctionType]]] = {}
+        self._functions: dict[nn.Module, list[Function]] = {}
         self._named_by_hooks: set[str] = set()
+        self._held_by_functions: dict[nn.Module, str] = {}
         for owner in self.owners.values():
             for key, child in owner._modules.items():
                 if child is not None:
@@ -65,9 +65,10 @@ class Survey:
             for key in vars(owner).keys() - _OF_EVERY_MODULE:
                 for held in _modules_in(vars(owner)[key]):
                     self._above.setdefault(held, []).append((owner, key))
-            for _, hook in hooks(owner):
-                attributes = uses(hook.__code__).attributes
-                self._named_by_hooks |= {use.name for use in attributes if not use.own}
+            for hook in hooks(owner):
+                self._named_by_hooks |= {use.name for use in hook.uses.attributes if not use.own}
+            for function, held in held_by_functions(owner):
+                self._held_by_functions[held] = f"{function} of {self.who(owner)}"
 
     def trace(self, module: nn.Module) -> Trace:
         """The trace of the forward of ``module``, made once."""
@@ -81,6 +82,9 @@ class Survey:
 
     def objection_in_sequential(self, owner: nn.Module, pair: tuple[Place, ...]) -> str:
         """Why code may call the layers of the Sequential ``owner`` one by one, or ""."""
+        keeper = self._held_by_functions.get(owner)
+        if keeper:
+            return f"{keeper} keeps what they are in"
         whole = self._held_as(owner)
         parts = {(owner, place.key) for place in pair}
         return self._objection(owner, None, whole, parts, pair)
@@ -110,13 +114,14 @@ class Survey:
         if by_hook:
             return f"{group[0].key} is also used by a hook (it names {min(by_hook)})"
         for module in self._at_or_above(owner):
-            for name, function in self._functions_of(module):
-                if name == "forward" and module is home:
+            for function in self._functions_of(module):
+                if function.name == "forward" and module is home:
                     continue
-                how = _reach(module, uses(function.__code__), whole, parts)
+                how = _reach(module, function.uses, whole, parts)
                 if not how:
                     continue
-                if name != "forward":
+                if function.name != "forward":
+                    name = function.name
                     method = name if module is owner else f"{name} of {self.who(module)}"
                     return f"{group[0].key} is also used by {method} ({how})"
                 reason = self._objection_of_forward(module, group, how)
@@ -156,7 +161,7 @@ class Survey:
                     waiting.append(owner)
         return list(found)
 
-    def _functions_of(self, module: nn.Module) -> list[tuple[str, FunctionType]]:
+    def _functions_of(self, module: nn.Module) -> list[Function]:
         if module not in self._functions:
             self._functions[module] = functions(module)
         return self._functions[module]
