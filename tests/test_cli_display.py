@@ -200,9 +200,12 @@ def test_file_names_that_are_not_utf8(tmp_path, monkeypatch, capsysbinary):
     capsysbinary.readouterr()
     assert main(["evaluate", "run"]) == 2
     assert b"w\\udcf6rter.txt: no such file" in capsysbinary.readouterr().err
-    with pytest.raises(SystemExit):  # checkpoints cannot lie there
-        main(["train", *FAST, "--out", os.fsdecode(b"l\xe4uf")])
-    assert b"--out: expected a name in UTF-8, got 'l\\udce4uf'" in capsysbinary.readouterr().err
+    folder = os.fsdecode(b"l\xe4uf")  # where no checkpoint can lie
+    for command, named in (["train", "--out", folder], b"--out"), (["evaluate", folder], b"RUN"):
+        with pytest.raises(SystemExit):
+            main(command)
+        error = capsysbinary.readouterr().err
+        assert named + b": expected a name in UTF-8, got 'l\\udce4uf'" in error
 
 
 # progress

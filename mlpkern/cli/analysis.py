@@ -6,7 +6,7 @@ import argparse
 
 from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words
 from mlpkern.cli.command import add_command
-from mlpkern.cli.values import path
+from mlpkern.cli.values import folder, path
 
 __all__ = ["add_commands"]
 
@@ -54,7 +54,7 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
 
     summary = "draw pictures of a run"
     parser = add_command(commands, "plot", run, summary, _PLOT, leaves_files=lambda _: True)
-    parser.add_argument("run", type=path, metavar="RUN", help="run folder or model.safetensors")
+    parser.add_argument("run", type=folder, metavar="RUN", help="run folder or model.safetensors")
     add_words(parser)
     add_checkpoint(parser)
     add = parser.add_argument
@@ -78,7 +78,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 
     summary = "print losses, baselines and a verdict on a run, and draw its curves"
     parser = add_command(commands, "report", run, summary, _REPORT, leaves_files=lambda _: True)
-    parser.add_argument("run", type=path, metavar="RUN", help="run folder")
+    parser.add_argument("run", type=folder, metavar="RUN", help="run folder")
     add_words(parser)
     add_checkpoint(parser)
     add = parser.add_argument
@@ -103,6 +103,6 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         commands, "compare", run, summary, _COMPARE, leaves_files=lambda args: bool(args.out)
     )
     add = parser.add_argument
-    add("runs", type=path, metavar="RUN", nargs="+", help="run folders, two or more")
+    add("runs", type=folder, metavar="RUN", nargs="+", help="run folders, two or more")
     add("--out", type=path, metavar="PNG", help="draw the curves into this file")
     add("--force", action="store_true", help="replace an --out that is already there")

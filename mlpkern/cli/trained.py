@@ -6,7 +6,7 @@ import argparse
 
 from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words
 from mlpkern.cli.command import add_command
-from mlpkern.cli.values import number, path, whole
+from mlpkern.cli.values import folder, number, whole
 
 __all__ = ["add_commands"]
 
@@ -45,7 +45,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
 
     parser = add_command(commands, "sample", run, "print words drawn from a trained model", _SAMPLE)
     add = parser.add_argument
-    add("run", type=path, metavar="RUN", help="run folder or model.safetensors")
+    add("run", type=folder, metavar="RUN", help="run folder or model.safetensors")
     add_checkpoint(parser)
     add("-n", "--count", type=whole, default=20, help="number of words (20)")
     add("--seed", type=whole, default=0, help="the same seed gives the same words (0)")
@@ -65,7 +65,7 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
 
     summary = "print loss and accuracy of a trained model over whole splits"
     parser = add_command(commands, "evaluate", run, summary, _EVALUATE)
-    parser.add_argument("run", type=path, metavar="RUN", help="run folder or model.safetensors")
+    parser.add_argument("run", type=folder, metavar="RUN", help="run folder or model.safetensors")
     add_words(parser)
     add_checkpoint(parser)
     splits = ("train", "dev", "test")
