@@ -90,6 +90,12 @@ def test_a_backend_that_cannot_run_or_serve_is_told_before_the_work(monkeypatch,
     with pytest.raises(ConfigError, match=r"^MLPKERN_BACKEND: backend cuda runs on cuda tensors"):
         choose_engine("auto", torch.device("cpu"))
     assert choose_engine("stock", torch.device("cpu"))[0].name == "stock"
+    dataset = mlpkern.lm.build_dataset(["ab", "ba", "aab", "bba", "b"] * 4, block_size=2)
+    model = mlpkern.lm.MLPLanguageModel(3, 2, 2, 4)
+    with pytest.raises(ConfigError, match=r"^lr_finder: MLPKERN_BACKEND: backend cuda runs on"):
+        mlpkern.lm.lr_finder(model, dataset.splits["train"])
+    with pytest.raises(ConfigError, match=r"^population: MLPKERN_BACKEND: backend cuda runs on"):
+        mlpkern.lm.population([mlpkern.lm.TrainConfig(block_size=2)], dataset)
 
 
 ISA = """

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mlpkern
+from mlpkern.backends import refusal
 from mlpkern.lm.config import check_seed, seed_for
 from mlpkern.lm.data import Split
 from mlpkern.lm.divergence import margin
@@ -112,7 +113,8 @@ def lr_finder(
         batch_size: N, rows of a step, at least 1.
         seeds: of the batches. A seed draws those that `TrainConfig.seed` draws in a training.
 
-    Raises ConfigError for values out of range.
+    Raises ConfigError for values out of range, and for a backend, named by `mlpkern.use_backend` or
+    in the environment, that has no `train_steps`.
 
     >>> curve = lr_finder(model, dataset.splits["train"], seeds=range(8))
     >>> curve.valley, curve.steepest, curve.diverged
@@ -120,6 +122,8 @@ def lr_finder(
     models = [model] * len(seeds) if isinstance(model, MLPLanguageModel) else list(model)
     for seed in seeds:
         check_seed("seeds", seed)
+    if refused := refusal("train_steps", train.targets.device.type):
+        raise ConfigError(f"lr_finder: {refused}")
     _check(low, high, steps, batch_size, len(seeds), len(models), len(train))
     params = mlpkern.MLPParams.stack([mlpkern.MLPParams.from_module(one) for one in models])
     lrs = low * (high / low) ** torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")

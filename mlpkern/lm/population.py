@@ -28,6 +28,7 @@ import warnings
 from collections.abc import Collection, Generator, Sequence
 from functools import partial
 
+from mlpkern.backends import refusal
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import Dataset
 from mlpkern.lm.errors import ConfigError
@@ -107,6 +108,8 @@ class Population:
     ) -> None:
         if max_points < 1:
             raise ConfigError(f"population: max_points must be at least 1, got {max_points}")
+        if refused := refusal("train_steps", dataset.splits["train"].targets.device.type):
+            raise ConfigError(f"population: {refused}")
         self._progress = progress or NoProgress()
         members: dict[tuple[object, ...], list[int]] = {}
         for i, config in enumerate(configs):
