@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -52,6 +53,8 @@ def _unwrapped(model: nn.Module) -> Any:
 
 def _require_no_hooks(model: nn.Module) -> None:
     for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError("from_module: model must be a module in Python, got a ScriptModule")
         hooks = (
             module._forward_hooks,
             module._forward_pre_hooks,

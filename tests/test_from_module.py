@@ -192,6 +192,13 @@ def test_forwards_that_are_something_else(forward, message):
     assert any(part in said for part in message.split("|")), said
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_modules_without_a_forward_in_python():
+    parts = (nn.Embedding(V, D), nn.Flatten(), nn.Linear(T * D, H), nn.Tanh(), nn.Linear(H, C))
+    assert "got a ScriptModule" in refused(torch.jit.script(nn.Sequential(*parts)))
+    assert "does not show how it uses its layers" in refused(nn.ModuleList(parts))
+
+
 def test_a_layer_used_twice_and_tied_weights():
     layer, act = nn.Linear(D, D), nn.Tanh()
     model = nn.Sequential(nn.Embedding(V, D), nn.Flatten(), layer, act, layer, act, nn.Linear(D, V))

@@ -318,6 +318,21 @@ class Called(Tied):
         return super().__call__(*args, **kwargs) + 1
 
 
+class Scripted(Tied):
+    def forward(self, ids):
+        return self.act(self.lin(self.scripted(self.emb(ids))))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_modules():
+    scripted = torch.jit.script(pair())
+    assert "it is a ScriptModule: fuse the module first" in str(fuse(scripted))
+    check(nn.Sequential(scripted, pair()), swaps=1)
+    model = Scripted()
+    model.scripted = scripted
+    check(model, torch.randint(0, 4, (3,)), swaps=1)
+
+
 def test_unusual_models():
     ids = torch.randint(0, 4, (3,))
     for model in (Tied(), Called()):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from mlpkern.fusing.code import Function, Uses, functions, held_by_functions, hooks
@@ -51,7 +52,11 @@ class Survey:
     """The modules of ``model`` by name, who has them, and the traces of their forwards."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.owners = dict(model.named_modules())
+        self.owners = {
+            name: module
+            for name, module in model.named_modules()
+            if not isinstance(module, torch.jit.ScriptModule)  # it runs code of its own
+        }
         self._names = {module: name for name, module in self.owners.items()}
         self._above: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
         self._traces: dict[nn.Module, Trace] = {}

@@ -51,6 +51,9 @@ def fuse(model: nn.Module) -> Fused:
         reason = "it is compiled already: fuse the module first, then give it to torch.compile"
         result.refuse(reason, compiled[0])
         return result
+    if not survey.owners:
+        result.refuse("it is a ScriptModule: fuse the module first, then torch.jit.script it", "")
+        return result
     for name, owner in survey.owners.items():
         if is_sequential(owner):
             _fuse_sequential(name, owner, survey, result)

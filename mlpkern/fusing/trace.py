@@ -158,7 +158,8 @@ def _recorded(tracer: torch.fx.Tracer, root: nn.Module) -> Iterator[None]:
     named += [function for function in vars(math).values() if callable(function)]
     ops = {id(function): _recording(tracer, function) for function in named}
     spaces = {id(space): space for space in map(vars, (math, mlpkern, mlpkern.functional))}
-    for cls in {type(module) for module in root.modules()}:
+    in_python = (m for m in root.modules() if not isinstance(m, torch.jit.ScriptModule))
+    for cls in {type(module) for module in in_python}:
         space = getattr(inspect.unwrap(cls.forward), "__globals__", {})
         if not str(space.get("__name__")).startswith("torch."):
             spaces[id(space)] = space
