@@ -1,14 +1,18 @@
 // The bindings of train_steps and evaluate: many tensors, checked once, then one launch without the
-// interpreter lock. mlpkern/reference/train_steps.py says what the arguments are.
+// interpreter lock, which ends early when asked to. mlpkern/reference/train_steps.py says what the
+// arguments are.
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bindings.h"
+#include "cpu/pieces.h"
 #include "id_range.h"
+#include "interruption.h"
 #include "kernels.h"
 #include "memory.h"
 #include "tensor.h"
@@ -226,6 +230,45 @@ const char* evaluate_path(int device, int64_t V, int64_t T, int64_t D, int64_t C
   return name_of(cuda_library().evaluate_path(a, device));
 }
 
+// A call that ends where it is asked to.
+struct Run {
+  Interruption interruption;
+  int64_t done;
+
+  Run(const py::object& flag, int64_t steps) : interruption(flag), done(steps) {}
+
+  cpu::Poll poll() {
+    const auto go_on = [](void* context, int64_t steps) {
+      Run& run = *static_cast<Run*>(context);
+      if (!run.interruption.asked()) return true;
+      run.done = steps;
+      return false;
+    };
+    return {interruption.deaf() ? nullptr : +go_on, this, kPollSeconds};
+  }
+};
+
+// A call that changes nothing, so handlers of signals run while it waits for them.
+struct Measurement {
+  Interruption interruption;
+  std::optional<py::error_already_set> error;
+
+  explicit Measurement(const py::object& flag) : interruption(flag) {}
+
+  cpu::Poll poll() {
+    const auto go_on = [](void* context, int64_t) {
+      Measurement& measurement = *static_cast<Measurement*>(context);
+      if (!measurement.interruption.asked()) return true;
+      const py::gil_scoped_acquire acquire;
+      if (!measurement.interruption.listens()) return false;
+      if (!PyErr_CheckSignals()) return true;
+      measurement.error.emplace();
+      return false;
+    };
+    return {interruption.deaf() ? nullptr : +go_on, this, kPollSeconds};
+  }
+};
+
 py::object train_steps(const py::sequence& parameters_, const std::vector<bool>& frozen_,
                        const py::object& first_, const py::object& second_, py::handle inputs_,
                        py::handle targets_, py::handle batches_, py::handle rates_,
@@ -233,7 +276,8 @@ py::object train_steps(const py::sequence& parameters_, const std::vector<bool>&
                        bool nesterov, double beta1, double beta2, double eps, double max_grad_norm,
                        double label_smoothing, py::handle weight_decay_, py::handle input_dropout_,
                        py::handle hidden_dropout_, py::handle seeds_, py::handle streams_,
-                       bool tf32) {
+                       bool tf32, const py::object& state, const py::list& landing,
+                       const py::object& flag) {
   const char* op = "train_steps";
   Place place;
   const ModelTensors parameters(op, "params", parameters_, place);
@@ -329,13 +373,26 @@ py::object train_steps(const py::sequence& parameters_, const std::vector<bool>&
   if (M == 0 || a.S == 0) return losses;
   const memory::Scratch scratch(cpu::train_steps_workspace(a));
   a.workspace = scratch.get();
-  const py::gil_scoped_release release;
-  cpu::train_steps(a);
-  return losses;
+  if (state.is_none()) {
+    const cpu::Asking nobody({});
+    const py::gil_scoped_release release;
+    cpu::train_steps(a);
+    return losses;
+  }
+  Run run(flag, a.S);
+  {
+    const cpu::Asking asking(run.poll());
+    const py::gil_scoped_release release;
+    cpu::train_steps(a);
+  }
+  // No byte code from here on, so no handler of a signal runs before all is in its place.
+  for (const py::handle& copy_back : landing) copy_back();
+  state.attr("step") = step + run.done;
+  return run.done < a.S ? losses.attr("narrow")(1, 0, run.done) : losses;
 }
 
 py::tuple evaluate(const py::sequence& parameters_, py::handle inputs_, py::handle targets_,
-                   bool tf32) {
+                   bool tf32, const py::object& flag) {
   const char* op = "evaluate";
   Place place;
   const ModelTensors parameters(op, "params", parameters_, place);
@@ -361,8 +418,13 @@ py::tuple evaluate(const py::sequence& parameters_, py::handle inputs_, py::hand
   if (a.model.M > 0) {
     const memory::Scratch scratch(cpu::evaluate_workspace(a));
     a.workspace = scratch.get();
-    const py::gil_scoped_release release;
-    cpu::evaluate(a);
+    Measurement measurement(flag);
+    {
+      const cpu::Asking asking(measurement.poll());
+      const py::gil_scoped_release release;
+      cpu::evaluate(a);
+    }
+    if (measurement.error) throw *measurement.error;
   }
   return py::make_tuple(std::move(losses), std::move(accuracies));
 }
@@ -376,9 +438,15 @@ void bind_train_steps(py::module_& m) {
         py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"), py::arg("beta2"),
         py::arg("eps"), py::arg("max_grad_norm"), py::arg("label_smoothing"),
         py::arg("weight_decay"), py::arg("input_dropout"), py::arg("hidden_dropout"),
-        py::arg("seeds"), py::arg("streams"), py::arg("tf32") = false);
+        py::arg("seeds"), py::arg("streams"), py::arg("tf32") = false,
+        py::arg("state") = py::none(), py::arg("landing") = py::list(),
+        py::arg("flag") = py::none(),
+        "With `state`, on a CPU: ends between two steps when a signal with a handler in Python "
+        "comes, or `flag`, a buffer of one byte, is not 0; then calls all of `landing`, sets "
+        "state.step, and returns the losses of the steps done.");
   m.def("evaluate", evaluate, py::arg("parameters"), py::arg("inputs"), py::arg("targets"),
-        py::arg("tf32") = false);
+        py::arg("tf32") = false, py::arg("flag") = py::none(),
+        "On a CPU: handlers of signals run meanwhile. Once `flag` is not 0 the results are void.");
   m.def("train_steps_path", train_steps_path, py::arg("device_index"), py::arg("V"), py::arg("T"),
         py::arg("D"), py::arg("C"), py::arg("hidden"), py::arg("N"), py::arg("optimizer"),
         py::arg("momentum"), py::arg("clips"), py::arg("tf32"),

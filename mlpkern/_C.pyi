@@ -1,5 +1,6 @@
 """Types of the compiled module; `mlpkern.reference` says what the low-level functions compute."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -82,9 +83,16 @@ def train_steps(
     seeds: Tensor,
     streams: Tensor,
     tf32: bool = False,
+    state: Any = None,
+    landing: list[Callable[[], Any]] = ...,
+    flag: bytearray | None = None,
 ) -> Tensor: ...
 def evaluate(
-    parameters: list[Tensor], inputs: Tensor, targets: Tensor, tf32: bool = False
+    parameters: list[Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    tf32: bool = False,
+    flag: bytearray | None = None,
 ) -> tuple[Tensor, Tensor]: ...
 def train_steps_path(
     device_index: int,

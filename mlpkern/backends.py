@@ -5,7 +5,8 @@ A backend is a module with the low-level functions ``<op>_forward`` and ``<op>_b
 ``status()`` that says whether it can run here, and ``CHECKS_ARGUMENTS``: whether its functions
 refuse wrong dtypes, shapes and devices themselves, so that a good call is checked only once. Adding
 one is adding that module and one line of ``_REGISTRY``. Modules are imported at the first call that
-could use them, never by ``import mlpkern``.
+could use them, never by ``import mlpkern``. One whose ``train_steps`` can end early says so by
+``ENDS_EARLY``, see ``mlpkern.ops.training_call``.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ from mlpkern import build_record, environment
 #: The compiled functions refuse with TypeError or ValueError whatever they cannot compute.
 CHECKS_ARGUMENTS = True
 
+#: train_steps ends early when a signal comes or its flag is set.
+ENDS_EARLY = True
+
 _failure = ""
 try:
     from mlpkern._C import (
@@ -33,6 +36,7 @@ except ImportError as error:
 else:
     __all__ = [
         "CHECKS_ARGUMENTS",
+        "ENDS_EARLY",
         "cross_entropy_backward",
         "cross_entropy_forward",
         "embedding_gather_backward",

@@ -1,4 +1,4 @@
-"""``train_steps`` and ``evaluate`` of the backend ``cuda``: ids checked, then the way to go.
+"""``train_steps`` and ``evaluate`` of the backend ``cuda``: the way to go.
 
 The kernels of ours hold a whole model in one multiprocessor, in float32. What does not fit there,
 and float64, takes the fused ops: a training step of them captured in a CUDA graph, an evaluation
@@ -9,6 +9,7 @@ model after another, is done sooner than a multiprocessor for each.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,7 @@ from mlpkern import _C, graphed_train_steps
 from mlpkern.cuda_precision import tf32
 from mlpkern.functional import cross_entropy, embedding_gather, linear_tanh
 from mlpkern.params import MLPParams
+from mlpkern.pieces import pieces
 from mlpkern.reference.bounds import check_ids_together
 
 _WAYS = {
@@ -33,6 +35,8 @@ _ROWS = "the ops, one model after another"
 _BLOCK_FLOPS = 3e11
 _CARD_FLOPS = 2e13
 _REPLAY_SECONDS = 5e-5
+
+_PIECE_SECONDS = 0.1  # of a kernel of ours, which nothing can stop, signals neither
 
 _BLOCK = 1 << 24  # activations and logits of the ops in memory at a time: 64 MB of float32
 
@@ -62,30 +66,30 @@ def train_steps(
     seeds: Tensor,
     streams: Tensor,
 ) -> Tensor:
-    """See ``mlpkern.reference.train_steps``; obeys torch's float32 matmul precision.
-
-    All rows of the training set are checked, whether or not a batch names them.
-    """
-    shared = batches.shape[0] == 1 or batches.stride(0) == 0
-    check_ids_together(
-        "train_steps",
-        [
-            ("batches", batches[0] if shared else batches, inputs.shape[0], "row"),
-            ("inputs", inputs, parameters[0].shape[-2], "id"),
-            ("targets", targets, parameters[-1].shape[-1], "target"),
-        ],
-    )
+    """See ``mlpkern.reference.train_steps``; obeys torch's float32 matmul precision."""
     sizes = _sizes(parameters, inputs.shape[1])
     options = (optimizer, momentum != 0, max_grad_norm != math.inf)
     wide = _card_is_faster(parameters[0], sizes, len(parameters[0]), batches.shape[-1])
-    arguments = (
-        parameters, frozen, first, second, inputs, targets, batches, rates, stopped, step,
-        optimizer, momentum, nesterov, beta1, beta2, eps, max_grad_norm, label_smoothing,
-        weight_decay, input_dropout, hidden_dropout, seeds, streams,
-    )  # fmt: skip
-    if not wide and _training_path(parameters[0], sizes, batches.shape[-1], *options):
-        return _C.train_steps(*arguments, tf32(parameters[0]))
-    return graphed_train_steps.train_steps(*arguments)
+
+    def steps(begin: int, end: int) -> tuple[Any, ...]:
+        return (
+            parameters, frozen, first, second, inputs, targets, batches[:, begin:end],
+            rates[:, begin:end], stopped, step + begin, optimizer, momentum, nesterov, beta1,
+            beta2, eps, max_grad_norm, label_smoothing, weight_decay, input_dropout,
+            hidden_dropout, seeds, streams,
+        )  # fmt: skip
+
+    count = rates.shape[1]
+    if wide or not _training_path(parameters[0], sizes, batches.shape[-1], *options):
+        return graphed_train_steps.train_steps(*steps(0, count))
+    kernel: Callable[..., Tensor] = _C.train_steps
+    precision = tf32(parameters[0])
+    losses = []
+    for begin, end in pieces(count, _PIECE_SECONDS):
+        losses.append(kernel(*steps(begin, end), precision))
+        if end < count:
+            stopped.tolist()  # waits for the kernel
+    return torch.cat(losses, 1)
 
 
 def evaluate(parameters: list[Tensor], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,13 @@
 // evaluate on a CPU: mean loss and accuracy over all rows, a block of rows at a time, so that no
 // logits stay in memory, the first layer folded where it pays (see kernels.h, mlp.h, mlp_fold.h).
 // Blocks and models are dealt out to threads; sums are added in order of the blocks, so bits do not
-// depend on the threads.
+// depend on the threads. A long evaluation is done in pieces, so that it can end early.
 //
 // Compile alone:
 //   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c csrc/cpu/evaluate.cpp
 #include "cpu/mlp_fold.h"
 #include "cpu/parallel.h"
+#include "cpu/pieces.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
@@ -91,13 +92,15 @@ int64_t run(const Evaluate& a) {
   Layout<A> layout(a, a.workspace);
   const Sizes& z = layout.z;
   const int64_t rows = a.examples.rows, blocks = ceil_div(rows, kBlockRows);
+  const auto work = static_cast<double>(kBlockRows * z.multiply_adds());
+  Pieces pieces(a.model.M * blocks, work);
   for (int64_t m = 0; m < a.model.M; ++m) {
     pack(layout.weights, z, Tensors<A>{a.model.parameters, a.model.model_strides, m});
     if (z.folds) {
       use_all_pairs(layout.fold, z, layout.weights.embedding);
       fill_tables(layout.fold, z, layout.weights, {0, ColumnPanels<A>(z.outputs(0)).count});
     }
-    parallel_for_dynamic(blocks, [&](int64_t block, int64_t worker) {
+    const auto measure = [&](int64_t block, int64_t worker) {
       const Slot<A> slot(a, z, layout.slots + worker * layout.slot_bytes);
       Activations<A> s = slot.activations;
       const int64_t first = block * kBlockRows;
@@ -122,7 +125,14 @@ int64_t run(const Evaluate& a) {
         sums.right += part.right;
       }
       layout.sums[block] = sums;
-    });
+    };
+    const int64_t before = m * blocks;
+    for (int64_t begin = 0, end; begin < blocks; begin = end) {
+      end = pieces.end() - before < blocks ? pieces.end() - before : blocks;
+      parallel_for_dynamic(end - begin,
+                           [&](int64_t i, int64_t worker) { measure(begin + i, worker); });
+      if (!pieces.go_on(before + end)) return -1;
+    }
     double loss = 0;
     int64_t right = 0;
     for (int64_t block = 0; block < blocks; ++block) {

@@ -2,11 +2,13 @@
 // trainer.h).
 //
 // Models are dealt out to threads if there are enough of them, or if a step is small; else one
-// model is trained after the other, by all threads.
+// model is trained after the other, by all threads. A long run is done in pieces, each of them by
+// all models, so that it can end early with all at the same step.
 //
 // Compile alone:
 //   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c
 //   csrc/cpu/train_steps.cpp
+#include "cpu/pieces.h"
 #include "cpu/trainer.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
@@ -46,35 +48,63 @@ Sharing sharing(const TrainSteps& a) {
   return s;
 }
 
-// Of the workspace of a model, whichever it is.
+// Bytes of what each model and each slot needs, whichever model it is.
+struct Layout {
+  int64_t packed = 0, scratch = 0;
+};
+
 template <class A>
-int64_t slot_bytes(const TrainSteps& a) {
-  size_t most = 0;
+Layout layout(const TrainSteps& a) {
+  size_t packed = 0, scratch = 0;
   for (int64_t model = 0; model < a.model.M; ++model) {
-    const size_t bytes = Trainer<A>(a, nullptr, false, folds<A>(a, model)).bytes();
-    if (bytes > most) most = bytes;
+    const Trainer<A> trainer(a, nullptr, nullptr, false, folds<A>(a, model));
+    if (trainer.packed_bytes() > packed) packed = trainer.packed_bytes();
+    if (trainer.scratch_bytes() > scratch) scratch = trainer.scratch_bytes();
   }
-  return round_up(static_cast<int64_t>(most), 64);
+  return {round_up(static_cast<int64_t>(packed), 64), round_up(static_cast<int64_t>(scratch), 64)};
 }
 
 template <class A>
 size_t workspace(const TrainSteps& a) {
-  return static_cast<size_t>(sharing<A>(a).model_slots * slot_bytes<A>(a));
+  const Layout bytes = layout<A>(a);
+  return static_cast<size_t>(a.model.M * bytes.packed + sharing<A>(a).model_slots * bytes.scratch);
+}
+
+// Of a step of all models, at most.
+double multiply_adds(const TrainSteps& a) {
+  const auto rows = static_cast<double>(a.N), table = static_cast<double>(a.model.V * a.model.D);
+  const auto row = static_cast<double>(Sizes(a.model).multiply_adds());
+  return static_cast<double>(a.model.M) * (3 * rows * row + table);
 }
 
 template <class A>
 int64_t run(const TrainSteps& a) {
   const Sharing share = sharing<A>(a);
-  const int64_t bytes = slot_bytes<A>(a);
-  const auto train = [&](int64_t model, int64_t slot) {
-    Trainer<A>(a, static_cast<char*>(a.workspace) + slot * bytes, share.within_step,
-               folds<A>(a, model))
-        .run(model);
+  const Layout bytes = layout<A>(a);
+  char* const packed = static_cast<char*>(a.workspace);
+  char* const scratch = packed + a.model.M * bytes.packed;
+  // body(trainer, model) for all models
+  const auto for_models = [&](const auto& body) {
+    const auto one = [&](int64_t model, int64_t slot) {
+      Trainer<A> trainer(a, packed + model * bytes.packed, scratch + slot * bytes.scratch,
+                         share.within_step, folds<A>(a, model));
+      body(trainer, model);
+    };
+    if (share.model_slots > 1)
+      parallel_for_dynamic(a.model.M, one);
+    else
+      for (int64_t model = 0; model < a.model.M; ++model) one(model, 0);
   };
-  if (share.model_slots > 1)
-    parallel_for_dynamic(a.model.M, train);
-  else
-    for (int64_t model = 0; model < a.model.M; ++model) train(model, 0);
+  Pieces pieces(a.S, multiply_adds(a));
+  for (int64_t begin = 0; begin < a.S;) {
+    const int64_t end = pieces.end();
+    for_models([&](Trainer<A>& trainer, int64_t model) { trainer.run(model, begin, end); });
+    if (!pieces.go_on(end)) {
+      for_models([](Trainer<A>& trainer, int64_t model) { trainer.end_early(model); });
+      break;
+    }
+    begin = end;
+  }
   return -1;
 }
 

@@ -1,5 +1,8 @@
 // The training of one model: its workspace, and the steps of train_steps.cpp.
 //
+// A model stays packed for the whole call, in memory of its own; a thread has scratch, which it
+// uses for one model after another.
+//
 // A step cuts the batch into blocks of at most kBlockRows rows. For each block
 //   forward and backward  gather, layers, loss, dz of every layer, dx; reads the weights only
 //   gradients             weight gradients and the embedding's, from what the first part left
@@ -43,8 +46,8 @@ inline int64_t rows_per_block(const TrainSteps& a) {
 template <class A>
 class Trainer {
  public:
-  // Lays out the workspace of one model. Without memory only the size counts.
-  Trainer(const TrainSteps& a, void* memory, bool threads, bool folds)
+  // Lays out a model and the scratch to train it. Without memory only the sizes count.
+  Trainer(const TrainSteps& a, void* packed, void* scratch, bool threads, bool folds)
       : a_(a),
         z_(a.model, folds),
         frozen_{a.frozen, a.model.L},
@@ -54,13 +57,15 @@ class Trainer {
         block_rows_(rows_per_block(a)),
         stores_gradients_(a.N > block_rows_ || std::isfinite(a.max_grad_norm) ||
                           frozen_.part_of_any()) {
-    Arena arena(memory);
-    parameters_ = take_weights<A>(arena, z_);
+    Arena model(packed);
+    parameters_ = take_weights<A>(model, z_);
+    if (a.first) first_ = take_weights<A>(model, z_);
+    if (a.second) second_ = take_weights<A>(model, z_);
+    packed_bytes_ = model.used();
+    Arena arena(scratch);
     for (int64_t l = 0; l <= z_.L; ++l)
       if (copies_tiles(l))
         parameters_.tiles[l] = arena.take<A>(RowTiles(z_.outputs(l)).count * tile_step<A>(z_, l));
-    if (a.first) first_ = take_weights<A>(arena, z_);
-    if (a.second) second_ = take_weights<A>(arena, z_);
     if (stores_gradients_) gradients_ = take_weights<A>(arena, z_);
     activations_ = take_activations<A>(arena, z_, block_rows_, a.N);
     ids_ = activations_.ids;
@@ -74,28 +79,32 @@ class Trainer {
     Sizes trained = z_;
     if (frozen_.embedding()) trained.V = 0;  // no row has a gradient
     embedding_ = take_embedding_gradient<A>(arena, trained, a.N, threads);
-    if (memory) set_ones(activations_, z_);
-    bytes_ = arena.used();
+    if (scratch) set_ones(activations_, z_);
+    scratch_bytes_ = arena.used();
   }
-  size_t bytes() const { return bytes_; }
+  size_t packed_bytes() const { return packed_bytes_; }
+  size_t scratch_bytes() const { return scratch_bytes_; }
 
-  void run(int64_t model) {
+  // Steps [begin, end) of a model: packs it before step 0, unpacks it after the last step, or after
+  // the one that stops it.
+  void run(int64_t model, int64_t begin, int64_t end) {
     A* losses = static_cast<A*>(a_.losses) + model * a_.S;
-    const A nan = std::numeric_limits<A>::quiet_NaN();
-    int64_t s = 0;
+    int64_t s = begin;
     if (a_.stopped[model] < 0) {
-      load_model(model);
-      for (; s < a_.S; ++s) {
+      if (begin == 0) load_model(model);
+      use_model(model);
+      for (; s < end && a_.stopped[model] < 0; ++s) {
         losses[s] = step(model, s);
-        if (!std::isfinite(losses[s])) {
-          a_.stopped[model] = a_.step + s;
-          ++s;
-          break;
-        }
+        if (!std::isfinite(losses[s])) a_.stopped[model] = a_.step + s;
       }
-      store_model(model);
+      if (s == a_.S || a_.stopped[model] >= 0) store_model(model);
     }
-    for (; s < a_.S; ++s) losses[s] = nan;
+    for (; s < end; ++s) losses[s] = std::numeric_limits<A>::quiet_NaN();
+  }
+
+  // Unpacks a model that is left with steps to do.
+  void end_early(int64_t model) {
+    if (a_.stopped[model] < 0) store_model(model);
   }
 
  private:
@@ -124,8 +133,14 @@ class Trainer {
 
   void load_model(int64_t m) {
     for_state(m, [&](Weights<A>& w, const Tensors<A>& from) {
-      w.embedding = from.at(0);  // used where it lies
       for_units([&](int64_t l, Range units) { pack_units(w, z_, from, l, units); });
+    });
+  }
+
+  // Before steps of a model that is packed.
+  void use_model(int64_t m) {
+    for_state(m, [&](Weights<A>& w, const Tensors<A>& from) {
+      w.embedding = from.at(0);  // used where it lies
     });
     embedding_.begin_model();
     has_decay_ = a_.weight_decay[m] != 0;
@@ -489,7 +504,7 @@ class Trainer {
   const bool threads_;
   const int64_t block_rows_;
   const bool stores_gradients_;
-  size_t bytes_ = 0;
+  size_t packed_bytes_ = 0, scratch_bytes_ = 0;
   Weights<A> parameters_, first_, second_, gradients_;
   Activations<A> activations_;
   Backward<A> backward_, masked_;  // masked_: with the masks that the model in work needs

@@ -69,8 +69,8 @@ def population(
         keep_best: keeps the model with the lowest dev loss of each in ``best``, as patience does.
 
     A model whose loss is not finite stops with a RuntimeWarning that names its place in the list;
-    the others go on. One that has diverged at a finite loss is named as well. Ctrl-C ends the call
-    between two chunks with KeyboardInterrupt.
+    the others go on. One that has diverged at a finite loss is named as well. Ctrl-C, or another
+    signal whose handler raises, ends the call within 0.3 s.
     """
     everything = Population(
         configs, dataset, max_points=max_points, progress=progress, keep_best=keep_best
@@ -94,7 +94,8 @@ class Population:
 
     A configuration is called by its place in the list, also after others have been dropped. Where
     the pieces end, and who is dropped, changes nothing for the others: each has the bits of a
-    training alone. A model whose loss is not finite stops, without a warning.
+    training alone. A model whose loss is not finite stops, without a warning. After an exception
+    out of one of its methods, as after Ctrl-C, a population cannot go on.
     """
 
     def __init__(

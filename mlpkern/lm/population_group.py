@@ -27,7 +27,7 @@ from mlpkern.lm.trained import KeptBest, Trained, copy_into
 
 __all__ = ["Group", "judged_every"]
 
-CHUNK_SECONDS = 0.5  # how long Ctrl-C waits, and how often the progress moves
+CHUNK_SECONDS = 0.5  # how often the progress moves
 FIRST_CHUNK = 64
 # Row numbers of a chunk on a GPU, 128 MB: between two chunks it waits for the processor.
 CUDA_ROWS = 32_000_000

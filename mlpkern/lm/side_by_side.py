@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from mlpkern import cpu
+from mlpkern.ops.stop_flag import StopFlag, Stopped
 
 __all__ = ["Job", "kernel_threads", "run_jobs"]
 
@@ -40,7 +41,8 @@ def kernel_threads(device: torch.device) -> int:
 def run_jobs(jobs: Sequence[Job], threads: int, report: Callable[[int], None]) -> None:
     """Does all of ``jobs``, ``threads`` at a time; ``report`` gets the steps of every piece.
 
-    After an error in one, or Ctrl-C, the pieces under way end, and it is raised.
+    After an error in one, or in a handler of a signal (Ctrl-C), the pieces under way end within a
+    fraction of a second, finished or not, and it is raised.
     """
     try:
         if min(threads, len(jobs)) <= 1:
@@ -62,7 +64,7 @@ class _Crew:
         self._threads, self._report = threads, report
         self._lock = threading.Lock()
         self.at_work = min(threads, len(jobs))
-        self.stopped = False
+        self._stop = StopFlag()  # no signal reaches these threads
 
     def do_all(self) -> None:
         with ThreadPoolExecutor(self.at_work, "mlpkern-job") as pool:
@@ -71,41 +73,47 @@ class _Crew:
                 pool.submit(contextvars.copy_context().run, self.work) for _ in range(self.at_work)
             ]
             try:
-                for end in ends:
-                    end.result()
+                errors = [error for end in ends if (error := end.exception())]
             finally:
-                self.stopped = True
+                self._stop.set()
+        for error in errors:
+            if not isinstance(error, Stopped):  # what made the others stop
+                raise error
 
     def work(self) -> None:
         """What each thread does."""
-        job: Job | None = None
         try:
-            while job := self._longest(job):
-                with self._lock:
-                    share = self._threads // self.at_work
-                before = cpu.limit_threads(share)
-                try:
-                    steps = next(job.pieces, None)
-                finally:
-                    cpu.limit_threads(before)
-                if steps is None:
-                    job = None
-                    continue
-                with self._lock:
-                    self._report(steps)
+            with self._stop.obeyed():
+                self._work()
         except BaseException:
-            self.stopped = True
+            self._stop.set()
             raise
         finally:
             with self._lock:
                 self.at_work -= 1
+
+    def _work(self) -> None:
+        job: Job | None = None
+        while job := self._longest(job):
+            with self._lock:
+                share = self._threads // self.at_work
+            before = cpu.limit_threads(share)
+            try:
+                steps = next(job.pieces, None)
+            finally:
+                cpu.limit_threads(before)
+            if steps is None:
+                job = None
+                continue
+            with self._lock:
+                self._report(steps)
 
     def _longest(self, done: Job | None) -> Job | None:
         """Puts back what a piece was ``done`` of and takes the job that needs the longest."""
         with self._lock:
             if done:
                 self._waiting.append(done)
-            if self.stopped or not self._waiting:
+            if self._stop.is_set() or not self._waiting:
                 return None
             at = max(range(len(self._waiting)), key=lambda i: self._waiting[i].left())
             return self._waiting.pop(at)

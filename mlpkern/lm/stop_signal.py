@@ -1,9 +1,13 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a request that the training loop honors between two chunks."""
+"""Signals that wait for the end of a chunk: Ctrl-C, SIGTERM and SIGHUP as a request to end there,
+others until their handlers, which may raise, can do no harm.
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,33 +33,53 @@ class StopSignal:
 
     The second one acts as if this were not there, so a user can always get out; but not a second
     SIGHUP, which the terminal and the shell may both send when one window is closed. Where SIGHUP
-    is ignored (``nohup``), it stays ignored. Outside the main
-    thread, where Python allows no handlers, nothing changes.
+    is ignored (``nohup``), it stays ignored.
+
+    The handlers of other signals run in `deliver` and on leaving. Outside the main thread, where
+    Python allows no handlers, nothing changes.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[int, Any] = {}
+        self._requests: dict[int, Any] = {}  # by number, the handler before
+        self._others: dict[int, Any] = {}
+        self._waiting: dict[int, Any] = {}  # by number, the handler that is to run
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
-            if _HANG_UP is not None and signal.getsignal(_HANG_UP) != signal.SIG_IGN:
-                numbers.append(_HANG_UP)
-            for number in numbers:
-                self._before[number] = signal.signal(number, self._note)
+            for number in signal.valid_signals():
+                handler = signal.getsignal(number)
+                if number in (signal.SIGINT, signal.SIGTERM) or (
+                    number == _HANG_UP and handler != signal.SIG_IGN
+                ):
+                    self._requests[number] = signal.signal(number, self._note)
+                elif callable(handler):
+                    self._others[number] = signal.signal(number, self._wait)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._restore(self._requests, self._note)
+        self._restore(self._others, self._wait)
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Runs the handlers that wait; they may raise."""
+        while self._waiting:
+            number, handler = self._waiting.popitem()
+            handler(number, sys._getframe(1))
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number
         if number != _HANG_UP:
-            self._restore()
+            self._restore(self._requests, self._note)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            # None: the handler before was not set from Python
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before.clear()
+    def _wait(self, number: int, _frame: FrameType | None) -> None:
+        self._waiting[number] = self._others[number]
+
+    @staticmethod
+    def _restore(handlers: dict[int, Any], ours: Callable[..., None]) -> None:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) == ours:  # a handler may have set another one
+                # None: the handler before was not set from Python
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        handlers.clear()

@@ -41,7 +41,7 @@ __all__ = ["Trainer"]
 CHUNK_SECONDS = 0.25
 # Only dev losses and checkpoints end one before: log rows are made of the losses afterwards, so a
 # chunk is long enough that what happens between chunks does not show even when a step takes 15 µs.
-FIRST_CHUNK, LONGEST_CHUNK = 16, 20_000
+FIRST_CHUNK, LONGEST_CHUNK = 1, 20_000
 
 
 @dataclass
@@ -164,6 +164,7 @@ class Trainer:
                     elapsed = self._advance(steps)
                     longest = _next_length(steps, elapsed, longest)
                     self._after_chunk()
+                    stop.deliver()
                 if self.saved_step != state.step:
                     self.save()
                 if stop.received is not None and not self.ended:

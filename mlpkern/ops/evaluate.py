@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mlpkern.backends import select
 from mlpkern.ops.mlp_arguments import packed, require_params, require_split
+from mlpkern.ops.stop_flag import current_flag
 from mlpkern.params import MLPParams
 
 _OP = "evaluate"
@@ -39,7 +40,7 @@ def evaluate(params: MLPParams, inputs: Tensor, targets: Tensor) -> Evaluation:
             strides; the same rows for all models.
         targets: (rows,) ids below C, likewise.
 
-    Without any row, both values are nan.
+    Without any row, both values are nan. A handler of a signal runs within 0.3 s, and may raise.
 
     Raises:
         TypeError: a wrong dtype or kind. ValueError: a wrong shape or device. IndexError: an id or
@@ -47,7 +48,11 @@ def evaluate(params: MLPParams, inputs: Tensor, targets: Tensor) -> Evaluation:
     """
     tensors = require_params(_OP, params)
     require_split(_OP, params, inputs, targets)
-    loss, accuracy = select(_OP, tensors[0]).evaluate(packed(tensors), inputs, targets)
+    backend, flag = select(_OP, tensors[0]), current_flag()
+    early = {"flag": flag.byte} if flag and getattr(backend, "ENDS_EARLY", False) else {}
+    loss, accuracy = backend.evaluate(packed(tensors), inputs, targets, **early)
+    if flag:
+        flag.check()
     if params.models is None:
         loss, accuracy = loss[0], accuracy[0]
     return Evaluation(loss.to(params.dtype), accuracy.to(params.dtype))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mlpkern.backends import select
-from mlpkern.ops.mlp_arguments import packed, require_params, require_split, with_model_axis
+from mlpkern.ops.mlp_arguments import require_params, require_split, with_model_axis
 from mlpkern.ops.train_steps_arguments import (
     learning_rates,
     per_model,
@@ -19,6 +19,7 @@ from mlpkern.ops.train_steps_arguments import (
     require_options,
     require_state,
 )
+from mlpkern.ops.training_call import TrainingCall
 from mlpkern.ops.written_memory import require_writable
 from mlpkern.optimizer_state import OPTIMIZERS, OptimizerState
 from mlpkern.params import MLPParams
@@ -91,6 +92,10 @@ def train_steps(
     the step, its later losses are nan, ``state.stopped`` holds the number of the step, and a
     RuntimeWarning names model and step. The other models go on.
 
+    A handler of a signal (Ctrl-C, a timer) runs within 0.3 s, or once the step under way has ended.
+    If it raises, parameters and state are those of ``state.step`` whole steps, the same for all
+    models; the losses of this call are lost. See docs/interrupting.md.
+
     Raises, before anything is touched:
         TypeError: a wrong dtype or kind. ValueError: a wrong shape, device, or option; a learning
             rate that is negative or not finite; a tensor to be updated that shares memory with
@@ -130,21 +135,8 @@ def train_steps(
     adamw = optimizer == "adamw"
     first = with_model_axis(state.first) if state.first and (adamw or momentum) else []
     second = with_model_axis(state.second) if state.second else []
-    frozen = params.is_frozen()
-    given = [tensors, first, second]
-    own = [packed(part) for part in given]
-    stopped_before = state.stopped.tolist()
-    losses = select(_OP, tensors[0]).train_steps(
-        own[0],
-        frozen,
-        own[1] or None,
-        own[2] or None,
-        inputs,
-        targets,
-        batches,
-        rates,
-        state.stopped,
-        state.step,
+    stopped_before, step_before = state.stopped.tolist(), state.step
+    options = (
         OPTIMIZERS.index(optimizer),
         float(momentum),
         bool(nesterov),
@@ -158,12 +150,14 @@ def train_steps(
         seeds,
         streams,
     )
-    for part, copies in zip(given, own, strict=True):
-        for kept, tensor, copy in zip(frozen, part, copies, strict=bool(part)):
-            if copy is not tensor and not kept:
-                tensor.copy_(copy)
-    state.step += steps
-    torch.autograd.graph.increment_version(written)
+    given = (tensors, first, second)
+    frozen = params.is_frozen()
+    call = TrainingCall(given, frozen, inputs, targets, batches, rates, state, options)
+    try:
+        losses = call.run(select(_OP, tensors[0]))
+    finally:
+        if state.step != step_before:
+            torch.autograd.graph.increment_version(written)
     _report(stopped_before, state.stopped.tolist())
     return losses[0] if params.models is None else losses
 

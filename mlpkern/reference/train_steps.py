@@ -25,10 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlpkern.reference.bounds import check_ids
 from mlpkern.reference.philox import dropout_mask
 
-_OP = "train_steps"
 SGD, ADAMW = 0, 1
 
 
@@ -63,13 +61,8 @@ def train_steps(
     tensor but ``inputs`` and ``targets`` has a leading M. ``batches`` (M, S, N) and ``rates``
     (M, S), float64, may have stride 0 along M. ``optimizer``: 0 sgd, 1 adamw. ``max_grad_norm``:
     inf for none. ``weight_decay``, ``input_dropout``, ``hidden_dropout``: (M,) float64. ``seeds``,
-    ``streams``: (M,) int64. Raises IndexError for a row number, an id or a target out of range
-    before anything is touched. A backend may leave rows unread that no batch names.
+    ``streams``: (M,) int64. Row numbers, ids and targets are in range.
     """
-    shared = batches.shape[0] == 1 or batches.stride(0) == 0
-    check_ids(_OP, "batches", batches[0] if shared else batches, inputs.shape[0], noun="row")
-    check_ids(_OP, "inputs", inputs, parameters[0].shape[-2])
-    check_ids(_OP, "targets", targets, parameters[-1].shape[-1], noun="target")
     count, steps = rates.shape
     losses = parameters[0].new_full((count, steps), math.nan)
     trains = [not kept for kept in frozen]
