@@ -208,7 +208,7 @@ def windows(words: Sequence[str], vocab: Vocab, block_size: int) -> Split:
         raise ConfigError(f"block_size must be at least 1, got {block_size}")
     length = len if vocab.level == "char" else lambda sequence: sequence.count(" ") + 1
     lengths = np.fromiter(map(length, words), dtype=np.int64, count=len(words))
-    width = torch.empty(0, dtype=vocab.dtype).element_size()
+    width = vocab.dtype.itemsize
     size = int((lengths + 1).sum()) * block_size * width
     check_fits(f"block_size {block_size}: the array of contexts", size)
     starts = np.cumsum(lengths + block_size) - (lengths + block_size)  # of each word's T boundaries
