@@ -89,7 +89,8 @@ def test_event_files_hold_the_log_and_go_with_the_run(words, tmp_path):  # noqa:
 
 
 def test_without_the_package_nothing_is_trained(words, tmp_path, capsys, monkeypatch):  # noqa: F811
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     out = tmp_path / "run"
     error = fails(capsys, "train", words, "--tensorboard", "--out", out)
     assert "pip install 'mlpkern[tensorboard]'" in error
