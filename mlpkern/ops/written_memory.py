@@ -31,14 +31,11 @@ def require_writable(
     tensors = [*own, *kept]
     written = list(compress(tensors, writes))
     tensors += read.values()
-    bounds = sorted(
-        [
-            (begin := t.data_ptr(), begin + (t.nbytes if t.is_contiguous() else _reach(t)))
-            for t in tensors
-        ]
-    )
-    in_order = list(chain.from_iterable(bounds))
-    if in_order == sorted(in_order) and all(tensor.is_contiguous() for tensor in written):
+    dense = [tensor.is_contiguous() for tensor in tensors]
+    pairs = zip(tensors, dense, strict=True)
+    bounds = [(at := t.data_ptr(), at + (t.nbytes if d else _reach(t))) for t, d in pairs]
+    in_order = list(chain.from_iterable(sorted(bounds)))
+    if in_order == sorted(in_order) and all(compress(dense, writes)):
         return written  # a few us even for many tensors
     names = [*params.names(), *(f"state.{name}" for name in state.names()), *read]
     writes += [False] * len(read)
