@@ -50,12 +50,14 @@ def say_what_else(survey: Survey, result: Fused) -> None:
     if result or result.refused:
         return
     for name, owner in survey.owners.items():
+        if name in survey.done:
+            continue
         if type(owner) is nn.Linear:
             result.refuse("no nn.Tanh follows it", name)
         elif type(owner) is nn.Embedding:
             result.refuse("no nn.Flatten follows it", name)
     if not result.refused:
-        done = any(isinstance(owner, FUSED) for owner in survey.owners.values())
+        done = survey.done or any(isinstance(owner, FUSED) for owner in survey.owners.values())
         what = "nothing of Linear + Tanh, Embedding + Flatten and CrossEntropyLoss"
         result.refuse(f"it has {what}{' that is not fused already' if done else ''}", "")
 
@@ -78,7 +80,9 @@ def _in_sequential(name: str, owner: nn.Module, result: Fused) -> None:
 
 
 def _in_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> None:
-    answered = result.answered()
+    answered = result.answered() | survey.done
+    loss = (name or "model") not in answered
+    why = f" ({survey.unread[name]})" if name in survey.unread else ""
     own = [place for place in places(name, owner) if place.name not in answered]
     layers = [place for place in own if _candidate(place.module)]
     named = _names(owner)
@@ -90,17 +94,17 @@ def _in_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> N
     if trace.failure:
         if layers:
             result.refuse(trace.failure, *(place.name for place in layers))
-        if "cross_entropy" in named:
-            result.refuse(_LOSS, name)
+        if "cross_entropy" in named and loss:
+            result.refuse(_LOSS + why, name)
         return
     for place in layers:
         calls = trace.calls(place.module)
         reasons = [_used_by(place, trace, user) for node in calls for user in node.users]
         if any(reasons):
-            result.refuse(next(filter(None, reasons)), place.name)
+            result.refuse(next(filter(None, reasons)) + why, place.name)
     targets = [node.target for node in trace.nodes()]
-    if F.cross_entropy in targets:
-        result.refuse(_LOSS, name)
+    if F.cross_entropy in targets and loss:
+        result.refuse(_LOSS + why, name)
     if any(_is(node, _TANH) and _is(node.args[0], (F.linear,)) for node in trace.nodes()):
         result.refuse("torch.tanh of F.linear: write mlpkern.linear_tanh(x, weight, bias)", name)
 

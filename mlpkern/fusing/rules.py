@@ -53,21 +53,30 @@ def fused_class(second: nn.Module) -> type[nn.Module]:
 
 def objection(first: nn.Module, second: nn.Module) -> str:
     """Why these two layers must stay apart wherever they stand, or an empty string."""
-    reason = not_plain(first, nn.Linear if isinstance(first, nn.Linear) else nn.Embedding)
+    reason = layer_objection(first, type(second).__name__)
     reason = reason or not_plain(second, nn.Tanh if isinstance(second, nn.Tanh) else nn.Flatten)
-    reason = reason or not_real(first)
     if reason:
         return reason
-    if first._forward_hooks or first._backward_hooks or first._backward_pre_hooks:
-        return f"a hook sees what is between {type(first).__name__} and {type(second).__name__}"
     hooks = (second._forward_hooks, second._forward_pre_hooks)
     if any(hooks) or second._backward_hooks or second._backward_pre_hooks:
         return f"a hook is registered on the {type(second).__name__}"
-    if isinstance(first, nn.Embedding) and isinstance(second, nn.Flatten):
-        if first.max_norm is not None or first.scale_grad_by_freq or first.sparse:
-            return "max_norm, scale_grad_by_freq and sparse are not supported"
-        if second.end_dim != -1 or second.start_dim not in (1, -2):
-            return f"Flatten({second.start_dim}, {second.end_dim}) joins other dimensions"
+    if isinstance(second, nn.Flatten) and (second.end_dim != -1 or second.start_dim not in (1, -2)):
+        return f"Flatten({second.start_dim}, {second.end_dim}) joins other dimensions"
+    return ""
+
+
+def layer_objection(layer: nn.Module, behind: str) -> str:
+    """Why this Linear or Embedding must stay apart from what is behind it, or ""."""
+    reason = not_plain(layer, nn.Linear if isinstance(layer, nn.Linear) else nn.Embedding)
+    reason = reason or not_real(layer)
+    if reason:
+        return reason
+    if layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        return f"a hook sees what is between {type(layer).__name__} and {behind}"
+    if isinstance(layer, nn.Embedding) and (
+        layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse
+    ):
+        return "max_norm, scale_grad_by_freq and sparse are not supported"
     return ""
 
 

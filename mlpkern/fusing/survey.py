@@ -63,6 +63,8 @@ class Survey:
         self._functions: dict[nn.Module, list[Function]] = {}
         self._named_by_hooks: set[str] = set()
         self._held_by_functions: dict[nn.Module, str] = {}
+        self.done: set[str] = set()  # what runs as one op in the code of the modules
+        self.unread: dict[str, str] = {}  # why the code of a module is not rewritten
         for owner in self.owners.values():
             for key, child in owner._modules.items():
                 if child is not None:

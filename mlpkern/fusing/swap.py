@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import nn
 
 from mlpkern.fusing.answer import Fused, Swap
+from mlpkern.fusing.forward import fuse_forward
 from mlpkern.fusing.near_misses import say_what_else
 from mlpkern.fusing.rules import FUSED, fused_class, is_pair, mark, not_plain, objection, replaced
 from mlpkern.fusing.survey import CONTAINERS, Place, Survey, is_sequential, places
@@ -19,7 +20,11 @@ def fuse(model: nn.Module) -> Fused:
     - ``nn.Linear`` followed by ``nn.Tanh`` becomes ``mlpkern.nn.LinearTanh`` and ``nn.Identity``;
     - ``nn.Embedding`` followed by ``nn.Flatten(-2)`` or ``nn.Flatten()`` becomes
       ``mlpkern.nn.EmbeddingGather`` and ``nn.Identity``;
-    - ``nn.CrossEntropyLoss`` becomes ``mlpkern.nn.CrossEntropyLoss``.
+    - ``nn.CrossEntropyLoss`` becomes ``mlpkern.nn.CrossEntropyLoss``;
+    - a Linear that the code of a module applies a tanh to, ``torch.tanh(self.l1(x))``, an Embedding
+      that it flattens, ``self.C(x).view(len(x), -1)``, and ``F.cross_entropy`` run as one op. These
+      layers stay as they are; the module gets a subclass of its class with rewritten methods, which
+      do what the source says whenever it is not the plain case (hooks, other layers, transforms).
 
     "Followed by" means: next to each other in an ``nn.Sequential``, or called so by the forward of
     the module that has them as attributes. The new layers hold the very same Parameters, buffers
@@ -31,7 +36,7 @@ def fuse(model: nn.Module) -> Fused:
     and where any method, hook or forward of the modules around them may call one of them alone: the
     code of those must not name them, or a symbolic trace of the forward, in both modes and with
     every branch decided, must show what it does. ``refused`` also has the near misses, with
-    what to write instead: a ``torch.tanh`` or ``F.cross_entropy`` in a forward cannot be swapped.
+    what to write instead: code whose source is not at hand, or a tanh in a function far away.
 
     No analysis of the model sees code outside of it: who calls ``model.net[0]`` from a script, or
     keeps a layer in a list or a closure elsewhere, gets the layer as it is after the swap. The same
@@ -60,6 +65,8 @@ def fuse(model: nn.Module) -> Fused:
         elif type(owner) not in CONTAINERS and _has_pair(name, owner):
             _fuse_attributes(name, owner, survey, result)
         _fuse_losses(name, owner, result)
+    for name, owner in survey.owners.items():
+        fuse_forward(name, owner, survey, result)
     if type(model) is nn.CrossEntropyLoss:
         reason = "the model itself cannot be replaced in place; use mlpkern.nn.CrossEntropyLoss"
         result.refuse(reason, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mlpkern.fusing.answer import Fused, Swap
+from mlpkern.fusing.rewritten import is_rewritten, stock
 from mlpkern.fusing.rules import FUSED, REPLACES, is_marked, partners, replaced
 from mlpkern.nn import CrossEntropyLoss
 
@@ -15,6 +16,8 @@ def unfuse(model: nn.Module) -> Fused:
     Every layer that ``fuse`` made becomes the stock layer again, under the same name, with the
     Parameters, buffers, hooks, attributes and training mode that it has by now; layers that were
     one object are one object again. Copies and unpickled models can be unfused too.
+
+    A module whose own code was rewritten gets its class back.
 
     Layers made directly as ``mlpkern.nn.CrossEntropyLoss`` become ``nn.CrossEntropyLoss``.
     ``LinearTanh`` and ``EmbeddingGather`` made directly are left: each does the work of two layers,
@@ -30,6 +33,8 @@ def unfuse(model: nn.Module) -> Fused:
     layers = {name: module for name, module in model.named_modules() if name}
     present = set(layers.values())
     reasons = {layer: _objection(layer, present) for layer in present}
+    for name, owner in model.named_modules():
+        _give_back(name, owner, result)
     undone: dict[nn.Module, nn.Module] = {}
     for name, owner in list(model.named_modules()):
         for key, layer in list(owner._modules.items()):
@@ -41,10 +46,20 @@ def unfuse(model: nn.Module) -> Fused:
             if reason:
                 result.refuse(reason, full)
                 continue
-            stock = undone[layer] = undone.get(layer) or _stock(layer)
-            owner._modules[key] = stock
-            result.append(Swap((full,), (type(layer).__name__,), f"nn.{type(stock).__name__}"))
+            new = undone[layer] = undone.get(layer) or _stock(layer)
+            owner._modules[key] = new
+            result.append(Swap((full,), (type(layer).__name__,), f"nn.{type(new).__name__}"))
     return result
+
+
+def _give_back(name: str, owner: nn.Module, result: Fused) -> None:
+    """Give ``owner`` its own class back, if its code was rewritten."""
+    cls = type(owner)
+    if is_rewritten(cls):
+        owner.__class__ = stock(cls)
+        result.append(Swap((name or "model",), (f"{cls.__name__} (fused)",), cls.__name__))
+    elif any(map(is_rewritten, cls.__mro__)):
+        result.refuse("parametrized: remove the parametrization first", name)
 
 
 def _objection(layer: nn.Module, present: set[nn.Module]) -> str:

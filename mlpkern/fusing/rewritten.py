@@ -1,0 +1,119 @@
+"""The class of a module whose own code was rewritten to call the fused ops.
+
+It is a subclass without attributes of its own, of the same name, and ``fuse`` puts it in the place
+of the class of an instance, as parametrizations do: copies, replicas and pickles need no care.
+"""
+
+from __future__ import annotations
+
+import ast
+import copyreg
+import functools
+import inspect
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+from mlpkern.fusing.sites import NAMES, Site, loops, rewrite
+from mlpkern.fusing.source import NoSource, Source
+
+_STOCK, _CODES = "_mlpkern_stock", "_mlpkern_codes"
+
+_NAMES = {"tanh", "tanh_", "cross_entropy", "view", "reshape", "flatten", "cat", "concat"}
+_NAMES |= {"concatenate"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with sites that can be fused: its function and code, and the ones that fuse them."""
+
+    function: FunctionType
+    code: CodeType
+    new: FunctionType
+    sites: tuple[Site, ...]
+    loops: dict[str, ast.expr]
+
+
+class Rewritten(type):
+    """The metaclass of the rewritten classes: they are pickled as what they are made of."""
+
+
+def is_rewritten(cls: type) -> bool:
+    """Whether `rewritten` made ``cls``."""
+    return _STOCK in vars(cls)
+
+
+def stock(cls: type) -> type:
+    """The class that ``cls`` was made of; itself if it was not rewritten."""
+    made_of: type = vars(cls).get(_STOCK, cls)
+    return made_of
+
+
+def rewritten(cls: type) -> type:
+    """The class that does with the fused ops what ``cls`` does; ``cls`` where there is none."""
+    found = methods(cls)[0]
+    if not found or obstacle(cls):
+        return cls
+    codes = [method.code for method in found]
+    known: type
+    for known in cls.__subclasses__():
+        if vars(known).get(_CODES) == codes:
+            return known
+    names: dict[str, Any] = {method.function.__name__: _call(cls, method) for method in found}
+    names |= {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return Rewritten(cls.__name__, (cls,), {**names, _STOCK: cls, _CODES: codes})
+
+
+def obstacle(cls: type) -> str:
+    """Why ``cls`` can have no rewritten subclass, or ""."""
+    if type(cls) is not type:
+        return f"its class has a metaclass, {type(cls).__name__}"
+    if hasattr(cls.__init_subclass__, "__func__"):
+        return "its class has an __init_subclass__"
+    return ""
+
+
+def methods(cls: type) -> tuple[list[Method], str]:
+    """The methods of ``cls`` with something to fuse, and why one cannot be read, or ""."""
+    found = []
+    problem = ""
+    for name in dir(cls):
+        function = inspect.getattr_static(cls, name)
+        if type(function) is not FunctionType or name.startswith("__") or not _telling(function):
+            continue
+        try:
+            source = Source(function)
+        except NoSource as reason:
+            problem = str(reason)
+            continue
+        code = function.__code__
+        sites = rewrite(source.tree, code)
+        if sites:
+            new = source.function(NAMES)
+            found.append(Method(function, code, new, tuple(sites), loops(source.tree)))
+    return found, problem
+
+
+def _call(cls: type, method: Method) -> Any:
+    """The method of the rewritten class: the rewritten one while ``cls`` has the one it is from."""
+    name, function, code, new = method.function.__name__, method.function, method.code, method.new
+
+    @functools.wraps(function)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        current = getattr(cls, name)
+        same = current is function and function.__code__ is code
+        return (new if same else current)(self, *args, **kwargs)
+
+    return call
+
+
+def _telling(function: FunctionType) -> bool:
+    package = str(function.__globals__.get("__name__")).partition(".")[0]
+    return package not in ("torch", "mlpkern") and not _NAMES.isdisjoint(function.__code__.co_names)
+
+
+def _reduce(cls: Any) -> Any:
+    return rewritten, (stock(cls),)
+
+
+copyreg.pickle(Rewritten, _reduce)
