@@ -37,8 +37,10 @@ def cache_limit() -> int | None:
 
 
 def _isa() -> None:
-    from mlpkern import cpu
-
+    try:
+        from mlpkern import cpu
+    except ImportError:  # an installation without compiled kernels, which alone read it
+        return
     if problem := cpu.isa_problem():
         raise ValueError(problem)
 

@@ -1,7 +1,7 @@
 """Tensors changed in place between forward and backward: the gradient of before, or an error.
 
 Never another gradient. Where stock torch goes on and an op raises is listed in `STRICTER`, which
-docs/backends.md explains.
+docs/backends.md explains. Where stock raises an op may go on.
 """
 
 from __future__ import annotations
@@ -113,10 +113,16 @@ def stricter(name, ours, stock, needs, device):
     expected = gradients(stock, names, None, needs, "cpu")
     for changed in (*names, "output"):
         theirs = outcome(stock, names, changed, needs, "cpu", expected)
-        if outcome(ours, names, changed, needs, device, expected) != theirs:
-            assert theirs == "works", f"{name}: stock raises after a change of {changed}"
+        mine = outcome(ours, names, changed, needs, device, expected)
+        if (mine, theirs) == ("raises", "works"):
             found.add((name, changed))
     return found
+
+
+def allowed(entries, name, device):
+    """Those of ``entries`` that hold for the op ``name`` on the device."""
+    kept = device == "cpu" and name.startswith("cross_entropy")  # its gradient is there already
+    return set() if kept else {entry for entry in entries if entry[0] == name}
 
 
 def differentiable(name):
@@ -129,10 +135,10 @@ def test_every_argument_and_the_output(name, backend, device):
         pytest.skip(f"backend {backend} has no {name}")
     _, ours, stock = OPS[name]
     found = stricter(name, ours, stock, differentiable(name), device)
-    assert found == {pair for pair in STRICTER if pair[0] == name}
+    assert found == allowed(STRICTER, name, device)
     for alone in differentiable(name):
         found = {(*pair, alone) for pair in stricter(name, ours, stock, [alone], device)}
-        assert found == {e for e in STRICTER_ALONE if (e[0], e[2]) == (name, alone)}
+        assert found == {e for e in allowed(STRICTER_ALONE, name, device) if e[2] == alone}
 
 
 @pytest.mark.parametrize("name", list(OPS))
@@ -156,3 +162,53 @@ def test_a_change_of_the_logits_within_a_compiled_function_raises_too():
     torch._dynamo.reset()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.compile(changed, fullgraph=True, backend="aot_eager")(logits, given["targets"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("scale", [1.0, -0.3])
+def test_logits_that_change_before_the_backward(dtype, reduction, scale):
+    given = values(("logits", "targets", "classes"))
+    options = {"weight": given["classes"].to(dtype), "label_smoothing": 0.1, "ignore_index": 2}
+    results = []
+    for op in (mlpkern.cross_entropy, F.cross_entropy):
+        leaf = given["logits"].to(dtype).requires_grad_()
+        logits = leaf * 2
+        loss = op(logits, given["targets"], reduction=reduction, **options) * scale
+        logits.detach().zero_()
+        loss.backward()
+        results.append(leaf.grad)
+    torch.testing.assert_close(*results)
+
+
+def test_what_the_logits_are_still_needed_for_raises():
+    given = values(("logits", "targets"))
+    for dtype, options in ((torch.float32, {"reduction": "none"}), (torch.bfloat16, {})):
+        logits = given["logits"].to(dtype).requires_grad_() * 1
+        loss = mlpkern.cross_entropy(logits, given["targets"], **options).sum()
+        logits.detach().zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+    leaf = given["logits"].requires_grad_()
+    logits = leaf * 1
+    loss = mlpkern.cross_entropy(logits, given["targets"])
+    (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    (again,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+    assert torch.equal(first, again)
+    logits.detach().zero_()
+    for create_graph in (False, True):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(loss, leaf, retain_graph=True, create_graph=create_graph)
+
+
+@pytest.mark.parametrize("scale", [torch.inf, torch.nan])
+def test_a_gradient_that_is_not_finite_spares_ignored_rows(scale):
+    given = values(("logits", "targets"))
+    given["targets"][2] = -100
+    results = []
+    for op in (mlpkern.cross_entropy, F.cross_entropy):
+        logits = given["logits"].clone().requires_grad_()
+        (op(logits, given["targets"]) * scale).backward()
+        assert not logits.grad[2].any()
+        results.append(logits.grad.isfinite())
+    assert torch.equal(*results)

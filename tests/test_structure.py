@@ -20,9 +20,21 @@ ABSENT = {"cuda": ["embedding_linear_tanh"], "triton": ["embedding_linear_tanh",
 
 
 def imported(path: Path) -> set[str]:
-    """The absolute names of the modules that a file imports, wherever in the file."""
+    """The absolute names of the modules that a file imports, wherever in the file.
+
+    What only a type checker imports is left out.
+    """
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checked = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)
+    ]
+    never = {id(inner) for block in checked for inner in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in never:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from mlpkern.reference.cross_entropy import cross_entropy_target_gradient, row_s
 from mlpkern.reference.precision import wide
 
 _OP = "cross_entropy"
+_ONES = {t: torch.ones((), dtype=t, device="cpu") for t in (torch.float32, torch.float64)}
 
 
 def cross_entropy(
@@ -39,8 +41,9 @@ def cross_entropy(
 
     Args:
         input: logits (C,), (N, C) or (N, C, d1, ...), float32, float64, bfloat16 or float16; any
-            strides; never overwritten. They are read again in the backward, so changing them in
-            place before it is a RuntimeError; pass ``input.clone()`` where that must be possible.
+            strides; never overwritten. On a CPU, in float32 and float64 and with a mean or a sum,
+            they may be changed in place before the backward; else that is a RuntimeError, unless
+            a clone was passed.
         target: class ids (), (N,) or (N, d1, ...), uint8, int16, int32 or int64, each
             0 <= target < C or ``ignore_index``; or probabilities of the shape of ``input``, of any
             of the floating dtypes.
@@ -89,6 +92,11 @@ class CrossEntropy(OpFunction):
 
     composed = staticmethod(reference)
 
+    # On a CPU the forward computes the gradient too, for a grad_output of 1: the logits are in the
+    # cache, and may change before the backward. Not for "none", whose grad_output is an array; nor
+    # in half precision, where it could underflow before grad_output scales it; nor on a GPU, where
+    # a look at grad_output waits for the device. A second backward computes it again.
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -104,6 +112,16 @@ class CrossEntropy(OpFunction):
         if not kernels.CHECKS_ARGUMENTS:
             check_rows(input, target, weight)
         loss, lse, total = kernels.cross_entropy_forward(input, target, weight, *options)
+        need_input, need_target = ctx.needs_input_grad[:2]
+        ctx.scales = bool(
+            need_input and not need_target and reduction and input.is_cpu and input.dtype in _ONES
+        )
+        if ctx.scales:
+            ctx.unit = kernels.cross_entropy_backward(
+                _ONES[input.dtype], input, target, weight, lse, total, *options
+            )
+            ctx.others = (target, weight)
+            ctx.versions = _versions(target, weight)
         ctx.save_for_backward(input, target, weight, lse, total)
         ctx.set_materialize_grads(False)
         return loss
@@ -112,6 +130,16 @@ class CrossEntropy(OpFunction):
     def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad_output is None:
             return None, None, None, None, None, None
+        if ctx.scales and not plain_torch_needed(grad_output):
+            scale = grad_output.item()
+            if math.isfinite(scale):
+                unit, ctx.unit = ctx.unit, None
+                if unit is None or ctx.versions != _versions(*ctx.others):
+                    # the second time, or after a change of target or weight, which raises here
+                    input, *rest = ctx.saved_tensors
+                    one = _ONES[input.dtype]
+                    unit = ctx.kernels.cross_entropy_backward(one, input, *rest, *ctx.options)
+                return (unit if scale == 1.0 else unit * scale), None, None, None, None, None
         input, target, weight, lse, total = ctx.saved_tensors
         need_input, need_target = ctx.needs_input_grad[:2]
         if plain_torch_needed(grad_output):
@@ -129,6 +157,10 @@ class CrossEntropy(OpFunction):
                 grad_output, input, weight, lse, total, *ctx.options[1:]
             )
         return grad_input, grad_target, None, None, None, None
+
+
+def _versions(*tensors: Tensor | None) -> list[int]:
+    return [tensor._version for tensor in tensors if tensor is not None]
 
 
 def _forward(input: Tensor, target: Tensor, weight: Tensor | None, *options: Any) -> Tensor:
@@ -244,6 +276,7 @@ def _fake_backward(grad_output: Tensor, input: Tensor, *_: Any) -> Tensor:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.kernels = _Library
     ctx.options = inputs[3:]
+    ctx.scales = False
     ctx.save_for_backward(*inputs[:3], *output[1:])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
