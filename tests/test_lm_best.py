@@ -240,18 +240,20 @@ def test_load_model_takes_the_best_where_there_is_one(tmp_path):
         load_model(tmp_path, checkpoint="best")
 
 
-def test_a_damaged_best_is_refused_in_one_line(tmp_path):
+def test_a_damaged_best_is_refused_in_one_line_but_ends_no_run(tmp_path):
     trained(tmp_path, replace(CONFIG, steps=100))
     (tmp_path / "best.safetensors").write_bytes(b"\x00" * 50)
-    for call in (
-        lambda: load_model(tmp_path),
-        lambda: lm.Trainer.resume(
-            load_checkpoint(tmp_path), DATASET, lm.RunEngine(), run=RunFolder(tmp_path)
-        ),
-    ):
-        with pytest.raises(CheckpointError, match=r"best.safetensors: damaged") as error:
-            call()
-        assert "\n" not in str(error.value)
+    with pytest.raises(CheckpointError, match=r"best.safetensors: damaged") as error:
+        load_model(tmp_path)
+    assert "\n" not in str(error.value)
+    last, run = load_checkpoint(tmp_path), RunFolder(tmp_path)
+    config = replace(CONFIG, steps=200)
+    with pytest.warns(RuntimeWarning, match=r"best.safetensors: damaged.*; the run goes on"):
+        trainer = lm.Trainer.resume(last, DATASET, lm.RunEngine(), run=run, config=config)
+    trainer.train()
+    rows = [row for row in read_log(run.log) if row.dev_loss is not None and row.step >= 100]
+    assert trainer.best.dev_loss == pytest.approx(min(row.dev_loss for row in rows), abs=1e-6)
+    assert load_checkpoint(run.best).step == trainer.best.step
 
 
 # the commands

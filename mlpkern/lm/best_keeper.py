@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from mlpkern.lm.best import Best
 from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint
-from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.errors import CheckpointError, ConfigError
 from mlpkern.lm.run_folder import RunFolder
 from mlpkern.lm.run_writer import RunWriter
 
@@ -35,14 +36,28 @@ class BestKeeper:
         ``patience`` had, that begins anew."""
         config = checkpoint.config
         # at step 0 it can only be one of an earlier run in the folder, after a crash
-        if self._run and self._run.best.is_file() and checkpoint.step:
-            found = load_checkpoint(self._run.best)
+        found = self._kept() if checkpoint.step else None
+        if found:
             self.best = Best(found.step, math.inf if found.dev_loss is None else found.dev_loss)
             if not 0 < patience <= checkpoint.waited:
                 self.best.waited = checkpoint.waited
         else:
             due = 0 < config.eval_every <= checkpoint.step
             self.is_lost = due or checkpoint.step >= config.steps
+
+    def _kept(self) -> Checkpoint | None:
+        """The best in the folder, or None; of a damaged one, as after a power cut, it warns."""
+        if not self._run or not self._run.best.is_file():
+            return None
+        try:
+            return load_checkpoint(self._run.best)
+        except CheckpointError as error:
+            warnings.warn(
+                f"{error}; the run goes on, and keeps the best from here on",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return None
 
     def take(self, step: int, dev_loss: float, checkpoint: Callable[[float], Checkpoint]) -> None:
         """Counts the dev loss of a model at ``step``; where it is the lowest, keeps the model.
