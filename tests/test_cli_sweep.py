@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from lm_words import make_words, one_thread  # noqa: F401
 
 from mlpkern.cli import main
+from mlpkern.lm.population import Population
 
 optuna = pytest.importorskip("optuna")
 
@@ -46,6 +50,34 @@ def test_two_processes_share_a_study(words, tmp_path):
     rows = table_of(out)
     assert 12 <= len(rows) <= 14
     assert [int(row["trial"]) for row in rows] == list(range(len(rows)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_trials_under_way_as_failed(number, words, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "sweep"
+    asked = threading.Event()
+
+    def send():
+        if asked.wait(60):
+            os.kill(os.getpid(), number)
+
+    def advance(self, share, begin=Population.advance):
+        asked.set()
+        begin(self, share)
+
+    monkeypatch.setattr(Population, "advance", advance)
+    sender = threading.Thread(target=send)
+    sender.start()
+    code = main(["sweep", words, *QUICK, "--steps", "10000000", "--out", str(out)])
+    sender.join()
+    assert code == 128 + number
+    assert "the same command with --out" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    backend = optuna.storages.journal.JournalFileBackend(str(out / "study.journal"))
+    (study,) = optuna.storages.JournalStorage(backend).get_all_studies()
+    storage = optuna.storages.JournalStorage(backend)
+    states = [trial.state.name for trial in storage.get_all_trials(study._study_id)]
+    assert states == ["FAIL"] * 6
 
 
 def test_the_command_ends_with_a_table_pictures_and_a_run_to_sample(words, tmp_path, capsys):

@@ -33,7 +33,7 @@ def _run(args: argparse.Namespace) -> int:
     from mlpkern.backends import environment_problems
     from mlpkern.lm.errors import LMError, NonFiniteLossError, WriteError
     from mlpkern.lm.memory import out_of_memory
-    from mlpkern.lm.stop_signal import Interrupted
+    from mlpkern.lm.stop_signal import Interrupted, Terminated, terminating
 
     def fail(error: object, code: int) -> int:
         print(f"mlpkern {args.command}: error: {error}", file=sys.stderr)
@@ -49,6 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         with (
             streams.unfailing_output(args.command) if works else contextlib.nullcontext(),
             warnings.catch_warnings(),
+            terminating(),
         ):
             warnings.showwarning = warn
             code: int = args.run_command(args)
@@ -63,6 +64,9 @@ def _run(args: argparse.Namespace) -> int:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 128 + stopped.signum
+    except Terminated as ended:
+        print(f"ended by {ended}", file=sys.stderr)
+        return 128 + ended.signum
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

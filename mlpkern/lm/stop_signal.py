@@ -1,18 +1,20 @@
-"""Signals that wait for the end of a chunk: Ctrl-C, SIGTERM and SIGHUP as a request to end there,
-others until their handlers, which may raise, can do no harm.
+"""What signals do: in a training they wait for the end of a chunk, Ctrl-C, SIGTERM and SIGHUP as a
+request to end there, others until their handlers, which may raise, can do no harm. Elsewhere
+SIGTERM and SIGHUP can end a command as Ctrl-C does, so that what is under way is put in order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupted", "StopSignal"]
+__all__ = ["Interrupted", "StopSignal", "Terminated", "terminating"]
 
 _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has none
 
@@ -26,6 +28,37 @@ class Interrupted(Exception):
         self.step = step
         self.signum = signum
         self.run = run
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came, see `terminating`."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def terminating() -> Iterator[None]:
+    """While entered, SIGTERM and SIGHUP raise `Terminated` where they have no handler yet.
+
+    Outside the main thread, where Python allows no handlers, nothing changes.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Terminated(number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        for number in filter(None, (signal.SIGTERM, _HANG_UP)):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, end)
+                ours.append(number)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class StopSignal:

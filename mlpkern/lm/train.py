@@ -38,7 +38,7 @@ from mlpkern.lm.stop_signal import Interrupted, StopSignal
 __all__ = ["Trainer"]
 
 # A chunk ends at the latest after this time: how long Ctrl-C waits and how often the bar moves.
-CHUNK_SECONDS = 0.25
+CHUNK_SECONDS = 0.15
 # Only dev losses and checkpoints end one before: log rows are made of the losses afterwards, so a
 # chunk is long enough that what happens between chunks does not show even when a step takes 15 µs.
 FIRST_CHUNK, LONGEST_CHUNK = 1, 20_000
