@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from mlpkern import MLPParams, fuse, unfuse
 
@@ -271,6 +271,45 @@ def test_a_changed_embedding():
     assert check(stock, model, IDS) == ["LinearTanh"]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_and_pruned_layers():
+    stock, model = fused(Net)
+    quantized = [torch.ao.quantization.quantize_dynamic(m, {nn.Linear}) for m in (stock, model)]
+    torch.testing.assert_close(*(m(IDS) for m in quantized))
+    for m in (stock, model):
+        prune.l1_unstructured(m.l1, "weight", 0.5)
+    assert check(stock, model, IDS) == ["EmbeddingGather"]
+
+
+def test_a_replica_uses_its_own_parameters():
+    _, model = fused(Net)
+    replica = model._replicate_for_data_parallel()  # what DataParallel does for each device
+    for key, child in model._modules.items():
+        replica._modules[key] = child._replicate_for_data_parallel()
+        for name, p in child._parameters.items():
+            setattr(replica._modules[key], name, p.detach() * 2)
+    stock = copy.deepcopy(model)
+    unfuse(stock)
+    with torch.no_grad():
+        for p in stock.parameters():
+            p.mul_(2)
+    torch.testing.assert_close(replica(IDS), stock(IDS))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_inputs_of_other_kinds():
+    class Tagged(torch.Tensor):
+        pass
+
+    stock, model = fused(Net)
+    assert type(model(IDS.as_subclass(Tagged))) is Tagged
+    for m in (stock, model):
+        m.to(torch.complex64)
+        m.C.weight = nn.Parameter(torch.ones(27, 10, dtype=torch.complex64))
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS), stock(IDS))
+
+
 def test_a_class_that_gets_another_forward():
     class Mine(Net):
         def forward(self, x):
@@ -319,6 +358,7 @@ def test_ids_and_sizes_that_are_no_gather():
         fused(Net)[1](IDS[:0])
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_transforms_compilers_and_functional_call():
     stock, model = fused(Net)
     named = {name: p * 2 for name, p in model.named_parameters()}
@@ -328,6 +368,9 @@ def test_transforms_compilers_and_functional_call():
     torch.testing.assert_close(*(loss(named) for loss in losses))
     many = IDS[None].repeat(2, 1, 1)
     torch.testing.assert_close(torch.vmap(model)(many), torch.vmap(stock)(many))
+    traced = torch.jit.trace(model, (IDS,), check_trace=False)
+    torch.testing.assert_close(traced(IDS), stock(IDS))
+    assert "mlpkern::" not in str(traced.inlined_graph)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(IDS), stock(IDS))
     exported = torch.export.export(model, (IDS,)).module()
@@ -368,6 +411,7 @@ def test_a_value_that_something_else_sees_is_left():
         answer = fuse(make())
         assert left <= {refusal.names[0] for refusal in answer.refused}, answer
         assert not left & {swap.names[0] for swap in answer}
+        assert "l1: left as is, " in str(answer)
 
 
 def test_code_that_cannot_be_read():
@@ -380,14 +424,65 @@ def test_code_that_cannot_be_read():
     assert "the source of its code is not at hand" in str(answer)
 
 
-def test_a_class_that_notices_subclasses():
-    class Registry(Net):
-        def __init_subclass__(cls):
-            raise AssertionError("no subclass expected")
+class Registry(Net):
+    def __init_subclass__(cls):
+        raise AssertionError("no subclass expected")
+
+    def forward(self, x):
+        return self.l2(torch.tanh(self.l1(self.C(x).flatten(1))))
+
+
+class Super(Net):
+    def forward(self, x):
+        scale = torch.tanh(self.l1(torch.ones(30))).mean()
+        return super(self.__class__, self).forward(x) * scale
+
+
+class Meta(type):
+    pass
+
+
+class OfMeta(Net, metaclass=Meta):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Registry, "its class has an __init_subclass__"),
+        (Super, "forward asks for its class"),
+        (OfMeta, "its class has a metaclass, Meta"),
+    ],
+)
+def test_classes_that_a_subclass_would_disturb(make, reason):
+    model = make()
+    stock = copy.deepcopy(model)
+    answer = fuse(model)
+    assert answer == []
+    assert reason in str(answer)
+    check(stock, model, IDS)
+
+
+def test_parametrized_modules():
+    class Scaled(Net):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(8))
 
         def forward(self, x):
-            return self.l2(torch.tanh(self.l1(self.C(x).flatten(1))))
+            return self.l2(self.scale * torch.tanh(self.l1(self.C(x).flatten(1))))
 
-    answer = fuse(Registry())
-    assert answer == []
-    assert "its class has an __init_subclass__" in str(answer)
+    model = Scaled()
+    parametrize.register_parametrization(model, "scale", nn.Tanh())
+    assert fuse(model) == []
+    parametrize.remove_parametrizations(model, "scale")
+    assert len(fuse(model)) == 2
+    stock = copy.deepcopy(model)
+    unfuse(stock)
+    for m in (stock, model):
+        parametrize.register_parametrization(m, "scale", nn.Tanh())
+    assert check(stock, model, IDS) == ["EmbeddingGather", "LinearTanh"]
+    assert "remove the parametrization first" in str(unfuse(model))
+    parametrize.remove_parametrizations(model, "scale")
+    assert len(unfuse(model)) == 1
+    assert type(model) is Scaled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
@@ -26,6 +25,7 @@ _KNOWN = (torch.tanh, torch.tanh_, F.tanh, F.cross_entropy, torch.flatten, torch
 def fuse_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> None:
     """Let the methods of ``owner`` call the fused ops, and note in ``result`` where they do."""
     cls = stock(type(owner))
+    # A parametrized module is of a class of torch, whose base must stay what it is.
     if cls.__module__.partition(".")[0] in ("torch", "mlpkern") or "forward" in owner.__dict__:
         return
     found, problem = methods(cls)
@@ -33,11 +33,11 @@ def fuse_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> 
     if is_rewritten(type(owner)):
         survey.done |= {part for swap in swaps for part in swap.names}
         return
-    problem = obstacle(cls) or problem
-    if problem:
-        survey.unread[name] = problem
-    if swaps and not obstacle(cls):
-        owner.__class__ = rewritten(cls)
+    stop = obstacle(cls)
+    if stop or problem:
+        survey.unread[name] = stop or problem
+    if swaps and not stop:
+        object.__setattr__(owner, "__class__", rewritten(cls))
         result.extend(swaps)
 
 
@@ -110,6 +110,8 @@ def _value(node: ast.expr, function: FunctionType) -> Any:
     """What the dotted name ``node`` means in ``function``, if it is no variable of its own."""
     if isinstance(node, ast.Attribute):
         return getattr(_value(node.value, function), node.attr, None)
-    variables = inspect.getclosurevars(function)
     name = getattr(node, "id", "")
-    return {**variables.globals, **variables.nonlocals}.get(name)
+    if name in function.__code__.co_freevars:
+        cell = (function.__closure__ or ())[function.__code__.co_freevars.index(name)]
+        return getattr(cell, "cell_contents", None)
+    return None if name in function.__code__.co_varnames else function.__globals__.get(name)

@@ -92,14 +92,14 @@ def _in_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> N
         return
     trace = survey.trace(owner)
     if trace.failure:
-        if layers:
+        if layers and own == list(places(name, owner)):
             result.refuse(trace.failure, *(place.name for place in layers))
         if "cross_entropy" in named and loss:
             result.refuse(_LOSS + why, name)
         return
     for place in layers:
         calls = trace.calls(place.module)
-        reasons = [_used_by(place, trace, user) for node in calls for user in node.users]
+        reasons = [_used_by(place, trace, node, user) for node in calls for user in node.users]
         if any(reasons):
             result.refuse(next(filter(None, reasons)) + why, place.name)
     targets = [node.target for node in trace.nodes()]
@@ -116,8 +116,8 @@ def _candidate(module: nn.Module) -> bool:
     return type(module) in (nn.Linear, nn.Embedding)
 
 
-def _used_by(place: Place, trace: Trace, user: torch.fx.Node) -> str:
-    """Why the layer and ``user`` of its output are not fused, or "" if they look unlike a pair."""
+def _used_by(place: Place, trace: Trace, node: torch.fx.Node, user: torch.fx.Node) -> str:
+    """Why the layer and ``user`` of its output ``node`` are not fused, or "" for no pair."""
     module = trace.module(user)
     linear = isinstance(place.module, nn.Linear)
     if module is not None:
@@ -127,6 +127,8 @@ def _used_by(place: Place, trace: Trace, user: torch.fx.Node) -> str:
         return _followed_by(place, module, "a tanh" if tanh else "")
     path = "self." + place.key if place.key.isidentifier() else "the layer"
     if linear and _is(user, _TANH):
+        if len(node.users) > 1:
+            return "a functional tanh follows it, but its output is also used without the tanh"
         return (
             f"a functional tanh follows it: write mlpkern.linear_tanh(x, {path}.weight, "
             f"{path}.bias), or give it an nn.Tanh as an attribute of its own"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import copyreg
+import dis
 import functools
 import inspect
 from dataclasses import dataclass
+from itertools import pairwise
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -70,16 +72,48 @@ def obstacle(cls: type) -> str:
         return f"its class has a metaclass, {type(cls).__name__}"
     if hasattr(cls.__init_subclass__, "__func__"):
         return "its class has an __init_subclass__"
+    for name in _written(cls):
+        if _asks_for_class(getattr(cls, name).__code__):
+            return f"{name} asks for its class, which would be another one"
     return ""
+
+
+def _asks_for_class(code: CodeType) -> bool:
+    """Whether ``code`` uses ``type(self)`` or ``self.__class__`` for more than its name."""
+    noise = ("EXTENDED_ARG", "PRECALL", "CACHE")
+    steps = [step for step in dis.get_instructions(code) if step.opname not in noise]
+    for i, (first, second) in enumerate(pairwise(steps)):
+        own = [
+            s.opname.startswith("LOAD_FAST") and s.argval == code.co_varnames[0]
+            for s in (first, second)
+        ]
+        of_type = first.opname == "LOAD_GLOBAL" and first.argval == "type" and own[1]
+        of_attribute = own[0] and second.argval == "__class__"
+        after = steps[i + (3 if of_type else 2)].argval if of_type or of_attribute else "__name__"
+        if after not in ("__name__", "__qualname__"):
+            return True
+    return False
+
+
+def _written(cls: type) -> list[str]:
+    """The methods of ``cls`` that somebody wrote for it, but for those that Python calls itself."""
+    found = []
+    for name in dir(cls):
+        function = inspect.getattr_static(cls, name)
+        if type(function) is FunctionType and not name.startswith("__"):
+            package = str(function.__globals__.get("__name__")).partition(".")[0]
+            if package not in ("torch", "mlpkern") and name != "extra_repr":
+                found.append(name)
+    return found
 
 
 def methods(cls: type) -> tuple[list[Method], str]:
     """The methods of ``cls`` with something to fuse, and why one cannot be read, or ""."""
     found = []
     problem = ""
-    for name in dir(cls):
-        function = inspect.getattr_static(cls, name)
-        if type(function) is not FunctionType or name.startswith("__") or not _telling(function):
+    for name in _written(cls):
+        function: Any = inspect.getattr_static(cls, name)
+        if _NAMES.isdisjoint(function.__code__.co_names):
             continue
         try:
             source = Source(function)
@@ -107,13 +141,8 @@ def _call(cls: type, method: Method) -> Any:
     return call
 
 
-def _telling(function: FunctionType) -> bool:
-    package = str(function.__globals__.get("__name__")).partition(".")[0]
-    return package not in ("torch", "mlpkern") and not _NAMES.isdisjoint(function.__code__.co_names)
-
-
-def _reduce(cls: Any) -> Any:
-    return rewritten, (stock(cls),)
+def _reduce(cls: type) -> Any:
+    return (rewritten, (stock(cls),)) if is_rewritten(cls) else cls.__qualname__
 
 
 copyreg.pickle(Rewritten, _reduce)

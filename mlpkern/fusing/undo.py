@@ -56,7 +56,7 @@ def _give_back(name: str, owner: nn.Module, result: Fused) -> None:
     """Give ``owner`` its own class back, if its code was rewritten."""
     cls = type(owner)
     if is_rewritten(cls):
-        owner.__class__ = stock(cls)
+        object.__setattr__(owner, "__class__", stock(cls))
         result.append(Swap((name or "model",), (f"{cls.__name__} (fused)",), cls.__name__))
     elif any(map(is_rewritten, cls.__mro__)):
         result.refuse("parametrized: remove the parametrization first", name)
