@@ -12,7 +12,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlpkern.fusing.answer import Fused, Swap
-from mlpkern.fusing.rewritten import Method, is_rewritten, methods, obstacle, rewritten, stock
+from mlpkern.fusing.rewritten import (
+    Method,
+    is_rewritten,
+    methods,
+    obstacle,
+    rewritten,
+    stock,
+    tells,
+)
 from mlpkern.fusing.rules import layer_objection
 from mlpkern.fusing.survey import Survey
 
@@ -28,7 +36,11 @@ def fuse_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> 
     # A parametrized module is of a class of torch, whose base must stay what it is.
     if cls.__module__.partition(".")[0] in ("torch", "mlpkern") or "forward" in owner.__dict__:
         return
-    found, problem = methods(cls)
+    if not tells(cls, set(map(type, owner.modules()))):
+        return
+    if cls not in survey.methods:
+        survey.methods[cls] = methods(cls)
+    found, problem = survey.methods[cls]
     swaps = list(dict.fromkeys(s for method in found for s in _swaps(name, owner, method, result)))
     if is_rewritten(type(owner)):
         survey.done |= {part for swap in swaps for part in swap.names}
@@ -37,7 +49,7 @@ def fuse_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> 
     if stop or problem:
         survey.unread[name] = stop or problem
     if swaps and not stop:
-        object.__setattr__(owner, "__class__", rewritten(cls))
+        object.__setattr__(owner, "__class__", rewritten(cls, found))
         result.extend(swaps)
 
 
@@ -70,13 +82,15 @@ def _layers(node: ast.expr, name: str, owner: nn.Module, method: Method) -> _Nam
         if node.id in method.loops:
             over = method.loops[node.id]
             held = _layers(over, name, owner, method)
-            part = isinstance(over, ast.Subscript) and isinstance(over.slice, ast.Slice)
-            return held if part else _items(held)
+            part = isinstance(getattr(over, "slice", None), ast.Slice)
+            return held if part or isinstance(over, (ast.List, ast.Tuple)) else _items(held)
         return [(name, owner)] if node.id == method.code.co_varnames[0] else []
     if isinstance(node, ast.Attribute):
         return _items(_layers(node.value, name, owner, method), node.attr)
     if isinstance(node, ast.Subscript):
         return _items(_layers(node.value, name, owner, method), _index(node.slice))
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [pair for part in node.elts for pair in _layers(part, name, owner, method)]
     return []
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from mlpkern.fusing.answer import Fused
 from mlpkern.fusing.code import functions
+from mlpkern.fusing.rewritten import TELLING
 from mlpkern.fusing.rules import FUSED
 from mlpkern.fusing.survey import CONTAINERS, Place, Survey, is_sequential, places
 from mlpkern.fusing.trace import Trace
@@ -25,17 +26,7 @@ from mlpkern.fusing.trace import Trace
 _TANH = (torch.tanh, F.tanh, "tanh", "tanh_")
 _JOINS = (torch.flatten, torch.reshape, torch.cat, torch.concat, torch.concatenate, torch.hstack)
 _JOINS_OR_METHODS = (*_JOINS, "view", "flatten", "reshape")
-_TELLING = {
-    "tanh",
-    "tanh_",
-    "cross_entropy",
-    "cat",
-    "concat",
-    "hstack",
-    "view",
-    "flatten",
-    "reshape",
-}
+_TELLING = {"hstack"}.union(*TELLING.values())
 _ACTIVATIONS = tuple(getattr(nn, name) for name in ("ReLU", "GELU", "Sigmoid", "SiLU", "Hardtanh"))
 _DROPOUTS = (nn.Dropout, nn.AlphaDropout)
 

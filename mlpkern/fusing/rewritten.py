@@ -10,19 +10,24 @@ import ast
 import copyreg
 import dis
 import functools
-import inspect
 from dataclasses import dataclass
 from itertools import pairwise
 from types import CodeType, FunctionType
 from typing import Any
+
+from torch import nn
 
 from mlpkern.fusing.sites import NAMES, Site, loops, rewrite
 from mlpkern.fusing.source import NoSource, Source
 
 _STOCK, _CODES = "_mlpkern_stock", "_mlpkern_codes"
 
-_NAMES = {"tanh", "tanh_", "cross_entropy", "view", "reshape", "flatten", "cat", "concat"}
-_NAMES |= {"concatenate"}
+#: The names in the code of a method with something to fuse, by the layer before it.
+TELLING: dict[type | None, set[str]] = {
+    nn.Linear: {"tanh", "tanh_"},
+    nn.Embedding: {"view", "reshape", "flatten", "cat", "concat", "concatenate"},
+    None: {"cross_entropy"},
+}
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,12 @@ def stock(cls: type) -> type:
     return made_of
 
 
-def rewritten(cls: type) -> type:
-    """The class that does with the fused ops what ``cls`` does; ``cls`` where there is none."""
-    found = methods(cls)[0]
+def rewritten(cls: type, found: list[Method] | None = None) -> type:
+    """The class that does with the fused ops what ``cls`` does; ``cls`` where there is none.
+
+    ``found`` are the `methods` of ``cls``, if they are known.
+    """
+    found = methods(cls)[0] if found is None else found
     if not found or obstacle(cls):
         return cls
     codes = [method.code for method in found]
@@ -72,8 +80,8 @@ def obstacle(cls: type) -> str:
         return f"its class has a metaclass, {type(cls).__name__}"
     if hasattr(cls.__init_subclass__, "__func__"):
         return "its class has an __init_subclass__"
-    for name in _written(cls):
-        if _asks_for_class(getattr(cls, name).__code__):
+    for name, function in _written(cls).items():
+        if _asks_for_class(function.__code__):
             return f"{name} asks for its class, which would be another one"
     return ""
 
@@ -95,25 +103,34 @@ def _asks_for_class(code: CodeType) -> bool:
     return False
 
 
-def _written(cls: type) -> list[str]:
+def _written(cls: type) -> dict[str, FunctionType]:
     """The methods of ``cls`` that somebody wrote for it, but for those that Python calls itself."""
-    found = []
-    for name in dir(cls):
-        function = inspect.getattr_static(cls, name)
-        if type(function) is FunctionType and not name.startswith("__"):
+    known = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+    found = {}
+    for name, function in known.items():
+        if type(function) is FunctionType and not name.startswith("__") and name != "extra_repr":
             package = str(function.__globals__.get("__name__")).partition(".")[0]
-            if package not in ("torch", "mlpkern") and name != "extra_repr":
-                found.append(name)
+            if package not in ("torch", "mlpkern"):
+                found[name] = function
     return found
+
+
+def tells(cls: type, layers: set[type]) -> bool:
+    """Whether the code of ``cls`` names something that may be fused with one of ``layers``."""
+    names = {name for f in _written(cls).values() for name in f.__code__.co_names}
+    return any(
+        (layer is None or layer in layers) and not names.isdisjoint(telling)
+        for layer, telling in TELLING.items()
+    )
 
 
 def methods(cls: type) -> tuple[list[Method], str]:
     """The methods of ``cls`` with something to fuse, and why one cannot be read, or ""."""
     found = []
     problem = ""
-    for name in _written(cls):
-        function: Any = inspect.getattr_static(cls, name)
-        if _NAMES.isdisjoint(function.__code__.co_names):
+    telling = set().union(*TELLING.values())
+    for function in _written(cls).values():
+        if telling.isdisjoint(function.__code__.co_names):
             continue
         try:
             source = Source(function)

@@ -63,11 +63,14 @@ class Source:
         return made
 
 
-def _blocks(tree: ast.AST) -> Iterator[list[ast.stmt]]:
-    for node in ast.walk(tree):
-        for _, value in ast.iter_fields(node):
-            if isinstance(value, list):
-                yield value
+def _blocks(node: ast.AST) -> Iterator[list[Any]]:
+    """The lists of statements in ``node``."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        block = getattr(node, name, None)
+        if isinstance(block, list):
+            yield block
+            for child in block:
+                yield from _blocks(child)
 
 
 @functools.lru_cache(maxsize=4)

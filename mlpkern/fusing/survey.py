@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from mlpkern.fusing.code import Function, Uses, functions, held_by_functions, hooks
+from mlpkern.fusing.rewritten import Method
 from mlpkern.fusing.rules import REPLACES
 from mlpkern.fusing.trace import Trace
 
@@ -63,6 +64,7 @@ class Survey:
         self._functions: dict[nn.Module, list[Function]] = {}
         self._named_by_hooks: set[str] = set()
         self._held_by_functions: dict[nn.Module, str] = {}
+        self.methods: dict[type, tuple[list[Method], str]] = {}  # what can be fused in them
         self.done: set[str] = set()  # what runs as one op in the code of the modules
         self.unread: dict[str, str] = {}  # why the code of a module is not rewritten
         for owner in self.owners.values():

@@ -59,7 +59,9 @@ def _give_back(name: str, owner: nn.Module, result: Fused) -> None:
         object.__setattr__(owner, "__class__", stock(cls))
         result.append(Swap((name or "model",), (f"{cls.__name__} (fused)",), cls.__name__))
     elif any(map(is_rewritten, cls.__mro__)):
-        result.refuse("parametrized: remove the parametrization first", name)
+        result.refuse(
+            "its class is made of the one by fuse: remove the parametrization first", name
+        )
 
 
 def _objection(layer: nn.Module, present: set[nn.Module]) -> str:
