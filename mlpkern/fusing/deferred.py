@@ -11,23 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 from torch.nn import functional as F
-from torch.nn.modules.module import _has_any_global_hook
 
 import mlpkern.functional as ops
-from mlpkern.ops.routing import PLAIN, ordinary
+from mlpkern.fusing.guards import FLOATS, plain, usual
+from mlpkern.ops.routing import PLAIN
 
-# As torch has them: a library that puts others in their place, to count or trace calls, is heeded.
-_CROSS_ENTROPY = F.cross_entropy
-_FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.Embedding)}
-
-_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_CROSS_ENTROPY = F.cross_entropy  # as torch has it
 
 
 def linear(layer: Any, input: Any) -> Any:
     """``layer(input)``, or what a tanh behind it makes one op of."""
-    if type(layer) is nn.Linear and _plain(layer, input) and input.is_floating_point():
+    if type(layer) is nn.Linear and plain(layer, input) and input.is_floating_point():
         return _Linear(layer, input)
     return layer(input)
 
@@ -36,7 +31,7 @@ def rows(layer: Any, input: Any) -> Any:
     """``layer(input)``, or what a flatten behind it makes one op of."""
     if (
         type(layer) is nn.Embedding
-        and _plain(layer, input)
+        and plain(layer, input)
         and layer.max_norm is None
         and not (layer.scale_grad_by_freq or layer.sparse)
         and input.dtype in (torch.int64, torch.int32)
@@ -73,13 +68,13 @@ def cross_entropy(
 ) -> Any:
     """``F.cross_entropy`` on the fused op."""
     if (
-        _usual(input)
+        usual(input)
         and type(target) is Tensor
         and (weight is None or type(weight) in PLAIN)
         and size_average is None
         and reduce is None
-        and input.dtype in _FLOATS
-        and (target.dtype is torch.int64 or target.dtype in _FLOATS)
+        and input.dtype in FLOATS
+        and (target.dtype is torch.int64 or target.dtype in FLOATS)
     ):
         return ops.cross_entropy(
             input,
@@ -91,41 +86,6 @@ def cross_entropy(
         )
     return _CROSS_ENTROPY(
         input, target, weight, size_average, ignore_index, reduce, reduction, label_smoothing
-    )
-
-
-def _usual(input: Any) -> bool:
-    """Whether ``input`` is a dense tensor in an eager call without transforms."""
-    return (
-        not is_compiling()
-        and type(input) in PLAIN
-        and input.layout is torch.strided
-        and not input.is_nested
-        and not input.is_meta
-        and ordinary()
-    )
-
-
-def _plain(layer: Any, input: Any) -> bool:
-    """Whether a call of ``layer`` does what its class does, with Parameters of its own."""
-    if not _usual(input):
-        return False
-    own = layer.__dict__
-    held = own["_parameters"]
-    weight = held.get("weight")
-    bias = held.get("bias") if "bias" in held or type(layer) is nn.Embedding else input
-    return not (
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-        or _has_any_global_hook()
-        or "forward" in own
-        or type(layer).forward is not _FORWARDS[type(layer)]
-        or layer._compiled_call_impl is not None
-        or type(weight) not in PLAIN
-        or weight.dtype not in _FLOATS
-        or (bias is not None and (bias is input or type(bias) not in PLAIN))
     )
 
 

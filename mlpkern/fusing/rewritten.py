@@ -86,21 +86,19 @@ def obstacle(cls: type) -> str:
     return ""
 
 
-def _asks_for_class(code: CodeType) -> bool:
+def _asks_for_class(code: CodeType, own: str = "") -> bool:
     """Whether ``code`` uses ``type(self)`` or ``self.__class__`` for more than its name."""
+    own = own or (code.co_varnames[0] if code.co_argcount else "")
     noise = ("EXTENDED_ARG", "PRECALL", "CACHE")
     steps = [step for step in dis.get_instructions(code) if step.opname not in noise]
     for i, (first, second) in enumerate(pairwise(steps)):
-        own = [
-            s.opname.startswith("LOAD_FAST") and s.argval == code.co_varnames[0]
-            for s in (first, second)
-        ]
-        of_type = first.opname == "LOAD_GLOBAL" and first.argval == "type" and own[1]
-        of_attribute = own[0] and second.argval == "__class__"
+        one, other = (s.opname.startswith("LOAD_") and s.argval == own for s in (first, second))
+        of_type = first.opname == "LOAD_GLOBAL" and first.argval == "type" and other
+        of_attribute = one and second.argval == "__class__"
         after = steps[i + (3 if of_type else 2)].argval if of_type or of_attribute else "__name__"
         if after not in ("__name__", "__qualname__"):
             return True
-    return False
+    return any(_asks_for_class(c, own) for c in code.co_consts if isinstance(c, CodeType))
 
 
 def _written(cls: type) -> dict[str, FunctionType]:

@@ -16,6 +16,7 @@ from types import CodeType
 from typing import Any
 
 from mlpkern.fusing import deferred
+from mlpkern.fusing.syntax import first_evaluated, harmless, is_path, is_size, last_name, reads
 
 #: The names that a rewritten method calls.
 NAMES = {f"_mlpkern_{f.__name__}": f for f in (
@@ -26,8 +27,7 @@ _BEHIND = {"tanh": "linear", "tanh_": "linear", "view": "rows", "reshape": "rows
            "flatten": "rows", "unbind": "rows"}  # fmt: skip
 _CATS = ("cat", "concat", "concatenate")
 _KEYWORDS = ("dim", "start_dim", "end_dim")
-_SIZES = ("size", "shape")
-_HIDDEN = {"locals", "vars", "eval", "exec", "dir"}
+_HIDDEN = {"locals", "vars", "eval", "exec", "dir"}  # they see variables that nothing names
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Finder:
                     self._adjacent(one, other)
 
     def _nested(self, node: ast.Call) -> None:
-        if _last(node.func) == "cross_entropy" and _is_path(node.func):
+        if last_name(node.func) == "cross_entropy" and is_path(node.func):
             self.losses.add(node)
             self.sites.append(Site("loss", None, "cross_entropy", (node.func,)))
         for use in _uses(node):
@@ -109,15 +109,15 @@ class _Finder:
         name = target.id
         again = isinstance(other, ast.Assign) and len(other.targets) == 1
         again = again and getattr(other.targets[0], "id", "") == name  # type: ignore[attr-defined]
-        reads = _reads(other, name)
-        if not again and reads != _reads(self._tree, name):
+        count = reads(other, name)
+        if not again and count != reads(self._tree, name):
             return
-        for node in _first_evaluated(other):
+        for node in first_evaluated(other):
             for use in _uses(node) if isinstance(node, ast.Call) else ():
                 if not (isinstance(use.operand, ast.Name) and use.operand.id == name):
                     continue
-                sizes = sum(_is_size(part, name) for rest in use.rest for part in ast.walk(rest))
-                if reads == 1 + sizes and (sizes == 0 or use.kind == "rows"):
+                sizes = sum(is_size(part, name) for rest in use.rest for part in ast.walk(rest))
+                if count == 1 + sizes and (sizes == 0 or use.kind == "rows"):
                     self._add(use, one.value)
                     return
 
@@ -135,7 +135,7 @@ class _Finder:
         while isinstance(root, (ast.Attribute, ast.Subscript)):
             root = root.value
         known = isinstance(root, ast.Name) and root.id in self._roots
-        return known and _harmless(node.func) and not isinstance(node.args[0], ast.Starred)
+        return known and harmless(node.func) and not isinstance(node.args[0], ast.Starred)
 
 
 class _Rewriter(ast.NodeTransformer):
@@ -162,10 +162,10 @@ def _name(name: str) -> ast.Name:
 
 def _uses(node: ast.Call) -> Iterator[_Use]:
     """What ``node`` may be the use of: ``operand.view(...)`` or ``torch.flatten(operand, ...)``."""
-    name, rest = _last(node.func), (*node.args, *(k.value for k in node.keywords))
-    if not all(map(_harmless, rest[1:])) or not all(k.arg in _KEYWORDS for k in node.keywords):
+    name, rest = last_name(node.func), (*node.args, *(k.value for k in node.keywords))
+    if not all(map(harmless, rest[1:])) or not all(k.arg in _KEYWORDS for k in node.keywords):
         return
-    if name in _CATS and node.args and _is_path(node.func) and isinstance(node.args[0], ast.Call):
+    if name in _CATS and node.args and is_path(node.func) and isinstance(node.args[0], ast.Call):
         for use in _uses(node.args[0]):
             if use.behind == "unbind":
                 yield _Use("rows", name, use.operand, use.rest, (node, *use.calls))
@@ -175,81 +175,8 @@ def _uses(node: ast.Call) -> Iterator[_Use]:
         return
     if kind == "linear" and len(rest) > 1:
         return
-    method = all(map(_harmless, rest[:1])) if kind == "rows" else not rest
+    method = all(map(harmless, rest[:1])) if kind == "rows" else not rest
     if method and isinstance(node.func, ast.Attribute):
         yield _Use(kind, name, node.func.value, rest, ())
-    if node.args and _is_path(node.func):
+    if node.args and is_path(node.func):
         yield _Use(kind, name, node.args[0], rest[1:], (node,))
-
-
-def _last(node: ast.expr) -> str:
-    """The name behind the last dot of ``node``, or ""."""
-    return str(getattr(node, "attr", getattr(node, "id", "")))
-
-
-def _is_path(node: ast.expr) -> bool:
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return isinstance(node, ast.Name)
-
-
-_PLAIN = (
-    ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.UnaryOp, ast.BinOp,
-    ast.Tuple, ast.List, ast.expr_context, ast.operator, ast.unaryop,
-)  # fmt: skip
-
-
-def _harmless(node: ast.expr) -> bool:
-    """Whether it makes no difference if ``node`` is evaluated a moment earlier."""
-    for part in ast.walk(node):
-        size = isinstance(part, ast.Call) and _last(part.func) in ("len", "size")
-        if not size and not isinstance(part, _PLAIN):
-            return False
-    return True
-
-
-def _is_size(node: ast.AST, name: str) -> bool:
-    """Whether ``node`` is ``name.shape``, ``name.size`` or ``len(name)``."""
-    if isinstance(node, ast.Attribute):
-        return node.attr in _SIZES and _is_name(node.value, name)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len":
-        return len(node.args) == 1 and _is_name(node.args[0], name)
-    return False
-
-
-def _is_name(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
-def _reads(tree: ast.AST, name: str) -> int:
-    """How often ``name`` occurs other than as the target of an assignment."""
-    count = 0
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
-            count += 10 * _is_name(node.target, name)
-        elif isinstance(node, (ast.Global, ast.Nonlocal)):
-            count += 10 * (name in node.names)
-        elif _is_name(node, name) and not isinstance(node.ctx, ast.Store):  # type: ignore[attr-defined]
-            count += 1
-    return count
-
-
-def _first_evaluated(statement: ast.stmt) -> Iterator[ast.expr]:
-    """The expressions before whose value nothing else in ``statement`` is computed."""
-    node: Any = None
-    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Return, ast.Expr)):
-        node = statement.value
-    while node is not None:
-        yield node
-        if isinstance(node, ast.Call) and _harmless(node.func):
-            node = node.args[0] if node.args else None
-        elif isinstance(node, ast.Call):
-            node = node.func
-        elif isinstance(node, (ast.Attribute, ast.Subscript)):
-            node = node.value
-        elif isinstance(node, ast.BinOp):
-            node = node.left
-        elif isinstance(node, (ast.Tuple, ast.List)):
-            node = node.elts[0] if node.elts else None
-        else:
-            node = None
