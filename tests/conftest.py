@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import zlib
 from collections.abc import Iterator
 
@@ -65,6 +66,14 @@ def device(backend: str) -> str:
 def _seed(request: pytest.FixtureRequest) -> None:
     """Random inputs that differ from test to test and are the same in every run of one test."""
     torch.manual_seed(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def in_a_terminal() -> Iterator[None]:
+    """SIGHUP does what it does there, also when the tests run under ``nohup``, which ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

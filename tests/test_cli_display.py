@@ -287,7 +287,7 @@ def test_terminals_without_a_size_or_closed(monkeypatch):
 # a terminal that is closed
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+@pytest.mark.usefixtures("in_a_terminal")
 def test_a_closed_terminal_saves_also_when_told_twice(tmp_path):
     run = trainer(run=RunFolder(tmp_path))
     advance, before = run._advance, signal.getsignal(signal.SIGHUP)
@@ -304,7 +304,6 @@ def test_a_closed_terminal_saves_also_when_told_twice(tmp_path):
     assert signal.getsignal(signal.SIGHUP) == before
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_nohup_stays_nohup():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

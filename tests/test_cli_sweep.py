@@ -52,6 +52,7 @@ def test_two_processes_share_a_study(words, tmp_path):
     assert [int(row["trial"]) for row in rows] == list(range(len(rows)))
 
 
+@pytest.mark.usefixtures("in_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_trials_under_way_as_failed(number, words, tmp_path, capsys, monkeypatch):
     out = tmp_path / "sweep"
