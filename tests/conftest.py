@@ -70,10 +70,13 @@ def _seed(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def in_a_terminal() -> Iterator[None]:
-    """SIGHUP does what it does there, also when the tests run under ``nohup``, which ignores it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    """SIGINT and SIGHUP do what they do there, also where the tests run in the background of a
+    script or under ``nohup``, which ignore them."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -91,42 +91,6 @@ TEST_CASE(several_models_side_by_side) {
     }
 }
 
-TEST_CASE(frozen_tensors_stay) {
-  for (Problem problem : optimizers()) {
-    problem.S = 2;
-    const MLPSizes all[] = {{27, 2, 5, 30, {21, 6}}, kSparse};
-    for (const MLPSizes& sizes : all)
-      for (const auto& frozen : frozen_tensors(sizes)) {
-        problem.sizes = sizes;
-        problem.recipe.frozen = frozen;
-        problem.N = 7, problem.M = 3;
-        check(problem);
-        problem.recipe.max_grad_norm = 0.1;
-        check(problem);
-        problem.recipe.max_grad_norm = INFINITY;
-      }
-  }
-  Problem problem;
-  problem.name = "frozen, blocks and dropout";
-  problem.recipe = everything(Optimizer::adamw);
-  problem.rate = 0.01;
-  problem.S = 2, problem.N = 520;
-  problem.sizes = {27, 3, 10, 27, {9, 24}};
-  for (const auto& frozen : frozen_tensors(problem.sizes)) {
-    problem.recipe.frozen = frozen;
-    check_both_dtypes(problem);
-  }
-  problem.name = "frozen, walked by rows";
-  problem.recipe = Recipe();
-  problem.rate = 0.5;
-  problem.S = 1, problem.N = 9;
-  problem.sizes = {27, 2, 5, 4100, {1030}};
-  for (int64_t tensor : {3, 4}) {
-    problem.recipe.frozen = {tensor};
-    check(problem);
-  }
-}
-
 TEST_CASE(awkward_sizes) {
   // One of everything; two ids; one column and one past a vector; units past a chunk of the depth;
   // classes in several panels; deep and narrow layers.
@@ -277,4 +241,40 @@ TEST_CASE(a_loss_that_is_not_finite_stops_its_model_alone) {
       // The other rules multiply the infinite bias by a weight decay, and be it 0: NaN too early.
       if (problem.recipe.weight_decay == 0) check_stop(problem, true);
     }
+}
+
+TEST_CASE(frozen_tensors_stay) {
+  for (Problem problem : optimizers()) {
+    problem.S = 2;
+    const MLPSizes all[] = {{27, 2, 5, 30, {21, 6}}, kSparse};
+    for (const MLPSizes& sizes : all)
+      for (const auto& frozen : frozen_tensors(sizes)) {
+        problem.sizes = sizes;
+        problem.recipe.frozen = frozen;
+        problem.N = 7, problem.M = 3;
+        check(problem);
+        problem.recipe.max_grad_norm = 0.1;
+        check(problem);
+        problem.recipe.max_grad_norm = INFINITY;
+      }
+  }
+  Problem problem;
+  problem.name = "frozen, blocks and dropout";
+  problem.recipe = everything(Optimizer::adamw);
+  problem.rate = 0.01;
+  problem.S = 2, problem.N = 520;
+  problem.sizes = {27, 3, 10, 27, {9, 24}};
+  for (const auto& frozen : frozen_tensors(problem.sizes)) {
+    problem.recipe.frozen = frozen;
+    check_both_dtypes(problem);
+  }
+  problem.name = "frozen, walked by rows";
+  problem.recipe = Recipe();
+  problem.rate = 0.5;
+  problem.S = 1, problem.N = 9;
+  problem.sizes = {27, 2, 5, 4100, {1030}};
+  for (int64_t tensor : {3, 4}) {
+    problem.recipe.frozen = {tensor};
+    check(problem);
+  }
 }

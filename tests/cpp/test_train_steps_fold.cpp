@@ -43,23 +43,6 @@ TEST_CASE(folded_batches_around_and_above_one_block) {
   check(doubles);
 }
 
-TEST_CASE(frozen_tensors_of_a_fold) {
-  for (Problem problem : optimizers()) {
-    problem.sizes = {27, 3, 10, 27, {35}};
-    problem.S = 2;
-    for (int64_t N : {121, 600})
-      for (const auto& frozen : frozen_tensors(problem.sizes)) {
-        if (N == 600 && problem.recipe.optimizer != Optimizer::adamw) continue;
-        problem.N = N;
-        problem.recipe.frozen = frozen;
-        check(problem);
-        problem.recipe.max_grad_norm = 0.1;
-        check(problem);
-        problem.recipe.max_grad_norm = INFINITY;
-      }
-  }
-}
-
 TEST_CASE(awkward_sizes_of_a_fold) {
   // One id, two: all rows in one sum. One position; one past a vector and past a chunk of the
   // depth; ids again and again in one row; columns in several panels; ids that few rows have.
@@ -174,4 +157,21 @@ TEST_CASE(chunks_and_threads_of_a_folded_run) {
       });
     }
   set_threads(2);
+}
+
+TEST_CASE(frozen_tensors_of_a_fold) {
+  for (Problem problem : optimizers()) {
+    problem.sizes = {27, 3, 10, 27, {35}};
+    problem.S = 2;
+    for (int64_t N : {121, 600})
+      for (const auto& frozen : frozen_tensors(problem.sizes)) {
+        if (N == 600 && problem.recipe.optimizer != Optimizer::adamw) continue;
+        problem.N = N;
+        problem.recipe.frozen = frozen;
+        check(problem);
+        problem.recipe.max_grad_norm = 0.1;
+        check(problem);
+        problem.recipe.max_grad_norm = INFINITY;
+      }
+  }
 }

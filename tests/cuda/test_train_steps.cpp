@@ -91,25 +91,6 @@ TEST_CASE(all_options_of_several_models) {
     }
 }
 
-TEST_CASE(frozen_tensors_stay) {
-  for (Optimizer optimizer : {Optimizer::sgd, Optimizer::adamw})
-    for (int64_t N : {9, 40}) {
-      const bool adamw = optimizer == Optimizer::adamw;
-      if (quick() && adamw != (N == 40)) continue;
-      Problem problem;
-      problem.name = "frozen";
-      problem.sizes = {11, 3, 4, 11, {20}};
-      problem.recipe = everything(optimizer);
-      if (N == 9) problem.recipe.max_grad_norm = INFINITY;
-      problem.rate = adamw ? 0.01 : 0.3;
-      problem.S = 2, problem.N = N;
-      for (const auto& frozen : frozen_tensors(problem.sizes)) {
-        problem.recipe.frozen = frozen;
-        check(problem);
-      }
-    }
-}
-
 TEST_CASE(types_and_strides_of_ids) { check_types_of_ids({11, 3, 4, 11, {16}}); }
 
 TEST_CASE(chunks_give_the_bits_of_one_call) { check_chunks({11, 3, 4, 11, {20}}); }
@@ -136,4 +117,23 @@ TEST_CASE(paths_follow_from_sizes_and_shared_memory) {
   fiber::set_shared_limit(99 << 10);
   CHECK(path(lecture, 32) != ModelPath::narrow, "99 KB are not enough for the narrow kernel");
   fiber::set_shared_limit(limit);
+}
+
+TEST_CASE(frozen_tensors_stay) {
+  for (Optimizer optimizer : {Optimizer::sgd, Optimizer::adamw})
+    for (int64_t N : {9, 40}) {
+      const bool adamw = optimizer == Optimizer::adamw;
+      if (quick() && adamw != (N == 40)) continue;
+      Problem problem;
+      problem.name = "frozen";
+      problem.sizes = {11, 3, 4, 11, {20}};
+      problem.recipe = everything(optimizer);
+      if (N == 9) problem.recipe.max_grad_norm = INFINITY;
+      problem.rate = adamw ? 0.01 : 0.3;
+      problem.S = 2, problem.N = N;
+      for (const auto& frozen : frozen_tensors(problem.sizes)) {
+        problem.recipe.frozen = frozen;
+        check(problem);
+      }
+    }
 }
