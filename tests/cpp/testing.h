@@ -23,8 +23,8 @@ void fail(const char* file, int line, const std::string& message);
 // Names what runs from here on ("avx2, 3 threads, N=7 ..."); printed with each failure.
 void set_context(const std::string& context);
 
-// Whether to keep to a reduced list of cases, one of each kind, and to end with the first failure:
-// the mutation test (tests/cuda/mutate.py) runs a program hundreds of times. Set by
+// Whether to keep to a reduced list of cases, one of each kind: the mutation test
+// (tests/cuda/mutate.py) runs a program hundreds of times, and sanitizers are slow. Set by
 // MLPKERN_TEST_QUICK in the environment.
 bool quick();
 
