@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 
 def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
     """Writes the files of a result, and with `record` its copy among the committed ones."""
-    data = (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    data = as_json(result)
     files = {"result.json": data, "table.txt": report.full_text(result).encode()}
     pictures = {"chart": chart_png} | ({} if on_gpu(result) else {"ladder": ladder_png})
     for name, draw in pictures.items():
@@ -37,6 +37,18 @@ def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
         named |= {stem + end: files[name] for name, end in endings.items() if name in files}
         write_folder(HERE / "results", named)
         show([f"recorded as {HERE / 'results' / stem}.json"])
+
+
+def keep_data(result: dict[str, Any], path: Path) -> None:
+    """Writes the JSON alone, in one step, for a run that goes on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(as_json(result))
+    os.replace(temporary, path)
+
+
+def as_json(result: dict[str, Any]) -> bytes:
+    return (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def machine_stem(result: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ from bench.ladder import ladder_lines
 from bench.names_run import Plan, train_all
 from bench.population_run import population_lines, train_population
 from bench.providers import MLPKERN, Unavailable
-from bench.result_files import keep, show
+from bench.result_files import keep, keep_data, show
 from bench.runner import rate, run_case
 from bench.tables import SUITES, Suite, cuda_suites
 from bench.training_report import training_lines
 
 HERE = Path(__file__).resolve().parent
+TRAINING = "training_step"  # the suites of this name
 QUICK = {"budget_s": 1.0, "min_sample_s": 1e-3}
 CUDA = {"budget_s": 2.5, "min_sample_s": 5e-3}
 CUDA_QUICK_LIMITS = {"width": 4096, "budget_s": 0.1}
@@ -97,6 +99,11 @@ def chosen(
     return picked
 
 
+def training_first(cases: list[tuple[Suite, Case]]) -> list[tuple[Suite, Case]]:
+    """The order on a GPU: tuning the ops takes minutes, and training is what the package is for."""
+    return sorted(cases, key=lambda case: case[0].name != TRAINING)
+
+
 def run(
     cases: Iterable[tuple[Suite, Case]],
     settings: Settings,
@@ -104,11 +111,13 @@ def run(
     *,
     gpu: Device | None = None,
     seconds: float = math.inf,
+    save: Callable[[dict[str, Any]], None] = lambda result: None,
 ) -> dict[str, Any]:
     """Measures everything, printing as it goes; Ctrl-C ends it early with what there is.
 
-    `plan` is the training at the end (on a GPU that of a population), None for none. After
-    `seconds` no further case is begun, and after half of them none is autotuned.
+    `plan` is the training at the end, on a GPU that of a population after the last training case;
+    None for none. After `seconds` no further case is begun, and after half of them none is
+    autotuned. `save` gets what there is after each case.
     """
     started = time.monotonic()
     elapsed = lambda: time.monotonic() - started  # noqa: E731
@@ -135,12 +144,20 @@ def run(
             return limits.measure(settings.threads, quick=settings.quick)
         return cuda_limits.measure(gpu, **(CUDA_QUICK_LIMITS if settings.quick else {}))
 
+    def populate() -> None:
+        """Once, while there is time."""
+        if plan and gpu and not result["population"] and elapsed() < seconds and answers(gpu):
+            result["population"] = _told(lambda: train_population(plan, gpu.device))
+            show(population_lines(result["population"]))
+
     show(report.header_lines(result))
     measured = measure()
     result["limits"] = asdict(measured)
     show(report.limit_lines(result["limits"]))
     try:
         for suite, case in cases:
+            if result["cases"] and suite.name != TRAINING:
+                populate()
             if elapsed() > seconds:
                 result["not_run"][case.name] = f"it would begin after {seconds:.0f} seconds"
                 continue
@@ -163,6 +180,7 @@ def run(
             finally:
                 if gpu is not None and answers(gpu):
                     gpu.release()
+                save(result)
             show(report.case_lines(result["cases"][-1]))
         # the machine may have been busy at the start: take the better figure
         if not settings.quick and elapsed() < seconds and (gpu is None or answers(gpu)):
@@ -170,15 +188,14 @@ def run(
             result["limits"] = asdict(measured)
             for case_result in result["cases"]:
                 rate(case_result, measured)
+        populate()
         show([*report.summary_lines(result), *([] if gpu else ladder_lines(result))])
         if plan is not None and gpu is None:
             result["training"] = _told(lambda: train_all(plan))
             show(training_lines(result["training"]))
-        elif plan is not None and gpu is not None and elapsed() < seconds and answers(gpu):
-            result["population"] = _told(lambda: train_population(plan, gpu.device))
-            show(population_lines(result["population"]))
         result["complete"] = not result["not_run"]
     except KeyboardInterrupt:
+        show(report.summary_lines(result))
         show(["", "interrupted: what was measured so far is kept, marked as not complete"])
     return result
 
@@ -234,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
         except Unavailable as error:
             print(f"bench/run.py: --device cuda: {error}", file=sys.stderr)
             return 2
-    cases = chosen(options, cuda_suites(gpu)) if gpu else chosen(options)
+    cases = training_first(chosen(options, cuda_suites(gpu))) if gpu else chosen(options)
     if not cases:
         print("bench/run.py: no case matches the selection", file=sys.stderr)
         return 2
@@ -245,11 +262,18 @@ def main(arguments: list[str] | None = None) -> int:
         device=options.device,
         **budgets(options),
     )
-    trains = any(suite.name == "training_step" for suite, _ in cases)
+    trains = any(suite.name == TRAINING for suite, _ in cases)
     plan = Plan(options.quick or bool(options.case), options.file, options.reach)
     seconds = math.inf if options.seconds is None else options.seconds
     with ended_by_sigterm():
-        result = run(cases, settings, plan if trains else None, gpu=gpu, seconds=seconds)
+        result = run(
+            cases,
+            settings,
+            plan if trains else None,
+            gpu=gpu,
+            seconds=seconds,
+            save=partial(keep_data, path=options.out / "result.json"),
+        )
     refused = broken(result)
     # a run with a refused kernel is shown and kept, but is no record
     keep(result, options.out, options.record if result["complete"] and not refused else None)

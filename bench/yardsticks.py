@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from bench.cuda_providers import with_precision
 from bench.device_timer import DeviceContestant
 from bench.gpu import Device, Gpu, first_line
 from bench.providers import Unavailable
-from bench.result_files import write_folder
+from bench.result_files import keep_data
 from bench.stock_batched import losses_of_models
 from bench.text import per_second, seconds
 from bench.timer import LocalContestant, interleave
@@ -50,15 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
     except Unavailable as error:
         print(f"bench/yardsticks.py: {error}", file=sys.stderr)
         return 2
-    result = measure(gpu)
-    data = (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    write_folder(options.out, {"yardsticks.json": data})
-    print(f"\nwrote {options.out / 'yardsticks.json'}")
+    path = options.out / "yardsticks.json"
+    result = measure(gpu, partial(keep_data, path=path))
+    print(f"\nwrote {path}")
     return 1 if any("failed" in row for row in result["rows"]) else 0
 
 
-def measure(gpu: Device) -> dict[str, Any]:
-    """All of it; a row that fails says why and costs no other."""
+def measure(
+    gpu: Device, save: Callable[[dict[str, Any]], None] = lambda result: None
+) -> dict[str, Any]:
+    """All of it; a row that fails says why and costs no other. `save` gets what there is so far."""
     result: dict[str, Any] = {
         "date": machine.now(),
         "commit": machine.commit(),
@@ -86,6 +87,7 @@ def measure(gpu: Device) -> dict[str, Any]:
             row["failed"] = shown = f"{type(error).__name__}: {first_line(error)}"
         print(f"  {name:60} {shown}", flush=True)
         result["rows"].append(row)
+        save(result)
         gpu.release()
     return result
 
