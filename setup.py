@@ -9,6 +9,8 @@ backends. Environment variables:
 - ``MLPKERN_CUDA_ARCHITECTURES``: what nvcc compiles for: ``all`` (80, 86, 89, 90, 100, 120 and PTX
   for newer cards), ``native`` (the cards of this machine) or a list such as ``80-real,90``, with
   the meaning of CMAKE_CUDA_ARCHITECTURES; by default native where a card is visible, else all;
+- ``MLPKERN_CUDA_LIBRARY``: a ``_cuda.so`` that another build has made of the same sources, taken as
+  it is, without nvcc; the ``_build_info.json`` of that build must lie beside it;
 - ``CUDACXX``, ``CUDA_HOME``: which nvcc; ``CUDAHOSTCXX``: its C++ compiler; a CUDA toolkit that is
   missing or fails costs ``_cuda.so`` alone;
 - ``MLPKERN_CMAKE_ARGS``: more arguments for CMake, for example ``-DMLPKERN_CUDA=OFF``;
@@ -17,9 +19,11 @@ backends. Environment variables:
 
 ``_build_info.json`` holds: native (bool), reason (str, "" when native), output (last lines of a
 failed build), compiler, isas, cuda ({built, reason, output, nvcc, targets, note: what was left out
-and why}), cmake, processor, build_seconds, python, version, date.
+and why, or where the library is from}), cmake, processor, sources (a hash of what was compiled),
+build_seconds, python, version, date.
 """
 
+import importlib.util
 import json
 import os
 import platform
@@ -37,6 +41,15 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 BUILD_DIR = ROOT / "build" / f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
+
+
+def load_build_record():
+    """mlpkern/build_record.py by itself: importing the package would need torch."""
+    path = ROOT / "mlpkern" / "build_record.py"
+    spec = importlib.util.spec_from_file_location("mlpkern_build_record", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class NativeBuildError(Exception):
@@ -137,6 +150,7 @@ def build(build_dir: Path) -> dict:
     """Configures and compiles; returns what CMake reported about the configuration."""
     cmake, ninja, compiler = find_tool("cmake"), find_tool("ninja"), find_compiler()
     # CMake ignores a changed compiler in an existing cache, so such a change starts afresh.
+    given = os.environ.get("MLPKERN_CUDA_LIBRARY", "")
     keys = ("CXX", "CXXFLAGS", "LDFLAGS", "MLPKERN_CMAKE_ARGS")
     setting = json.dumps([str(ROOT), compiler, *(os.environ.get(key, "") for key in keys)])
     stamp = build_dir / "setting.json"
@@ -151,6 +165,7 @@ def build(build_dir: Path) -> dict:
         f"-DPython_EXECUTABLE={sys.executable}",
         # Given even when empty: the cache keeps the last one.
         f"-DMLPKERN_CUDA_ARCHITECTURES={os.environ.get('MLPKERN_CUDA_ARCHITECTURES', '')}",
+        f"-DMLPKERN_CUDA={'OFF' if given else 'ON'}",
         *pybind11_arguments(build_dir),
         *cmake_arguments(),
     ]
@@ -165,14 +180,36 @@ def build(build_dir: Path) -> dict:
         run(configure)
     configured = json.loads((build_dir / "configured.json").read_text())
     run([cmake, "--build", str(build_dir), "--target", "_C", *jobs()])
-    cuda = {"built": False, **configured["cuda"]}
-    if not cuda["reason"]:
-        try:
+    cuda = {"built": False, **configured["cuda"], "library": build_dir / "_cuda.so"}
+    try:
+        if given:
+            cuda.update(built_elsewhere(Path(given)), built=True, library=Path(given))
+        elif not cuda["reason"]:
             run([cmake, "--build", str(build_dir), "--target", "_cuda", *jobs()], "nvcc")
             cuda["built"] = True
-        except NativeBuildError as error:
-            cuda.update(reason=str(error), output=error.output)
+    except NativeBuildError as error:
+        cuda.update(reason=str(error), output=error.output)
     return {**configured, "cuda": cuda}
+
+
+def built_elsewhere(library: Path) -> dict:
+    """What the record beside a given _cuda.so says of it; refuses one of other sources.
+
+    Whether it fits the _C beside it is looked at once more where it is loaded.
+    """
+    record = load_build_record()
+    named = f"MLPKERN_CUDA_LIBRARY names {library}"
+    if not library.is_file():
+        raise NativeBuildError(f"{named}, which was not found")
+    built = record.read(library.with_name("_build_info.json"))
+    if not built.get("cuda", {}).get("built"):
+        raise NativeBuildError(f"{named}, but no _build_info.json beside it speaks of its build")
+    here = record.sources(ROOT)
+    if built.get("sources") != here:
+        there = built.get("sources", "unknown")
+        raise NativeBuildError(f"{named}, built from other sources ({there}, here {here})")
+    note = f"built elsewhere, {built.get('date', 'date unknown')}"
+    return {**built["cuda"], "note": "; ".join(filter(None, [built["cuda"].get("note"), note]))}
 
 
 def replace(target: Path, content: bytes) -> None:
@@ -195,7 +232,9 @@ class CMakeBuild(build_ext):
         info["cuda"] = {"built": False, "reason": "the native build failed"}
         failure = None
         try:
-            info.update(build(BUILD_DIR))
+            info.update(build(BUILD_DIR), sources=load_build_record().sources(ROOT))
+            cuda_library = info["cuda"].pop("library")
+            cuda = cuda_library.read_bytes() if info["cuda"]["built"] else b""
             library = next(BUILD_DIR.glob(f"_C*{sysconfig.get_config_var('EXT_SUFFIX')}"))
         except (NativeBuildError, OSError) as error:
             failure = error
@@ -206,8 +245,8 @@ class CMakeBuild(build_ext):
         else:
             replace(package / library.name, library.read_bytes())
             (package / "_cuda.so").unlink(missing_ok=True)
-            if info["cuda"]["built"]:
-                replace(package / "_cuda.so", (BUILD_DIR / "_cuda.so").read_bytes())
+            if cuda:
+                replace(package / "_cuda.so", cuda)
         info.update(
             build_seconds=round(time.monotonic() - started, 1),
             python=platform.python_version(),

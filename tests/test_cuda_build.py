@@ -286,6 +286,16 @@ def test_a_changed_header_compiles_what_includes_it(tmp_path: Path, source: Path
     assert headers <= known
 
 
+def test_a_launcher_before_the_compiler_is_not_taken_for_one(tmp_path: Path) -> None:
+    fake_nvcc(tmp_path, "13.0", CUDA_13)
+    need(shutil.which("g++"), "g++")
+    launcher = fake(tmp_path, "launcher", 'exec "$@"')
+    configured(tmp_path, CXX=f"{launcher} g++")
+    text = (tmp_path / "build" / "build.ninja").read_text()
+    assert "nvcc -std=c++17" in text
+    assert f"-ccbin={launcher}" not in text
+
+
 # --- The library ---------------------------------------------------------------------------------
 @pytest.fixture
 def library() -> Path:

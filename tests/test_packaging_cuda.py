@@ -122,3 +122,23 @@ def test_a_broken_cuda_kernel_removes_the_stale_library(
     facts = environment.exercise()
     assert facts["native"]["loaded"]
     assert "deliberately broken" in facts["report"]
+
+
+@packaging
+def test_a_library_that_was_built_elsewhere_is_taken_without_nvcc(
+    environment: Environment, tree: Path, tiny_cuda: Path, tmp_path: Path
+) -> None:
+    elsewhere = {"CUDACXX": "nvcc", "MLPKERN_CUDA_ARCHITECTURES": "90-real"}
+    command = ("-m", "pip", "wheel", "--no-deps", "-w", str(tmp_path), str(tree))
+    environment.run(*command, MLPKERN_REQUIRE_CUDA="1", **elsewhere)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        archive.extractall(tmp_path)
+    given = {"MLPKERN_CUDA_LIBRARY": str(tmp_path / "mlpkern" / "_cuda.so")}
+    environment.install("-e", str(tree), MLPKERN_REQUIRE_CUDA="1", **given)
+    cuda = read_record(tree)["cuda"]
+    assert (cuda["targets"], cuda["note"][:15]) == ("sm_90", "built elsewhere")
+    assert (tree / "mlpkern" / "_cuda.so").read_bytes() == Path(*given.values()).read_bytes()
+    tiny_cuda.write_text(TINY_CUDA + "\n")
+    environment.install("-e", str(tree), MLPKERN_REQUIRE_NATIVE="1", **given)
+    assert "built from other sources" in read_record(tree)["cuda"]["reason"]
+    assert "_cuda.so" not in libraries(tree)
