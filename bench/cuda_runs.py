@@ -36,11 +36,13 @@ class DeviceModels:
         self.on_device = torch.Generator(device).manual_seed(0)
 
     def call(self) -> None:
-        size = (len(self.generators), self.case.run_steps, self.case.sizes["N"])
-        rows = torch.randint(
-            len(self.train), size, generator=self.on_device, device=self.on_device.device
-        )
-        self.take(rows)
+        self.take(self.draw(self.case.run_steps))
+
+    def draw(self, steps: int) -> Tensor:
+        """Row numbers (M, S, N)."""
+        size = (len(self.generators), steps, self.case.sizes["N"])
+        device = self.on_device.device
+        return torch.randint(len(self.train), size, generator=self.on_device, device=device)
 
     def take(self, rows: Tensor) -> Tensor:
         """The losses (M, S) of S steps on the batches ``rows`` (M, S, N)."""

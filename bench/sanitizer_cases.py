@@ -8,9 +8,9 @@ where it ends. Results are compared with plain torch as well; exit status 1 wher
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mlpkern
+from bench.gpu import Gpu
 from mlpkern.backends import has_op
 
 # One element, below and above a tile, primes, the lecture's sizes, rows that no vector load divides
@@ -135,36 +136,67 @@ def out_of_range(device: str) -> list[str]:
     return wrong
 
 
-def runs(device: str) -> list[str]:
-    """A few steps of two models, and their evaluation, against the reference in float64."""
-    wrong = []
-    for V, T, D, hidden, N, options in RUNS:
-        generator = torch.Generator().manual_seed(V)
-        widths = [T * D, *hidden, V]
-        shapes = [(V, D), *(s for k, h in pairwise(widths) for s in ((h, k), (h,)))]
+@dataclass(frozen=True)
+class Run:
+    """A training of two models from random parameters, and their evaluation."""
+
+    V: int
+    T: int
+    D: int
+    hidden: tuple[int, ...]
+    N: int
+    options: dict[str, Any]
+    steps: int = 3
+    rate: float = 0.05
+
+    def tensors(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """Parameters; inputs and targets; the row numbers of the batches."""
+        generator = torch.Generator().manual_seed(self.V)
+        widths = [self.T * self.D, *self.hidden, self.V]
+        shapes = [(self.V, self.D), *(s for k, h in pairwise(widths) for s in ((h, k), (h,)))]
         start = [torch.randn(2, *shape, generator=generator) / 4 for shape in shapes]
-        inputs = torch.randint(V, (41, T), generator=generator)
-        targets = torch.randint(V, (41,), generator=generator)
-        batches = torch.randint(41, (3, N), generator=generator)
-        found = []
-        for place, dtype, backend in (("cpu", torch.float64, "reference"), (device, SINGLE, "")):
-            params = mlpkern.MLPParams.from_tensors([t.to(place, dtype) for t in start])
-            data = [t.to(place) for t in (inputs, targets)]
-            with mlpkern.use_backend(backend) if backend else contextlib.nullcontext():
-                losses = mlpkern.train_steps(params, *data, batches.to(place), 0.05, **options)
-                measured = mlpkern.evaluate(params, *data)
-            both = [losses, measured.loss, *params.tensors()]
-            found.append([tensor.cpu() for tensor in both])
-        largest = max(difference(ours, exact) for exact, ours in zip(*found, strict=True))
+        inputs = torch.randint(self.V, (41, self.T), generator=generator)
+        targets = torch.randint(self.V, (41,), generator=generator)
+        return (
+            start,
+            [inputs, targets],
+            torch.randint(41, (self.steps, self.N), generator=generator),
+        )
+
+    def results(self, place: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+        """On the backend in use: losses and parameters after the steps; the evaluation."""
+        start, data, batches = self.tensors()
+        params = mlpkern.MLPParams.from_tensors([t.to(place, dtype) for t in start])
+        data = [t.to(place) for t in data]
+        losses = mlpkern.train_steps(params, *data, batches.to(place), self.rate, **self.options)
+        trained = [t.cpu() for t in (losses, *params.tensors())]
+        return trained, [t.cpu() for t in mlpkern.evaluate(params, *data)]
+
+    def errors(self, device: str) -> tuple[float, float]:
+        """Of the training and of the evaluation, against the reference in float64 on the CPU."""
+        with mlpkern.use_backend("reference"):
+            exact = self.results("cpu", torch.float64)
+        ours = self.results(device, SINGLE)
+        pairs = [zip(a, b, strict=True) for a, b in zip(ours, exact, strict=True)]
+        trained, evaluated = (max(difference(a, b) for a, b in pair) for pair in pairs)
+        return trained, evaluated
+
+
+def runs(device: str) -> list[str]:
+    """A line for each training, and its evaluation, that is wrong."""
+    wrong = []
+    for sizes in RUNS:
+        run = Run(*sizes)
+        largest = max(run.errors(device))
         if not largest <= TOLERANCE[SINGLE]:
-            text = f"train_steps V={V} T={T} D={D} H={hidden} N={N} {options}"
-            wrong.append(f"{text}: off by {largest:.2g} of the largest value")
+            text = f"train_steps V={run.V} T={run.T} D={run.D} H={run.hidden} N={run.N}"
+            wrong.append(f"{text} {run.options}: off by {largest:.2g} of the largest value")
     return wrong
 
 
 def main(arguments: list[str]) -> int:
     backend = arguments[0] if arguments else "cuda"
-    device = "cpu" if backend in ("cpu", "reference") else "cuda"
+    device = "cpu" if backend in ("cpu", "reference") else Gpu.device
     with mlpkern.use_backend(backend):
         wrong = compare_all(device) + out_of_range(device)
         wrong += runs(device) if has_op(backend, "train_steps") else []

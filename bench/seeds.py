@@ -29,6 +29,8 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 import torch
 from torch import Tensor
 
+from bench.gpu import Gpu
+from bench.providers import Unavailable
 from bench.timer import seconds_of
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
@@ -78,7 +80,7 @@ def dev_losses_on_gpu(precision: str, configs: list[TrainConfig], dataset: Datas
     from bench.cuda_providers import OURS, with_cuda_backend
 
     with with_cuda_backend(OURS, precision):
-        return dev_losses_of_run(configs, dataset.to("cuda"))
+        return dev_losses_of_run(configs, dataset.to(Gpu.device))
 
 
 def sides(device: str) -> tuple[dict[str, DevLosses], tuple[str, DevLosses]]:
@@ -136,9 +138,12 @@ def main(arguments: list[str] | None = None) -> int:
     if args.seeds < 2:
         print("--seeds must be at least 2", file=sys.stderr)
         return 2
-    if args.device == "cuda" and not torch.cuda.is_available():
-        print("--device cuda: there is no GPU", file=sys.stderr)
-        return 2
+    if args.device == "cuda":
+        try:
+            Gpu()
+        except Unavailable as error:
+            print(f"--device cuda: {error}", file=sys.stderr)
+            return 2
     torch.set_num_threads(args.threads)
     words = read_words(args.file) if args.file else embedded_names()
     base = replace(

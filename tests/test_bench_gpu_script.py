@@ -1,29 +1,33 @@
-"""bench/gpu.sh with a stand-in for Python: steps, statuses, times, files. Nothing is measured."""
+"""bench/gpu.sh with a stand-in for Python: stages, statuses, times, files. Nothing is measured."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import signal
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "bench" / "gpu.sh"
+sys.path.insert(0, str(ROOT))
 
-pytestmark = pytest.mark.skipif(not shutil.which("timeout"), reason="no `timeout` of coreutils")
+from bench import gpu_stages, gpu_steps, gpu_told, gpu_work, prebuilt  # noqa: E402
 
 # Logs how it was called; ends as the name of the program says in $FAKE ("run.py=7 yardsticks=slow")
 FAKE_PYTHON = """#!/bin/bash
 echo "$@" >>"$CALLS"
 for rule in $FAKE; do
   if [[ "$*" == *"${rule%=*}"* ]]; then
-    [ "${rule#*=}" = slow ] && sleep 30
+    [ "${rule#*=}" = slow ] && { sleep 30 & wait; }
     exit "${rule#*=}"
   fi
 done
+echo "• figure of $1"
 echo "== 5 passed in 1 s =="
 """
 FAKE_SANITIZER = """#!/bin/bash
@@ -33,141 +37,276 @@ echo "========= $SUMMARY"
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Runs the script: what is in gpu.json, the exit status, the calls of Python, the text."""
-    for name, text in {"python": FAKE_PYTHON, "compute-sanitizer": FAKE_SANITIZER}.items():
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the stages: the files of each, the exit status, the calls of Python, the text."""
+    tools = {"python": FAKE_PYTHON, "compute-sanitizer": FAKE_SANITIZER, "nvidia-smi": "#!/bin/sh"}
+    for name, text in tools.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(prebuilt, "take", lambda: "taken")
+    monkeypatch.setattr(gpu_work, "GRACE_S", 1)
+    for name, value in {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHON": str(tmp_path / "python"),
+        "OUT": str(tmp_path / "out"),
+        "CALLS": str(tmp_path / "calls"),
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "PYTHONUNBUFFERED": "",
+        "RECORD": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    before = signal.getsignal(signal.SIGTERM)
 
-    def call(*steps, fake="", seconds=100, summary="ERROR SUMMARY: 0 errors"):
-        calls = tmp_path / "calls"
-        calls.write_text("")
-        environment = {
-            **os.environ,
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
-            "PYTHON": str(tmp_path / "python"),
-            "OUT": str(tmp_path / "out"),
-            "MLPKERN_GPU_SECONDS": str(seconds),
-            "CALLS": str(calls),
-            "FAKE": fake,
-            "SUMMARY": summary,
+    def call(*names, fake="", seconds="", summary="ERROR SUMMARY: 0 errors"):
+        (tmp_path / "calls").write_text("")
+        monkeypatch.setenv("MLPKERN_GPU_SECONDS", str(seconds))
+        monkeypatch.setenv("FAKE", fake)
+        monkeypatch.setenv("SUMMARY", summary)
+        status = gpu_stages.main(list(names))
+        found = {
+            path.parent.name: json.loads(path.read_text())
+            for path in (tmp_path / "out").glob("*/result.json")
         }
-        done = subprocess.run(
-            ["bash", str(SCRIPT), *steps], env=environment, capture_output=True, text=True
-        )
-        summary_file = tmp_path / "out" / "gpu.json"
-        found = json.loads(summary_file.read_text()) if summary_file.exists() else None
-        return found, done.returncode, calls.read_text(), done.stdout + done.stderr
+        return found, status, (tmp_path / "calls").read_text(), capsys.readouterr().out
 
-    return call
+    yield call
+    signal.signal(signal.SIGTERM, before)
+
+
+def statuses(found, stage="steps"):
+    return [(row["step"], row["status"]) for row in found[stage]["steps"]]
+
+
+# Stages
+
+
+def test_every_stage_has_its_steps_files_and_summary(run, tmp_path):
+    found, status, calls, text = run()
+    assert status == 0, text
+    for number, (_, steps) in gpu_steps.STAGES.items():
+        stage = f"stage{number}"
+        assert statuses(found, stage) == [(step, 0) for step in steps]
+        log = (tmp_path / "out" / stage / "log.txt").read_text()
+        assert all(f"=== {step}: status 0" in log for step in steps)
+        assert text.count(f"=== {stage}: ") == 1
+        files = {p.name for p in (tmp_path / "out" / stage).iterdir()}
+        assert files == {"log.txt", "result.json"}  # the programs add theirs
+    assert {step for _, steps in gpu_steps.STAGES.values() for step in steps} == set(
+        gpu_steps.STEPS
+    )
+    assert text.index("=== all stages") > text.index("=== stage3: ")
+    order = ["smoke.py", "first_figures.py", "counters.py", "test_compile.py", "bench/run.py"]
+    places = [calls.index(program) for program in order]
+    assert places == sorted(places)
+
+
+def test_each_stage_and_step_stands_alone(run):
+    found, status, calls, text = run("1")
+    assert (list(found), status) == (["stage1"], 0)
+    assert "run.py" not in calls
+    assert text.rstrip().splitlines()[-1].startswith("• figure of ")
+    found, _, calls, _ = run("jax", "yardsticks")
+    assert statuses(found) == [("jax", 0), ("yardsticks", 0)]
+    assert "yardsticks.py" in calls
+
+
+def test_no_stage_asks_for_more_than_a_command_may_take():
+    for seconds, steps in gpu_steps.STAGES.values():
+        assert seconds + gpu_work.GRACE_S <= 560
+        assert sum(gpu_steps.STEPS[step].room for step in steps) < gpu_stages.SUMMARY
 
 
 def test_a_failing_step_stops_no_other_and_sets_the_status(run):
     found, status, calls, text = run("yardsticks", "bench", "device", fake="yardsticks=7")
-    assert [(s["step"], s["status"]) for s in found["steps"]] == [
-        ("yardsticks", 7),
-        ("bench", 0),
-        ("device", 0),
-    ]
+    assert statuses(found) == [("yardsticks", 1), ("bench", 0), ("device", 0)]
     assert status == 1
-    assert found["steps"][2]["note"] == "5 passed in 1 s"
+    assert found["steps"]["steps"][2]["told"] == ["5 passed in 1 s"]
     assert "--device cuda --seconds" in calls
     assert "--record" not in calls  # OUT is named, so nothing is kept in the tree
-    assert "summary" in text
+    assert "--- device\n5 passed in 1 s" in text
 
 
-def test_a_step_that_runs_out_of_its_time_is_ended(run):
-    found, status, _, _ = run("yardsticks", "machine", fake="yardsticks=slow", seconds=6)
-    slow = found["steps"][0]
-    assert (slow["status"], slow["note"]) == (124, "ran out of its 6 s")
-    assert found["steps"][1]["note"] == "no time was left"
+def test_a_step_that_breaks_is_told_and_stops_no_other(run, monkeypatch):
+    def broken():
+        raise ValueError("no wheel")
+
+    monkeypatch.setattr(prebuilt, "take", broken)
+    found, status, _, _ = run("build", "jax")
+    assert (statuses(found), status) == ([("build", 1), ("jax", 0)], 1)
+    assert found["steps"]["steps"][0]["told"][-1] == "ValueError: no wheel"
+
+
+def test_without_a_folder_the_benchmark_is_recorded(run, monkeypatch, tmp_path):
+    monkeypatch.delenv("OUT")
+    monkeypatch.setattr(gpu_stages, "OUT", tmp_path / "elsewhere")
+    _, _, calls, _ = run("bench")
+    assert " --record" in calls
+    assert (tmp_path / "elsewhere" / "steps" / "result.json").exists()
+
+
+# Time
+
+
+def test_a_step_that_runs_out_of_its_time_is_ended_with_all_that_it_started(run, tmp_path):
+    found, status, _, text = run("yardsticks", "machine", fake="yardsticks=slow", seconds=5.5)
+    slow, late = found["steps"]["steps"]
+    assert (slow["status"], slow["note"]) == (124, "ran out of its 5 s")
+    assert late["note"] == "no time was left"
     assert status == 1
+    assert slow["seconds"] < 15
+    assert "ran out of its 5 s" in text
+
+
+def test_what_ends_the_script_leaves_what_was_done(run):
+    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    found, status, _, text = run("jax", "yardsticks", "device", fake="yardsticks=slow")
+    timer.join()
+    assert statuses(found) == [("jax", 0), ("yardsticks", 130)]
+    assert status == 1
+    assert "=== steps: " in text
+
+
+def test_a_killed_script_has_written_the_steps_before(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setitem(
+        gpu_steps.STEPS,
+        "yardsticks",
+        gpu_steps.Step(
+            lambda work: seen.append((tmp_path / "out/steps/result.json").read_text()) or True,
+            9,
+            gpu_told.last,
+        ),
+    )
+    run("jax", "yardsticks")
+    assert [row["step"] for row in json.loads(seen[0])["steps"]] == ["jax"]
+
+
+# What is told
+
+
+def test_the_summary_is_short_dense_and_names_every_failure(run, tmp_path):
+    failures = "\n".join(f"FAILED tests/test_a.py::test_{i} - {'why ' * 60}" for i in range(200))
+    (tmp_path / "python").write_text(
+        FAKE_PYTHON.replace('echo "•', f'echo "{failures}"\necho "•').replace(
+            "5 passed", "9 failed"
+        )
+    )
+    _, _, _, text = run("2")
+    summary = text[text.index("=== stage2: ") :]
+    assert len(summary) <= 12_000
+    for step in ("device", "test", "compile", "triton"):
+        part = summary[summary.index(f"--- {step}\n") :].split("--- ")[1]
+        assert "FAILED tests/test_a.py::test_0 - why why" in part
+        assert "lines more in log.txt" in part
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x\n===== 2 failed, 3 passed in 4.1s =====\n", ["2 failed, 3 passed in 4.1s"]),
+        ("FAILED a::b - E: no\n= 1 failed in 1s =", ["FAILED a::b - E: no", "1 failed in 1s"]),
+        ("8/50 tests collected (42 deselected) in 0.2s", None),
+        ("no tests collected (161 deselected) in 1.97s", None),
+        ("Killed", None),
+    ],
+)
+def test_of_tests_the_failures_and_the_totals_are_told(text, told):
+    assert gpu_told.tested(text) == (told or [text])
+
+
+def test_of_the_benchmark_the_population_and_the_table_are_told():
+    text = (
+        "limits\n\npopulation of 132 models\n  precision\n  tf32 2 s\n\nratio: best stock x\n  a 1"
+    )
+    text += "\n\nwrote result.json\nREFUSED  linear_tanh: WRONG"
+    assert gpu_told.benchmarked(text) == [
+        *("population of 132 models", "  precision", "  tf32 2 s", "REFUSED  linear_tanh: WRONG"),
+        *("ratio: best stock x", "  a 1"),
+    ]
+    assert gpu_told.benchmarked("a\nkilled") == ["a", "killed"]
+
+
+# Steps
 
 
 def test_without_the_backend_its_tests_are_a_failure(run):
-    found, status, calls, _ = run("test", "triton", "device", fake="backends()=1")
-    assert [s["status"] for s in found["steps"]] == [1, 1, 1]
+    found, status, calls, _ = run("test", "triton", "device", "memory", fake="has_backend=1")
+    assert [s for _, s in statuses(found)] == [1, 1, 1, 1]
     assert "pytest" not in calls
     assert status == 1
 
 
 def test_triton_is_tested_and_trains_in_a_copy_without_the_libraries(run):
     found, status, calls, text = run("triton")
-    assert (found["steps"][0]["status"], status) == (0, 0), text
-    assert found["steps"][0]["note"] == "5 passed in 1 s"
+    assert (statuses(found), status) == ([("triton", 0)], 0), text
     lines = calls.splitlines()
     (suite,) = (line for line in lines if "pytest" in line and "-k triton" in line)
     assert "tests/test_triton_build.py" in suite
     (training,) = (line for line in lines if "mlpkern train" in line)
     assert "--preset lecture" in training
     for broken in ("pytest=1", "train=1", "summary.json=1"):
-        found, status, _, _ = run("triton", fake=broken)
-        assert (found["steps"][0]["status"], status) == (1, 1), broken
+        assert statuses(run("triton", fake=broken)[0]) == [("triton", 1)], broken
 
 
-def test_the_copy_has_no_native_library_and_the_tree_keeps_its_own(run, tmp_path, monkeypatch):
+def test_the_copy_has_no_native_library_and_the_tree_keeps_its_own(run, tmp_path):
     before = sorted(ROOT.glob("mlpkern/*.so"))
     seen = tmp_path / "seen"
     (tmp_path / "python").write_text(
-        FAKE_PYTHON.replace("#!/bin/bash", f'#!/bin/bash\nls "$PWD"/mlpkern >>{seen}')
+        f'#!/bin/bash\n[ "$PWD" = {ROOT} ] || {{ pwd; ls mlpkern; }} >>{seen}\n'
     )
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     run("triton")
-    assert "backends.py" in seen.read_text()
-    assert ".so" not in seen.read_text()
+    listed = seen.read_text()
+    assert "backends.py" in listed
+    assert ".so" not in listed
     assert sorted(ROOT.glob("mlpkern/*.so")) == before
-    assert not list(tmp_path.glob("tmp.*"))  # the copy is gone
+    assert not Path(listed.splitlines()[0]).exists()  # the copy is gone
 
 
 def test_the_benchmark_begins_with_nothing_that_triton_compiled(run, tmp_path):
     (tmp_path / "python").write_text(
-        FAKE_PYTHON.replace(
-            "#!/bin/bash", '#!/bin/bash\necho "cache $(ls -A "$TRITON_CACHE_DIR" | wc -l)"'
-        )
+        '#!/bin/bash\necho "population of $(ls -A "$TRITON_CACHE_DIR" | wc -l) files"\n'
     )
-    _, _, _, text = run("bench")
-    assert "cache 0" in text
+    found, _, _, _ = run("bench")
+    assert found["steps"]["steps"][0]["told"][0] == "population of 0 files"
 
 
-def test_the_build_must_have_the_libraries_and_asks_no_index(run):
-    found, _, calls, _ = run("build", fake="backends()=1")
-    assert found["steps"][0]["status"] == 1
+def test_what_does_not_fit_is_built_with_no_index_and_the_library_that_does(run, monkeypatch):
+    def unusable():
+        raise prebuilt.Unusable("another Python", Path("given/_cuda.so"))
+
+    monkeypatch.setattr(prebuilt, "take", unusable)
+    found, status, calls, _ = run("build")
+    assert status == 0
+    assert "• another Python: building here" in found["steps"]["steps"][0]["told"]
     install = next(line for line in calls.splitlines() if " install " in line)
     assert {"--no-index", "--no-build-isolation", "--no-deps"} <= set(install.split())
-    found, _, calls, _ = run("build", fake="--version=1")  # no pip here
-    assert found["steps"][0]["status"] == 0
-    assert "setup.py build_ext --inplace" in calls
+    _, _, calls, _ = run("build", fake="--version=1")  # no pip here
+    assert "setup.py build_ext" in calls
+    assert run("build", fake="has_backend=1")[1] == 1
+    monkeypatch.setattr(prebuilt, "take", lambda: "taken")
+    assert "install" not in run("build")[2]
 
 
 def test_the_sanitizer_has_three_tools_whose_word_is_taken_with_their_summary_only(run):
     found, status, calls, _ = run("sanitize")
-    assert (found["steps"][0]["status"], status) == (0, 0)
+    assert (statuses(found), status) == ([("sanitize", 0)], 0)
     for tool in ("memcheck", "racecheck", "synccheck"):
         assert f"--tool {tool}" in calls
     _, _, calls, _ = run("sanitize", summary="--kernel-name as the help has it")
     assert calls.count("--kernel-name kernel_substring=mlpkern") == 3
     for summary in ("ERROR SUMMARY: 3 errors", "Error: Device not supported"):
-        found, status, _, _ = run("sanitize", summary=summary)
-        assert (found["steps"][0]["status"], status) == (1, 1)
+        found, status, _, text = run("sanitize", summary=summary)
+        assert (statuses(found), status) == ([("sanitize", 1)], 1)
+        assert f"WRONG memcheck: exit status 0: ========= {summary}" in text
 
 
-def test_an_unknown_step_is_refused(run):
-    found, status, _, text = run("biuld")
-    assert (found, status) == (None, 2)
-    assert "machine build test triton device sanitize yardsticks seeds bench" in text
+# The script
 
 
-def test_all_steps_are_done_by_default_and_few_files_are_left(run, tmp_path):
-    found, _, _, _ = run(fake="setup.py=0")
-    names = ["machine", "build", "test", "triton", "device", "sanitize", "yardsticks", "seeds"]
-    names.append("bench")
-    assert [s["step"] for s in found["steps"]] == names
-    files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
-    assert {p.name for p in files} == {"gpu.log", "gpu.json"}  # yardsticks and bench add four
-    log = (tmp_path / "out" / "gpu.log").read_text()
-    assert all(f"=== {name}: exit status" in log for name in names if name != "machine")
-
-
-def test_the_script_is_executable_and_in_bash():
+def test_the_script_is_executable_and_refuses_an_unknown_step():
     assert os.access(SCRIPT, os.X_OK)
-    assert subprocess.run(["bash", "-n", str(SCRIPT)]).returncode == 0
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run([SCRIPT, "biuld"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no stage or step biuld; there are: stages 1, 2, 3; steps machine, build" in done.stderr

@@ -9,6 +9,7 @@ import torch
 from lm_words import make_words, one_thread  # noqa: F401
 
 from bench import seeds
+from bench.stand_in import StandIn
 
 
 def test_ks_distance_is_the_largest_step_between_the_distributions():
@@ -64,7 +65,7 @@ def test_both_precisions_of_a_gpu_are_compared_with_the_processor(monkeypatch, c
         asked.append(precision)
         return seeds.dev_losses_of_run(configs, dataset) + 1e-6
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(seeds, "Gpu", StandIn)
     monkeypatch.setattr(seeds, "dev_losses_on_gpu", on_gpu)
     monkeypatch.setattr(seeds, "RELABELINGS", 500)
     arguments = ["--device", "cuda", "--seeds", "4", "--steps", "30", "--alpha", "0"]
