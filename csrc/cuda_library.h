@@ -25,11 +25,11 @@ void mark_used(const Place& place);
 // blocks return to the stream they were taken on, so it may be given back at once.
 template <class Args>
 void launch_cuda(const char* op, int (*kernel)(const Args&, int, void*),
-                 size_t (*workspace)(const Args&), Args& args, const Place& place) {
+                 size_t (*workspace)(const Args&, int), Args& args, const Place& place) {
   mark_used(place);
   py::object scratch;
   args.workspace = nullptr;
-  const size_t bytes = workspace(args);
+  const size_t bytes = workspace(args, place.index);
   if (bytes > 0) scratch = new_bytes(place, bytes, &args.workspace);
   const int error = kernel(args, place.index, current_stream(place));
   if (error != 0) throw_cuda_error(op, error);

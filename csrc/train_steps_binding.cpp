@@ -189,7 +189,7 @@ T* vector_of(const char* name, const Tensor& t, int64_t size, bool integer) {
 // On a GPU the ids were checked before, by torch: they lie there.
 template <class Args>
 void launch_on_gpu(const char* op, ModelPath (*path)(const Args&, int),
-                   int (*kernel)(const Args&, int, void*), size_t (*workspace)(const Args&),
+                   int (*kernel)(const Args&, int, void*), size_t (*workspace)(const Args&, int),
                    Args& a, const Place& place) {
   require(path(a, place.index) != ModelPath::none,
           std::string(op) + ": no kernel holds this model in a multiprocessor's shared memory");
@@ -224,9 +224,10 @@ const char* train_steps_path(int device, int64_t V, int64_t T, int64_t D, int64_
 }
 
 const char* evaluate_path(int device, int64_t V, int64_t T, int64_t D, int64_t C,
-                          const std::vector<int64_t>& hidden) {
+                          const std::vector<int64_t>& hidden, bool tf32) {
   Evaluate a = {};
   a.model = sizes_of(V, T, D, C, hidden);
+  a.tf32 = tf32;
   return name_of(cuda_library().evaluate_path(a, device));
 }
 
@@ -452,7 +453,8 @@ void bind_train_steps(py::module_& m) {
         py::arg("momentum"), py::arg("clips"), py::arg("tf32"),
         "The kernel of a GPU that trains such a model in float32: narrow, block, or none.");
   m.def("evaluate_path", evaluate_path, py::arg("device_index"), py::arg("V"), py::arg("T"),
-        py::arg("D"), py::arg("C"), py::arg("hidden"), "The same of evaluate: block or none.");
+        py::arg("D"), py::arg("C"), py::arg("hidden"), py::arg("tf32"),
+        "The same of evaluate: block or none.");
 }
 
 }  // namespace mlpkern

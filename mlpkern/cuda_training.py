@@ -179,7 +179,7 @@ def _training_path(
 def _evaluation_path(embedding: Tensor, sizes: Sizes) -> str:
     if embedding.dtype != torch.float32:
         return ""
-    return _C.evaluate_path(embedding.device.index, *sizes)
+    return _C.evaluate_path(embedding.device.index, *sizes, tf32(embedding))
 
 
 def _add_rows(

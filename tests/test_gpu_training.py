@@ -84,6 +84,24 @@ def test_few_models_with_large_batches_take_the_graph_and_agree():
     check(case)
 
 
+@pytest.mark.parametrize(("kernel", "hidden"), [("narrow", (200,)), ("block", (40, 30))])
+def test_a_model_that_needs_the_last_kilobyte_trains(kernel, hidden):
+    from mlpkern import _C
+
+    def path(V: int) -> str:
+        sizes = (V, 3, 10, 27, list(hidden), 32)
+        return _C.train_steps_path(torch.cuda.current_device(), *sizes, 0, False, False, False)
+
+    largest, beyond = 27, 1 << 20
+    assert path(largest) == kernel
+    while beyond - largest > 1:
+        middle = (largest + beyond) // 2
+        largest, beyond = (middle, beyond) if path(middle) == kernel else (largest, middle)
+    case = problem(V=largest, D=10, hidden=hidden, C=27, N=32, S=2, device="cuda")
+    assert "one block per model" in way(case)
+    check(case)
+
+
 # Trajectories and bits
 
 

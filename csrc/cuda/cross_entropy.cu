@@ -121,8 +121,6 @@ struct ForwardPlan {
   size_t bytes() const { return statistics_bytes + (partial > 1 ? partial * sizeof(LossSums) : 0); }
 };
 
-dim3 grid_of(int64_t blocks) { return dim3(static_cast<unsigned>(blocks)); }
-
 template <class T>
 cudaError_t forward(const CrossEntropyForward& a, void* stream) {
   const ForwardPlan plan(a);
@@ -132,28 +130,28 @@ cudaError_t forward(const CrossEntropyForward& a, void* stream) {
       reinterpret_cast<LossSums*>(static_cast<unsigned char*>(a.workspace) + plan.statistics_bytes);
   cudaError_t error;
   if (is_narrow(a)) {
-    error = launch<cross_entropy_tile_forward_kernel<T>>(grid_of(plan.blocks), dim3(kTileThreads),
+    error = launch<cross_entropy_tile_forward_kernel<T>>(plan.blocks, dim3(kTileThreads),
                                                          tile_memory(a, plan.tile), stream, a, o,
                                                          plan.tile, partial);
   } else {
-    const dim3 grid = grid_of(plan.blocks), block = block_of(plan.rows);
+    const dim3 block = block_of(plan.rows);
     if (is_weighted(a))
       error = launch<cross_entropy_rows_forward_kernel<T, Sums::weighted>>(
-          grid, block, 0, stream, a, o, plan.rows, pieces, partial);
+          plan.blocks, block, 0, stream, a, o, plan.rows, pieces, partial);
     else if (a.label_smoothing != 0)
-      error = launch<cross_entropy_rows_forward_kernel<T, Sums::even>>(grid, block, 0, stream, a, o,
-                                                                       plan.rows, pieces, partial);
+      error = launch<cross_entropy_rows_forward_kernel<T, Sums::even>>(
+          plan.blocks, block, 0, stream, a, o, plan.rows, pieces, partial);
     else
       error = launch<cross_entropy_rows_forward_kernel<T, Sums::exponentials>>(
-          grid, block, 0, stream, a, o, plan.rows, pieces, partial);
+          plan.blocks, block, 0, stream, a, o, plan.rows, pieces, partial);
     if (error == cudaSuccess && plan.rows.pieces > 1)
-      error = launch<cross_entropy_combine_kernel<T>>(grid_of(plan.partial), dim3(kCombineThreads),
-                                                      0, stream, a, o, plan.rows.pieces,
+      error = launch<cross_entropy_combine_kernel<T>>(plan.partial, dim3(kCombineThreads), 0,
+                                                      stream, a, o, plan.rows.pieces,
                                                       plan.combine_rows, pieces, partial);
   }
   if (error != cudaSuccess || plan.partial == 1) return error;
-  return launch<cross_entropy_finish_kernel<T>>(dim3(1), dim3(kFinishThreads), 0, stream, a,
-                                                partial, static_cast<int>(plan.partial));
+  return launch<cross_entropy_finish_kernel<T>>(1, dim3(kFinishThreads), 0, stream, a, partial,
+                                                static_cast<int>(plan.partial));
 }
 
 // Accumulators in the workspace of a backward of wide rows: the sums of q over the pieces, or the
@@ -169,26 +167,26 @@ cudaError_t backward(const CrossEntropyBackward& a, void* stream) {
   const Options<T> o(a);
   if (is_narrow(a)) {
     const TilePlan plan = plan_tiles(a);
-    return launch<cross_entropy_tile_backward_kernel<T>>(grid_of(ceil_div(a.N, plan.rows)),
-                                                         dim3(kTileThreads), tile_memory(a, plan),
-                                                         stream, a, o, plan);
+    return launch<cross_entropy_tile_backward_kernel<T>>(
+        ceil_div(a.N, plan.rows), dim3(kTileThreads), tile_memory(a, plan), stream, a, o, plan);
   }
   RowPlan plan = plan_rows(a);
-  const dim3 grid = grid_of(deal_units(&plan, a.N, kMostBlocks)), block = block_of(plan);
+  const int64_t blocks = deal_units(&plan, a.N, kMostBlocks);
+  const dim3 block = block_of(plan);
   auto* const sums = backward_sums(a, plan) ? static_cast<acc_t<T>*>(a.workspace) : nullptr;
   cudaError_t error = cudaSuccess;
   if (sums)
-    error = a.target_is_probability
-                ? launch<cross_entropy_mass_kernel<T>>(grid, block, 0, stream, a, o, plan, sums)
-                : launch<cross_entropy_weight_sum_kernel<T>>(
-                      dim3(1), dim3(kWeightThreads), 0, stream, static_cast<const T*>(a.weight),
-                      a.C, sums);
+    error =
+        a.target_is_probability
+            ? launch<cross_entropy_mass_kernel<T>>(blocks, block, 0, stream, a, o, plan, sums)
+            : launch<cross_entropy_weight_sum_kernel<T>>(
+                  1, dim3(kWeightThreads), 0, stream, static_cast<const T*>(a.weight), a.C, sums);
   if (error != cudaSuccess) return error;
   return is_weighted(a)
              ? launch<cross_entropy_rows_backward_kernel<T, true>>(
-                   grid, block, 0, stream, a, o, plan, static_cast<const acc_t<T>*>(sums))
+                   blocks, block, 0, stream, a, o, plan, static_cast<const acc_t<T>*>(sums))
              : launch<cross_entropy_rows_backward_kernel<T, false>>(
-                   grid, block, 0, stream, a, o, plan, static_cast<const acc_t<T>*>(sums));
+                   blocks, block, 0, stream, a, o, plan, static_cast<const acc_t<T>*>(sums));
 }
 
 }  // namespace

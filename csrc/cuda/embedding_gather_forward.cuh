@@ -149,7 +149,7 @@ int launch_gather(Gather g, void* stream) {
   g.granules = granules < kLongRow ? divisor_of(static_cast<uint32_t>(granules)) : Divisor{};
   const int64_t blocks = ceil_div(g.count, g.group_ids) * g.chunks;
   return launch<embedding_gather_forward_kernel<Index, Granule, Store>>(
-      dim3(static_cast<unsigned>(blocks)), dim3(kGatherThreads), 0, stream, g);
+      blocks, dim3(kGatherThreads), 0, stream, g);
 }
 
 }  // namespace

@@ -233,8 +233,8 @@ template <class T, class Index, int W>
 int launch_small(const SmallTable<T>& s, const SmallPlan& p, void* stream) {
   const int64_t shared = p.threads() * (s.V + 1) * W * static_cast<int64_t>(sizeof(acc_t<T>));
   return launch<embedding_gather_backward_small_kernel<T, Index, W>>(
-      dim3(static_cast<unsigned>(p.pieces * p.chunks)), dim3(static_cast<unsigned>(p.threads())),
-      static_cast<size_t>(shared), stream, s);
+      p.pieces * p.chunks, dim3(static_cast<unsigned>(p.threads())), static_cast<size_t>(shared),
+      stream, s);
 }
 
 template <class T, class Index>
@@ -269,8 +269,8 @@ int sum_small_table(const EmbeddingGatherBackward& a, void* stream) {
   }
   if (error != cudaSuccess || p.pieces == 1) return error;
   return launch<embedding_gather_backward_small_sum_kernel<T>>(
-      dim3(static_cast<unsigned>(ceil_div(size, kSumColumns))), dim3(kSumColumns * kSumRows), 0,
-      stream, static_cast<const acc_t<T>*>(s.partial), p.pieces, size, dweight);
+      ceil_div(size, kSumColumns), dim3(kSumColumns * kSumRows), 0, stream,
+      static_cast<const acc_t<T>*>(s.partial), p.pieces, size, dweight);
 }
 
 }  // namespace

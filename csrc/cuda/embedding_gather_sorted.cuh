@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kKeyThreads)
 
 template <class T, class Word>
 int launch_segments(const Segments<T, Word>& s, const SortedPlan& p, int granule, void* stream) {
-  const dim3 grid(static_cast<unsigned>(p.tiles * p.chunks));
+  const Blocks grid = p.tiles * p.chunks;
   const dim3 block(static_cast<unsigned>(p.lanes * p.teams));
   if constexpr (sizeof(T) == 2) {
     if (granule == 8)
@@ -134,8 +134,8 @@ int sum_sorted_words(const EmbeddingGatherBackward& a, void* stream) {
                               static_cast<cudaStream_t>(stream));
   if (error != cudaSuccess) return error;
   error = launch<embedding_gather_backward_keys_kernel<Index, Word>>(
-      dim3(static_cast<unsigned>(ceil_div(count, kKeyThreads * kKeyBatch))), dim3(kKeyThreads), 0,
-      stream, ids_of(a), count, a.padding_idx, pairs.keys[0], pairs.positions[0]);
+      ceil_div(count, kKeyThreads * kKeyBatch), dim3(kKeyThreads), 0, stream, ids_of(a), count,
+      a.padding_idx, pairs.keys[0], pairs.positions[0]);
   if (error != cudaSuccess) return error;
   error = sort_pairs(&pairs, count, key_bits(a.V), sort_workspace, stream);
   if (error != cudaSuccess) return error;
@@ -158,10 +158,9 @@ int sum_sorted_words(const EmbeddingGatherBackward& a, void* stream) {
   const int parts = kRunThreads / p.run_lanes;
 
   return launch<embedding_gather_backward_runs_kernel<T, Word>>(
-      dim3(static_cast<unsigned>(p.tiles * p.run_chunks)),
-      dim3(static_cast<unsigned>(p.run_lanes * parts)), 0, stream, s.keys, count, p.tile,
-      static_cast<const acc_t<T>*>(heads), static_cast<const acc_t<T>*>(tails), p.pitch,
-      static_cast<unsigned>(p.run_chunks), p.run_lanes, parts, a.D, s.dweight);
+      p.tiles * p.run_chunks, dim3(static_cast<unsigned>(p.run_lanes * parts)), 0, stream, s.keys,
+      count, p.tile, static_cast<const acc_t<T>*>(heads), static_cast<const acc_t<T>*>(tails),
+      p.pitch, static_cast<unsigned>(p.run_chunks), p.run_lanes, parts, a.D, s.dweight);
 }
 
 template <class T, class Index>

@@ -150,7 +150,9 @@ __global__ void __launch_bounds__(kWarp)
 int64_t pieces_of(const Evaluate& a) { return (a.examples.rows + kPieceRows - 1) / kPieceRows; }
 
 BlockLayout layout_of(const Evaluate& a) {
-  return block_layout(model_sizes(a.model), {false, 0}, static_cast<size_t>(shared_limit()));
+  const size_t limit =
+      a.tf32 ? shared_limit<evaluate_kernel<Tf32>>() : shared_limit<evaluate_kernel<Split>>();
+  return block_layout(model_sizes(a.model), {false, 0}, limit);
 }
 
 }  // namespace
@@ -175,14 +177,13 @@ int evaluate(const Evaluate& a, void* stream) {
   e.sums = static_cast<Sums*>(a.workspace);
   // Each block loads its model first: no more blocks than run at once.
   const int64_t share = a.model.M > 0 ? (multiprocessors() + a.model.M - 1) / a.model.M : 0;
-  const auto models = static_cast<unsigned>(a.model.M);
-  const dim3 grid(models, static_cast<unsigned>(share < e.pieces ? share : e.pieces));
+  const Blocks blocks(a.model.M, share < e.pieces ? share : e.pieces);
   const size_t bytes = layout.total * sizeof(float);
   const cudaError_t error =
-      a.tf32 ? launch<evaluate_kernel<Tf32>>(grid, kBlockThreads, bytes, stream, e, layout)
-             : launch<evaluate_kernel<Split>>(grid, kBlockThreads, bytes, stream, e, layout);
+      a.tf32 ? launch<evaluate_kernel<Tf32>>(blocks, kBlockThreads, bytes, stream, e, layout)
+             : launch<evaluate_kernel<Split>>(blocks, kBlockThreads, bytes, stream, e, layout);
   if (error != cudaSuccess) return error;
-  return launch<evaluate_mean_kernel>(models, kWarp, 0, stream, static_cast<const Sums*>(e.sums),
+  return launch<evaluate_mean_kernel>(a.model.M, kWarp, 0, stream, static_cast<const Sums*>(e.sums),
                                       e.pieces, a.examples.rows, a.loss, a.accuracy);
 }
 

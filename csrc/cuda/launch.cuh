@@ -7,42 +7,98 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
+
+#include "cuda/blocks.h"
 
 namespace mlpkern::cuda {
 
-constexpr size_t kDefaultShared = 48 << 10;  // bytes a block may have without asking
+constexpr size_t kDefaultShared = 48 << 10;  // bytes a block may have without asking,
+constexpr size_t kStaticShared = 16 << 10;   // of which arrays beside dynamic memory take no more
+constexpr int kKnownDevices = 64;            // of which answers are kept
 
-// Lets `kernel` have as much dynamic shared memory as the device gives one block. Once per kernel
-// and device: the call takes longer than a launch.
-template <auto kernel>
-cudaError_t allow_shared() {
-  static std::atomic<uint64_t> allowed{0};  // a bit per device
-  int device = 0, most = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error != cudaSuccess) return error;
-  const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
-  if (allowed.load(std::memory_order_relaxed) & bit) return cudaSuccess;
-  error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (error != cudaSuccess) return error;
-  cudaFuncAttributes attributes;
-  error = cudaFuncGetAttributes(&attributes, kernel);
-  if (error != cudaSuccess) return error;
-  error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               most - static_cast<int>(attributes.sharedSizeBytes));
-  if (error == cudaSuccess) allowed.fetch_or(bit, std::memory_order_relaxed);
+// The error of a call of the runtime. The runtime remembers it as well, until it is asked: whatever
+// asks next, here or elsewhere in the process, would take it for its own.
+inline cudaError_t taken(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
   return error;
 }
 
-// kernel<<<grid, block, shared_bytes, stream>>>(args...). An empty grid launches nothing.
-template <auto kernel, class... Args>
-cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, void* stream, Args... args) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-  if (shared_bytes > kDefaultShared) {
-    const cudaError_t error = allow_shared<kernel>();
+// A number of each device, asked once: `ask(device, &found)` returns a cudaError_t.
+template <class Ask>
+cudaError_t ask_once(std::atomic<int> (&kept)[kKnownDevices], int* found, const Ask& ask) {
+  int device = 0;
+  cudaError_t error = taken(cudaGetDevice(&device));
+  if (error != cudaSuccess) return error;
+  const bool known = device < kKnownDevices;
+  if (known && (*found = kept[device].load(std::memory_order_relaxed)) > 0) return cudaSuccess;
+  error = taken(ask(device, found));
+  if (known && error == cudaSuccess) kept[device].store(*found, std::memory_order_relaxed);
+  return error;
+}
+
+// What a device gives one block, static and dynamic. The driver keeps some of it for itself, which
+// the limit leaves out already, or else what is left of a multiprocessor does.
+inline cudaError_t shared_of_block(int device, int* bytes) {
+  int most = 0, all = 0, reserved = 0;
+  cudaError_t error =
+      cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&all, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device);
+  *bytes = most < all - reserved ? most : all - reserved;
+  return error;
+}
+
+// Lets blocks of `kernel` have as much dynamic shared memory as the current device gives them, and
+// says how much that is. Once per kernel and device: it takes longer than a launch.
+template <auto kernel>
+cudaError_t allow_shared(int* bytes) {
+  static std::atomic<int> allowed[kKnownDevices];
+  return ask_once(allowed, bytes, [](int device, int* most) {
+    cudaFuncAttributes attributes;
+    cudaError_t error = shared_of_block(device, most);
+    if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, kernel);
     if (error != cudaSuccess) return error;
+    // From sm_90 on this may count what the driver keeps, too: then a block gets that much less.
+    *most -= static_cast<int>(attributes.sharedSizeBytes);
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, *most);
+  });
+}
+
+// Bytes of dynamic shared memory that a block of `kernel` may ask for on the current device.
+// Whatever plans a launch asks here, so it plans no more than the launch is given.
+template <auto kernel>
+size_t shared_limit() {
+  int bytes = 0;
+  return allow_shared<kernel>(&bytes) == cudaSuccess ? static_cast<size_t>(bytes) : 0;
+}
+
+// A kernel as an argument, for functions that choose among some.
+template <auto kernel>
+using Kernel = std::integral_constant<decltype(kernel), kernel>;
+
+// kernel<<<blocks, threads, shared_bytes, stream>>>(args...). No blocks: nothing is launched.
+template <class... Params>
+cudaError_t launch_as(void (*kernel)(Params...), Blocks blocks, dim3 threads, size_t shared_bytes,
+                      void* stream, std::common_type_t<Params>... args) {
+  void* addresses[] = {&args..., nullptr};
+  return taken(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), blocks.grid(), threads,
+                                addresses, shared_bytes, static_cast<cudaStream_t>(stream)));
+}
+
+template <auto kernel, class... Args>
+cudaError_t launch(Blocks blocks, dim3 threads, size_t shared_bytes, void* stream, Args... args) {
+  if (blocks.none()) return cudaSuccess;
+  if (!blocks.make_a_grid()) return cudaErrorInvalidConfiguration;
+  if (shared_bytes > kDefaultShared - kStaticShared) {
+    int most = 0;
+    const cudaError_t error = allow_shared<kernel>(&most);
+    if (error != cudaSuccess) return error;
+    if (shared_bytes > static_cast<size_t>(most)) return cudaErrorInvalidConfiguration;
   }
-  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(args...);
-  return cudaGetLastError();
+  return launch_as(kernel, blocks, threads, shared_bytes, stream, args...);
 }
 
 // The dynamic shared memory of the running block, 16-byte aligned.
@@ -54,24 +110,12 @@ __device__ __forceinline__ T* dynamic_shared() {
 
 // Multiprocessors of the current device, for the size of a grid. Results must not depend on it.
 inline int multiprocessors() {
-  static std::atomic<int> count[64];
-  int device = 0, found = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= 64) return 1;
-  found = count[device].load(std::memory_order_relaxed);
-  if (found > 0) return found;
-  if (cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
-    return 1;
-  count[device].store(found, std::memory_order_relaxed);
-  return found;
-}
-
-// Bytes of dynamic shared memory that one block may ask for on the current device.
-inline int shared_limit() {
-  int device = 0, most = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
-    return static_cast<int>(kDefaultShared);
-  return most;
+  static std::atomic<int> count[kKnownDevices];
+  int found = 0;
+  const cudaError_t error = ask_once(count, &found, [](int device, int* number) {
+    return cudaDeviceGetAttribute(number, cudaDevAttrMultiProcessorCount, device);
+  });
+  return error == cudaSuccess ? found : 1;
 }
 
 }  // namespace mlpkern::cuda

@@ -10,6 +10,8 @@
 
 #include <cstdio>
 
+#include "cuda/launch.cuh"
+
 // The targets of this build, 900 for sm_90; MLPKERN_CUDA_PTX is the one that newer cards compile
 // for themselves, 0 if none.
 #ifndef MLPKERN_CUDA_PTX
@@ -32,7 +34,7 @@ class DeviceGuard {
   explicit DeviceGuard(int device) {
     const Driver& driver = entry_points();
     restores_ = driver.get && driver.set && driver.get(&before_) == CUDA_SUCCESS;
-    error_ = cudaSetDevice(device);
+    error_ = taken(cudaSetDevice(device));
   }
   ~DeviceGuard() {
     CUcontext now = nullptr;
@@ -68,7 +70,7 @@ class DeviceGuard {
 #else
     const cudaError_t error = cudaGetDriverEntryPoint(name, &address, cudaEnableDefault, &result);
 #endif
-    return error == cudaSuccess && result == cudaDriverEntryPointSuccess ? address : nullptr;
+    return taken(error) == cudaSuccess && result == cudaDriverEntryPointSuccess ? address : nullptr;
   }
 
   bool restores_ = false;
@@ -80,7 +82,14 @@ template <class Args, int (*launcher)(const Args&, void*)>
 int on_device(const Args& args, int device, void* stream) {
   const DeviceGuard guard(device);
   if (guard.error() != cudaSuccess) return guard.error();
-  return launcher(args, stream);
+  return taken(static_cast<cudaError_t>(launcher(args, stream)));
+}
+
+// Like the launcher it plans with what the device has.
+template <class Args, size_t (*workspace)(const Args&)>
+size_t workspace_on_device(const Args& args, int device) {
+  const DeviceGuard guard(device);
+  return guard.error() == cudaSuccess ? workspace(args) : 0;
 }
 
 template <class Args, ModelPath (*path)(const Args&)>
@@ -98,22 +107,19 @@ bool has_target(int major, int minor) {
 
 bool status(char* reason, char* detail, size_t size) {
   int driver = 0, cards = 0;
-  cudaError_t error = cudaDriverGetVersion(&driver);
+  cudaError_t error = taken(cudaDriverGetVersion(&driver));
   if (error != cudaSuccess || driver == 0) {
-    cudaGetLastError();
     std::snprintf(reason, size, "no NVIDIA driver is installed");
     return false;
   }
-  error = cudaGetDeviceCount(&cards);
+  error = taken(cudaGetDeviceCount(&cards));
   if (error == cudaErrorInsufficientDriver) {
-    cudaGetLastError();
     std::snprintf(reason, size, "the NVIDIA driver serves CUDA %d.%d, this build needs %d.%d",
                   driver / 1000, driver / 10 % 100, CUDART_VERSION / 1000,
                   CUDART_VERSION / 10 % 100);
     return false;
   }
   if (error != cudaSuccess || cards == 0) {
-    cudaGetLastError();
     std::snprintf(reason, size, "no NVIDIA card is visible%s%s", error == cudaSuccess ? "" : ": ",
                   error == cudaSuccess ? "" : cudaGetErrorString(error));
     return false;
@@ -121,9 +127,8 @@ bool status(char* reason, char* detail, size_t size) {
   size_t used = 0;
   for (int card = 0; card < cards; ++card) {
     cudaDeviceProp properties;
-    error = cudaGetDeviceProperties(&properties, card);
+    error = taken(cudaGetDeviceProperties(&properties, card));
     if (error != cudaSuccess) {
-      cudaGetLastError();
       std::snprintf(reason, size, "card %d does not answer: %s", card, cudaGetErrorString(error));
       return false;
     }
@@ -152,12 +157,13 @@ int take_bad_id(int device, BadId* bad) {
   // One at a time, so that a second kind of bad id is there for the next call.
   if (error == cudaSuccess) error = embedding_gather_take_bad_id(bad);
   if (error == cudaSuccess && bad->op == BadIdOp::none) error = cross_entropy_take_bad_id(bad);
-  return error;
+  return taken(error);
 }
 
 const char* error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
-#define MLPKERN_CUDA_ENTRY(name, Args) on_device<Args, name>, name##_workspace,
+#define MLPKERN_CUDA_ENTRY(name, Args) \
+  on_device<Args, name>, workspace_on_device<Args, name##_workspace>,
 const Library kLibrary = {kAbi,
                           MLPKERN_CUDA_KERNELS(MLPKERN_CUDA_ENTRY)
                               path_on_device<TrainSteps, train_steps_path>,

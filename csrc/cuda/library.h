@@ -10,7 +10,8 @@
 namespace mlpkern::cuda {
 
 // A launcher enqueues its kernels on `stream` (a cudaStream_t) of the current device, allocates
-// nothing, waits for nothing and returns a cudaError_t, 0 if all is well.
+// nothing, waits for nothing and returns a cudaError_t, 0 if all is well. An error that is returned
+// is not left in the CUDA runtime as well.
 #define MLPKERN_DECLARE_CUDA_KERNEL(name, Args) \
   int name(const Args& args, void* stream);     \
   size_t name##_workspace(const Args& args);
@@ -35,7 +36,7 @@ struct Library {
 
 #define MLPKERN_CUDA_POINTERS(name, Args)                  \
   int (*name)(const Args& args, int device, void* stream); \
-  size_t (*name##_workspace)(const Args& args);
+  size_t (*name##_workspace)(const Args& args, int device);
   MLPKERN_CUDA_KERNELS(MLPKERN_CUDA_POINTERS)
 
   ModelPath (*train_steps_path)(const TrainSteps& args, int device);
@@ -51,7 +52,7 @@ struct Library {
 
 // Changes with the size of any struct that crosses the boundary, and by hand with their meaning.
 constexpr uint64_t kAbi = [] {
-  uint64_t hash = 1;
+  uint64_t hash = 2;
 #define MLPKERN_HASH(name, Args) hash = hash * 1000003 + sizeof(Args);
   MLPKERN_CUDA_KERNELS(MLPKERN_HASH)
 #undef MLPKERN_HASH

@@ -107,7 +107,8 @@ cudaError_t multiply(const Product<typename Math::type>& p, Size size, void* str
   using Small = typename Tilings<Math, kind>::Small;
   return for_size<Math, kind>(size, [&](auto tiling) {
     using Tile = typename decltype(tiling)::type;
-    if (ProductShape<Math, kind, Tile>::kShared <= static_cast<size_t>(shared_limit()))
+    if (ProductShape<Math, kind, Tile>::kShared <=
+        shared_limit<linear_tanh_product_kernel<Math, kind, Tile>>())
       return launch_product<Math, kind, Tile>(p, stream);
     return launch_product<Math, kind, Small>(p, stream);
   });
@@ -154,9 +155,9 @@ template <class T>
 cudaError_t add_pieces(T* first, int64_t first_count, T* second, int64_t second_count,
                        const acc_t<T>* partial, int64_t pieces, int64_t stride, void* stream) {
   const int64_t blocks = ceil_div(first_count + second_count, kElementThreads);
-  return launch<linear_tanh_pieces_kernel<T>>(
-      static_cast<unsigned>(blocks < 65536 ? blocks : 65536), kElementThreads, 0, stream, first,
-      first_count, second, second_count, partial, pieces, stride);
+  return launch<linear_tanh_pieces_kernel<T>>(blocks < 65536 ? blocks : 65536, kElementThreads, 0,
+                                              stream, first, first_count, second, second_count,
+                                              partial, pieces, stride);
 }
 
 // Rows of a piece of the column sums: at most 512 pieces.
@@ -174,9 +175,9 @@ cudaError_t slope(const LinearTanhSlope& a, acc_t<T>* partial, void* stream) {
     constexpr int kItems = decltype(items)::value;
     const int64_t column_blocks = ceil_div(a.H, 32 * kItems);
     return launch<linear_tanh_slope_kernel<T, kItems>>(
-        static_cast<unsigned>(pieces * column_blocks), kElementThreads, 0, stream, doutput,
-        a.doutput_row_stride, output, a.output_row_stride, a.N, a.H, rows,
-        static_cast<unsigned>(column_blocks), dz, dbias ? partial : nullptr);
+        pieces * column_blocks, kElementThreads, 0, stream, doutput, a.doutput_row_stride, output,
+        a.output_row_stride, a.N, a.H, rows, static_cast<unsigned>(column_blocks), dz,
+        dbias ? partial : nullptr);
   };
   const int items = vector_items(sizeof(T), {doutput, output, dz},
                                  {a.doutput_row_stride, a.output_row_stride, a.H});
@@ -287,8 +288,8 @@ int linear_tanh_epilogue(const LinearTanhEpilogue& a, void* stream) {
       const int64_t all = ceil_div(a.N, kElementRows), most = ceil_div(8 * 1024, column_blocks + 1);
       const int64_t row_blocks = all < most ? all : most;
       return launch<linear_tanh_epilogue_kernel<T, kItems>>(
-          static_cast<unsigned>(row_blocks * column_blocks), kElementThreads, 0, stream, output,
-          bias, a.N, a.H, row_blocks, static_cast<unsigned>(column_blocks));
+          row_blocks * column_blocks, kElementThreads, 0, stream, output, bias, a.N, a.H,
+          row_blocks, static_cast<unsigned>(column_blocks));
     };
     return vector_items(sizeof(T), {output}, {a.H}) == kVectorItems<T>
                ? run(std::integral_constant<int, kVectorItems<T>>{})

@@ -69,8 +69,8 @@ template <Kind kind>
 cudaError_t launch_plain(const Product<double>& p, void* stream) {
   const int64_t across = (p.cols + kPlainTile - 1) / kPlainTile;
   const int64_t down = (p.rows + kPlainTile - 1) / kPlainTile;
-  const unsigned blocks = static_cast<unsigned>(across * down * p.pieces);
-  return launch<linear_tanh_plain_kernel<kind>>(blocks, kPlainThreads, 0, stream, p, across, down);
+  return launch<linear_tanh_plain_kernel<kind>>(across * down * p.pieces, kPlainThreads, 0, stream,
+                                                p, across, down);
 }
 
 }  // namespace mlpkern::cuda

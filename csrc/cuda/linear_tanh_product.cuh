@@ -143,9 +143,8 @@ cudaError_t launch_product(const Product<typename Math::type>& p, void* stream) 
   const int64_t down = (p.rows + Tile::kRows - 1) / Tile::kRows;
   const int64_t tiles = across * down * p.pieces;
   const int64_t most = int64_t{Tile::kBlocks} * multiprocessors();
-  const unsigned blocks = static_cast<unsigned>(tiles < most ? tiles : most);
-  return launch<linear_tanh_product_kernel<Math, kind, Tile>>(blocks, Tile::kThreads,
-                                                              Shape::kShared, stream, p, tiles);
+  return launch<linear_tanh_product_kernel<Math, kind, Tile>>(
+      tiles < most ? tiles : most, Tile::kThreads, Shape::kShared, stream, p, tiles);
 }
 
 }  // namespace mlpkern::cuda

@@ -24,10 +24,11 @@ constexpr int kConstantsThreads = 128;
 
 __global__ void __launch_bounds__(kConstantsThreads)
     train_steps_constants_kernel(StepConstants* constants, Rule rule, double beta1, double beta2,
-                                 int64_t S, int64_t step, const double* rates,
-                                 int64_t rate_model_stride, const double* weight_decay) {
-  const int64_t m = blockIdx.y;
-  const int64_t s = static_cast<int64_t>(blockIdx.x) * kConstantsThreads + threadIdx.x;
+                                 unsigned blocks_per_model, int64_t S, int64_t step,
+                                 const double* rates, int64_t rate_model_stride,
+                                 const double* weight_decay) {
+  const int64_t m = blockIdx.x / blocks_per_model;
+  const int64_t s = int64_t{blockIdx.x % blocks_per_model} * kConstantsThreads + threadIdx.x;
   if (s >= S) return;
   constants[m * S + s] = step_constants(rule, beta1, beta2, rates[m * rate_model_stride + s],
                                         weight_decay[m], step + s + 1);
@@ -51,9 +52,8 @@ size_t model_workspace(const TrainSteps& a, ModelPath path) {
 
 ModelPath train_steps_path(const TrainSteps& a) {
   if (a.model.dtype != DType::f32 || !sizes_fit(a.model) || a.N > kMostRows) return ModelPath::none;
-  const auto limit = static_cast<size_t>(shared_limit());
-  if (narrow_fits(a, limit)) return ModelPath::narrow;
-  return block_fits(a, limit) ? ModelPath::block : ModelPath::none;
+  if (narrow_fits(a, narrow_limit(a))) return ModelPath::narrow;
+  return block_fits(a) ? ModelPath::block : ModelPath::none;
 }
 
 size_t train_steps_workspace(const TrainSteps& a) {
@@ -70,11 +70,10 @@ int train_steps(const TrainSteps& a, void* stream) {
   run.constants = constants;
   run.workspace = reinterpret_cast<float*>(static_cast<char*>(a.workspace) + constants_bytes(a));
   run.workspace_stride = static_cast<int64_t>(model_workspace(a, path));
-  const dim3 grid(static_cast<unsigned>(ceil_div(a.S, kConstantsThreads)),
-                  static_cast<unsigned>(a.model.M));
+  const int64_t blocks = ceil_div(a.S, kConstantsThreads);  // of a model
   const cudaError_t error = launch<train_steps_constants_kernel>(
-      grid, kConstantsThreads, 0, stream, constants, run.rule.rule, a.beta1, a.beta2, a.S, a.step,
-      a.rates, a.rate_model_stride, a.weight_decay);
+      a.model.M * blocks, kConstantsThreads, 0, stream, constants, run.rule.rule, a.beta1, a.beta2,
+      static_cast<unsigned>(blocks), a.S, a.step, a.rates, a.rate_model_stride, a.weight_decay);
   if (error != cudaSuccess) return error;
   if (path == ModelPath::narrow) return launch_narrow(a, run, stream);
   return launch_block(a, run, stream);

@@ -213,27 +213,34 @@ inline BlockNeeds block_needs(const TrainSteps& a) {
           moments_of(rule_constants(a).rule)};
 }
 
-inline bool block_fits(const TrainSteps& a, size_t limit) {
-  return a.N > 0 && block_layout(model_sizes(a.model), block_needs(a), limit).fits;
+// body(Kernel<...>{}) for the kernel that the options choose.
+template <class Body>
+auto for_block_kernel(const TrainSteps& a, const Body& body) {
+  return a.tf32 ? body(Kernel<train_steps_block_kernel<Tf32>>{})
+                : body(Kernel<train_steps_block_kernel<Split>>{});
 }
+
+inline BlockLayout training_layout(const TrainSteps& a) {
+  const size_t limit =
+      for_block_kernel(a, [](auto kernel) { return shared_limit<decltype(kernel)::value>(); });
+  return block_layout(model_sizes(a.model), block_needs(a), limit);
+}
+
+inline bool block_fits(const TrainSteps& a) { return a.N > 0 && training_layout(a).fits; }
 
 // Floats for each model: the gradients, where shared memory has no room for them.
 inline size_t block_workspace(const TrainSteps& a) {
-  const BlockNeeds needs = block_needs(a);
-  const BlockLayout layout =
-      block_layout(model_sizes(a.model), needs, static_cast<size_t>(shared_limit()));
-  return needs.gradients && layout.gradients < 0 ? static_cast<size_t>(layout.parameters) : 0;
+  const BlockLayout layout = training_layout(a);
+  return block_needs(a).gradients && layout.gradients < 0 ? static_cast<size_t>(layout.parameters)
+                                                          : 0;
 }
 
 inline cudaError_t launch_block(const TrainSteps& a, const TrainingRun& run, void* stream) {
-  const BlockLayout layout =
-      block_layout(run.sizes, block_needs(a), static_cast<size_t>(shared_limit()));
-  const dim3 grid(static_cast<unsigned>(a.model.M));
-  const size_t bytes = layout.total * sizeof(float);
-  return a.tf32 ? launch<train_steps_block_kernel<Tf32>>(grid, kBlockThreads, bytes, stream, run,
-                                                         layout)
-                : launch<train_steps_block_kernel<Split>>(grid, kBlockThreads, bytes, stream, run,
-                                                          layout);
+  const BlockLayout layout = training_layout(a);
+  return for_block_kernel(a, [&](auto kernel) {
+    return launch<decltype(kernel)::value>(a.model.M, kBlockThreads, layout.total * sizeof(float),
+                                           stream, run, layout);
+  });
 }
 
 }  // namespace

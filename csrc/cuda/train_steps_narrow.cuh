@@ -224,16 +224,27 @@ __global__ void __launch_bounds__(kNarrowThreads<Math>, 1)
   NarrowTrainer<Math, sums>(run, dynamic_shared<float>()).train();
 }
 
+// body(Kernel<...>{}) for the kernel that the options choose.
+template <class Body>
+auto for_narrow_kernel(const TrainSteps& a, const Body& body) {
+  const bool sums = narrow_sums(a.N, a.max_grad_norm < INFINITY);
+  if (a.tf32)
+    return sums ? body(Kernel<train_steps_narrow_kernel<Tf32, true>>{})
+                : body(Kernel<train_steps_narrow_kernel<Tf32, false>>{});
+  return sums ? body(Kernel<train_steps_narrow_kernel<Split, true>>{})
+              : body(Kernel<train_steps_narrow_kernel<Split, false>>{});
+}
+
+inline size_t narrow_limit(const TrainSteps& a) {
+  return for_narrow_kernel(a, [](auto kernel) { return shared_limit<decltype(kernel)::value>(); });
+}
+
 inline cudaError_t launch_narrow(const TrainSteps& a, const TrainingRun& run, void* stream) {
-  const bool sums = narrow_sums(run.N, run.clips());
-  const NarrowLayout layout(run.sizes, sums);
-  const auto start = [&](auto math, auto with_sums) {
-    return launch<train_steps_narrow_kernel<decltype(math), decltype(with_sums)::value>>(
-        static_cast<unsigned>(a.model.M), static_cast<unsigned>(layout.warps * kWarp),
-        layout.total * sizeof(float), stream, run);
-  };
-  if (a.tf32) return sums ? start(Tf32{}, std::true_type{}) : start(Tf32{}, std::false_type{});
-  return sums ? start(Split{}, std::true_type{}) : start(Split{}, std::false_type{});
+  const NarrowLayout layout(run.sizes, narrow_sums(run.N, run.clips()));
+  return for_narrow_kernel(a, [&](auto kernel) {
+    return launch<decltype(kernel)::value>(a.model.M, static_cast<unsigned>(layout.warps * kWarp),
+                                           layout.total * sizeof(float), stream, run);
+  });
 }
 
 }  // namespace

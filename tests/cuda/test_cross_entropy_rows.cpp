@@ -32,7 +32,7 @@ void masses_equal_the_formula(int64_t N, const cuda::RowPlan& plan) {
       {&masses.buffer},
       [&] {
         return cuda::launch<cuda::cross_entropy_mass_kernel<double>>(
-            dim3(blocks), dim3(threads), 0, nullptr, args, cuda::Options<double>(args), plan,
+            blocks, dim3(threads), 0, nullptr, args, cuda::Options<double>(args), plan,
             static_cast<double*>(masses.data()));
       },
       [&] {

@@ -306,7 +306,8 @@ TEST_CASE(atomics_of_integers) {
 
 TEST_CASE(threads_and_blocks_have_three_coordinates) {
   Values output(DType::f32, 2 * 3 * 4 * 5 * 6 * 7);
-  const dim3 grid(2, 3, 4), block(5, 6, 7);
+  const cuda::Blocks grid(2, 3, 4);
+  const dim3 block(5, 6, 7);
   run_in_every_order(
       "coordinates", {&output.buffer},
       [&] {
@@ -321,10 +322,10 @@ TEST_CASE(threads_and_blocks_have_three_coordinates) {
 
 TEST_CASE(a_launch_that_no_device_takes_is_an_error) {
   float output[1];
-  const auto launch = [&](dim3 grid, dim3 block, size_t bytes) {
+  const auto launch = [&](cuda::Blocks grid, dim3 block, size_t bytes) {
     return cuda::launch<exit_early<false>>(grid, block, bytes, nullptr, +output);
   };
-  CHECK(launch(dim3(1, 65536), 1, 0) == cudaErrorInvalidConfiguration, "grid.y = 65536");
+  CHECK(launch({1, 65536}, 1, 0) == cudaErrorInvalidConfiguration, "grid.y = 65536");
   CHECK(launch(1, 1025, 0) == cudaErrorInvalidConfiguration, "1025 threads");
   CHECK(launch(1, 0, 0) == cudaErrorInvalidConfiguration, "no threads");
   CHECK(launch(1, 1, (227 << 10) + 1) == cudaErrorInvalidConfiguration, "too much shared memory");

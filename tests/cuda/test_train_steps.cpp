@@ -91,6 +91,41 @@ TEST_CASE(all_options_of_several_models) {
     }
 }
 
+// A grid has at most 65,535 blocks in y and z. All models but three have stopped before, which is
+// over at once; the three have the bits of each alone.
+TEST_CASE(more_models_than_65535) {
+  if (quick()) return;
+  Problem problem;
+  problem.name = "many models";
+  problem.sizes = {2, 1, 1, 2, {1}};
+  problem.M = 65537, problem.N = 2, problem.S = 2;
+  Trial trial(problem);
+  for (int64_t m = 0; m < problem.M; ++m) trial.stopped.set(m, 0);
+  for (int64_t m : {0, 65535, 65536}) trial.stopped.set(m, -1);
+  CHECK(trial.run() == 0, "a CUDA error");
+  std::vector<std::vector<double>> among;
+  for (int64_t m : {0, 1, 65535, 65536}) among.push_back(trial.result(m));
+  CHECK(std::isnan(trial.loss(1, 0)), "a model that had stopped went on");
+
+  trial.restore();
+  for (int64_t m : {0, 65535, 65536}) {
+    Values losses(DType::f32, problem.S);
+    TrainSteps one = trial.arguments(0, problem.S, losses.data());
+    std::vector<void*> parameters;
+    for (size_t i = 0; i < 5; ++i)
+      parameters.push_back(static_cast<float*>(one.model.parameters[i]) +
+                           m * one.model.model_strides[i]);
+    one.model.M = 1, one.model.parameters = parameters.data();
+    one.batches = static_cast<const int64_t*>(one.batches) + m * one.batch_model_stride;
+    one.rates += m * one.rate_model_stride, one.stopped += m, one.weight_decay += m;
+    one.input_dropout += m, one.hidden_dropout += m, one.seeds += m, one.streams += m;
+    CHECK(launch_train_steps(one) == 0, "a CUDA error");
+    for (int64_t s = 0; s < problem.S; ++s) trial.losses.set(m * problem.S + s, losses.get(s));
+    CHECK(same(trial.result(m), among[m < 2 ? 0 : static_cast<size_t>(m - 65533)]),
+          "model %lld has other bits among many", static_cast<long long>(m));
+  }
+}
+
 TEST_CASE(types_and_strides_of_ids) { check_types_of_ids({11, 3, 4, 11, {16}}); }
 
 TEST_CASE(chunks_give_the_bits_of_one_call) { check_chunks({11, 3, 4, 11, {20}}); }

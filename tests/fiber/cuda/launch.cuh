@@ -4,7 +4,9 @@
 #include <cuda_runtime.h>
 
 #include <tuple>
+#include <type_traits>
 
+#include "cuda/blocks.h"
 #include "fiber/grid.h"
 #include "fiber/scheduler.h"
 
@@ -12,14 +14,18 @@ namespace mlpkern::cuda {
 
 constexpr size_t kDefaultShared = 48 << 10;
 
+template <auto kernel>
+using Kernel = std::integral_constant<decltype(kernel), kernel>;
+
 template <auto kernel, class... Args>
-cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, void*, Args... args) {
-  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+cudaError_t launch(Blocks blocks, dim3 threads, size_t shared_bytes, void*, Args... args) {
+  if (blocks.none()) return cudaSuccess;
+  if (!blocks.make_a_grid()) return cudaErrorInvalidConfiguration;
   const std::tuple<Args...> arguments(args...);
   fiber::Grid run;
   run.kernel = __PRETTY_FUNCTION__;
-  run.blocks = grid;
-  run.threads = block;
+  run.blocks = blocks.grid();
+  run.threads = threads;
   run.shared_bytes = shared_bytes;
   run.arguments = &arguments;
   run.body = [](const void* packed) {
@@ -35,6 +41,10 @@ T* dynamic_shared() {
 }
 
 inline int multiprocessors() { return fiber::multiprocessors(); }
-inline int shared_limit() { return static_cast<int>(fiber::shared_limit()); }
+
+template <auto kernel>
+size_t shared_limit() {
+  return fiber::shared_limit();
+}
 
 }  // namespace mlpkern::cuda
