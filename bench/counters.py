@@ -44,7 +44,7 @@ METRICS = {  # of ncu -> how it is called here
     "launch__occupancy_limit_shared_mem": "blocks by shared memory",
     "sm__warps_active.avg.pct_of_peak_sustained_active": "warps %",
     "sm__inst_issued.avg.pct_of_peak_sustained_active": "issue %",
-    "l1tex__data_pipe_lsu_wavefronts_mem_shared.avg.pct_of_peak_sustained_elapsed": "shared %",
+    "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum.pct_of_peak_sustained_elapsed": "shared %",
     "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum": "bank conflicts",
     "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active": "tensor %",
     "dram__throughput.avg.pct_of_peak_sustained_elapsed": "DRAM %",
