@@ -57,7 +57,8 @@ def take(folder: Path = FOLDER, root: Path = ROOT) -> str:
     native = f"mlpkern/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     present = build_record().read(root / RECORD)
     built = present.get("native") and present.get("cuda", {}).get("built")
-    if built and present.get("sources") == sources and (root / native).exists():
+    there = all((root / name).exists() for name in (native, CUDA))
+    if built and there and present.get("sources") == sources:
         return f"already there: {described(present)}"
     wheels = sorted(folder.glob("mlpkern-*.whl"), key=lambda path: path.stat().st_mtime)
     if not wheels:
