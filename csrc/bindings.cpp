@@ -64,6 +64,14 @@ py::dict cache_info() {
   return result;
 }
 
+// What new_tensor does on a GPU, wherever the tensor is: for tests without one.
+py::object torch_output_like(py::handle tensor) {
+  Place place;
+  const Tensor like(tensor, {"torch_output_like", "tensor"}, place);
+  void* data;
+  return new_torch_tensor(place, like.dtype(), like.shape(), like.ndim(), &data);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -84,6 +92,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("limit_threads", cpu::limit_threads, py::arg("count"),
         "Bounds the threads of loops started by this thread, 0 for no bound; returns the old one.");
   m.def("parallel_backend", cpu::parallel_source, "torch, openmp or serial.");
+  m.def("torch_output_like", torch_output_like, py::arg("tensor"),
+        "A tensor of this shape, dtype and device, made as the outputs of a GPU are.");
   m.def("empty_cache", memory::empty, "Frees the memory kept for reuse.");
   m.def("cache_info", cache_info, "Bytes kept for reuse, their limit, hits and misses.");
   m.def("set_cache_limit", memory::set_limit, py::arg("bytes"),

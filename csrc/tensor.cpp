@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "memory.h"
 
@@ -10,6 +11,41 @@ namespace {
 
 const DLPackExchangeAPI* exchange = nullptr;
 PyTypeObject* tensor_type = nullptr;
+
+// What torch.empty is called with. References kept for good.
+struct TorchEmpty {
+  PyObject* function;
+  PyObject* names;  // of its last two arguments
+  PyObject* dtypes[4];
+  PyObject* uint8;
+  PyObject* cpu;
+  std::vector<PyObject*> gpus;
+
+  TorchEmpty() {
+    const py::module_ torch = py::module_::import("torch");
+    const auto take = [&](const char* name) {
+      return py::object(torch.attr(name)).release().ptr();
+    };
+    function = take("empty");
+    names = py::make_tuple("dtype", "device").release().ptr();
+    dtypes[static_cast<size_t>(DType::f32)] = take("float32");
+    dtypes[static_cast<size_t>(DType::f64)] = take("float64");
+    dtypes[static_cast<size_t>(DType::bf16)] = take("bfloat16");
+    dtypes[static_cast<size_t>(DType::f16)] = take("float16");
+    uint8 = take("uint8");
+    cpu = torch.attr("device")("cpu").release().ptr();
+  }
+
+  PyObject* device(const Place& place) {
+    if (place.is_cpu()) return cpu;
+    const auto index = static_cast<size_t>(place.index);
+    if (index >= gpus.size()) gpus.resize(index + 1);
+    if (!gpus[index])
+      gpus[index] = py::module_::import("torch").attr("device")("cuda", index).release().ptr();
+    return gpus[index];
+  }
+};
+TorchEmpty* torch = nullptr;
 
 std::string shape_text(const DLTensor& t) {
   std::string text = "(";
@@ -63,8 +99,7 @@ size_t header_bytes(int64_t ndim) {
 }  // namespace
 
 void load_exchange_api() {
-  py::module_ torch = py::module_::import("torch");
-  py::object type = torch.attr("Tensor");
+  py::object type = py::module_::import("torch").attr("Tensor");
   const char* needs = "mlpkern needs torch >= 2.11 (torch.Tensor.__dlpack_c_exchange_api__)";
   if (!py::hasattr(type, "__dlpack_c_exchange_api__")) throw py::import_error(needs);
   py::object capsule = type.attr("__dlpack_c_exchange_api__");
@@ -75,6 +110,7 @@ void load_exchange_api() {
   if (!api || !api->dltensor_from_py_object_no_sync) throw py::import_error(needs);
   exchange = api;
   tensor_type = reinterpret_cast<PyTypeObject*>(type.release().ptr());  // kept for good
+  torch = new TorchEmpty;
 }
 
 Tensor::Tensor(py::handle object, ArgumentName where) : where_(where), source_(object) {
@@ -234,40 +270,19 @@ py::object new_tensor(DType dtype, const int64_t* shape, int64_t ndim, void** da
 
 namespace {
 
-// torch.OutOfMemoryError as torch would raise it, or RuntimeError; torch's message without the
-// trace.
-[[noreturn]] void throw_allocation_error(const Place& place, std::string message) {
-  message = message.substr(0, message.find('\n'));
-  if (message.find("out of memory") != std::string::npos) {
-    py::object type = py::module_::import("torch").attr("OutOfMemoryError");
-    PyErr_SetString(type.ptr(), message.c_str());
-    throw py::error_already_set();
-  }
-  throw std::runtime_error("allocating on " + text_of(place) + ": " + message);
-}
-
-// An uninitialized tensor by torch's allocator on the device.
-py::object allocate(const Place& place, DLDataType dtype, const int64_t* shape, int64_t ndim,
-                    void** data) {
-  DLTensor prototype = {};
-  prototype.device = {place.type, place.index};
-  prototype.ndim = static_cast<int32_t>(ndim);
-  prototype.dtype = dtype;
-  prototype.shape = const_cast<int64_t*>(shape);
-  DLManagedTensorVersioned* made = nullptr;
-  std::string message;
-  const int failed = exchange->managed_tensor_allocator(
-      &prototype, &made, &message, [](void* context, const char*, const char* text) {
-        *static_cast<std::string*>(context) = text;
-      });
-  if (failed) throw_allocation_error(place, message);
-  *data = static_cast<char*>(made->dl_tensor.data) + made->dl_tensor.byte_offset;
-  void* object = nullptr;
-  if (exchange->managed_tensor_to_py_object_no_sync(made, &object) != 0) {
-    made->deleter(made);
-    throw py::error_already_set();
-  }
-  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+// torch.empty(shape, dtype=dtype, device=place)
+py::object torch_empty(const Place& place, PyObject* dtype, const int64_t* shape, int64_t ndim,
+                       void** data) {
+  const py::tuple sizes(ndim);
+  for (int64_t i = 0; i < ndim; ++i)
+    PyTuple_SET_ITEM(sizes.ptr(), i, PyLong_FromLongLong(shape[i]));
+  PyObject* const arguments[] = {sizes.ptr(), dtype, torch->device(place)};
+  auto made = py::reinterpret_steal<py::object>(
+      PyObject_Vectorcall(torch->function, arguments, 1, torch->names));
+  if (!made) throw py::error_already_set();
+  Place expected = place;
+  *data = Tensor(made, {"torch.empty", "result"}, expected).mutable_data();
+  return made;
 }
 
 }  // namespace
@@ -275,12 +290,17 @@ py::object allocate(const Place& place, DLDataType dtype, const int64_t* shape, 
 py::object new_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
                       void** data) {
   if (place.is_cpu()) return new_tensor(dtype, shape, ndim, data);
-  return allocate(place, dl_type(dtype), shape, ndim, data);
+  return new_torch_tensor(place, dtype, shape, ndim, data);
+}
+
+py::object new_torch_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
+                            void** data) {
+  return torch_empty(place, torch->dtypes[static_cast<size_t>(dtype)], shape, ndim, data);
 }
 
 py::object new_bytes(const Place& place, size_t bytes, void** data) {
-  const int64_t count = static_cast<int64_t>(bytes);
-  return allocate(place, {kDLUInt, 8, 1}, &count, 1, data);
+  const auto count = static_cast<int64_t>(bytes);
+  return torch_empty(place, torch->uint8, &count, 1, data);
 }
 
 void* current_stream(const Place& place) {

@@ -70,7 +70,7 @@ inline py::object new_tensor(DType dtype, std::initializer_list<int64_t> shape, 
   return new_tensor(dtype, shape.begin(), static_cast<int64_t>(shape.size()), data);
 }
 
-// The same where `place` says; on a GPU by torch's own allocator.
+// The same where `place` says; on a GPU, whose memory is torch's, by new_torch_tensor.
 py::object new_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
                       void** data);
 
@@ -79,7 +79,13 @@ inline py::object new_tensor(const Place& place, DType dtype, std::initializer_l
   return new_tensor(place, dtype, shape.begin(), static_cast<int64_t>(shape.size()), data);
 }
 
-// Uninitialized bytes from torch's allocator, kept as long as the object.
+// By torch.empty, so that the tensor is torch's own: what is made from foreign memory torch's
+// allocator cannot resize, and does not know by which streams it is used (Tensor.record_stream).
+// Torch's errors pass, OutOfMemoryError among them.
+py::object new_torch_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
+                            void** data);
+
+// Uninitialized bytes by torch.empty, kept as long as the object.
 py::object new_bytes(const Place& place, size_t bytes, void** data);
 
 // torch's current stream of a GPU, a cudaStream_t.

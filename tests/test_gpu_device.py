@@ -95,6 +95,33 @@ def test_tensors_of_two_devices_are_refused():
         mlpkern.linear_tanh(torch.randn(2, 3, device="cuda"), torch.randn(4, 3))
 
 
+def test_record_stream_keeps_an_output():
+    x, w = torch.randn(300, 40, device="cuda"), torch.randn(50, 40, device="cuda")
+    side = torch.cuda.Stream()
+    mlpkern.linear_tanh(x, w)
+    torch.cuda.synchronize()
+    y = mlpkern.linear_tanh(x, w)
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(200_000_000)  # some 0.1 s
+        late = y.clone()
+    y.record_stream(side)
+    expected, address = mlpkern.linear_tanh(x, w), y.data_ptr()
+    del y
+    for _ in range(10):  # while the other stream sleeps its memory is not handed out again
+        assert mlpkern.linear_tanh(x.neg(), w).data_ptr() != address
+    side.synchronize()
+    assert torch.equal(late, expected)
+
+
+def test_the_memory_of_an_output_is_torch_s():
+    x = torch.randn(300, 40, device="cuda", requires_grad=True)
+    w = torch.randn(50, 40, device="cuda", requires_grad=True)
+    y = mlpkern.linear_tanh(x, w)
+    for output in (y, *torch.autograd.grad(y.sum(), (x, w))):
+        output.untyped_storage().resize_(0)  # as FSDP does
+
+
 def test_a_call_returns_before_its_kernels_end():
     tensors, (ids, target) = leaves(), batch(3)
     gradients(ids, target, tensors)

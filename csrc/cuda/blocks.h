@@ -1,5 +1,4 @@
-// How many blocks a launch has, and of what a device takes. The twin of launch.cuh in tests/fiber
-// uses it too.
+// How many blocks a launch has; for launch.cuh and its twin in tests/fiber.
 #pragma once
 
 #include <cuda_runtime.h>
