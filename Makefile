@@ -3,6 +3,7 @@
 #   make test                          in .venv, made when needed, with the versions of constraints.txt
 #   make test VENV=none PYTHON=python  in an existing environment, keeping the torch that is there
 #   make test TEST_ARGS="-k linear"    more arguments for pytest;  BENCH_ARGS= for the full benchmark
+#   make test-torch TORCH=2.14.1       under another torch, in build/torch-2.14.1
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,17 +11,23 @@ TEST_ARGS ?=
 # Processes that share the Python tests, each with one thread (tests/conftest.py).
 WORKERS ?= 2
 BENCH_ARGS ?= --quick
+# The environments of `make test-torch` and `make test-oldest`, and what the second runs.
+TORCH_VENV ?= build/torch-$(TORCH)
+OLDEST_VENV ?= build/torch-oldest
+OLDEST_TESTS ?= $(wildcard $(patsubst %,tests/test_%*.py,\
+	autocast compile cross_entropy embedding_gather embedding_linear_tanh evaluate linear_tanh \
+	train_steps triton_backend versions)) tests/test_cli.py
 # What `make cuda-check` looks at; the default is built by it first.
 CUDA_LIBRARY ?= build/cuda/_cuda.so
 
 ifeq ($(VENV),none)
 py := $(PYTHON)
 state := build/$(subst /,_,$(PYTHON))
-constraints :=
+versions :=
 else
 py := $(VENV)/bin/python
 state := $(VENV)
-constraints := -c constraints.txt
+versions := -c constraints.txt
 endif
 
 # Empty files that say when the package (editable) and the tools were last installed.
@@ -31,12 +38,15 @@ native := $(shell find csrc -type f 2>/dev/null)
 cpp := $(shell find csrc tests/cpp tests/cuda tests/fiber -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 scripts = $(shell $(py) -c "import sysconfig; print(sysconfig.get_path('scripts'))")
 with_tools = PATH="$(scripts):$$PATH"
+not_installed = echo "make: pip could not install the package ($(versions)), see above" >&2; exit 1
 
-.PHONY: help test bench lint format ctest sanitize cuda-check cuda-budget cuda-library triton-check mutate clean
+.PHONY: help test test-torch test-oldest bench lint format ctest sanitize cuda-check cuda-budget cuda-library triton-check mutate clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make test      install, then run the Python tests in $(WORKERS) processes (WORKERS, TEST_ARGS)"
+	@echo "make test-torch TORCH=2.14.1  the same under any torch, in an environment of its own (TORCH_VENV)"
+	@echo "make test-oldest  the tests of the ops under the oldest versions (OLDEST_VENV, OLDEST_TESTS)"
 	@echo "make bench     install, then run the benchmark into bench/out (BENCH_ARGS, now: $(BENCH_ARGS))"
 	@echo "make ctest     build and run the C++ tests of the kernels, warnings as errors"
 	@echo "make sanitize  the same under AddressSanitizer and UBSan (QUICK=1: fewer cases of the CUDA kernels)"
@@ -50,6 +60,14 @@ help:
 
 test: $(installed)
 	$(py) -m pytest -n $(WORKERS) --dist worksteal $(TEST_ARGS)
+
+test-torch:
+	$(if $(TORCH),,$(error name a version of torch: make test-torch TORCH=2.14.1))
+	$(MAKE) test VENV=$(TORCH_VENV) versions='-c constraints-tools.txt torch==$(TORCH)'
+
+test-oldest:
+	$(MAKE) test VENV=$(OLDEST_VENV) versions='-c constraints-oldest.txt' \
+		TEST_ARGS='$(OLDEST_TESTS) $(TEST_ARGS)'
 
 bench: $(installed)
 	$(py) bench/run.py --out bench/out $(BENCH_ARGS)
@@ -101,10 +119,10 @@ $(VENV)/bin/python:
 $(installed) $(tools): | $(VENV)/bin/python
 endif
 
-$(installed): setup.py CMakeLists.txt pyproject.toml constraints.txt $(native)
-	$(py) -m pip install $(constraints) -e '.[test,bench]'
+$(installed): setup.py CMakeLists.txt pyproject.toml $(wildcard constraints*.txt) $(native)
+	$(py) -m pip install $(versions) -e '.[test,bench]' || { $(not_installed); }
 	@mkdir -p $(@D) && touch $@
 
-$(tools): pyproject.toml constraints.txt
-	$(py) -m pip install $(constraints) -e '.[test,bench,dev]'
+$(tools): pyproject.toml $(wildcard constraints*.txt)
+	$(py) -m pip install $(versions) -e '.[test,bench,dev]' || { $(not_installed); }
 	@mkdir -p $(@D) && touch $@ $(installed)

@@ -135,10 +135,13 @@ def test_no_compiler(card, monkeypatch):
 # The choice
 
 
-def explained(op="linear_tanh", dtype=torch.float32):
-    """What `explain` says of tensors on a GPU, of which there need not be one."""
-    with FakeTensorMode():
-        return mlpkern.explain(op, torch.empty(2, 3, device="cuda", dtype=dtype))
+with FakeTensorMode():  # made before the fixture `card`, whose card torch would start
+    ON_A_CARD = {d: torch.empty(2, 3, device="cuda", dtype=d) for d in (None, torch.float64)}
+
+
+def explained(op="linear_tanh", dtype=None):
+    """What `explain` says of a tensor on a GPU, of which there need not be one."""
+    return mlpkern.explain(op, ON_A_CARD[dtype])
 
 
 def test_without_the_native_library_gpu_tensors_go_to_triton(card, monkeypatch):

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torch._C import _is_any_autocast_enabled as any_autocast
 
-__all__ = ["any_autocast", "cast", "linear_dtype", "loss_dtype"]
+__all__ = ["WITHOUT_AUTOCAST", "any_autocast", "cast", "linear_dtype", "loss_dtype"]
+
+#: The device types for which torch has no autocast; asking it about one of them raises. Listed,
+#: because Dynamo of torch 2.11 cannot trace ``torch.amp.is_autocast_available``.
+WITHOUT_AUTOCAST = frozenset(
+    {"fpga", "hip", "ideep", "lazy", "meta", "mkldnn", "opencl", "opengl", "ve", "vulkan"}
+)
 
 
 def linear_dtype(input: Tensor) -> torch.dtype | None:
@@ -25,8 +31,8 @@ def loss_dtype(input: Tensor) -> torch.dtype | None:
 
 
 def _enabled(device: str) -> bool:
-    """Whether autocast is on for a device type; asking torch about "meta" raises."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    """Whether autocast is on for a device type."""
+    return device not in WITHOUT_AUTOCAST and torch.is_autocast_enabled(device)
 
 
 def cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

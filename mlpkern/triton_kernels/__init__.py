@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -58,6 +59,10 @@ def status() -> tuple[bool, str, str]:
         oldest = ".".join(map(str, OLDEST))
         return False, f"Triton {version} is older than {oldest}", install
     if _interpreting(triton):
+        if fault := _kernels("interpreter").fault():
+            numpy = importlib.metadata.version("numpy")
+            reason = f"the interpreter of Triton {version} fails with NumPy {numpy}: {fault}"
+            return False, reason, "Before Triton 3.7 it needs `numpy<2.4`."
         return True, "", f"Triton {version} in its interpreter (TRITON_INTERPRET=1)"
     reason = _no_gpu()
     if reason:

@@ -118,7 +118,8 @@ def _short(text: str) -> str:
 
 
 def _address(operands: str) -> int:
-    found = re.search(r"0x([0-9a-f]+)\s*$", operands)
+    # nvdisasm 12.8 writes a note of the scheduling behind the operands: "BRA 0x10  ?trans5;".
+    found = re.search(r"0x([0-9a-f]+)\s*(\?\w+\s*)?$", operands)
     return int(found[1], 16) if found else -1
 
 
