@@ -246,6 +246,8 @@ def explain(op: str, *args: Any, **kwargs: Any) -> str:
         how = f"computed in plain torch (reference), since {exception}" + (
             f"; {how}" if how else ""
         )
+    elif kernel := _which_kernel(op, name, tensors):
+        how = f"{kernel}; {how}" if how else kernel
     return f"{op} runs on {name}: {why}{'; ' + how if how else ''}."
 
 
@@ -312,6 +314,12 @@ def _why_reference(name: str, tensors: Sequence[torch.Tensor]) -> str:
     """Why the backend passes a call of these tensors on to the reference, or an empty string."""
     module = _load(name)
     return module.why_reference(tensors) if hasattr(module, "why_reference") else ""
+
+
+def _which_kernel(op: str, name: str, tensors: Sequence[torch.Tensor]) -> str:
+    """Which of its kernels the backend takes for a call of these tensors, where it has several."""
+    module = _load(name)
+    return module.which_kernel(op, tensors) if hasattr(module, "which_kernel") else ""
 
 
 def _require(name: str, source: str) -> None:

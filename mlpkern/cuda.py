@@ -8,6 +8,7 @@ large that the vendor's matrix product with a fused epilogue is the better choic
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +24,9 @@ CHECKS_ARGUMENTS = True
 #: Widths up to which the fused kernel of linear_tanh runs. Saving one pass over the output is worth
 #: 370 / K of the time of the product, so far beyond this a tuned product counts for more.
 FUSED_WIDTH = 1024
+#: The same for half types on a card whose matrix units the vendor's library drives by instructions
+#: (wgmma, tcgen05) that are twice as fast as those of the kernel. By counting, not measured.
+FUSED_WIDTH_HALF = 512
 
 LIBRARY = Path(__file__).with_name("_cuda.so")
 
@@ -49,6 +53,7 @@ __all__ = [
     "linear_tanh_forward",
     "status",
     "train_steps",
+    "which_kernel",
     "which_way",
 ]
 
@@ -118,8 +123,28 @@ def check_errors() -> None:
         _C.check_cuda_errors()
 
 
+def which_kernel(op: str, tensors: Sequence[Tensor]) -> str:
+    """What ``explain`` adds of a call with these tensors, or an empty string."""
+    if op != "linear_tanh" or len(tensors) < 2:
+        return ""
+    if _library_product(tensors[1]):
+        return "a layer so wide takes the product of the vendor's library, then one pass for tanh"
+    return "the product with bias and tanh in one kernel"
+
+
 def _library_product(weight: Tensor) -> bool:
-    return weight.dim() == 2 and max(weight.shape) > FUSED_WIDTH
+    if weight.dim() != 2:
+        return False
+    widest = max(weight.shape)
+    if widest <= FUSED_WIDTH_HALF or weight.element_size() > 2:
+        return widest > FUSED_WIDTH
+    return widest > FUSED_WIDTH or _has_faster_halves(weight.device.index)
+
+
+@functools.cache
+def _has_faster_halves(device_index: int) -> bool:
+    """Whether a card has wgmma (9.x) or tcgen05 (10.x, 11.x); 12.x has neither."""
+    return 9 <= torch.cuda.get_device_capability(device_index)[0] <= 11
 
 
 def _require_like(tensor: Tensor, input: Tensor, name: str) -> None:

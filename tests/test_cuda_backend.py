@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,6 +128,21 @@ class FakeKernels(SimpleNamespace):
 
 
 @pytest.fixture
+def capability(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The compute capability of the card, and how often it was asked for."""
+    card = SimpleNamespace(major=8, asked=0)
+
+    def get(_device: object) -> tuple[int, int]:
+        card.asked += 1
+        return card.major, 0
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", get)
+    cuda._has_faster_halves.cache_clear()
+    yield card
+    cuda._has_faster_halves.cache_clear()
+
+
+@pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeKernels:
     kernels = FakeKernels()
     monkeypatch.setattr(cuda, "_C", kernels)
@@ -169,6 +186,38 @@ def test_up_to_the_crossover_the_kernel_is_ours(fake):
     cuda.linear_tanh_forward(wide, torch.randn(2, cuda.FUSED_WIDTH), None)
     cuda.linear_tanh_forward(torch.randn(3, 2), torch.randn(cuda.FUSED_WIDTH, 2), None)
     assert [name for name, *_ in fake.calls] == ["forward", "forward"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "major", "widest"),
+    [
+        (torch.float32, 9, 1024),
+        (torch.float64, 9, 1024),
+        (torch.bfloat16, 8, 1024),
+        (torch.bfloat16, 9, 512),
+        (torch.float16, 9, 512),
+        (torch.float16, 10, 512),
+        (torch.bfloat16, 12, 1024),
+    ],
+)
+def test_the_crossover_follows_from_the_dtype_and_the_card(
+    fake, capability, dtype, major, widest, monkeypatch
+):
+    capability.major = major
+    for shape in ((3, widest), (widest, 3), (3, widest + 1), (widest + 1, 3)):
+        cuda.linear_tanh_forward(
+            torch.randn(2, shape[1]).to(dtype), torch.ones(shape).to(dtype), None
+        )
+    assert [name for name, *_ in fake.calls] == ["forward"] * 2 + ["epilogue"] * 2
+    assert capability.asked <= 1
+    # what explain says
+    backends = importlib.import_module("mlpkern.backends")
+    monkeypatch.setattr(backends, "_decide", lambda _op, _device: ("cuda", "so it is"))
+    for width, way in ((widest, "in one kernel"), (widest + 1, "of the vendor's library")):
+        said = mlpkern.explain(
+            "linear_tanh", torch.ones(2, 3, dtype=dtype), torch.ones(width, 3, dtype=dtype)
+        )
+        assert way in said
 
 
 @pytest.mark.parametrize(
