@@ -155,4 +155,5 @@ def seeds(work: Work) -> bool:
 
 
 def words() -> list[str]:
-    return ["--file", os.environ["WORDS"]] if os.environ.get("WORDS") else []
+    named = os.environ.get("WORDS")
+    return ["--file", os.path.abspath(named)] if named else []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,12 @@ class OutOfTime(Exception):
     """The step has used up its time; its programs are ended."""
 
 
+def interpreter() -> str:
+    """The Python of the programs, by a path that holds in any folder."""
+    named = os.environ.get("PYTHON") or sys.executable
+    return os.path.abspath(shutil.which(named) or named)
+
+
 @dataclass
 class Work:
     """One step at work. What its programs print goes to `log`."""
@@ -32,7 +39,7 @@ class Work:
     folder: Path  # for the files of the step
     deadline: float  # of time.monotonic()
     rehearsing: bool = False
-    python: str = field(default_factory=lambda: os.environ.get("PYTHON") or sys.executable)
+    python: str = field(default_factory=interpreter)
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def left(self) -> float:

@@ -144,6 +144,17 @@ def test_without_a_folder_the_benchmark_is_recorded(run, monkeypatch, tmp_path):
     assert (tmp_path / "elsewhere" / "steps" / "result.json").exists()
 
 
+def test_paths_are_those_of_the_folder_that_it_is_called_in(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORDS", "names.txt")
+    monkeypatch.setenv("PYTHON", "./python")
+    monkeypatch.setenv("OUT", "out")
+    _, status, calls, _ = run("bench", "seeds")
+    assert status == 0
+    assert calls.count(f"--file {tmp_path / 'names.txt'}") == 2
+    assert f"--out {tmp_path / 'out' / 'steps' / 'bench'}" in calls
+
+
 # Time
 
 
