@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "bench" / "gpu.sh"
 sys.path.insert(0, str(ROOT))
 
-from bench import gpu_stages, gpu_steps, gpu_told, gpu_work, prebuilt  # noqa: E402
+from bench import gpu_stages, gpu_steps, gpu_tests, gpu_told, gpu_work, prebuilt  # noqa: E402
 
 # Logs how it was called; ends as the name of the program says in $FAKE ("run.py=7 yardsticks=slow")
 FAKE_PYTHON = """#!/bin/bash
@@ -247,6 +248,12 @@ def test_without_the_backend_its_tests_are_a_failure(run):
     assert [s for _, s in statuses(found)] == [1, 1, 1, 1]
     assert "pytest" not in calls
     assert status == 1
+
+
+def test_the_tests_that_are_chosen_by_name_exist():
+    text = "\n".join((ROOT / path).read_text() for path in gpu_tests.GPU_TESTS)
+    for name in gpu_tests.PROMISES:
+        assert re.search(rf"^def test_\w*{name}", text, re.MULTILINE), name
 
 
 def test_triton_is_tested_and_trains_in_a_copy_without_the_libraries(run):
