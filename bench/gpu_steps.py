@@ -38,10 +38,10 @@ def build(work: Work) -> bool:
     environment = {"MLPKERN_REQUIRE_NATIVE": "1", "MLPKERN_REQUIRE_CUDA": "1"}
     try:
         if work.rehearsing:
-            raise prebuilt.Unusable("this is a rehearsal")
+            raise prebuilt.Unusable(f"prepared is {prebuilt.prepared()}")
         work.say(f"• libraries {prebuilt.take()}")
     except prebuilt.Unusable as error:
-        work.say(f"• {error}: building here")
+        work.say(f"• {error}" + ("" if work.rehearsing else ": building here"))
         if error.cuda:
             environment["MLPKERN_CUDA_LIBRARY"] = str(error.cuda)
         pip = ["-m", "pip", "install", "-v", "--no-index", "--no-build-isolation", "--no-deps"]

@@ -60,25 +60,37 @@ def take(folder: Path = FOLDER, root: Path = ROOT) -> str:
     there = all((root / name).exists() for name in (native, CUDA))
     if built and there and present.get("sources") == sources:
         return f"already there: {described(present)}"
-    wheels = sorted(folder.glob("mlpkern-*.whl"), key=lambda path: path.stat().st_mtime)
-    if not wheels:
-        raise Unusable(f"no libraries were prepared: {shown(folder)} has no wheel")
-    with zipfile.ZipFile(wheels[-1]) as wheel:
-        record = json.loads(wheel.read(RECORD))
-        if record.get("sources") != sources:
-            there = record.get("sources", "unknown")
-            raise Unusable(
-                f"{wheels[-1].name} was built from other sources ({there}, here {sources})"
-            )
+    path, record = newest(folder, sources)
+    with zipfile.ZipFile(path) as wheel:
         if native not in wheel.namelist():
             for name in (RECORD, CUDA):  # the record beside it is what setup.py asks for
                 wheel.extract(name, folder)
-            raise Unusable(f"{wheels[-1].name} is for another Python: no {native}", folder / CUDA)
+            raise Unusable(f"{path.name} is for another Python: no {native}", folder / CUDA)
         for name in (native, CUDA, RECORD):  # the record last: it says that the others are there
             temporary = root / f"{name}.{os.getpid()}"
             temporary.write_bytes(wheel.read(name))
             os.replace(temporary, root / name)
-    return f"taken from {wheels[-1].name}: {described(record)}"
+    return f"taken from {path.name}: {described(record)}"
+
+
+def newest(folder: Path, sources: str) -> tuple[Path, dict[str, Any]]:
+    """The newest wheel and its record; raises `Unusable` unless it was built from `sources`."""
+    wheels = sorted(folder.glob("mlpkern-*.whl"), key=lambda path: path.stat().st_mtime)
+    if not wheels:
+        raise Unusable(f"no libraries were prepared: {shown(folder)} has no wheel")
+    with zipfile.ZipFile(wheels[-1]) as wheel:
+        record: dict[str, Any] = json.loads(wheel.read(RECORD))
+    there = record.get("sources", "unknown")
+    if there != sources:
+        name = wheels[-1].name
+        raise Unusable(f"{name} was built from other sources ({there}, here {sources})")
+    return wheels[-1], record
+
+
+def prepared(folder: Path = FOLDER, root: Path = ROOT) -> str:
+    """What lies ready for another machine; raises `Unusable` where nothing does."""
+    path, record = newest(folder, build_record().sources(root))
+    return f"{path.name}: {described(record)}"
 
 
 def described(record: dict[str, Any]) -> str:

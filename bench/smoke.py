@@ -7,8 +7,9 @@ allowed. The ops, forward and backward, are those of sanitizer_cases.py against 
 float64, `train_steps` and `evaluate` against the reference backend in float64 on the processor.
 FILE gets the same as JSON after each check. Exit status 1 where one of them is wrong.
 
-The limits tell a wrong kernel from rounding; the tests have the sharp ones. A step of AdamW depends
-on the sign of gradients near 0, so its limits are wider.
+The limits tell a wrong kernel from rounding, and TF32 from float32; the tests have the sharp ones.
+A step of AdamW depends on the sign of gradients near 0, so its limits are wider: with operands cut
+to TF32, plain torch is off by 0.02 after these steps, under SGD by 0.0001.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ WAYS = {
     "block": ("by the whole block", (40, 3, 12, (60, 50), 32)),
 }
 OPTIMIZERS: dict[str, tuple[dict[str, Any], float, dict[str, float]]] = {
-    "SGD": ({}, 0.3, {"float32": 1e-4, "tf32": 3e-2}),
+    "SGD": ({}, 0.3, {"float32": 3e-5, "tf32": 3e-3}),
     "AdamW": ({"optimizer": "adamw", "weight_decay": 0.1}, 0.01, {"float32": 1e-3, "tf32": 1e-1}),
 }
 STEPS = 20

@@ -120,6 +120,14 @@ def test_nothing_prepared_is_said(tree, tmp_path):
         prebuilt.take(tmp_path / "nowhere", tree)
 
 
+def test_what_lies_ready_for_another_machine_is_told(tree, tmp_path):
+    folder = wheel(tmp_path / "libraries", record(tree), "mlpkern/_C.cpython-27-x86_64.so")
+    assert prebuilt.prepared(folder, tree).startswith("mlpkern-0.1.0-cp3-cp3-linux_x86_64.whl: ")
+    (tree / "csrc" / "tensor.cpp").write_text("long tensor;")
+    with pytest.raises(prebuilt.Unusable, match="built from other sources"):
+        prebuilt.prepared(folder, tree)
+
+
 def test_a_python_is_found_by_path_and_refused_by_name():
     assert prebuilt.interpreter(sys.executable) == sys.executable
     with pytest.raises(SystemExit, match=r"no Python 9\.9"):
