@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from mlpkern import autograd, functional, nn
@@ -52,11 +53,17 @@ __all__ = [
 
 
 def empty_cache() -> None:
-    """Give the memory that the compiled kernels keep for reuse back to the system."""
+    """Give memory that is kept for reuse back: on a CPU to the system, of CUDA graphs to torch.
+
+    That of outputs and scratch of the compiled CPU kernels, and the graphs that ``train_steps`` of
+    large models keeps on a GPU, with their arrays.
+    """
     if backends()["cpu"].available:
         from mlpkern._C import empty_cache
 
         empty_cache()
+    if graphed := sys.modules.get("mlpkern.graphed_train_steps"):  # else nothing is kept
+        graphed.empty_cache()
 
 
 def __getattr__(name: str) -> Any:

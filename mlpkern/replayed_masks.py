@@ -17,7 +17,8 @@ class ReplayedMasks:
     """The masks of `mlpkern.reference.philox.dropout_mask` for one model after another.
 
     Args:
-        steps: of a call. rows: N of a batch. widths: the units of each layer, the input first.
+        steps: at most, of a load. rows: N of a batch. widths: the units of each layer, the input
+            first.
         dtype, device: of the activations.
     """
 
@@ -30,7 +31,7 @@ class ReplayedMasks:
         device: torch.device,
     ) -> None:
         self._ahead = max(1, min(steps, _DRAWN // (rows * sum(widths))))
-        self._steps = steps
+        self._steps = 0
         self._kept = [
             torch.zeros(self._ahead, rows, width, dtype=torch.bool, device=device)
             for width in widths
@@ -40,18 +41,20 @@ class ReplayedMasks:
         self._parts = self._scales.unbind()
         self._of_model: tuple[list[float], int, int, int] | None = None
 
-    def load(self, dropouts: tuple[float, float], seed: int, stream: int, step: int) -> None:
+    def load(
+        self, dropouts: tuple[float, float], seed: int, stream: int, step: int, steps: int
+    ) -> None:
         """Another model: its probabilities for input and hidden layers, its seed and stream.
 
-        ``step``: steps done before this call.
+        ``step``: steps done before. ``steps``: that come now, counted from 0.
         """
         ps = [dropouts[0], *[dropouts[1]] * (len(self._kept) - 1)]
-        self._of_model = ps, seed, stream, step
+        self._of_model, self._steps = (ps, seed, stream, step), steps
         for part, p in zip(self._parts, ps, strict=True):
             part.fill_(1 / (1 - p))
 
     def draw_before(self, at: int) -> None:
-        """To be called before step ``at`` of the call: draws if the last masks were used up."""
+        """To be called before step ``at``: draws if the last masks were used up."""
         if at % self._ahead:
             return
         assert self._of_model is not None

@@ -1,6 +1,6 @@
 """The ops' way of ``train_steps``, step by step on a CPU: it equals the reference in every option.
 
-The capture of a step and its replays need a GPU: see test_gpu_device.py.
+How often a step is captured: test_kept_graphs.py. Captures and replays: test_gpu_training.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def _by_the_ops(monkeypatch: pytest.MonkeyPatch) -> None:
     """``mlpkern.train_steps`` goes the way of the ops, whose kernels are those of the CPU."""
     run_by(graphed_train_steps, monkeypatch)
+    graphed_train_steps.empty_cache()
 
 
 def run_by(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,30 +76,6 @@ def test_a_run_in_pieces_has_the_bits_of_one(name):
         assert torch.equal(one, other)
 
 
-def test_one_step_is_captured_for_all_models_and_replayed(monkeypatch):
-    """The capture keeps the step as it is; what a GPU replays is for test_gpu_training.py."""
-    case = problem(M=3)
-    options = {"momentum": 0.9, "hidden_dropout": [0.2, 0.0, 0.5], "weight_decay": [0.0, 0.1, 0.0]}
-    expected, trained = case.run(**options)
-    made, captured = [], []
-    run = graphed_train_steps._Run
-    begin = run.__init__
-
-    def graphing(self, *args):
-        begin(self, *args)
-        self._graphs = True
-        made.append(self)
-
-    monkeypatch.setattr(run, "__init__", graphing)
-    monkeypatch.setattr(run, "_captured", lambda self: captured.append(self) or self._once)
-    losses, params = case.run(**options)
-    assert torch.equal(losses, expected)
-    for one, other in zip(params.tensors(), trained.tensors(), strict=True):
-        assert torch.equal(one, other)
-    assert captured == made
-    assert len(made) == 1
-
-
 def test_strided_parameters_are_trained_where_they_lie():
     case = problem()
     expected, trained = case.run(momentum=0.9)
@@ -137,6 +114,16 @@ def test_a_loss_that_is_not_finite_stops_its_model_alone(name, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+def test_under_inference_mode_as_without():
+    case = problem(M=2)
+    expected, trained = case.run(momentum=0.9, hidden_dropout=0.1)
+    with torch.inference_mode():
+        losses, params = case.run(momentum=0.9, hidden_dropout=0.1)
+    assert torch.equal(losses, expected)
+    for one, other in zip(params.tensors(), trained.tensors(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_stopped_model_stays_as_it_is():
     case = problem(M=2)
     state = OptimizerState.zeros(case.params)
@@ -157,7 +144,7 @@ def test_masks_drawn_ahead_are_those_of_the_reference(ahead, monkeypatch):
     cpu = torch.device("cpu")
     masks = replayed_masks.ReplayedMasks(8, 5, [6, 9, 2], torch.float64, cpu)
     for seed, stream, step in ((2**63 + 9, 3, 0), (-1, 0, 2**32 - 3)):
-        masks.load((0.3, 0.6), seed, stream, step)
+        masks.load((0.3, 0.6), seed, stream, step, 8)
         for s in range(8):
             masks.draw_before(s)
             for layer, width in enumerate([6, 9, 2]):
