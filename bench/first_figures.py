@@ -84,8 +84,8 @@ class Progress:
     def __call__(self, result: dict[str, Any]) -> None:
         if self.path:
             keep_data(result, self.path)
-        limits = " ".join(" ".join(report.limit_lines(result["limits"])).split())
-        lines = [f"• {limits}", *(line(case) for case in result["cases"])]
+        lines = [f"• {text.strip()}" for text in report.limit_lines(result["limits"])]
+        lines += [line(case) for case in result["cases"]]
         show(lines[len(self.printed) :])
         self.printed = lines
 
