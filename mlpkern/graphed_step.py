@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import compress
 from typing import NamedTuple
 
@@ -25,8 +25,11 @@ import torch
 from torch import Tensor
 
 from mlpkern.autograd import CrossEntropy, EmbeddingGather, LinearTanh
+from mlpkern.backends import select
+from mlpkern.cuda_precision import tf32
 from mlpkern.replayed_masks import ReplayedMasks
 
+_OPS = ("embedding_gather", "linear_tanh", "cross_entropy")
 _ADAMW = 1
 _ALIGNED = 32  # elements: every tensor begins where the widest loads may begin
 _NO_OPTIONS = (-100, 1)  # of cross_entropy: ignore_index, which no target equals, and the mean
@@ -242,6 +245,21 @@ class Run:
     def _keep(self, new: list[Tensor]) -> None:
         for flat, value in zip(self._flat, new, strict=True):
             torch.where(self._going, value, flat, out=flat)
+
+
+def surroundings(parameter: Tensor) -> tuple[Hashable, ...]:
+    """What the capture of the ops depends on beside its arguments: switches, backends, the stream.
+
+    Work on one stream is in order, so no two replays of a graph, or its end, can meet.
+    """
+    on_gpu = parameter.is_cuda
+    return (
+        torch.cuda.current_stream(parameter.device).cuda_stream if on_gpu else None,
+        tuple(select(op, parameter) for op in _OPS),
+        tf32(parameter),
+        torch.backends.cuda.preferred_blas_library(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
 
 
 @functools.cache

@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from mlpkern.backends import select
-from mlpkern.cuda_precision import tf32
-from mlpkern.graphed_step import Data, Dropout, Kind, Rule, Run
+from mlpkern.graphed_step import Data, Dropout, Kind, Rule, Run, surroundings
 from mlpkern.kept import Kept
 
 _T = TypeVar("_T")
-_OPS = ("embedding_gather", "linear_tanh", "cross_entropy")
 _KEPT = 4
 
 
@@ -76,7 +73,7 @@ def train_steps(
             any(own[0]),
             any(p > 0 for ps in own[1:] for p in ps),
         )
-        key = (kind, *_surroundings(parameters[0]))
+        key = (kind, *surroundings(parameters[0]))
         with _runs.borrowed(key, lambda: _with_room(functools.partial(Run, kind))) as run:
             for m, model_losses in enumerate(losses):
                 if keys[2][m] >= 0:
@@ -107,21 +104,6 @@ def _with_room(work: Callable[[], _T]) -> _T:
         if not _runs.clear():
             raise
     return work()
-
-
-def _surroundings(parameter: Tensor) -> tuple[Hashable, ...]:
-    """What a capture depends on beside its arguments: switches of torch, backends, the stream.
-
-    Work on one stream is in order, so no two replays of a graph, or its eviction, can meet.
-    """
-    on_gpu = parameter.is_cuda
-    return (
-        torch.cuda.current_stream(parameter.device).cuda_stream if on_gpu else None,
-        tuple(select(op, parameter) for op in _OPS),
-        tf32(parameter),
-        torch.backends.cuda.preferred_blas_library(),
-        torch.are_deterministic_algorithms_enabled(),
-    )
 
 
 _runs: Kept[Run] = Kept(_KEPT, Run.close)

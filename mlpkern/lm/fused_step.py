@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlpkern.autograd import CrossEntropy, EmbeddingGather, LinearTanh
+from mlpkern.graphed_step import surroundings
 from mlpkern.lm.data import Split
 from mlpkern.lm.model import MLPLanguageModel
 from mlpkern.lm.state import TrainState
@@ -126,7 +128,7 @@ class GraphedSteps:
         device = train.targets.device
         self.model, self.train, self.capacity = model, train, capacity
         self._step = FusedStep(model)
-        self._trains = [p.requires_grad for p in model.parameters()]
+        self._reads = _what_a_graph_reads(model, train)
         self._rows = torch.zeros(capacity, batch_size, dtype=torch.int64, device=device)
         self._rates = torch.zeros(capacity, device=device, dtype=self._step.embedding.dtype)
         self._losses = torch.zeros_like(self._rates)
@@ -135,10 +137,13 @@ class GraphedSteps:
         self._replay = self._captured() if device.type == "cuda" else self._once
 
     def serves(self, model: MLPLanguageModel, train: Split, batch_size: int) -> bool:
-        """Whether these steps train this very model, as it is frozen, on these very rows."""
+        """Whether these steps train this very model, as it is frozen, on these very rows.
+
+        Not where its parameters lie elsewhere now, nor under another backend, precision or stream.
+        """
         mine = (self.model, self.train, self._rows.shape[1])
         same = mine[0] is model and mine[1] is train and mine[2] == batch_size
-        return same and self._trains == [p.requires_grad for p in model.parameters()]
+        return same and self._reads == _what_a_graph_reads(model, train)
 
     def run(self, rows: Tensor, rates: Tensor) -> Tensor:
         """The losses (S,) of S steps on the batches ``rows`` (S, N) at the learning rates (S,)."""
@@ -178,6 +183,13 @@ class GraphedSteps:
         for value, old in zip(self._step.values, before, strict=True):
             value.copy_(old)
         return graph.replay
+
+
+def _what_a_graph_reads(model: MLPLanguageModel, train: Split) -> tuple[Any, ...]:
+    """The addresses in it, which parameters it trains, and what else its capture depends on."""
+    parameters = [(p.data_ptr(), p.requires_grad) for p in model.parameters()]
+    data = train.inputs.data_ptr(), train.targets.data_ptr()
+    return parameters, data, surroundings(model.embedding.weight)
 
 
 def _leaf(parameter: Tensor) -> Tensor:
