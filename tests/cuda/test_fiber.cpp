@@ -326,6 +326,9 @@ TEST_CASE(a_launch_that_no_device_takes_is_an_error) {
     return cuda::launch<exit_early<false>>(grid, block, bytes, nullptr, +output);
   };
   CHECK(launch({1, 65536}, 1, 0) == cudaErrorInvalidConfiguration, "grid.y = 65536");
+  CHECK(launch({1, 1, 65536}, 1, 0) == cudaErrorInvalidConfiguration, "grid.z = 65536");
+  CHECK(launch(int64_t{1} << 31, 1, 0) == cudaErrorInvalidConfiguration, "grid.x = 2^31");
+  CHECK(launch((int64_t{1} << 32) + 1, 1, 0) == cudaErrorInvalidConfiguration, "2^32 + 1");
   CHECK(launch(1, 1025, 0) == cudaErrorInvalidConfiguration, "1025 threads");
   CHECK(launch(1, 0, 0) == cudaErrorInvalidConfiguration, "no threads");
   CHECK(launch(1, 1, (227 << 10) + 1) == cudaErrorInvalidConfiguration, "too much shared memory");
