@@ -192,7 +192,6 @@ def test_forwards_that_are_something_else(forward, message):
     assert any(part in said for part in message.split("|")), said
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_modules_without_a_forward_in_python():
     parts = (nn.Embedding(V, D), nn.Flatten(), nn.Linear(T * D, H), nn.Tanh(), nn.Linear(H, C))
     assert "got a ScriptModule" in refused(torch.jit.script(nn.Sequential(*parts)))

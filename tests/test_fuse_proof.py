@@ -323,7 +323,6 @@ class Scripted(Tied):
         return self.act(self.lin(self.scripted(self.emb(ids))))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_modules():
     scripted = torch.jit.script(pair())
     assert "it is a ScriptModule: fuse the module first" in str(fuse(scripted))
