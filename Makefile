@@ -14,9 +14,9 @@ BENCH_ARGS ?= --quick
 # The environments of `make test-torch` and `make test-oldest`, and what the second runs.
 TORCH_VENV ?= build/torch-$(TORCH)
 OLDEST_VENV ?= build/torch-oldest
-OLDEST_TESTS ?= $(wildcard $(patsubst %,tests/test_%*.py,\
-	autocast compile cross_entropy embedding_gather embedding_linear_tanh evaluate linear_tanh \
-	train_steps triton_backend versions)) tests/test_cli.py
+OLDEST_TESTS ?= $(wildcard $(addprefix tests/test_,cross_entropy*.py embedding_*.py linear_tanh*.py)) \
+	$(patsubst %,tests/test_%.py,compile evaluate numeric_options train_steps triton_backend versions) \
+	tests/test_cli.py::test_train_sample_evaluate
 # What `make cuda-check` looks at; the default is built by it first.
 CUDA_LIBRARY ?= build/cuda/_cuda.so
 

@@ -13,13 +13,9 @@ from typing import Any
 
 import torch
 from torch.compiler import is_compiling
-from torch.torch_version import TorchVersion
 
 FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 INTEGERS = frozenset((torch.uint8, torch.int16, torch.int32, torch.int64))
-
-# Dynamo, to which the numbers of numpy are tensors too, traces ``operator.index`` since torch 2.12.
-_INDEX_IS_TRACED = TorchVersion(torch.__version__) >= "2.12"
 
 _FLOAT_NAMES = "float32, float64, bfloat16 or float16"
 _INTEGER_NAMES = "uint8, int16, int32 or int64"
@@ -63,7 +59,8 @@ def real(op: str, name: str, value: Any) -> float:
 
 def integer(op: str, name: str, value: Any) -> int:
     """``value`` as an int: of Python or numpy, or an integer tensor (). TypeError otherwise."""
-    if not _INDEX_IS_TRACED and is_compiling() and hasattr(value, "dtype"):
+    # Dynamo takes numbers of numpy for tensors, and traces operator.index of one in few versions.
+    if hasattr(value, "dtype") and is_compiling():
         return int(value)
     try:
         return operator.index(value)
