@@ -106,7 +106,9 @@ class BlockUpdate {
   __device__ __forceinline__ float* gradients() const {
     return b.at.gradients >= 0 ? b.s + b.at.gradients : r_.workspace + model_ * r_.workspace_stride;
   }
-  __device__ __forceinline__ const StepConstants& constants() const {
+  // A copy, since any store into shared memory may change the original; read for each element,
+  // since there are no registers to keep it in.
+  __device__ __forceinline__ StepConstants constants() const {
     return *reinterpret_cast<const StepConstants*>(b.s + b.at.constants);
   }
 
@@ -129,13 +131,19 @@ class BlockUpdate {
   __device__ __forceinline__ void change(const BlockTensor& t, int row, int column, float g) const {
     float& w = b.s[t.offset + row * t.stride + column];
     const bool here = b.at.moments >= 0;
-    float none = 0.0f, *first = &none, *second = &none;
-    if constexpr (kHasFirst<rule>)
-      first = here ? &w + b.at.moments : r_.first.at(t.i, model_) + row * t.columns + column;
-    if constexpr (kHasSecond<rule>)
-      second =
-          here ? first + b.at.parameters : r_.second.at(t.i, model_) + row * t.columns + column;
-    w = updated<rule>(r_.rule, constants(), w, g, *first, *second, !t.is_bias());
+    float first = 0.0f, second = 0.0f, *firsts = nullptr, *seconds = nullptr;
+    if constexpr (kHasFirst<rule>) {
+      firsts = here ? &w + b.at.moments : r_.first.at(t.i, model_) + row * t.columns + column;
+      first = *firsts;
+    }
+    if constexpr (kHasSecond<rule>) {
+      seconds =
+          here ? firsts + b.at.parameters : r_.second.at(t.i, model_) + row * t.columns + column;
+      second = *seconds;
+    }
+    w = updated<rule>(r_.rule, constants(), w, g, first, second, !t.is_bias());
+    if constexpr (kHasFirst<rule>) *firsts = first;
+    if constexpr (kHasSecond<rule>) *seconds = second;
   }
 
   const TrainingRun& r_;

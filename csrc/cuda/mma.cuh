@@ -13,21 +13,35 @@
 
 namespace mlpkern::cuda {
 
-// Adds half a unit of TF32, whose bits the mma cuts off: rounds to nearest. Infinity and NaN pass.
-__device__ __forceinline__ uint32_t round_to_tf32(uint32_t x) {
-  return fabsf(__uint_as_float(x)) < INFINITY ? x + 0x1000 : x;
-}
+// What is known of the float32 elements of a fragment: that they are finite, or that they are the
+// `rounded` of others.
+enum class Values { any, finite, rounded };
 
 struct Tf32 {
   using type = float;
   static constexpr bool kSplit = false;
 
+  // Adds half a unit of TF32, whose bits the mma cuts off: rounds to nearest. Infinity and NaN
+  // pass.
+  template <Values values>
+  __device__ __forceinline__ static uint32_t round(uint32_t x) {
+    if constexpr (values == Values::rounded) return x;
+    if constexpr (values == Values::finite) return x + 0x1000;
+    return fabsf(__uint_as_float(x)) < INFINITY ? x + 0x1000 : x;
+  }
+  // What to keep of x where only products read it, so that each of them finds it rounded.
+  template <Values values>
+  __device__ __forceinline__ static float rounded(float x) {
+    return __uint_as_float(round<values>(__float_as_uint(x)));
+  }
+
   template <int n>
   struct Operand {
     uint32_t at[n];
+    template <Values values = Values::any>
     __device__ __forceinline__ void set(const uint32_t* raw) {
 #pragma unroll
-      for (int i = 0; i < n; ++i) at[i] = round_to_tf32(raw[i]);
+      for (int i = 0; i < n; ++i) at[i] = round<values>(raw[i]);
     }
   };
   __device__ __forceinline__ static void multiply(float (&d)[4], const Operand<4>& a,
@@ -40,10 +54,16 @@ struct Split {
   using type = float;
   static constexpr bool kSplit = true;
 
+  template <Values>
+  __device__ __forceinline__ static float rounded(float x) {
+    return x;
+  }
+
   // NaN in x stays in `small`; infinity becomes NaN, see exact_sum().
   template <int n>
   struct Operand {
     uint32_t big[n], small[n];
+    template <Values = Values::any>
     __device__ __forceinline__ void set(const uint32_t* raw) {
 #pragma unroll
       for (int i = 0; i < n; ++i) {
@@ -66,9 +86,15 @@ struct Half {
   using type = T;
   static constexpr bool kSplit = false;
 
+  template <Values>
+  __device__ __forceinline__ static float rounded(float x) {
+    return x;
+  }
+
   template <int n>
   struct Operand {
     uint32_t at[n];
+    template <Values = Values::any>
     __device__ __forceinline__ void set(const uint32_t* raw) {
 #pragma unroll
       for (int i = 0; i < n; ++i) at[i] = raw[i];

@@ -21,54 +21,54 @@ template <class Math>
 using OperandB = typename Math::template Operand<2>;
 
 // A (16, 8) from 16 rows.
-template <class Math>
+template <class Math, Values values = Values::any>
 __device__ __forceinline__ OperandA<Math> a_along(const float* tile, int stride, const Lane& l) {
   const float* at = tile + l.g * stride + l.t;
   const uint32_t raw[4] = {__float_as_uint(at[0]), __float_as_uint(at[8 * stride]),
                            __float_as_uint(at[4]), __float_as_uint(at[8 * stride + 4])};
   OperandA<Math> a;
-  a.set(raw);
+  a.template set<values>(raw);
   return a;
 }
 
 // A (16, 8) from 8 rows.
-template <class Math>
+template <class Math, Values values = Values::any>
 __device__ __forceinline__ OperandA<Math> a_across(const float* tile, int stride, const Lane& l) {
   const float* at = tile + 2 * l.t * stride + l.g;
   const uint32_t raw[4] = {__float_as_uint(at[0]), __float_as_uint(at[8]),
                            __float_as_uint(at[stride]), __float_as_uint(at[stride + 8])};
   OperandA<Math> a;
-  a.set(raw);
+  a.template set<values>(raw);
   return a;
 }
 
 // A (16, 8) that a product has left as a result.
-template <class Math>
+template <class Math, Values values = Values::any>
 __device__ __forceinline__ OperandA<Math> a_of_result(const float (&d)[4]) {
   const uint32_t raw[4] = {__float_as_uint(d[0]), __float_as_uint(d[2]), __float_as_uint(d[1]),
                            __float_as_uint(d[3])};
   OperandA<Math> a;
-  a.set(raw);
+  a.template set<values>(raw);
   return a;
 }
 
 // B (8, 8): its columns are 8 rows of the tile.
-template <class Math>
+template <class Math, Values values = Values::any>
 __device__ __forceinline__ OperandB<Math> b_along(const float* tile, int stride, const Lane& l) {
   const float* at = tile + l.g * stride + l.t;
   const uint32_t raw[2] = {__float_as_uint(at[0]), __float_as_uint(at[4])};
   OperandB<Math> b;
-  b.set(raw);
+  b.template set<values>(raw);
   return b;
 }
 
 // B (8, 8): each of its k is a row of the tile.
-template <class Math>
+template <class Math, Values values = Values::any>
 __device__ __forceinline__ OperandB<Math> b_across(const float* tile, int stride, const Lane& l) {
   const float* at = tile + 2 * l.t * stride + l.g;
   const uint32_t raw[2] = {__float_as_uint(at[0]), __float_as_uint(at[stride])};
   OperandB<Math> b;
-  b.set(raw);
+  b.template set<values>(raw);
   return b;
 }
 

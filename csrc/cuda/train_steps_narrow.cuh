@@ -70,7 +70,7 @@ class NarrowTrainer : NarrowEmbedding {
     for (int p = l_.warp; p <= z_.T; p += at_.warps) ids(0, p)[l_.lane] = load_symbol(row, p);
     if (l_.warp == 0 && second.s < r_.S) rows()[l_.lane] = load_row(second);
     __syncthreads();
-    gather(first, 0);
+    gather<Math>(first, 0);
     __syncthreads();
   }
 
@@ -99,20 +99,20 @@ class NarrowTrainer : NarrowEmbedding {
       if (l_.warp == 0) add_loss<sums>(loss, b == 0, last ? loss_of(s) : nullptr);
       if (last && !finite) return false;
       if constexpr (sums) l_ = Lane();
-      const StepConstants& constants = *this->constants(s);
-      backward(y, kept, {constants, b == 0, last && !(sums && r_.clips())});
+      backward(y, kept, {constants(s), b == 0, last && !(sums && r_.clips())});
       l_ = Lane();
       __syncthreads();  // the parts of dx
       if (trains_embedding()) sum_dx(here);
       __syncthreads();  // dx
       if (trains_embedding()) {
         if (!sums || (last && !r_.clips()))
-          for_rule(r_.rule.rule,
-                   [&](auto is) { update_embedding<decltype(is)::rule>(constants, b == 0); });
+          for_rule(r_.rule.rule, [&, c = *constants(s)](auto is) {
+            update_embedding<decltype(is)::rule>(c, b == 0);
+          });
         else
           add_embedding_gradient(b == 0);
       }
-      if (sums && last && r_.clips()) clip(constants);
+      if (sums && last && r_.clips()) clip(*constants(s));
       if (more) {
         if (l_.warp <= z_.T) ids(buffer_ ^ 1, l_.warp)[l_.lane] = next_symbol;
         for (int p = l_.warp + at_.warps; p <= z_.T; p += at_.warps)
@@ -122,46 +122,50 @@ class NarrowTrainer : NarrowEmbedding {
       __syncthreads();  // embedding, ids, constants; the row numbers have been read
       buffer_ ^= 1;
       if (l_.warp == 0) rows()[l_.lane] = following_row;
-      if (more) gather(next, buffer_);
+      if (more) gather<Math>(next, buffer_);
       __syncthreads();  // x
     }
     return true;
   }
 
-  __device__ __forceinline__ void backward(const float (&y)[kRowTiles][kUnitTiles][4],
-                                           const Kept& kept, const Use& use) {
+  // dlogits are finite: those of a row whose loss is not are used by nothing that remains.
+  __device__ __forceinline__ void backward(float (&y)[kRowTiles][kUnitTiles][4], const Kept& kept,
+                                           const Use& use) {
     float dz[kRowTiles][kUnitTiles][4];
-    product<Math>(dz, s_ + at_.dlogits, s_ + at_.w2);
+    product<Math, Values::finite>(dz, s_ + at_.dlogits, s_ + at_.w2);
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
       for (int n = 0; n < kUnitTiles; ++n) {
         float h[4];
         read(h, y[m][n], kept, m, n);
-        store_result(part() + m * 16 * kNarrowUnitStride + n * 8, kNarrowUnitStride, h, l_);
-        if (hidden_drops_)
 #pragma unroll
-          for (int r = 0; r < 4; ++r) dz[m][n][r] *= kept.factor(m, n, r);
-#pragma unroll
-        for (int r = 0; r < 4; ++r) dz[m][n][r] *= 1.0f - y[m][n][r] * y[m][n][r];
+        for (int r = 0; r < 4; ++r) {
+          if (hidden_drops_) dz[m][n][r] *= kept.factor(m, n, r);
+          dz[m][n][r] *= 1.0f - y[m][n][r] * y[m][n][r];
+          y[m][n][r] = Math::template rounded<Values::finite>(h[r]);
+        }
       }
+    keep(y);
+    use_bias_gradients<sums>(dz, use);
     __syncwarp();
     float gradient[kNarrowDepth][4];
-    weight_gradient<Math>(gradient, s_ + at_.dlogits);
+    weight_gradient<Math, Values::finite>(gradient, s_ + at_.dlogits);
     use_gradient<sums>(kW2, gradient, use);
-    __syncwarp();
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
       for (int n = 0; n < kUnitTiles; ++n)
-        store_result(part() + m * 16 * kNarrowUnitStride + n * 8, kNarrowUnitStride, dz[m][n], l_);
+#pragma unroll
+        for (int r = 0; r < 4; ++r) dz[m][n][r] = Math::template rounded<Values::any>(dz[m][n][r]);
     __syncwarp();
-    weight_gradient<Math>(gradient, s_ + at_.x);
+    keep(dz);
+    __syncwarp();
+    weight_gradient<Math, Values::rounded>(gradient, s_ + at_.x);
     __syncwarp();
     if (trains_embedding()) dx_part<Math>(dz);
     __syncwarp();  // w1 has been read
     use_gradient<sums>(kW1, gradient, use);
-    use_bias_gradients<sums>(dz, use);
   }
 
   __device__ __forceinline__ bool trains_embedding() const { return !r_.is_frozen(0); }
@@ -182,7 +186,7 @@ class NarrowTrainer : NarrowEmbedding {
   __device__ __forceinline__ static Weight weight_of(int j) { return j < kNarrowDepth ? kW1 : kW2; }
 
   // Updates everything with the gradients scaled so that their norm is within its bound.
-  __device__ __forceinline__ void clip(const StepConstants& c) {
+  __device__ __forceinline__ void clip(const StepConstants c) {
     l_ = Lane();
     double squares = 0;
     const auto add = [&](float x) { squares += static_cast<double>(x) * x; };
@@ -207,10 +211,8 @@ class NarrowTrainer : NarrowEmbedding {
         const Weight which = weight_of(j);
         if (r_.is_frozen(tensor_of(which))) continue;
         const float4 sum = weight_sums(kW1)[j * kWarp];
-        update_weight<rule>(which, j % kNarrowDepth, 0, scale * sum.x, c);
-        update_weight<rule>(which, j % kNarrowDepth, 1, scale * sum.y, c);
-        update_weight<rule>(which, j % kNarrowDepth, 2, scale * sum.z, c);
-        update_weight<rule>(which, j % kNarrowDepth, 3, scale * sum.w, c);
+        const float gradient[4] = {scale * sum.x, scale * sum.y, scale * sum.z, scale * sum.w};
+        update_tile<rule, sums>(which, j % kNarrowDepth, gradient, c);
       }
       for_biases(
           [&](Bias which, float sum, int i) { update_bias<rule>(which, i, scale * sum, c); });

@@ -10,14 +10,15 @@ namespace {
 struct NarrowEmbedding : NarrowWeights {
   using NarrowWeights::NarrowWeights;
 
-  // The warp's part (32, inputs) = dz w1 over its units.
+  // The warp's part (32, inputs) = dz w1 over its units; dz is rounded.
   template <class Math>
   __device__ __forceinline__ void dx_part(const float (&dz)[kRowTiles][kUnitTiles][4]) {
     OperandA<Math> left[kRowTiles][kUnitTiles];
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
-      for (int n = 0; n < kUnitTiles; ++n) left[m][n] = a_of_result<Math>(dz[m][n]);
+      for (int n = 0; n < kUnitTiles; ++n)
+        left[m][n] = a_of_result<Math, Values::rounded>(dz[m][n]);
     product_by_units<Math>(left, s_ + at_.w1);
   }
 

@@ -10,6 +10,8 @@ namespace {
 struct NarrowForward : NarrowModel {
   using NarrowModel::NarrowModel;
 
+  // x of a block of rows, for products alone.
+  template <class Math>
   __device__ __forceinline__ void gather(Block at, int buffer) {
     const int row0 = at.b * kNarrowRows;
     for (int n = l_.warp; n < kNarrowRows; n += at_.warps) {
@@ -18,7 +20,7 @@ struct NarrowForward : NarrowModel {
         x = s_[at_.embedding + ids(buffer, position_)[n] * z_.D + column_];
         if (input_drops_) x *= dropout_factor(later(dropouts()[0], at.s), l_.lane, row0 + n);
       }
-      s_[at_.x + n * kNarrowStride + l_.lane] = x;
+      s_[at_.x + n * kNarrowStride + l_.lane] = Math::template rounded<Values::any>(x);
     }
   }
 
@@ -65,7 +67,7 @@ struct NarrowForward : NarrowModel {
   // y = tanh(x w1^T + b1) of the warp's units.
   template <class Math>
   __device__ __forceinline__ void hidden(float (&y)[kRowTiles][kUnitTiles][4]) {
-    product<Math>(y, s_ + at_.x, s_ + at_.w1);
+    product<Math, Values::rounded>(y, s_ + at_.x, s_ + at_.w1);
 #pragma unroll
     for (int n = 0; n < kUnitTiles; ++n) {
       const float* bias = s_ + at_.b1 + unit0() + 8 * n + 2 * l_.t;
@@ -81,7 +83,7 @@ struct NarrowForward : NarrowModel {
   }
 
   // d (32, 16) = the rows of `a` times the warp's rows of a weight.
-  template <class Math>
+  template <class Math, Values values>
   __device__ __forceinline__ void product(float (&d)[kRowTiles][kUnitTiles][4], const float* a,
                                           const float* weight) {
 #pragma unroll
@@ -95,7 +97,7 @@ struct NarrowForward : NarrowModel {
       OperandA<Math> left[kRowTiles];
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m)
-        left[m] = a_along<Math>(a + m * 16 * kNarrowStride + 8 * k, kNarrowStride, l_);
+        left[m] = a_along<Math, values>(a + m * 16 * kNarrowStride + 8 * k, kNarrowStride, l_);
 #pragma unroll
       for (int n = 0; n < kUnitTiles; ++n) {
         const auto right =
@@ -137,7 +139,7 @@ struct NarrowForward : NarrowModel {
       }
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m)
-        store_result(part() + m * 16 * kNarrowStride + 8 * j, kNarrowStride, d[m], l_);
+        store_result(part() + m * 16 * kNarrowPartStride + 8 * j, kNarrowPartStride, d[m], l_);
     }
   }
 
@@ -153,7 +155,7 @@ struct NarrowForward : NarrowModel {
 
   // Four columns of a row, summed over the warps' parts.
   __device__ __forceinline__ void sum_parts(float (&sum)[4], int n, int column) {
-    const float* at = s_ + at_.parts + n * kNarrowStride + column;
+    const float* at = s_ + at_.parts + n * kNarrowPartStride + column;
 #pragma unroll 4
     for (int w = 0; w < at_.warps; ++w) {
       const float4 part = *reinterpret_cast<const float4*>(at + w * kNarrowPart);

@@ -1,8 +1,10 @@
 // train_steps of narrow models: which models are, and where everything lies in the shared memory of
 // a block.
 //
-// Strides of rows are 4 more than a multiple of 32 floats: then the lanes of a warp, eight rows of
-// four adjacent elements or four pairs of rows of eight, fall into 32 different banks.
+// What is read as fragments of mma has a stride of 4 floats more than a multiple of 32: then the
+// lanes of a warp, eight rows of four adjacent elements or four pairs of rows of eight, fall into
+// 32 different banks. What is stored as results of mma has 8 more: so do four rows of eight, which
+// half a warp stores.
 #pragma once
 
 #include "cuda/mlp.cuh"
@@ -18,17 +20,45 @@ constexpr int kNarrowUnits = 16;      // of a warp
 constexpr int kNarrowMostWarps = 16;  // so that a thread may have 128 registers
 constexpr int kNarrowWidth = 32;      // most inputs T*D, and most classes
 constexpr int kNarrowStride = kNarrowWidth + 4;
-constexpr int kNarrowUnitStride = kNarrowUnits + 4;
-constexpr int kNarrowPart = kNarrowRows * kNarrowStride;
-static_assert(kNarrowRows * kNarrowUnitStride <= kNarrowPart);
+constexpr int kNarrowTile = kNarrowRows * kNarrowStride;
+constexpr int kNarrowPartStride = kNarrowWidth + 8;
+constexpr int kNarrowPart = kNarrowRows * kNarrowPartStride;
+static_assert(kNarrowRows * kNarrowUnits <= kNarrowPart);
+
+// Whether lanes that access `floats` adjacent floats each, at these addresses, meet no bank twice.
+constexpr bool meet_no_bank_twice(int lanes, int floats, int (*address)(int lane)) {
+  bool met[32] = {};
+  for (int lane = 0; lane < lanes; ++lane)
+    for (int i = 0; i < floats; ++i) {
+      bool& bank = met[(address(lane) + i) % 32];
+      if (bank) return false;
+      bank = true;
+    }
+  return true;
+}
+
+constexpr int along(int lane) { return lane / 4 * kNarrowStride + lane % 4; }
+constexpr int across(int lane) { return lane % 4 * 2 * kNarrowStride + lane / 4; }
+constexpr int result(int lane) { return lane / 4 * kNarrowPartStride + lane % 4 * 2; }
+static_assert(meet_no_bank_twice(32, 1, along) && meet_no_bank_twice(32, 1, across) &&
+              meet_no_bank_twice(16, 2, result));
+
+// What a warp keeps of h, then of dz, (32, 16): eight units side by side. The upper four of eight
+// rows change places in pairs, so that it suits results and fragments both.
+__host__ __device__ constexpr int kept_at(int row, int unit) {
+  return (unit / 8 * kNarrowRows + (row ^ (row >> 2 & 1))) * 8 + unit % 8;
+}
+constexpr int kept_result(int lane) { return kept_at(lane / 4, lane % 4 * 2); }
+constexpr int kept_across(int lane) { return kept_at(lane % 4 * 2, lane / 4); }
+static_assert(meet_no_bank_twice(16, 2, kept_result) && meet_no_bank_twice(32, 1, kept_across));
 
 // Offsets in floats; those that no size decides are known to the compiler.
 struct NarrowLayout {
   static constexpr int x = 0;  // (32, stride)
-  static constexpr int dlogits = x + kNarrowPart;
-  static constexpr int dx = dlogits + kNarrowPart;
+  static constexpr int dlogits = x + kNarrowTile;
+  static constexpr int dx = dlogits + kNarrowTile;
   // a tile of the embedding's gradient may go past the last column
-  static constexpr int losses = dx + kNarrowPart + 4;   // (32)
+  static constexpr int losses = dx + kNarrowTile + 4;   // (32)
   static constexpr int b2 = losses + kNarrowRows;       // (32)
   static constexpr int norms = b2 + kNarrowWidth;       // kMostWarps doubles
   static constexpr int rows = norms + 2 * kMostWarps;   // (32) int32: of the next block of rows
@@ -39,11 +69,11 @@ struct NarrowLayout {
   static constexpr int ids = dropouts + 2 * sizeof(Dropout) / sizeof(float);
 
   int warps;
-  int w1, w2;      // (16 * warps, stride): the weight of the hidden layer; of the output,
-                   // transposed: a row for each hidden unit
-  int b1;          // (16 * warps)
-  int parts;       // (warps, 32, stride): of the logits, then of dx; in between a warp keeps its h,
-                   // then its dz in its own, (32, unit stride)
+  int w1, w2;  // (16 * warps, stride): the weight of the hidden layer; of the output,
+               // transposed: a row for each hidden unit
+  int b1;      // (16 * warps)
+  int parts;   // (warps, 32, part stride): of the logits, then of dx; in between a warp keeps its
+               // h, then its dz in its own (kept_at)
   int embedding;   // (V, D)
   int dembedding;  // (V, D), where gradients are summed
   int total;

@@ -12,23 +12,49 @@ struct NarrowWeights : NarrowForward {
 
   // What becomes of the gradients of a block of rows.
   struct Use {
-    const StepConstants& constants;
+    const StepConstants* constants;  // in shared memory
     bool first, update;
   };
 
-  // gradient (16, 32) = left^T right: left is what the warp keeps in its part, and the rows of the
-  // batch are the reduction.
+  // The warp's result (32, 16), rounded.
+  __device__ __forceinline__ void keep(const float (&d)[kRowTiles][kUnitTiles][4]) {
+    float* const at = part() + kept_at(l_.g, 2 * l_.t);
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+      for (int n = 0; n < kUnitTiles; ++n)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          *reinterpret_cast<float2*>(at + kept_at(16 * m + 8 * half, 8 * n)) =
+              make_float2(d[m][n][2 * half], d[m][n][2 * half + 1]);
+  }
+
+  // A (16, 8) of its transpose: all units and rows 8 k ..., in the order of operands across.
   template <class Math>
+  __device__ __forceinline__ OperandA<Math> kept(int k) {
+    const float* const even = part() + kept_at(2 * l_.t, l_.g) + kept_at(8 * k, 0);
+    const float* const odd = part() + kept_at(2 * l_.t + 1, l_.g) + kept_at(8 * k, 0);
+    const uint32_t raw[4] = {__float_as_uint(even[0]), __float_as_uint(even[kept_at(0, 8)]),
+                             __float_as_uint(odd[0]), __float_as_uint(odd[kept_at(0, 8)])};
+    OperandA<Math> a;
+    a.template set<Values::rounded>(raw);
+    return a;
+  }
+
+  // gradient (16, 32) = left^T right: left is what the warp keeps, and the rows of the batch are
+  // the reduction.
+  template <class Math, Values values>
   __device__ __forceinline__ void weight_gradient(float (&gradient)[kNarrowDepth][4],
                                                   const float* right) {
     clear(gradient);
 #pragma unroll
     for (int k = 0; k < kNarrowRows / 8; ++k) {
-      const auto a = a_across<Math>(part() + 8 * k * kNarrowUnitStride, kNarrowUnitStride, l_);
+      const auto a = kept<Math>(k);
 #pragma unroll
       for (int j = 0; j < kNarrowDepth; ++j)
-        Math::multiply(gradient[j], a,
-                       b_across<Math>(right + 8 * k * kNarrowStride + 8 * j, kNarrowStride, l_));
+        Math::multiply(
+            gradient[j], a,
+            b_across<Math, values>(right + 8 * k * kNarrowStride + 8 * j, kNarrowStride, l_));
     }
   }
 
@@ -77,9 +103,7 @@ struct NarrowWeights : NarrowForward {
       for_rule(r_.rule.rule, [&](auto is) {
 #pragma unroll
         for (int j = 0; j < kNarrowDepth; ++j)
-#pragma unroll
-          for (int r = 0; r < 4; ++r)
-            update_weight<decltype(is)::rule>(which, j, r, gradient[j][r], use.constants);
+          update_tile<decltype(is)::rule, sums>(which, j, gradient[j], *use.constants);
       });
   }
 
@@ -127,20 +151,43 @@ struct NarrowWeights : NarrowForward {
     }
     if (use.update)
       for_rule(r_.rule.rule, [&](auto is) {
-        update_bias<decltype(is)::rule>(which, i, gradient, use.constants);
+        update_bias<decltype(is)::rule>(which, i, gradient, *use.constants);
       });
   }
 
-  // Element r of column tile j of the warp's rows of a weight, as mma leaves their gradient.
-  template <Rule rule>
-  __device__ __forceinline__ void update_weight(Weight which, int j, int r, float gradient,
-                                                const StepConstants& c) {
-    const int unit = unit0() + l_.g + 8 * (r / 2), column = 8 * j + 2 * l_.t + r % 2;
-    const int columns = which == kW1 ? inputs_ : z_.C;
-    if (unit < units_ && column < columns)
-      update<rule>(c, s_[(which == kW1 ? at_.w1 : at_.w2) + unit * kNarrowStride + column],
-                   gradient, tensor_of(which),
-                   which == kW1 ? unit * columns + column : column * units_ + unit, true);
+  // Column tile j of the warp's rows of a weight, by its gradient as mma leaves it. The constants
+  // are a copy and all loads come first: a store may be to the same place, so none is moved before
+  // it.
+  template <Rule rule, bool sums>
+  __device__ __forceinline__ void update_tile(Weight which, int j, const float (&gradient)[4],
+                                              const StepConstants c) {
+    const int tensor = tensor_of(which), columns = which == kW1 ? inputs_ : z_.C;
+    constexpr int kAtOnce = sums ? 1 : kHasSecond<rule> ? 2 : 4;  // as there are registers for
+#pragma unroll
+    for (int r0 = 0; r0 < 4; r0 += kAtOnce) {
+      float w[kAtOnce], first[kAtOnce] = {}, second[kAtOnce] = {};
+      // body(i, element in shared memory, element of the caller's tensor)
+      const auto for_elements = [&](const auto& body) {
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+          const int r = r0 + i;
+          const int unit = unit0() + l_.g + r / 2 * 8, column = 8 * j + 2 * l_.t + r % 2;
+          if (unit < units_ && column < columns)
+            body(i, s_[(which == kW1 ? at_.w1 : at_.w2) + unit * kNarrowStride + column],
+                 which == kW1 ? unit * columns + column : column * units_ + unit);
+        }
+      };
+      for_elements([&](int i, const float& mine, int given) {
+        w[i] = mine;
+        if constexpr (kHasFirst<rule>) first[i] = r_.first.at(tensor, m_)[given];
+        if constexpr (kHasSecond<rule>) second[i] = r_.second.at(tensor, m_)[given];
+      });
+      for_elements([&](int i, float& mine, int given) {
+        mine = updated<rule>(r_.rule, c, w[i], gradient[r0 + i], first[i], second[i], true);
+        if constexpr (kHasFirst<rule>) r_.first.at(tensor, m_)[given] = first[i];
+        if constexpr (kHasSecond<rule>) r_.second.at(tensor, m_)[given] = second[i];
+      });
+    }
   }
 
   template <Rule rule>
