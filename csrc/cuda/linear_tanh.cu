@@ -97,9 +97,9 @@ DweightPlan plain_dweight_plan(const LinearTanhBackward& a) {
 
 template <class T>
 Matrix<T> matrix(const void* data, int64_t stride, const void* if_empty) {
-  const int items = vector_items(sizeof(T), {data}, {stride});
-  return {static_cast<const T*>(data ? data : if_empty), stride,
-          items * static_cast<int>(sizeof(T))};
+  const int bytes = vector_items(sizeof(T), {data}, {stride}) * static_cast<int>(sizeof(T));
+  const bool is_far = stride * static_cast<int64_t>(sizeof(T)) > UINT32_MAX;
+  return {static_cast<const T*>(data ? data : if_empty), stride, is_far && bytes == 16 ? 8 : bytes};
 }
 
 template <class Math, Kind kind>

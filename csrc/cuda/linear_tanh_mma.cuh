@@ -63,8 +63,10 @@ __device__ __forceinline__ void load_b_across(uint32_t (&b)[4], const T* tile, i
 
 // --- The product of one warp ---------------------------------------------------------------------
 
-// d (kRowTiles * 16, kColTiles * 8) += A B over `steps` of at most kSteps mma steps.
-template <class Math, bool a_along, bool b_along, int row_tiles, int col_tiles, int slab_steps>
+// d (kRowTiles * 16, kColTiles * 8) += A B over `steps` of at most kSteps mma steps; the elements
+// of A are `a_values`.
+template <class Math, bool a_along, Values a_values, bool b_along, int row_tiles, int col_tiles,
+          int slab_steps>
 struct WarpProduct {
   using T = typename Math::type;
 
@@ -119,7 +121,7 @@ struct WarpProduct {
         load_a_along(raw, a + i * 16 * a_stride, a_stride, lane);
       else
         load_a_across(raw, a + i * 16, a_stride, lane);
-      left[i].set(raw);
+      left[i].template set<a_values>(raw);
     }
 #pragma unroll
     for (int j = 0; j < col_tiles; j += 2) {

@@ -5,11 +5,12 @@
 //   dweight  dweight (H, K) = dz^T input, dbias = sum dz    A = dz      B = input   over N
 // with dz = (1 - output^2) doutput formed in shared memory from the tiles of both.
 //
-// A block computes one tile (kRows, kCols) of C after another: tile number blockIdx.x, plus
-// gridDim.x, ... Each is a loop over slabs of the reduction; slabs come by cp.async into a ring of
-// stages which runs on over the end of a tile, so that the next tile loads while this one ends.
-// Warps form a grid over the tile; accumulators stay in registers until bias, tanh and the store.
-// dweight cuts N into pieces, fixed by the shape, whose sums linear_tanh_elements.cuh adds up.
+// A block computes one tile (kRows, kCols) of C after another: tile number blockIdx.x, which there
+// is, plus gridDim.x, ... Each is a loop over slabs of the reduction; slabs come by cp.async into a
+// ring of stages which runs on over the end of a tile, so that the next tile loads while this one
+// ends. Warps form a grid over the tile; accumulators stay in registers until bias, tanh and the
+// store. dweight cuts N into pieces, fixed by the shape, whose sums linear_tanh_elements.cuh adds
+// up.
 //
 // Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/linear_tanh.cu -Xptxas -v
 #pragma once
@@ -91,12 +92,12 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   warp.clear();
   float sums[kChunk<T>] = {};
   int stage = 0;
-  while (use.tile < tiles) {
+  do {
     T* const a = stages + stage * Shape::kStageElements;
     const T* const b = a + (Shape::kSlope ? 2 : 1) * Shape::A::kElements;
     cp_async_wait<Tile::kStages - 2>();
     if constexpr (Shape::kSlope)
-      form_dz<typename Shape::A, Tile::kThreads>(a, a + Shape::A::kElements, sums);
+      form_dz<Math, typename Shape::A, Tile::kThreads>(a, a + Shape::A::kElements, sums);
     __syncthreads();  // the slab is there for all, and the one before it is done with
     if (load.tile < tiles) {
       const int free = stage == 0 ? Tile::kStages - 1 : stage - 1;
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     }
     use.next(p);
     stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
-  }
+  } while (use.tile < tiles);
 }
 
 // Enqueues a product; a grid of as many blocks as run at once.

@@ -47,7 +47,8 @@ struct ProductShape {
   static constexpr int kColTiles = Tile::kCols / Tile::kWarpsN / 8;
   static_assert(kRowTiles * 16 * Tile::kWarpsM == Tile::kRows);
   static_assert(kColTiles * 8 * Tile::kWarpsN == Tile::kCols);
-  using Warp = WarpProduct<Math, kAlongA, kAlongB, kRowTiles, kColTiles, kSteps>;
+  static constexpr Values kValuesA = kSlope ? Values::rounded : Values::any;  // see form_dz
+  using Warp = WarpProduct<Math, kAlongA, kValuesA, kAlongB, kRowTiles, kColTiles, kSteps>;
 
   static constexpr int kStageElements = (kSlope ? 2 : 1) * A::kElements + B::kElements;
   // Threads that meet the same columns of dz, whose sums are added up in shared memory.

@@ -101,14 +101,17 @@ __device__ __forceinline__ void store_dbias(float* shared, const Product<T>& p, 
 #pragma unroll
   for (int j = 0; j < kChunk<T>; ++j) shared[slot * Tile::kRows + chunk * kChunk<T> + j] = sums[j];
   __syncthreads();
-  for (int h = thread; h < Tile::kRows && row + h < p.rows; h += Tile::kThreads) {
-    float sum = shared[h];
-    for (int i = 1; i < Shape::kSumThreads; ++i) sum += shared[i * Tile::kRows + h];
-    if (p.pieces == 1)
-      p.dbias[row + h] = from_acc<T>(sum);
-    else
-      partial[row + h] = sum;
-  }
+  const auto for_sums = [&](const auto& body) {
+    for (int h = thread; h < Tile::kRows && row + h < p.rows; h += Tile::kThreads) {
+      float sum = shared[h];
+      for (int i = 1; i < Shape::kSumThreads; ++i) sum += shared[i * Tile::kRows + h];
+      body(row + h, sum);
+    }
+  };
+  if (p.pieces == 1)
+    for_sums([&](int64_t h, float sum) { p.dbias[h] = from_acc<T>(sum); });
+  else
+    for_sums([&](int64_t h, float sum) { partial[h] = sum; });
 }
 
 }  // namespace mlpkern::cuda

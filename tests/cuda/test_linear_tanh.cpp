@@ -1,5 +1,7 @@
 // linear_tanh of a GPU, forward, against plain loops in long double: shapes around the tiles,
 // strides, bases, every arithmetic; and the epilogue of a product made elsewhere.
+#include <sys/mman.h>
+
 #include <cmath>
 #include <vector>
 
@@ -205,4 +207,34 @@ TEST_CASE(epilogue_adds_bias_and_takes_tanh) {
                 }
               });
         }
+}
+
+// Two rows more than 2^32 bytes apart, in memory of which little more than both is there.
+TEST_CASE(forward_reads_rows_very_far_apart) {
+  const int64_t K = 8, H = 3, stride = (int64_t{1} << 30) + 4;
+  const size_t bytes = (stride + K) * sizeof(float);
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHECK(memory != MAP_FAILED, "no %zu bytes of addresses", bytes);
+  float* const input = static_cast<float*>(memory);
+  Values weight(DType::f32, H * K), output(DType::f32, 2 * H);
+  weight.randomize(0.5);
+  const auto w = weight.doubles();
+  std::vector<Sum> want(2 * H);
+  for (int64_t n = 0; n < 2; ++n)
+    for (int64_t k = 0; k < K; ++k) {
+      input[n * stride + k] = static_cast<float>(uniform() + static_cast<double>(n));
+      for (int64_t h = 0; h < H; ++h)
+        want[n * H + h].add(static_cast<long double>(input[n * stride + k]) * w[h * K + k]);
+    }
+  for (Sum& z : want) z.value = std::tanh(z.value);
+  LinearTanhForward args{};
+  args.dtype = DType::f32;
+  args.N = 2, args.K = K, args.H = H;
+  args.input = input, args.input_row_stride = stride;
+  args.weight = weight.data(), args.weight_row_stride = K;
+  args.output = output.data();
+  launch(cuda::linear_tanh_forward, cuda::linear_tanh_forward_workspace, args);
+  munmap(memory, bytes);
+  check_sums("rows far apart", output, want, 0, 4);
 }

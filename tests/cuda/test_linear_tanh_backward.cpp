@@ -171,3 +171,31 @@ TEST_CASE(slope_equals_the_formula) {
               });
         }
 }
+
+// Also those that adding to the bits would make numbers of.
+TEST_CASE(backward_keeps_every_nan) {
+  for (bool tf32 : {false, true})
+    for (uint32_t bits : {0x7fffffffu, 0xffffffffu, 0x7fc00000u}) {
+      const int64_t N = 3, K = 2, H = 2;
+      Values doutput(DType::f32, N * H), output(DType::f32, N * H), input(DType::f32, N * K);
+      Values weight(DType::f32, H * K), dinput(DType::f32, N * K), dweight(DType::f32, H * K);
+      for (Values* values : {&doutput, &output, &input, &weight}) values->randomize(0.9);
+      static_cast<uint32_t*>(doutput.data())[1 * H + 1] = bits;
+      LinearTanhBackward args{};
+      args.dtype = DType::f32, args.tf32 = tf32;
+      args.N = N, args.K = K, args.H = H;
+      args.doutput = doutput.data(), args.doutput_row_stride = H;
+      args.input = input.data(), args.input_row_stride = K;
+      args.weight = weight.data(), args.weight_row_stride = K;
+      args.output = output.data(), args.output_row_stride = H;
+      args.dinput = dinput.data(), args.dweight = dweight.data();
+      set_context(format("NaN %x tf32 %d, ", bits, tf32));
+      launch(cuda::linear_tanh_backward, cuda::linear_tanh_backward_workspace, args);
+      for (int64_t i = 0; i < N * K; ++i)
+        CHECK(std::isnan(dinput.get(i)) == (i / K == 1), "dinput[%lld] got %g",
+              static_cast<long long>(i), dinput.get(i));
+      for (int64_t i = 0; i < H * K; ++i)
+        CHECK(std::isnan(dweight.get(i)) == (i / K == 1), "dweight[%lld] got %g",
+              static_cast<long long>(i), dweight.get(i));
+    }
+}
