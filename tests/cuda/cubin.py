@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import convergence
+from convergence import Instruction
+
 
 @dataclass
 class Code:
@@ -28,6 +31,10 @@ class Code:
     shared: int = 0  # static bytes of a block; from sm_90 on 1 KB more, the system's
     instructions: Counter[str] = field(default_factory=Counter)  # "LDG.E.128": how often it stands
     endless: int = 0  # branches to themselves that can be reached
+    parted: list[str] = field(default_factory=list)  # what convergence.py finds
+
+    length: int = 0  # instructions of the code, without its padding
+    shared_loads: int = 0  # those of them that read shared memory
 
     def merge(self, other: Code) -> None:
         """Of several instances under one name the worst figures and all instructions."""
@@ -36,6 +43,9 @@ class Code:
         self.shared = max(self.shared, other.shared)
         self.instructions += other.instructions
         self.endless += other.endless
+        self.parted += other.parted
+        self.length = max(self.length, other.length)
+        self.shared_loads = max(self.shared_loads, other.shared_loads)
 
 
 #: {kernel: {target: code}}, for example kernels["scale_kernel<float, 4>"]["sm_90"]
@@ -78,12 +88,21 @@ def _read_target(library: Path, target: str) -> dict[str, Code]:
             codes[name] = Code(registers, max(stack, local), shared)
     for name, text in _functions(_dump(library, "--dump-sass", "-arch", target)):
         before = ""
+        listing = []
         for address, predicate, opcode, operands in INSTRUCTION.findall(text):
+            guard = predicate.strip().removeprefix("@")
+            # nvdisasm 12.8 writes a note of the scheduling behind the operands: "0x10  ?trans5".
+            plain = re.sub(r"\s*\?\w+\s*$", "", operands).strip()
+            listing.append(Instruction(int(address, 16), guard, opcode, plain))
             codes[name].instructions[opcode] += 1
             # The padding at the end of every kernel is such a branch as well, behind an EXIT.
-            itself = opcode.startswith("BRA") and int(address, 16) == _address(operands)
+            itself = opcode.startswith("BRA") and listing[-1].address == listing[-1].target
             codes[name].endless += itself and not before.startswith(("EXIT", "BRA", "RET", "NOP"))
+            codes[name].length += opcode != "NOP"
+            codes[name].shared_loads += opcode.startswith("LDS")
             before = predicate or opcode
+        check = convergence.problems if target == convergence.TARGET else convergence.predicated
+        codes[name].parted += check(listing)
     return codes
 
 
@@ -115,12 +134,6 @@ def _short(text: str) -> str:
     text = text.replace("mlpkern::cuda::", "").replace("mlpkern::", "")
     text = text.replace("__nv_bfloat16", "bf16").replace("__half", "f16")
     return text.replace("unsigned char", "u8").replace("short", "i16")
-
-
-def _address(operands: str) -> int:
-    # nvdisasm 12.8 writes a note of the scheduling behind the operands: "BRA 0x10  ?trans5;".
-    found = re.search(r"0x([0-9a-f]+)\s*(\?\w+\s*)?$", operands)
-    return int(found[1], 16) if found else -1
 
 
 def _functions(text: str) -> Iterator[tuple[str, str]]:

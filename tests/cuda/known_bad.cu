@@ -76,6 +76,70 @@ __global__ void endless_kernel() {
 // The constant has type double.
 __global__ void float64_kernel(float* y) { y[0] = y[1] * 1.1; }
 
+__device__ void mma(float (&d)[4], const unsigned* operands) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(operands[0]), "r"(operands[1]), "r"(operands[2]), "r"(operands[3]), "r"(operands[4]),
+        "r"(operands[5]));
+}
+
+// Lanes with even numbers multiply without the others.
+__global__ void mma_in_a_branch_kernel(const unsigned* x, float* y) {
+  float d[4] = {};
+  if (threadIdx.x % 2 == 0) {
+    for (unsigned i = 0; i < x[0]; i++) mma(d, x + 8 * i + threadIdx.x);
+    for (int i = 0; i < 4; i++) y[4 * threadIdx.x + i] = d[i];
+  }
+}
+
+// The last lanes are gone before the others multiply.
+__global__ void mma_after_exit_kernel(const unsigned* x, float* y, unsigned n) {
+  if (threadIdx.x >= n) return;
+  float d[4] = {};
+  mma(d, x + threadIdx.x);
+  for (int i = 0; i < 4; i++) y[4 * threadIdx.x + i] = d[i];
+}
+
+// A lane leaves the loop when its own count is reached.
+__global__ void mma_in_a_loop_kernel(const unsigned* x, float* y) {
+  float d[4] = {};
+  for (unsigned i = 0; i < x[threadIdx.x]; i++) mma(d, x + 8 * i + threadIdx.x);
+  for (int i = 0; i < 4; i++) y[4 * threadIdx.x + i] = d[i];
+}
+
+__global__ void ldmatrix_in_a_branch_kernel(unsigned* y) {
+  __shared__ __align__(16) unsigned tile[128];
+  for (int i = 0; i < 4; i++) tile[threadIdx.x * 4 + i] = y[threadIdx.x * 4 + i];
+  __syncthreads();
+  unsigned r[4] = {};
+  if (y[threadIdx.x] > 7) {
+    const auto row = static_cast<unsigned>(__cvta_generic_to_shared(tile + threadIdx.x * 4));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(row)
+                 : "memory");
+  }
+  for (int i = 0; i < 4; i++) y[threadIdx.x * 4 + i] = r[i];
+}
+
+// Branches that lanes may take apart, before, between and after products that all take part in; and
+// products in a loop and a branch that all lanes of a block take or not.
+__global__ void good_mma_kernel(const unsigned* x, float* y, unsigned n) {
+  float d[4] = {};
+  unsigned sum = 0;
+  for (unsigned i = 0; i < x[threadIdx.x]; i++) sum += x[i * threadIdx.x];
+  for (unsigned i = 0; i < n; i++) {
+    __syncwarp();
+    mma(d, x + 8 * i + threadIdx.x);
+    if (d[0] > 1) y[sum] = d[1];
+  }
+  if (blockIdx.x == 0) mma(d, x + sum);
+  if (threadIdx.x < n)
+    for (int i = 0; i < 4; i++) y[4 * threadIdx.x + i] = d[i];
+}
+
 // One element at a time, no tensor core, no asynchronous copy, no approximation.
 __global__ void scalar_kernel(const float* x, float* y) {
   __shared__ float tile[32];
@@ -120,6 +184,11 @@ const void* kernels[] = {
     (const void*)print_kernel,
     (const void*)endless_kernel,
     (const void*)float64_kernel,
+    (const void*)mma_in_a_branch_kernel,
+    (const void*)mma_after_exit_kernel,
+    (const void*)mma_in_a_loop_kernel,
+    (const void*)ldmatrix_in_a_branch_kernel,
+    (const void*)good_mma_kernel,
     (const void*)scalar_kernel,
     (const void*)good_kernel,
     (const void*)good_template_kernel<double, 4, true>,

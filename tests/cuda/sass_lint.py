@@ -83,6 +83,9 @@ def _check(kernel: str, code: Code, wanted: set[str]) -> Iterator[str]:
         yield f"float64: {', '.join(found)} (as little as 1/64 of the rate)"
     if code.endless and not vendor:
         yield "a branch to itself"
+    if code.parted:
+        more = f" and {len(code.parted) - 1} more" if len(code.parted) > 1 else ""
+        yield f"lanes apart: {code.parted[0]}{more}"
     for rule in sorted(wanted & REQUIRED.keys()):
         if not _matches(code, REQUIRED[rule]):
             yield f"claims {rule}, but has no {REQUIRED[rule]}"
