@@ -5,12 +5,13 @@
 //   dweight  dweight (H, K) = dz^T input, dbias = sum dz    A = dz      B = input   over N
 // with dz = (1 - output^2) doutput formed in shared memory from the tiles of both.
 //
-// A block computes one tile (kRows, kCols) of C after another: tile number blockIdx.x, which there
-// is, plus gridDim.x, ... Each is a loop over slabs of the reduction; slabs come by cp.async into a
-// ring of stages which runs on over the end of a tile, so that the next tile loads while this one
-// ends. Warps form a grid over the tile; accumulators stay in registers until bias, tanh and the
-// store. dweight cuts N into pieces, fixed by the shape, whose sums linear_tanh_elements.cuh adds
-// up.
+// A block computes the tiles (kRows, kCols) of C with the numbers blockIdx.x, blockIdx.x +
+// gridDim.x,
+// ...; no block is without one. Each is a loop over slabs of the reduction; slabs come by cp.async
+// into a ring of stages which runs on over the end of a tile, so that the next tile loads while
+// this one ends. Warps form a grid over the tile; accumulators stay in registers until bias, tanh
+// and the store. dweight cuts N into pieces, fixed by the shape, whose sums
+// linear_tanh_elements.cuh adds up.
 //
 // Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/linear_tanh.cu -Xptxas -v
 #pragma once

@@ -162,7 +162,7 @@ struct NarrowWeights : NarrowForward {
   __device__ __forceinline__ void update_tile(Weight which, int j, const float (&gradient)[4],
                                               const StepConstants c) {
     const int tensor = tensor_of(which), columns = which == kW1 ? inputs_ : z_.C;
-    constexpr int kAtOnce = sums ? 1 : kHasSecond<rule> ? 2 : 4;  // as there are registers for
+    constexpr int kAtOnce = sums ? 1 : kHasSecond<rule> ? 2 : 4;  // registers allow no more
 #pragma unroll
     for (int r0 = 0; r0 < 4; r0 += kAtOnce) {
       float w[kAtOnce], first[kAtOnce] = {}, second[kAtOnce] = {};

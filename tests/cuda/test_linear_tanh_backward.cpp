@@ -67,6 +67,29 @@ void check_backward(const Math& math, const Shape& s, const Needs& need, int64_t
       });
 }
 
+// Contiguous matrices of numbers, and a call for the gradients of both factors.
+struct Contiguous {
+  Contiguous(const Math& math, const Shape& s)
+      : doutput(math.dtype, s.N * s.H),
+        output(math.dtype, s.N * s.H),
+        input(math.dtype, s.N * s.K),
+        weight(math.dtype, s.H * s.K),
+        dinput(math.dtype, s.N * s.K),
+        dweight(math.dtype, s.H * s.K) {
+    for (Values* values : {&doutput, &output, &input, &weight}) values->randomize(0.9);
+    args.dtype = math.dtype, args.tf32 = math.tf32;
+    args.N = s.N, args.K = s.K, args.H = s.H;
+    args.doutput = doutput.data(), args.doutput_row_stride = s.H;
+    args.input = input.data(), args.input_row_stride = s.K;
+    args.weight = weight.data(), args.weight_row_stride = s.K;
+    args.output = output.data(), args.output_row_stride = s.H;
+    args.dinput = dinput.data(), args.dweight = dweight.data();
+  }
+  void run() { launch(cuda::linear_tanh_backward, cuda::linear_tanh_backward_workspace, args); }
+  Values doutput, output, input, weight, dinput, dweight;
+  LinearTanhBackward args{};
+};
+
 }  // namespace
 
 TEST_CASE(backward_equals_the_formula) {
@@ -104,32 +127,22 @@ TEST_CASE(backward_of_a_broadcast_gradient) {
 TEST_CASE(backward_keeps_infinities_to_their_columns) {
   for (const Math& math : kMaths) {
     const int64_t N = 300, K = 5, H = 3;
-    Values doutput(math.dtype, N * H), output(math.dtype, N * H), input(math.dtype, N * K);
-    Values weight(math.dtype, H * K), dinput(math.dtype, N * K), dweight(math.dtype, H * K);
-    for (Values* values : {&doutput, &output, &input, &weight}) values->randomize(0.9);
-    input.set(7 * K + 2, INFINITY);
-    weight.set(1 * K + 4, -INFINITY);
-    LinearTanhBackward args{};
-    args.dtype = math.dtype, args.tf32 = math.tf32;
-    args.N = N, args.K = K, args.H = H;
-    args.doutput = doutput.data(), args.doutput_row_stride = H;
-    args.input = input.data(), args.input_row_stride = K;
-    args.weight = weight.data(), args.weight_row_stride = K;
-    args.output = output.data(), args.output_row_stride = H;
-    args.dinput = dinput.data(), args.dweight = dweight.data();
+    Contiguous c(math, {N, K, H});
+    c.input.set(7 * K + 2, INFINITY);
+    c.weight.set(1 * K + 4, -INFINITY);
     set_context(label("infinities", math, {N, K, H}));
-    launch(cuda::linear_tanh_backward, cuda::linear_tanh_backward_workspace, args);
+    c.run();
     for (int64_t i = 0; i < N * K; ++i) {
-      const double dz = doutput.get(i / K * H + 1);  // of this sign
-      CHECK(i % K == 4 ? dinput.get(i) == (dz > 0 ? -INFINITY : INFINITY)
-                       : std::isfinite(dinput.get(i)),
-            "dinput[%lld] got %g", static_cast<long long>(i), dinput.get(i));
+      const double dz = c.doutput.get(i / K * H + 1);  // of this sign
+      CHECK(i % K == 4 ? c.dinput.get(i) == (dz > 0 ? -INFINITY : INFINITY)
+                       : std::isfinite(c.dinput.get(i)),
+            "dinput[%lld] got %g", static_cast<long long>(i), c.dinput.get(i));
     }
     for (int64_t i = 0; i < H * K; ++i) {
-      const double dz = doutput.get(7 * H + i / K);
-      CHECK(i % K == 2 ? dweight.get(i) == (dz > 0 ? INFINITY : -INFINITY)
-                       : std::isfinite(dweight.get(i)),
-            "dweight[%lld] got %g", static_cast<long long>(i), dweight.get(i));
+      const double dz = c.doutput.get(7 * H + i / K);
+      CHECK(i % K == 2 ? c.dweight.get(i) == (dz > 0 ? INFINITY : -INFINITY)
+                       : std::isfinite(c.dweight.get(i)),
+            "dweight[%lld] got %g", static_cast<long long>(i), c.dweight.get(i));
     }
   }
 }
@@ -177,25 +190,15 @@ TEST_CASE(backward_keeps_every_nan) {
   for (bool tf32 : {false, true})
     for (uint32_t bits : {0x7fffffffu, 0xffffffffu, 0x7fc00000u}) {
       const int64_t N = 3, K = 2, H = 2;
-      Values doutput(DType::f32, N * H), output(DType::f32, N * H), input(DType::f32, N * K);
-      Values weight(DType::f32, H * K), dinput(DType::f32, N * K), dweight(DType::f32, H * K);
-      for (Values* values : {&doutput, &output, &input, &weight}) values->randomize(0.9);
-      static_cast<uint32_t*>(doutput.data())[1 * H + 1] = bits;
-      LinearTanhBackward args{};
-      args.dtype = DType::f32, args.tf32 = tf32;
-      args.N = N, args.K = K, args.H = H;
-      args.doutput = doutput.data(), args.doutput_row_stride = H;
-      args.input = input.data(), args.input_row_stride = K;
-      args.weight = weight.data(), args.weight_row_stride = K;
-      args.output = output.data(), args.output_row_stride = H;
-      args.dinput = dinput.data(), args.dweight = dweight.data();
+      Contiguous c({DType::f32, tf32}, {N, K, H});
+      static_cast<uint32_t*>(c.doutput.data())[1 * H + 1] = bits;
       set_context(format("NaN %x tf32 %d, ", bits, tf32));
-      launch(cuda::linear_tanh_backward, cuda::linear_tanh_backward_workspace, args);
+      c.run();
       for (int64_t i = 0; i < N * K; ++i)
-        CHECK(std::isnan(dinput.get(i)) == (i / K == 1), "dinput[%lld] got %g",
-              static_cast<long long>(i), dinput.get(i));
+        CHECK(std::isnan(c.dinput.get(i)) == (i / K == 1), "dinput[%lld] got %g",
+              static_cast<long long>(i), c.dinput.get(i));
       for (int64_t i = 0; i < H * K; ++i)
-        CHECK(std::isnan(dweight.get(i)) == (i / K == 1), "dweight[%lld] got %g",
-              static_cast<long long>(i), dweight.get(i));
+        CHECK(std::isnan(c.dweight.get(i)) == (i / K == 1), "dweight[%lld] got %g",
+              static_cast<long long>(i), c.dweight.get(i));
     }
 }
