@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import signal
 import threading
 import time
@@ -48,6 +49,7 @@ def raise_alarm(_signal: int, frame: FrameType | None) -> None:
 @contextlib.contextmanager
 def alarm(handler: Callable[..., object], delay: float = DELAY, again: float = 0) -> Iterator[None]:
     """Within, ``handler`` runs after ``delay`` seconds, and then every ``again`` seconds."""
+    gc.collect()  # a collection of what other tests left takes longer than the delay
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, delay, again)
     try:
