@@ -24,8 +24,8 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 import torch
 
 from bench import machine
+from bench.case import Unavailable
 from bench.gpu import Gpu
-from bench.providers import Unavailable
 from bench.result_files import keep_data
 
 # CUdevice_attribute of cuda.h

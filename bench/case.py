@@ -20,6 +20,10 @@ DTYPES = {
 }
 
 
+class Unavailable(Exception):
+    """Something cannot run here; the message says why and is shown in its place."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """Floors of one forward + backward: no implementation of the op can move or compute less."""

@@ -23,11 +23,10 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench import cross_entropy, cuda_training, embedding_gather, linear_tanh
-from bench.case import OpTable, forward_backward
+from bench.case import OpTable, Unavailable, forward_backward
 from bench.cuda_providers import OURS, with_cuda_backend
 from bench.cuda_runs import DeviceModels
 from bench.gpu import Gpu
-from bench.providers import Unavailable
 from bench.result_files import keep_data
 
 KERNELS = (

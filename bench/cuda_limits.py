@@ -21,8 +21,8 @@ import torch
 
 from bench.case import DTYPES, Cost
 from bench.cuda_providers import with_precision
+from bench.device import Device
 from bench.device_timer import DeviceContestant
-from bench.gpu import Device
 from bench.limits import Bound
 from bench.timer import LocalContestant, Timing, interleave
 

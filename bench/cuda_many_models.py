@@ -21,8 +21,8 @@ from bench.accuracy import Yardstick
 from bench.case import Cost, Settings
 from bench.cuda_providers import GRAPH, STOCK_GRAPH, stock_switch
 from bench.cuda_runs import run_rows
+from bench.device import Device
 from bench.device_run import DeviceRun, on_processor
-from bench.gpu import Device
 from bench.providers import STOCK, Contest, Prepared, Provider, compiled
 from bench.stock_batched import batched_sgd_step, sum_and_losses
 from bench.stock_rows import BASELINE

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from bench.accuracy import Yardstick
-from bench.case import Case, Cost, OpTable, Settings, forward_backward, itemsize
-from bench.gpu import Device, Graph
+from bench.case import Case, Cost, OpTable, Settings, Unavailable, forward_backward, itemsize
+from bench.device import Device, Graph
 from bench.providers import (
     MAX_AUTOTUNE,
     MLPKERN,
@@ -26,7 +26,6 @@ from bench.providers import (
     Prepared,
     Provider,
     Switch,
-    Unavailable,
     compiled,
 )
 

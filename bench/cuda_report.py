@@ -6,7 +6,10 @@ best of stock's CUDA graphs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bench import triton_report
+from bench.case import Case
 from bench.text import WIDTH, Result, case_title, per_second, percent, seconds, times, wrapped
 
 NOT_MEASURED = "not yet measured"
@@ -149,8 +152,11 @@ def figures(case: Result) -> dict[str, str]:
     }
 
 
-def markdown(result: Result | None) -> str:
-    """The GPU table of the README; None, or a case without a result: not yet measured."""
+def markdown(result: Result | None, listed: Iterable[Case]) -> str:
+    """The GPU table of the README: the `listed` cases, then any others of the result.
+
+    Without a result (None), a case is "not yet measured".
+    """
     lines = [] if result is None else [_provenance(result), ""]
     lines += [
         "| case | dtype | best stock | time | mlpkern | ratio (eager) | CUDA graph: stock | "
@@ -158,7 +164,7 @@ def markdown(result: Result | None) -> str:
         f"|---|---|---{'|--:' * (7 + len(triton_report.COLUMNS))}|",
     ]
     measured = {_key(case): case for case in (result["cases"] if result else [])}
-    for key in dict.fromkeys([*_listed(), *measured]):
+    for key in dict.fromkeys([*((c.op, c.shape, c.dtype) for c in listed), *measured]):
         op, shape, dtype = key
         start = f"| {op} {shape.replace('->', '→').replace('x', '×')} | {dtype} | "
         if key not in measured:
@@ -190,9 +196,3 @@ def _provenance(result: Result) -> str:
 
 def _key(case: Result) -> tuple[str, str, str]:
     return case["op"], case["shape"], case["dtype"]
-
-
-def _listed() -> list[tuple[str, str, str]]:
-    from bench.tables import cuda_suites
-
-    return [(c.op, c.shape, c.dtype) for suite in cuda_suites(None) for c in suite.cases]

@@ -34,8 +34,8 @@ from bench.cuda_providers import (
     stock_switch,
 )
 from bench.cuda_runs import run_rows
+from bench.device import Device
 from bench.device_run import DeviceRun, engine_row, on_processor
-from bench.gpu import Device
 from bench.providers import (
     MAX_AUTOTUNE,
     MLPKERN,

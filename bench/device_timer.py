@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.gpu import Device
+from bench.device import Device
 
 CALLS = 10  # a sample; their launches have to fit the queue of the stream, about a thousand
 LONGEST_SLEEP_S = 20e-3

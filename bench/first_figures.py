@@ -24,10 +24,10 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 
 from bench import cuda_report, cuda_training, report, run
 from bench.card import clocks
-from bench.case import Case, Cost, Settings
+from bench.case import Case, Cost, Settings, Unavailable
 from bench.cuda_providers import GRAPH, OURS
 from bench.gpu import Gpu
-from bench.providers import Contest, Unavailable
+from bench.providers import Contest
 from bench.result_files import keep_data, show
 from bench.tables import Suite, cuda_suites
 from bench.text import case_title, per_second, seconds

@@ -1,8 +1,4 @@
-"""The GPU as the benchmark sees it: all that it asks of torch.cuda goes through this file.
-
-The rest of the benchmark takes an object with these members, so the tests can give it one that is
-not a GPU.
-"""
+"""The GPU as the benchmark sees it: everything it asks of torch.cuda goes through this file."""
 
 from __future__ import annotations
 
@@ -10,49 +6,16 @@ import contextlib
 import gc
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from bench.providers import Unavailable
+from bench.case import Unavailable
+from bench.device import Event, Graph, first_line
 
 WARM_UP = 3  # calls before a capture: lazy initialisation and autotuning may not be captured
 L2_FALLBACK = 64 << 20
 CLOCK_FALLBACK = 2e9
-
-
-class Event(Protocol):
-    """A point in the stream: `query` says whether the GPU has passed it."""
-
-    def record(self) -> object: ...
-    def query(self) -> bool: ...
-    def elapsed_time(self, other: Event) -> float: ...  # milliseconds
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A captured call. Each replay writes its results into the same tensors, `outputs`."""
-
-    replay: Callable[[], object]
-    outputs: tuple[Tensor, ...]
-
-
-class Device(Protocol):
-    """What the benchmark needs of a GPU; `Gpu` is the real one."""
-
-    device: str
-    name: str
-    l2_bytes: int
-    memory_bytes: int
-
-    def describe(self) -> dict[str, object]: ...
-    def synchronize(self) -> None: ...
-    def event(self) -> Event: ...
-    def sleep(self, seconds: float) -> None: ...
-    def capture(self, call: Callable[[], Sequence[Tensor]]) -> Graph: ...
-    def release(self) -> None: ...
 
 
 class Gpu:
@@ -132,19 +95,6 @@ class Gpu:
         gc.collect()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-
-
-def answers(gpu: Device) -> bool:
-    """Whether the GPU still takes work: a kernel that failed spoils it for the whole process."""
-    try:
-        gpu.synchronize()
-    except Exception:
-        return False
-    return True
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _driver() -> dict[str, object]:

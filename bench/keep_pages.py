@@ -1,20 +1,23 @@
 """Stock providers under a malloc that keeps its pages, in a process of their own.
 
 glibc gives large blocks back to the system as soon as they are freed, so every step of a stock
-program faults the pages of its outputs in again. Two variables in the environment stop that, and
-they only work when set before a process starts. The worker started here holds one case and answers
-`sample NAME REPEATS` with seconds, so that its samples are taken in turns with everyone else's.
+program faults the pages of its outputs in again. Two environment variables stop that, and they only
+work when set before a process starts. The process started here holds one case; the timer takes its
+samples in turns with those of all other providers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from bench.process import Message, Process, serve
+import torch
+
+from bench.case import Case, OpTable, forward_backward
+from bench.process import Process
+from bench.providers import compiled
+from bench.timer import seconds_of
 
 ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 MODES = {"eager, malloc keeps pages": False, "compile, malloc keeps pages": True}
@@ -28,22 +31,27 @@ def modes(compile: bool) -> list[str]:
 class Worker(Process):
     """A process that holds the stock providers of one case."""
 
-    def __init__(self, op: str, name: str, threads: int, *, compile: bool = True):
+    def __init__(self, table: OpTable, case: Case, threads: int, *, compile: bool = True):
         self._modes = modes(compile)
-        super().__init__(["bench.keep_pages", op, name, str(threads)], ENVIRONMENT)
+        super().__init__(prepare, table, case, threads, environment=ENVIRONMENT)
+        try:
+            self.receive()
+        except BaseException:
+            self.close()
+            raise
 
     def contestants(self) -> list[RemoteContestant]:
         return [RemoteContestant(name, self) for name in self._modes]
 
     def sample(self, name: str, repeats: int) -> float:
-        """Seconds of `repeats` calls, measured inside the worker by the same timer."""
-        self.send({"name": name, "repeats": repeats})
-        return float(self.receive()["seconds"])
+        """Seconds of `repeats` calls, measured inside the process by the same timer."""
+        self.send((name, repeats))
+        return float(self.receive())
 
 
 @dataclass
 class RemoteContestant:
-    """A contestant whose calls run in the worker."""
+    """A contestant whose calls run in the process."""
 
     name: str
     worker: Worker
@@ -56,27 +64,20 @@ class RemoteContestant:
         return self.worker.sample(self.name, repeats)
 
 
-def prepare(op: str, name: str, threads: int) -> Callable[[Message], Message]:
-    """Builds the case in the worker; what it returns answers with seconds.
+def prepare(table: OpTable, case: Case, threads: int) -> Callable[[tuple[str, int]], float]:
+    """In the process: builds the case; what it returns gives the seconds of a sample.
 
     A provider compiles at its first call; the timer does not use the first sample.
     """
-    import torch
-
-    from bench.case import forward_backward
-    from bench.providers import compiled
-    from bench.tables import OP_TABLES, find_case
-    from bench.timer import seconds_of
-
     torch.set_num_threads(threads)
-    table = OP_TABLES[op]
-    problem = table.problem(find_case(op, name))
+    problem = table.problem(case)
     calls = {
-        mode: forward_backward(compiled(table.stock) if compile else table.stock, problem)
-        for mode, compile in MODES.items()
+        mode: forward_backward(compiled(table.stock) if compiles else table.stock, problem)
+        for mode, compiles in MODES.items()
     }
-    return lambda asked: {"seconds": seconds_of(calls[asked["name"]], asked["repeats"])}
 
+    def answer(asked: tuple[str, int]) -> float:
+        name, repeats = asked
+        return seconds_of(calls[name], repeats)
 
-if __name__ == "__main__":
-    serve(partial(prepare, sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    return answer

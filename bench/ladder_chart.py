@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.case import Unavailable
 from bench.ladder import LECTURE_SHAPE, rungs
 from bench.plot_frame import finished_png
-from bench.providers import Unavailable
 from bench.text import per_second, percent, seconds, times
 
 STOCK_COLOR, OPS_COLOR, RUN_COLOR = "#999999", "#56B4E9", "#0072B2"  # Okabe and Ito

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bench.providers import Unavailable, with_threads
+from bench.case import Unavailable
+from bench.providers import with_threads
 from bench.timer import seconds_of
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used

@@ -11,16 +11,13 @@ import contextlib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bench.accuracy import Yardstick
-from bench.case import Case, Cost, OpTable, Settings, forward_backward
-
-if TYPE_CHECKING:
-    from bench.gpu import Device
+from bench.case import Case, Cost, OpTable, Settings, Unavailable, forward_backward
+from bench.device import Device
 
 STOCK = "stock"
 STOCK_KEEPS_PAGES = "stock, malloc keeps pages"
@@ -33,10 +30,6 @@ MAX_AUTOTUNE = "max-autotune-no-cudagraphs"
 
 Function = Callable[..., Tensor]
 Switch = Callable[[], contextlib.AbstractContextManager[object]]
-
-
-class Unavailable(Exception):
-    """A provider cannot run here; the message says why and becomes the text of its row."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 
 from bench import cuda_report
 from bench.ladder import ladder_lines, ladder_markdown
+from bench.tables import cuda_cases
 from bench.text import (
     WIDTH,
     Result,
@@ -177,7 +178,7 @@ def full_text(result: Result) -> str:
 def markdown(result: Result) -> str:
     """The tables of the README: the ladder, then every case of the run, worst ratios included."""
     if on_gpu(result):
-        return cuda_report.markdown(result)
+        return cuda_report.markdown(result, cuda_cases())
     machine, versions = result["machine"], result["versions"]
     lines = [
         f"{machine['cpu']}, {machine['threads']} threads, mlpkern {machine['mlpkern_isa']}, torch "
@@ -233,7 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("give either a RESULT or --gpu")
     result = newest_gpu_result() if options.gpu else load(options.result)
     if result is None:
-        print(cuda_report.markdown(None), end="")
+        print(cuda_report.markdown(None, cuda_cases()), end="")
         return
     print(markdown(result) if options.markdown else full_text(result), end="")
 

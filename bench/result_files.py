@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import report
+from bench.case import Unavailable
 from bench.chart import chart_png
 from bench.ladder_chart import ladder_png
-from bench.providers import Unavailable
 from bench.text import machine_name, on_gpu
 
 HERE = Path(__file__).resolve().parent

@@ -30,12 +30,13 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 import torch
 
 from bench import cuda_limits, limits, machine, report
-from bench.case import DTYPES, Case, Settings
-from bench.gpu import Device, Gpu, answers, first_line
+from bench.case import DTYPES, Case, Settings, Unavailable
+from bench.device import Device, answers, first_line
+from bench.gpu import Gpu
 from bench.ladder import ladder_lines
 from bench.names_run import Plan, train_all
 from bench.population_run import population_lines, train_population
-from bench.providers import MLPKERN, Unavailable
+from bench.providers import MLPKERN
 from bench.result_files import keep, keep_data, show
 from bench.runner import rate, run_case
 from bench.tables import SUITES, Suite, cuda_suites

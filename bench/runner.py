@@ -11,22 +11,13 @@ import torch
 
 from bench import keep_pages
 from bench.accuracy import Check
-from bench.case import Case, Cost, Settings
+from bench.case import Case, Cost, OpTable, Settings, Unavailable
 from bench.cuda_limits import CudaLimits
 from bench.cuda_providers import STOCK_GRAPH
 from bench.device_timer import DeviceContestant
 from bench.limits import Limits
 from bench.process import ProcessError
-from bench.providers import (
-    MLPKERN,
-    OURS,
-    STOCK,
-    STOCK_KEEPS_PAGES,
-    Contest,
-    Prepared,
-    Provider,
-    Unavailable,
-)
+from bench.providers import MLPKERN, OURS, STOCK, STOCK_KEEPS_PAGES, Contest, Prepared, Provider
 from bench.tables import Suite
 from bench.timer import MIN_ROUNDS, Contestant, LocalContestant, Timing, interleave
 
@@ -61,11 +52,12 @@ def run_case(
     with contextlib.ExitStack() as stack:
         entries = [_prepare(provider, contest, stack) for provider in contest.providers]
         del contest  # the float64 numbers: hundreds of megabytes for the largest cases
-        if cost.large and suite.keeps_pages:
+        if cost.large and suite.table:
             # where torch.compile does not work, or with --quick, where starting it once more would
             # take as long as all else, only the eager row
             compiles = any(e.contestant and e.contestant.name == "compile" for e in entries)
-            entries += _keep_pages_entries(case, settings, stack, compiles and not settings.quick)
+            compiles = compiles and not settings.quick
+            entries += _keep_pages_entries(suite.table, case, settings, stack, compiles)
         # a provider that compiles inside a sample is an error of the benchmark, not a result
         stack.enter_context(torch._dynamo.config.patch(error_on_recompile=True))
         both = [c for e in entries for c in (e.contestant, e.device)]
@@ -240,7 +232,7 @@ def _why_unavailable(provider: Provider) -> str:
 
 
 def _keep_pages_entries(
-    case: Case, settings: Settings, stack: contextlib.ExitStack, compile: bool
+    table: OpTable, case: Case, settings: Settings, stack: contextlib.ExitStack, compile: bool
 ) -> list[_Entry]:
     def row(name: str, **more: str) -> Row:
         start = {"provider": name, "kind": STOCK_KEEPS_PAGES, "backend": ""}
@@ -248,7 +240,7 @@ def _keep_pages_entries(
         return {**start, "threads": threads, "cores": threads, "status": "ok", "reason": "", **more}
 
     try:
-        worker = keep_pages.Worker(case.op, case.name, settings.threads, compile=compile)
+        worker = keep_pages.Worker(table, case, settings.threads, compile=compile)
     except ProcessError as error:
         names = keep_pages.modes(compile)
         return [_Entry(row(name, status="failed", reason=str(error))) for name in names]

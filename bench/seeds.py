@@ -29,8 +29,8 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 import torch
 from torch import Tensor
 
+from bench.case import Unavailable
 from bench.gpu import Gpu
-from bench.providers import Unavailable
 from bench.timer import seconds_of
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used

@@ -29,9 +29,10 @@ import torch
 
 import mlpkern
 from bench import sanitizer_cases
+from bench.case import Unavailable
 from bench.cuda_providers import with_precision
-from bench.gpu import Device, Gpu, answers, first_line
-from bench.providers import Unavailable
+from bench.device import Device, answers, first_line
+from bench.gpu import Gpu
 from bench.result_files import keep_data
 from bench.sanitizer_cases import Run, difference, results
 from mlpkern.backends import has_op

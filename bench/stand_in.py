@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from bench.gpu import Event, Graph
+from bench.device import Event, Graph
 
 
 class StandInEvent:

@@ -20,7 +20,7 @@ from bench import (
 from bench.case import Case, Cost, OpTable, Settings
 from bench.cuda_providers import GRAPH, cuda_op_contest
 from bench.cuda_providers import OURS as CUDA
-from bench.gpu import Device
+from bench.device import Device
 from bench.providers import OURS, Contest, op_contest
 from bench.stock_rows import BASELINE
 from bench.training_case import TrainingCase
@@ -47,14 +47,14 @@ class Suite:
     ours: str = OURS  # the row that its ratios are about
     ours_graph: str = ""  # on a GPU: the same among the CUDA graphs
     baseline: str = ""  # a stock provider worth a ratio of its own
-    keeps_pages: bool = False  # whether keep_pages.py knows its cases
+    table: OpTable | None = None  # of an op that keep_pages.py can run
 
 
 def _op_suite(table: OpTable) -> Suite:
     def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
         return op_contest(table, case, cost, settings)
 
-    return Suite(table.op, table.cases, table.cost, contest, keeps_pages=True)
+    return Suite(table.op, table.cases, table.cost, contest, table=table)
 
 
 TRAINING_CASES: tuple[TrainingCase, ...] = (
@@ -133,9 +133,6 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
     return (*ops, runs, steps)
 
 
-def find_case(op: str, name: str) -> Case:
-    """The case of an op with exactly this name."""
-    for case in OP_TABLES[op].cases:
-        if case.name == name:
-            return case
-    raise ValueError(f"{op} has no case named {name!r}")
+def cuda_cases() -> list[Case]:
+    """The cases of a GPU, in the order of the report."""
+    return [case for suite in cuda_suites(None) for case in suite.cases]

@@ -1,17 +1,19 @@
 """Stock training of several models at once, in processes of their own with one thread each.
 
-That is what one does with stock torch and several cores: starts the program several times. The
-processes here hold a share of the models each, one after the other; a call lets all models take the
-same number of steps and waits for the last.
+That is how one uses several cores with stock torch: by starting the program several times. Each
+process holds a share of the models and trains them one after the other; a call lets all models take
+the same number of steps and waits for the last process.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from functools import partial
 
-from bench.process import Message, Process, serve
+import torch
+
+from bench.process import Process
+from bench.providers import compiled
+from bench.stock_training import StockRun, lecture_loop, step_loop, whole_step
 from bench.training_case import TrainingCase, every_model
 
 LOOPS = ("lecture loop", "compile, whole step")
@@ -21,12 +23,11 @@ class SideBySide:
     """The processes of one case and one of `LOOPS`, compiled and warm."""
 
     def __init__(self, case: TrainingCase, loop: str, count: int):
+        self.shares = [list(every_model(case)[i::count]) for i in range(count)]
         self._processes: list[Process] = []
         try:
-            for i in range(count):
-                share = ",".join(map(str, every_model(case)[i::count]))
-                command = ["bench.two_processes", case.name, share, loop]
-                self._processes.append(Process(command, greet=False))
+            for share in self.shares:
+                self._processes.append(Process(prepare, case, share, loop))
             for process in self._processes:
                 process.receive()
         except BaseException:
@@ -36,7 +37,7 @@ class SideBySide:
     def take(self, steps: int) -> None:
         """Every model takes `steps` steps."""
         for process in self._processes:
-            process.send({"steps": steps})
+            process.send(steps)
         for process in self._processes:
             process.receive()
 
@@ -45,26 +46,14 @@ class SideBySide:
             process.close()
 
 
-def prepare(name: str, models: list[int], loop_name: str) -> Callable[[Message], Message]:
-    """Builds some models of the case in their process."""
-    import torch
-
-    from bench.providers import compiled
-    from bench.stock_training import StockRun, lecture_loop, step_loop, whole_step
-    from bench.tables import TRAINING_CASES
-
+def prepare(case: TrainingCase, models: list[int], loop_name: str) -> Callable[[int], None]:
+    """In a process: builds these models of the case; what it returns lets them take steps."""
     torch.set_num_threads(1)
-    case = next(case for case in TRAINING_CASES if case.name == name)
     loop = lecture_loop if loop_name == "lecture loop" else step_loop(compiled(whole_step(case)))
     loop([StockRun(case, m=models[0])], case.checked_steps)
     runs = [StockRun(case, m=m) for m in models]
 
-    def answer(asked: Message) -> Message:
-        loop(runs, asked["steps"])
-        return {}
+    def answer(steps: int) -> None:
+        loop(runs, steps)
 
     return answer
-
-
-if __name__ == "__main__":
-    serve(partial(prepare, sys.argv[1], [int(m) for m in sys.argv[2].split(",")], sys.argv[3]))

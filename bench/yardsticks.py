@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from bench import cuda_limits, cuda_report, embedding_gather, machine
-from bench.case import Case
+from bench.case import Case, Unavailable
 from bench.cuda_providers import with_precision
+from bench.device import Device, first_line
 from bench.device_timer import DeviceContestant
-from bench.gpu import Device, Gpu, first_line
-from bench.providers import Unavailable
+from bench.gpu import Gpu
 from bench.result_files import keep_data
 from bench.stock_batched import losses_of_models
 from bench.text import per_second, seconds

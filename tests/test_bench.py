@@ -21,7 +21,7 @@ from bench_tiny import (
     wrong_gradient,
 )
 
-from bench import cross_entropy, keep_pages, providers, report, run
+from bench import cross_entropy, embedding_gather, keep_pages, providers, report, run
 from bench.accuracy import Yardstick
 from bench.case import Case, forward_backward
 from bench.process import ProcessError
@@ -202,11 +202,18 @@ def test_a_stock_provider_is_timed_even_if_it_is_less_accurate(monkeypatch):
 
 
 def test_the_worker_keeps_its_pages_and_answers_with_seconds():
-    worker = keep_pages.Worker("cross_entropy", "cross_entropy 4096x27 float32", 1)
+    worker = keep_pages.Worker(cross_entropy.TABLE, CASE, 1)
     try:
         eager = worker.contestants()[0]
         assert 0 < eager.sample(2) < 10
     finally:
         worker.close()
-    with pytest.raises(ProcessError, match=r"ended|gone"):
-        keep_pages.Worker("cross_entropy", "no such case", 1)
+    with pytest.raises(ProcessError, match="gone"):
+        worker.sample("eager, malloc keeps pages", 1)
+
+
+def test_a_process_that_does_not_start_says_how_it_ended(capfd):
+    """`CASE` has no sizes of an embedding."""
+    with pytest.raises(ProcessError, match="ended with status 1"):
+        keep_pages.Worker(embedding_gather.TABLE, CASE, 1)
+    assert "KeyError: 'T'" in capfd.readouterr().err

@@ -20,12 +20,12 @@ from bench import (
     runner,
     tables,
 )
-from bench.case import Case, OpTable
+from bench.case import Case, OpTable, Unavailable
 from bench.cuda_providers import GRAPH, cuda_op_contest, in_turns, replayed
+from bench.device import Graph
 from bench.device_timer import LONGEST_SLEEP_S, DeviceContestant
 from bench.embedding_gather import CUDA_CASES, problem
-from bench.gpu import Graph
-from bench.providers import STOCK, Unavailable
+from bench.providers import STOCK
 from bench.runner import graph_ratios, run_case
 from bench.tables import OP_TABLES
 from bench.timer import LocalContestant, interleave

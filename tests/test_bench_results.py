@@ -24,7 +24,7 @@ from bench import (
 )
 from bench.case import Case, Cost
 from bench.runner import ratios, run_case
-from bench.tables import SUITES, find_case
+from bench.tables import OP_TABLES, SUITES
 
 # --- results -------------------------------------------------------------------------------------
 
@@ -159,6 +159,10 @@ def test_bound_is_the_scarcer_resource_at_the_level_that_holds_the_data():
     arithmetic = MACHINE.bound("bfloat16", Cost(10**6, 10**10, 1 << 21, 0))
     assert (arithmetic.by, arithmetic.seconds) == ("arithmetic", pytest.approx(0.1))
     assert [MACHINE.level(size) for size in (1, 1 << 22, 1 << 40)] == ["L2", "past L2", "DRAM"]
+
+
+def find_case(op, name):
+    return next(case for case in OP_TABLES[op].cases if case.name == name)
 
 
 def test_floors_of_an_example_of_each_op():

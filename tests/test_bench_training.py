@@ -9,10 +9,10 @@ import torch
 from bench_tiny import SETTINGS, FakeProcesses
 
 from bench import stock_rows, training_step
+from bench.case import Unavailable
 from bench.ladder import LECTURE_SHAPE, TWO_MODELS_SHAPE, ladder_lines, ladder_markdown, rungs
 from bench.ladder_chart import ladder_png
 from bench.names_run import Plan, reached, train_all
-from bench.providers import Unavailable
 from bench.stock_training import adamw_step, lecture_loop, step_loop, stock_results
 from bench.training_case import LECTURE, TWO_MODELS, cost, training_case
 from bench.training_report import training_lines
@@ -79,7 +79,7 @@ def test_models_side_by_side_take_their_steps_in_processes_that_end():
         both.take(2)
     finally:
         both.close()
-    assert all(process._process.poll() is not None for process in both._processes)
+    assert [process._process.exitcode for process in both._processes] == [0, 0]
 
 
 # --- the training of all engines -----------------------------------------------------------------
