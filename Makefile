@@ -40,7 +40,8 @@ scripts = $(shell $(py) -c "import sysconfig; print(sysconfig.get_path('scripts'
 with_tools = PATH="$(scripts):$$PATH"
 not_installed = echo "make: pip could not install the package ($(versions)), see above" >&2; exit 1
 
-.PHONY: help test test-torch test-oldest bench lint format ctest sanitize cuda-check cuda-budget cuda-library triton-check mutate clean
+.PHONY: help test test-torch test-oldest bench lint format docs packaging rehearse ctest sanitize \
+	cuda-check cuda-budget cuda-library triton-check mutate clean
 .DEFAULT_GOAL := help
 
 help:
@@ -55,6 +56,9 @@ help:
 	@echo "make triton-check compile the Triton kernels for sm_80, sm_90, sm_100 and check them too (TARGETS=90)"
 	@echo "make mutate    leave out each barrier and check of the CUDA kernels: a test must fail (SAMPLE=8: eight)"
 	@echo "make lint      ruff, clang-format, mypy;  make format applies the formatters"
+	@echo "make docs      build the documentation into build/site, warnings as errors"
+	@echo "make packaging build and install the package in fresh environments"
+	@echo "make rehearse  run every line of bench/gpu.sh that needs no GPU"
 	@echo "make clean     remove what was built; the environment stays"
 	@echo "VENV=$(VENV) (none: use PYTHON as it is), PYTHON=$(PYTHON)"
 
@@ -108,6 +112,16 @@ triton-check: $(tools)
 mutate: $(tools)
 	$(with_tools) $(py) tests/cuda/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))
 
+docs: $(tools)
+	NO_MKDOCS_2_WARNING=1 $(py) -m mkdocs build --strict
+	$(py) -m pytest -q tests/docs/test_reference.py
+
+packaging: $(tools)
+	$(py) -m pytest -m packaging $(wildcard tests/test_packaging*.py) $(wildcard tests/packaging)
+
+rehearse: $(tools)
+	PYTHON=$(py) bench/gpu.sh --rehearse
+
 clean:
 	rm -rf build dist *.egg-info mlpkern/_C*.so mlpkern/_cuda*.so mlpkern/_build_info.json
 	rm -f $(installed) $(tools)
@@ -124,5 +138,5 @@ $(installed): setup.py CMakeLists.txt pyproject.toml $(wildcard constraints*.txt
 	@mkdir -p $(@D) && touch $@
 
 $(tools): pyproject.toml $(wildcard constraints*.txt)
-	$(py) -m pip install $(versions) -e '.[test,bench,dev]' || { $(not_installed); }
+	$(py) -m pip install $(versions) -e '.[test,bench,dev,docs]' || { $(not_installed); }
 	@mkdir -p $(@D) && touch $@ $(installed)

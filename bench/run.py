@@ -4,8 +4,8 @@
     python bench/run.py --quick          about a minute
     python bench/run.py --device cuda    the cases of a GPU
 
-bench/README.md says how it measures. Exit status: 0, or 1 when a kernel gave wrong numbers or broke
-(its row says so and has no time), or 2 for a wrong command line,
+docs/benchmarks/method.md says how it measures. Exit status: 0, or 1 when a kernel gave wrong
+numbers or broke (its row says so and has no time), or 2 for a wrong command line,
 3 when some cases were not run (no time, no memory), 130 when it was interrupted.
 """
 

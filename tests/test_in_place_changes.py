@@ -1,7 +1,7 @@
 """Tensors changed in place between forward and backward: the gradient of before, or an error.
 
 Never another gradient. Where stock torch goes on and an op raises is listed in `STRICTER`, which
-docs/backends.md explains. Where stock raises an op may go on.
+docs/guide/backends.md explains. Where stock raises an op may go on.
 """
 
 from __future__ import annotations

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -88,13 +85,3 @@ def test_what_is_refused():
     message = r"^MLPParams.stack: .* models\[0\] does, nothing, but models\[1\] freezes embedding$"
     with pytest.raises(ValueError, match=message):
         MLPParams.stack([one, other])
-
-
-def test_the_page_about_freezing_runs():
-    page = (Path(__file__).parent.parent / "docs" / "freezing.md").read_text(encoding="utf-8")
-    names: dict[str, object] = {}
-    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(code, names)
-    assert names["params"].frozen == ()
-    assert names["params_of_tensors"].frozen == ("embedding",)
-    assert names["trainer"].state.step == 200

@@ -115,7 +115,3 @@ def test_import_loads_no_optional_package():
     loaded = ast.literal_eval(done.stdout)
     for name in ("tqdm", "safetensors", "matplotlib", "triton", "mlpkern._C", "mlpkern.lm"):
         assert name not in loaded
-
-
-def test_version():
-    assert mlpkern.__version__ == "0.1.0"

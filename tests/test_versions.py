@@ -30,7 +30,7 @@ def test_the_oldest_versions_are_the_bounds():
     bounds = re.findall(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert [numbers(bound) for bound in bounds] == [numbers(pins["torch"])]
     assert numbers(pins["triton"]) == triton_kernels.OLDEST
-    page = (ROOT / "docs" / "versions.md").read_text()
+    page = (ROOT / "docs" / "development" / "versions.md").read_text()
     for name in ("torch", "triton", "numpy"):
         assert ".".join(map(str, numbers(pins[name]))) in page, name
 

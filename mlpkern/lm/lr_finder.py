@@ -108,7 +108,8 @@ def lr_finder(
         model: where every seed starts, or one model for each seed, all of one shape. They are
             copied, never changed.
         train: the rows that batches are drawn from, on the model's device.
-        low, high: the learning rates of the first and last step, 0 < low < high.
+        low: the learning rate of the first step, above 0.
+        high: the learning rate of the last step, above ``low``.
         steps: S, at least 2.
         batch_size: N, rows of a step, at least 1.
         seeds: of the batches. A seed draws those that `TrainConfig.seed` draws in a training.

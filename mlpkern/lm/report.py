@@ -87,8 +87,8 @@ def report(
     """The report on the run in the folder ``run``.
 
     Args:
-        file, data: other words than those on the record of the run: a text file, or "embedded" or
-            "makemore".
+        file: a text file of other words than those on the record of the run.
+        data: "embedded" or "makemore", likewise.
         checkpoint: its "best" model or its "last"; None: the best where there is one.
 
     CheckpointError or DataError, in one line, where the run, its log or its words cannot be read.

@@ -79,7 +79,8 @@ def train_steps(
         state: an `mlpkern.OptimizerState` of these parameters to continue from and to update; None
             starts from zeros. With it, a run cut into several calls gives the bits of one call.
         nesterov: for sgd with momentum.
-        betas, eps: of adamw.
+        betas: of adamw, the decay rates of both moments.
+        eps: of adamw, added to the root of the second moment.
         max_grad_norm: bound of the 2-norm of all gradients of a model together; None for none.
         label_smoothing: 0 to 1, as in ``F.cross_entropy``.
         input_dropout: probability of a zero in the embedded input, 0 <= p < 1; one, or (M,).
@@ -94,7 +95,7 @@ def train_steps(
 
     A handler of a signal (Ctrl-C, a timer) runs within 0.3 s, or once the step under way has ended.
     If it raises, parameters and state are those of ``state.step`` whole steps, the same for all
-    models; the losses of this call are lost. See docs/interrupting.md.
+    models; the losses of this call are lost. See docs/guide/interrupting.md.
 
     Raises, before anything is touched:
         TypeError: a wrong dtype or kind. ValueError: a wrong shape, device, or option; a learning

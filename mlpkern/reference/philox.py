@@ -72,7 +72,8 @@ def dropout_mask(
         step: steps done before, ``state.step`` included.
         layer: 0 for the embedded input, l for the output of the l-th hidden layer.
         stream: the model's number if one seed serves all models, else 0; below 2^24.
-        dtype, device: of the mask. 1/(1 − p) is computed in double and rounded once.
+        dtype: of the mask; 1/(1 − p) is computed in double and rounded once.
+        device: of the mask.
 
     Raises ValueError for a p, layer or stream out of range.
     """

@@ -37,9 +37,10 @@ def principal_components(weight: Tensor) -> tuple[Tensor, Tensor]:
     S^2 / sum S^2. The sign of a component makes the entry of W with the largest magnitude positive.
     For D <= 2 the coordinates are the rows themselves (a second column of zeros for D = 1).
 
-    >>> rows = torch.tensor([[0.0, 0.0, 1.0], [2.0, 0.0, 1.0], [4.0, 0.0, 1.0]])
-    >>> principal_components(rows)[0][:, 0].round(decimals=6).tolist()
-    [-2.0, 0.0, 2.0]
+    Examples:
+        >>> rows = torch.tensor([[0.0, 0.0, 1.0], [2.0, 0.0, 1.0], [4.0, 0.0, 1.0]])
+        >>> principal_components(rows)[0][:, 0].round(decimals=6).tolist()
+        [-2.0, 0.0, 2.0]
     """
     rows = weight.detach().cpu().double()
     centered = rows - rows.mean(0)

@@ -21,7 +21,7 @@ import torch
 
 pytest.importorskip("matplotlib", reason="the notebook draws")
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "makemore_mlp.ipynb"
+NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "makemore_mlp.ipynb"
 STEPS = 300  # of a training: enough for each to be better than at its start
 
 

@@ -1,0 +1,79 @@
+"""README and pages name files that exist, and link to pages and headings that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOP = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")]
+PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
+# What begins so and is written as code is a path of the repository.
+FOLDERS = r"(?:\.ci|\.github|bench|csrc|docs|mlpkern|notebooks|tests)/"
+# Made by a build or a benchmark, not kept.
+MADE = re.compile(r"bench/out\b|bench/results/[\w-]*DATE|mlpkern/_(?:C|cuda)\b")
+
+
+def prose(text: str) -> str:
+    """The text without what is written as code."""
+    return re.sub(r"`[^`]+`", "", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+
+
+def code(text: str) -> list[str]:
+    """All that is written as code: between backticks, or in a fence."""
+    fences = re.findall(r"^```.*?^```", text, re.M | re.S)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    return fences + re.findall(r"`([^`]+)`", rest)
+
+
+def paths(text: str) -> set[str]:
+    found = set()
+    for piece in code(text):
+        found |= set(re.findall(rf"(?<![\w/.$-]){FOLDERS}[\w./<>*{{}},-]*", piece))
+    return {path.rstrip(".,") for path in found}
+
+
+def exists(path: str) -> bool:
+    """Whether a path, or a pattern such as csrc/cpu/<op>.cpp and a/{b,c}.py, names files."""
+    if braces := re.search(r"\{([^}]*)\}", path):
+        ends = path[: braces.start()], path[braces.end() :]
+        return all(exists(part.strip().join(ends)) for part in braces[1].split(","))
+    return any(ROOT.glob(re.sub(r"<\w+>|\*+", "*", path).replace("**", "*").rstrip("/")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_path_exists(page):
+    named = paths(page.read_text(encoding="utf-8"))
+    assert [path for path in sorted(named) if not MADE.match(path) and not exists(path)] == []
+
+
+def test_a_path_that_does_not_exist_is_found():
+    text = "`bench/run.py` and `csrc/cpu/<op>.cpp`, `mlpkern/{nn,no}.py`\n```\nbench/no.py\n```"
+    wrong = [path for path in paths(text) if not exists(path)]
+    assert sorted(wrong) == ["bench/no.py", "mlpkern/{nn,no}.py"]
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors of the headings of a page, as GitHub and MkDocs make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8"))):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (page.parent / file).resolve() if file else page
+        if found.parent == ROOT / "docs" / "results":  # docs/hooks.py puts these into the site
+            found = ROOT / "bench" / "results" / found.name
+        assert found.exists(), target
+        assert not anchor or anchor in slugs(found), target
+
+
+def test_the_readme_is_short():
+    assert len(TOP[0].read_text(encoding="utf-8").splitlines()) < 200

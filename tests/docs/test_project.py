@@ -1,0 +1,72 @@
+"""One place for the steps of CI, for the version, and for the documents at the top."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from setuptools.config.expand import read_attr
+
+import mlpkern
+
+yaml = pytest.importorskip("yaml", reason="the extra `test` has pyyaml")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def text(*parts: str) -> str:
+    return ROOT.joinpath(*parts).read_text(encoding="utf-8")
+
+
+def steps() -> list[str]:
+    command = ["bash", ROOT / ".ci" / "run", "--list"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_every_step_of_ci_is_a_job_and_every_job_a_step():
+    called = []
+    for job in yaml.safe_load(text(".github", "workflows", "ci.yml"))["jobs"].values():
+        for line in (step["run"] for step in job["steps"] if "run" in step):
+            command, *names = line.split(maxsplit=1)
+            assert command == ".ci/run"
+            matrix = job["strategy"]["matrix"]["step"]
+            called += matrix if names == ["${{ matrix.step }}"] else names[0].split()
+    assert called == steps()
+
+
+def test_every_step_of_ci_is_explained_and_has_a_make_target():
+    rows = re.findall(r"^\| (\w+) \| `make ([\w-]+)` \|", text("CONTRIBUTING.md"), re.M)
+    assert [step for step, _ in rows] == steps()
+    targets = re.findall(r"^([\w-]+):", text("Makefile"), re.M)
+    assert {target for _, target in rows} <= set(targets)
+    for step, target in rows:
+        assert re.search(rf"^{step} +\| make {target}\b", text(".ci", "run"), re.M), step
+
+
+def test_a_step_that_does_not_exist_is_refused():
+    done = subprocess.run(["bash", ROOT / ".ci" / "run", "lint", "lnit"], capture_output=True)
+    assert done.returncode == 2
+    assert b"no step lnit, expected one of test " in done.stderr
+
+
+def test_the_version_stands_in_one_place():
+    """A build reads the literal in the package, without importing it: torch may be absent."""
+    dynamic = re.search(r'^version = \{ attr = "([\w.]+)" \}', text("pyproject.toml"), re.M)
+    assert dynamic
+    assert not re.search(r'^version = "', text("pyproject.toml"), re.M)
+    assert read_attr(dynamic[1], root_dir=ROOT) == mlpkern.__version__
+    literal = rf'^__version__ = "{re.escape(mlpkern.__version__)}"$'
+    assert re.search(literal, text("mlpkern", "__init__.py"), re.M)
+    assert mlpkern.__version__ in text("CHANGELOG.md")
+
+
+def test_forms_for_issues_ask_for_what_is_needed():
+    forms = [p for p in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml") if p.stem != "config"]
+    assert forms
+    for path in forms:
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert {"name", "description", "body"} <= form.keys(), path.name
+        ids = [field["id"] for field in form["body"]]
+        assert len(ids) == len(set(ids))
+        assert all(field["attributes"]["label"] for field in form["body"])
