@@ -14,11 +14,11 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench.case import Unavailable
-from bench.ladder_chart import ladder_png
-from bench.plot_frame import finished_png
+from bench.core.case import Unavailable
 from bench.report import load, summary
-from bench.text import machine_name, seconds, times
+from bench.shown.ladder_chart import ladder_png
+from bench.shown.plot_frame import finished_png
+from bench.shown.text import machine_name, seconds, times
 
 FASTER, SLOWER, AGAINST_KEPT = "#0072B2", "#D55E00", "#000000"  # Okabe and Ito: safe for all eyes
 

@@ -12,7 +12,7 @@
 #   bench/gpu.sh NAME...            these steps
 #   bench/gpu.sh --rehearse [NAME]  the same without a card: every line that needs none
 #
-# bench/gpu_steps.py says what each step is. A step that fails or runs out of its time stops no
+# bench/gpu/steps.py says what each step is. A step that fails or runs out of its time stops no
 # other; the summary comes last, and the exit status is 0 if every step's was. Environment:
 #
 #   PYTHON                which python (python3)
@@ -22,4 +22,4 @@
 #   MLPKERN_COMMIT        the commit of a tree that has no .git
 #   WORDS                 a file of words, one a line, for the trainings (the embedded names)
 here=$(cd "$(dirname "$0")" && pwd) || exit 2
-exec "${PYTHON:-python3}" "$here/gpu_stages.py" "$@"
+exec "${PYTHON:-python3}" "$here/gpu/stages.py" "$@"

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.case import Case, OpTable, forward_backward
-from bench.process import Process
-from bench.providers import compiled
-from bench.timer import seconds_of
+from bench.core.case import Case, OpTable, forward_backward
+from bench.core.process import Process
+from bench.core.providers import compiled
+from bench.core.timer import seconds_of
 
 ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 MODES = {"eager, malloc keeps pages": False, "compile, malloc keeps pages": True}

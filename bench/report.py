@@ -16,10 +16,9 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from bench import cuda_report
-from bench.ladder import ladder_lines, ladder_markdown
-from bench.tables import cuda_cases
-from bench.text import (
+from bench.shown import cuda_report
+from bench.shown.ladder import ladder_lines, ladder_markdown
+from bench.shown.text import (
     WIDTH,
     Result,
     case_title,
@@ -30,7 +29,8 @@ from bench.text import (
     times,
     wrapped,
 )
-from bench.training_report import training_lines
+from bench.shown.training_report import training_lines
+from bench.suites import cuda_cases
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

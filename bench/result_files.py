@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import report
-from bench.case import Unavailable
 from bench.chart import chart_png
-from bench.ladder_chart import ladder_png
-from bench.text import machine_name, on_gpu
+from bench.core.case import Unavailable
+from bench.shown.ladder_chart import ladder_png
+from bench.shown.text import machine_name, on_gpu
 
 HERE = Path(__file__).resolve().parent
 

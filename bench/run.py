@@ -29,18 +29,20 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 
 import torch
 
-from bench import cuda_limits, limits, machine, report
-from bench.case import DTYPES, Case, Settings, Unavailable
-from bench.device import Device, answers, first_line
-from bench.gpu import Gpu
-from bench.ladder import ladder_lines
-from bench.names_run import Plan, train_all
-from bench.population_run import population_lines, train_population
-from bench.providers import MLPKERN
+from bench import report
+from bench.core import limits, machine
+from bench.core.case import DTYPES, Case, Settings, Unavailable
+from bench.core.device import Device, answers, first_line
+from bench.core.providers import MLPKERN
+from bench.cuda import limits as cuda_limits
+from bench.cuda.gpu import Gpu
+from bench.cuda.population_run import population_lines, train_population
 from bench.result_files import keep, keep_data, show
 from bench.runner import rate, run_case
-from bench.tables import SUITES, Suite, cuda_suites
-from bench.training_report import training_lines
+from bench.shown.ladder import ladder_lines
+from bench.shown.training_report import training_lines
+from bench.suites import SUITES, Suite, cuda_suites
+from bench.training.names_run import Plan, train_all
 
 HERE = Path(__file__).resolve().parent
 TRAINING = "training_step"  # the suites of this name

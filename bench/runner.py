@@ -10,16 +10,24 @@ from typing import Any
 import torch
 
 from bench import keep_pages
-from bench.accuracy import Check
-from bench.case import Case, Cost, OpTable, Settings, Unavailable
-from bench.cuda_limits import CudaLimits
-from bench.cuda_providers import STOCK_GRAPH
-from bench.device_timer import DeviceContestant
-from bench.limits import Limits
-from bench.process import ProcessError
-from bench.providers import MLPKERN, OURS, STOCK, STOCK_KEEPS_PAGES, Contest, Prepared, Provider
-from bench.tables import Suite
-from bench.timer import MIN_ROUNDS, Contestant, LocalContestant, Timing, interleave
+from bench.core.accuracy import Check
+from bench.core.case import Case, Cost, OpTable, Settings, Unavailable
+from bench.core.limits import Limits
+from bench.core.process import ProcessError
+from bench.core.providers import (
+    MLPKERN,
+    OURS,
+    STOCK,
+    STOCK_KEEPS_PAGES,
+    Contest,
+    Prepared,
+    Provider,
+)
+from bench.core.timer import MIN_ROUNDS, Contestant, LocalContestant, Timing, interleave
+from bench.cuda.device_timer import DeviceContestant
+from bench.cuda.limits import CudaLimits
+from bench.cuda.providers import STOCK_GRAPH
+from bench.suites import Suite
 
 Row = dict[str, Any]
 

@@ -29,9 +29,9 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 import torch
 from torch import Tensor
 
-from bench.case import Unavailable
-from bench.gpu import Gpu
-from bench.timer import seconds_of
+from bench.core.case import Unavailable
+from bench.core.timer import seconds_of
+from bench.cuda.gpu import Gpu
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
     from mlpkern.lm import Dataset, TrainConfig
@@ -77,7 +77,7 @@ def dev_losses_of_stock(configs: list[TrainConfig], dataset: Dataset) -> Tensor:
 
 def dev_losses_on_gpu(precision: str, configs: list[TrainConfig], dataset: Dataset) -> Tensor:
     """(seeds,) float64: every training in one population on the backend cuda."""
-    from bench.cuda_providers import OURS, with_cuda_backend
+    from bench.cuda.providers import OURS, with_cuda_backend
 
     with with_cuda_backend(OURS, precision):
         return dev_losses_of_run(configs, dataset.to(Gpu.device))

@@ -24,16 +24,19 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 import torch
 from torch import Tensor
 
-from bench import cuda_limits, cuda_report, embedding_gather, machine
-from bench.case import Case, Unavailable
-from bench.cuda_providers import with_precision
-from bench.device import Device, first_line
-from bench.device_timer import DeviceContestant
-from bench.gpu import Gpu
+from bench.core import machine
+from bench.core.case import Case, Unavailable
+from bench.core.device import Device, first_line
+from bench.core.timer import LocalContestant, interleave
+from bench.cuda import limits as cuda_limits
+from bench.cuda.device_timer import DeviceContestant
+from bench.cuda.gpu import Gpu
+from bench.cuda.providers import with_precision
+from bench.ops import embedding_gather
 from bench.result_files import keep_data
-from bench.stock_batched import losses_of_models
-from bench.text import per_second, seconds
-from bench.timer import LocalContestant, interleave
+from bench.shown import cuda_report
+from bench.shown.text import per_second, seconds
+from bench.training.stock_batched import losses_of_models
 
 MODELS = (1, 132, 528)
 SIZES = {"V": 27, "T": 3, "D": 10, "H": 200, "N": 32}

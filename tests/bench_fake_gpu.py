@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from bench_tiny import SETTINGS
 
-from bench.cuda_limits import CudaLimits
-from bench.stand_in import StandIn as FakeGpu
-from bench.stand_in import StandInEvent as FakeEvent
+from bench.cuda.limits import CudaLimits
+from bench.gpu.rehearsal.stand_in import StandIn as FakeGpu
+from bench.gpu.rehearsal.stand_in import StandInEvent as FakeEvent
 
 __all__ = ["CUDA_SETTINGS", "FAST", "FakeEvent", "FakeGpu"]
 

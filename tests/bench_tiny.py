@@ -11,10 +11,11 @@ import torch.nn.functional as F
 # bench/ is not part of the installed package
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import cross_entropy, providers
-from bench.case import Case, OpTable, Settings
-from bench.limits import Limits
-from bench.tables import Suite
+from bench.core import providers
+from bench.core.case import Case, OpTable, Settings
+from bench.core.limits import Limits
+from bench.ops import cross_entropy
+from bench.suites import Suite
 
 # torch.compile would take longer than all tests together
 SETTINGS = Settings(threads=1, quick=True, compile=False, budget_s=0.0, min_sample_s=1e-5)

@@ -21,13 +21,15 @@ from bench_tiny import (
     wrong_gradient,
 )
 
-from bench import cross_entropy, embedding_gather, keep_pages, providers, report, run
-from bench.accuracy import Yardstick
-from bench.case import Case, forward_backward
-from bench.process import ProcessError
+from bench import keep_pages, report, run
+from bench.core import providers
+from bench.core.accuracy import Yardstick
+from bench.core.case import Case, forward_backward
+from bench.core.process import ProcessError
+from bench.core.timer import LocalContestant, Timing, interleave
+from bench.ops import cross_entropy, embedding_gather
 from bench.runner import run_case
-from bench.tables import OP_TABLES
-from bench.timer import LocalContestant, Timing, interleave
+from bench.suites import OP_TABLES
 from mlpkern.backends import select
 
 # --- timer ---------------------------------------------------------------------------------------

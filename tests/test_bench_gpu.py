@@ -11,25 +11,22 @@ import torch
 from bench_fake_gpu import CUDA_SETTINGS, FAST, FakeEvent, FakeGpu
 from bench_tiny import nan, off_by_a_little, row_of
 
-from bench import (
-    cross_entropy,
-    cuda_many_models,
-    cuda_providers,
-    cuda_training,
-    run,
-    runner,
-    tables,
-)
-from bench.case import Case, OpTable, Unavailable
-from bench.cuda_providers import GRAPH, cuda_op_contest, in_turns, replayed
-from bench.device import Graph
-from bench.device_timer import LONGEST_SLEEP_S, DeviceContestant
-from bench.embedding_gather import CUDA_CASES, problem
-from bench.providers import STOCK
+from bench import run, runner
+from bench import suites as tables
+from bench.core.case import Case, OpTable, Unavailable
+from bench.core.device import Graph
+from bench.core.providers import STOCK
+from bench.core.timer import LocalContestant, interleave
+from bench.cuda import many_models as cuda_many_models
+from bench.cuda import providers as cuda_providers
+from bench.cuda import training as cuda_training
+from bench.cuda.device_timer import LONGEST_SLEEP_S, DeviceContestant
+from bench.cuda.providers import GRAPH, cuda_op_contest, in_turns, replayed
+from bench.ops import cross_entropy
+from bench.ops.embedding_gather import CUDA_CASES, problem
 from bench.runner import graph_ratios, run_case
-from bench.tables import OP_TABLES
-from bench.timer import LocalContestant, interleave
-from bench.training_case import cost, training_case
+from bench.suites import OP_TABLES
+from bench.training.case import cost, training_case
 
 SIZES = {"N": 37, "V": 27, "D": 10, "T": 3, "K": 30, "H": 19}
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,9 +9,11 @@ import pytest
 from bench_fake_gpu import CUDA_SETTINGS, FAST
 from test_bench_gpu import CASE, fake_gpu, suite_of
 
-from bench import cuda_limits, report, result_files, run, tables
-from bench.names_run import Plan
-from bench.training_case import training_case
+from bench import report, result_files, run
+from bench import suites as tables
+from bench.cuda import limits as cuda_limits
+from bench.training.case import training_case
+from bench.training.names_run import Plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEP = training_case(D=3, H=7, N=5, stock_steps=2, run_steps=2, checked_steps=2)

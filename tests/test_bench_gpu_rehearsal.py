@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from test_bench_gpu_script import run, statuses  # noqa: F401
 
-from bench import gpu_steps, rehearsal_tools
+from bench.gpu import steps as gpu_steps
+from bench.gpu.rehearsal import tools as rehearsal_tools
 
 SCRIPT = Path(__file__).resolve().parent.parent / "bench" / "gpu.sh"
 
@@ -24,20 +25,21 @@ def test_every_step_of_every_stage_is_rehearsed(run):  # noqa: F811
     tests = [line for line in lines if "-m pytest" in line]
     assert len(tests) == 5
     assert all("--collect-only" in line for line in tests)
-    programs = [line for line in lines if "bench/" in line and "-m pytest" not in line]
-    assert {line.split()[0] for line in programs} == {"bench/rehearsal.py"}
+    programs = [line for line in lines if "bench." in line and "-m pytest" not in line]
+    assert {line.split()[1] for line in programs} == {"bench.gpu.rehearsal.program"}
     assert not any("install" in line or "--record" in line or "cuda:" in line for line in lines)
-    for program in ("smoke", "first_figures", "counters", "sanitizer_cases", "seeds", "run"):
-        assert any(f"bench/{program}.py" in line for line in programs), program
+    for program in ("gpu.smoke", "gpu.first_figures", "gpu.counters", "seeds", "run"):
+        assert any(f" bench.{program} " in line for line in programs), program
+    assert any(line.endswith(" bench.gpu.sanitizer_cases") for line in programs)
 
 
 @pytest.mark.parametrize(
     ("broken", "step"),
     [
-        ("smoke.py=1", "smoke"),
+        ("gpu.smoke=1", "smoke"),
         ("record_stream=5", "memory"),  # no test of that name: what pytest returns for none
         ("setup.py=1", "build"),
-        ("sanitizer_cases.py=1", "sanitize"),
+        ("sanitizer_cases=1", "sanitize"),
         ("train=1", "triton"),
     ],
 )

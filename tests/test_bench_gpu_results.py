@@ -15,25 +15,19 @@ from bench_tiny import MACHINE
 from lm_words import make_words
 from test_bench_gpu import CASE, fake_gpu, suite_of
 
-from bench import (
-    cuda_limits,
-    cuda_providers,
-    cuda_report,
-    limits,
-    population_run,
-    report,
-    result_files,
-    run,
-    sanitizer_cases,
-    tables,
-    triton_report,
-    yardsticks,
-)
-from bench.case import Cost
-from bench.names_run import Plan
-from bench.providers import with_threads
-from bench.text import WIDTH
-from bench.training_case import training_case
+from bench import report, result_files, run, yardsticks
+from bench import suites as tables
+from bench.core import limits
+from bench.core.case import Cost
+from bench.core.providers import with_threads
+from bench.cuda import limits as cuda_limits
+from bench.cuda import population_run
+from bench.cuda import providers as cuda_providers
+from bench.gpu import sanitizer_cases
+from bench.shown import cuda_report, triton_report
+from bench.shown.text import WIDTH
+from bench.training.case import training_case
+from bench.training.names_run import Plan
 from mlpkern.lm.config import TrainConfig
 from mlpkern.lm.data import build_dataset
 

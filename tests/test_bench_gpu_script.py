@@ -17,9 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "bench" / "gpu.sh"
 sys.path.insert(0, str(ROOT))
 
-from bench import gpu_stages, gpu_steps, gpu_tests, gpu_told, gpu_work, prebuilt  # noqa: E402
+from bench.gpu import prebuilt  # noqa: E402
+from bench.gpu import stages as gpu_stages  # noqa: E402
+from bench.gpu import steps as gpu_steps  # noqa: E402
+from bench.gpu import tests as gpu_tests  # noqa: E402
+from bench.gpu import told as gpu_told  # noqa: E402
+from bench.gpu import work as gpu_work  # noqa: E402
 
-# Logs how it was called; ends as the name of the program says in $FAKE ("run.py=7 yardsticks=slow")
+# Logs how it was called; ends as the name of the program says in $FAKE ("run=7 yardsticks=slow")
 FAKE_PYTHON = """#!/bin/bash
 echo "$@" >>"$CALLS"
 for rule in $FAKE; do
@@ -28,7 +33,7 @@ for rule in $FAKE; do
     exit "${rule#*=}"
   fi
 done
-echo "• figure of $1"
+echo "• figure of $2"
 echo "== 5 passed in 1 s =="
 """
 FAKE_SANITIZER = """#!/bin/bash
@@ -96,7 +101,7 @@ def test_every_stage_has_its_steps_files_and_summary(run, tmp_path):
         gpu_steps.STEPS
     )
     assert text.index("=== all stages") > text.index("=== stage3: ")
-    order = ["smoke.py", "first_figures.py", "counters.py", "test_compile.py", "bench/run.py"]
+    order = ["smoke", "first_figures", "counters", "test_compile.py", "bench.run"]
     places = [calls.index(program) for program in order]
     assert places == sorted(places)
 
@@ -104,11 +109,11 @@ def test_every_stage_has_its_steps_files_and_summary(run, tmp_path):
 def test_each_stage_and_step_stands_alone(run):
     found, status, calls, text = run("1")
     assert (list(found), status) == (["stage1"], 0)
-    assert "run.py" not in calls
+    assert "bench.run" not in calls
     assert text.rstrip().splitlines()[-1].startswith("• figure of ")
     found, _, calls, _ = run("jax", "yardsticks")
     assert statuses(found) == [("jax", 0), ("yardsticks", 0)]
-    assert "yardsticks.py" in calls
+    assert "bench.yardsticks" in calls
 
 
 def test_no_stage_asks_for_more_than_a_command_may_take():

@@ -12,19 +12,14 @@ from bench_fake_gpu import FAST, FakeGpu
 from test_bench_gpu import fake_gpu
 
 import mlpkern
-from bench import (
-    card,
-    counters,
-    cuda_limits,
-    cuda_training,
-    first_figures,
-    gpu_stages,
-    linear_tanh,
-    run,
-    smoke,
-    tables,
-)
-from bench.training_case import training_case
+from bench import run
+from bench import suites as tables
+from bench.cuda import limits as cuda_limits
+from bench.cuda import training as cuda_training
+from bench.gpu import card, counters, first_figures, smoke
+from bench.gpu import stages as gpu_stages
+from bench.ops import linear_tanh
+from bench.training.case import training_case
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,14 +10,19 @@ import torch
 from bench_tiny import MACHINE, SETTINGS, FakeProcesses
 
 import mlpkern
-from bench import find_lr, population, stock_rows
 from bench.report import case_lines, summary_lines
 from bench.runner import run_case
-from bench.stock_batched import BatchedRun, batched_loop, batched_results, batched_sgd_step_at
-from bench.stock_training import StockRun, lecture_loop, sgd_step_at, step_loop, stock_results
-from bench.tables import SUITES
-from bench.training_case import cost, every_model
-from bench.two_processes import SideBySide
+from bench.suites import SUITES
+from bench.training import find_lr, population, stock_rows
+from bench.training.case import cost, every_model
+from bench.training.stock_batched import (
+    BatchedRun,
+    batched_loop,
+    batched_results,
+    batched_sgd_step_at,
+)
+from bench.training.stock_loops import StockRun, lecture_loop, sgd_step_at, step_loop, stock_results
+from bench.training.two_processes import SideBySide
 
 SIZES = {"V": 27, "T": 2, "D": 3, "H": 7, "N": 5}
 SWEEP = find_lr.sweep_case(3, SIZES, run_steps=12, stock_steps=4)

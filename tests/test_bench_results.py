@@ -8,23 +8,13 @@ import pytest
 import torch
 from bench_tiny import CASE, MACHINE, SETTINGS, nan, row_of, suite_with
 
-from bench import (
-    chart,
-    cross_entropy,
-    embedding_gather,
-    embedding_linear_tanh,
-    limits,
-    linear_tanh,
-    machine,
-    providers,
-    report,
-    result_files,
-    run,
-    training_case,
-)
-from bench.case import Case, Cost
+from bench import chart, report, result_files, run
+from bench.core import limits, machine, providers
+from bench.core.case import Case, Cost
+from bench.ops import cross_entropy, embedding_gather, embedding_linear_tanh, linear_tanh
 from bench.runner import ratios, run_case
-from bench.tables import OP_TABLES, SUITES
+from bench.suites import OP_TABLES, SUITES
+from bench.training import case as training_case
 
 # --- results -------------------------------------------------------------------------------------
 

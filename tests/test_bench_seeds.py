@@ -9,7 +9,7 @@ import torch
 from lm_words import make_words, one_thread  # noqa: F401
 
 from bench import seeds
-from bench.stand_in import StandIn
+from bench.gpu.rehearsal.stand_in import StandIn
 
 
 def test_ks_distance_is_the_largest_step_between_the_distributions():

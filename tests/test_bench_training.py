@@ -8,15 +8,16 @@ import pytest
 import torch
 from bench_tiny import SETTINGS, FakeProcesses
 
-from bench import stock_rows, training_step
-from bench.case import Unavailable
-from bench.ladder import LECTURE_SHAPE, TWO_MODELS_SHAPE, ladder_lines, ladder_markdown, rungs
-from bench.ladder_chart import ladder_png
-from bench.names_run import Plan, reached, train_all
-from bench.stock_training import adamw_step, lecture_loop, step_loop, stock_results
-from bench.training_case import LECTURE, TWO_MODELS, cost, training_case
-from bench.training_report import training_lines
-from bench.two_processes import SideBySide
+from bench.core.case import Unavailable
+from bench.shown.ladder import LECTURE_SHAPE, TWO_MODELS_SHAPE, ladder_lines, ladder_markdown, rungs
+from bench.shown.ladder_chart import ladder_png
+from bench.shown.training_report import training_lines
+from bench.training import step as training_step
+from bench.training import stock_rows
+from bench.training.case import LECTURE, TWO_MODELS, cost, training_case
+from bench.training.names_run import Plan, reached, train_all
+from bench.training.stock_loops import adamw_step, lecture_loop, step_loop, stock_results
+from bench.training.two_processes import SideBySide
 
 TINY = {"D": 3, "H": 7, "N": 5, "stock_steps": 2, "run_steps": 3}
 

@@ -15,7 +15,7 @@ import setuptools
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench import prebuilt  # noqa: E402
+from bench.gpu import prebuilt  # noqa: E402
 
 NATIVE = f"mlpkern/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
 

@@ -1,0 +1,151 @@
+"""What this machine can do at best, measured in the same run as the providers.
+
+    copy bandwidth   one tensor copied into another, all threads, bytes read + bytes written, for
+                     buffers that fit the L2 caches, that exceed them, and of DRAM size
+    matrix peak      the best flop rate of torch's own square matrix products, float32 with one and
+                     all threads, bfloat16 with all
+    first touch      seconds per 4 KB page of memory fresh from the system, one thread
+
+Each figure is the best sample seen, as befits a limit. The limit of a case is
+max(bytes / bandwidth, flops / peak); `fraction_of_limit` is that over the measured time. A case in
+cache is judged by the bandwidth of the cache that holds it.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from bench.core.case import DTYPES, Cost
+from bench.core.providers import with_threads
+from bench.core.timer import LocalContestant, interleave, seconds_of
+
+PAGE = 4096
+L2_FALLBACK = 1 << 20
+DRAM_BYTES = 1 << 30  # source and destination together
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Measured limits of this machine. Bandwidths are bytes per second, peaks flops per second."""
+
+    threads: int
+    copy: Mapping[str, float]  # level -> bytes/s, all threads
+    copy_bytes: Mapping[str, int]  # level -> bytes of source + destination it was measured with
+    peak: Mapping[str, float]  # "float32", "bfloat16", "float32, 1 thread" -> flops/s
+    first_touch_s: float  # per page
+
+    def level(self, footprint: int) -> str:
+        """The smallest measured level of memory that holds `footprint` bytes."""
+        for name in ("L2", "past L2"):
+            if footprint <= self.copy_bytes[name]:
+                return name
+        return "DRAM"
+
+    def bound(self, dtype: str, cost: Cost) -> Bound:
+        """What a case of this dtype and cost cannot be faster than."""
+        level = self.level(cost.footprint)
+        memory = cost.bytes / self.copy[level]
+        # bfloat16 products may also be done in float32, so the better rate is the limit
+        peak = max(self.peak[name] for name in {"float32", dtype} & self.peak.keys())
+        arithmetic = cost.flops / peak
+        if memory >= arithmetic:
+            return Bound("memory", memory, f"{cost.bytes / 1e6:.4g} MB by copy bandwidth ({level})")
+        text = f"{cost.flops / 1e9:.4g} GFLOP by matrix peak"
+        return Bound("arithmetic", arithmetic, text)
+
+    def peak_of(self, dtype: str, cores: int) -> float | None:
+        """Flops per second of float32 matrix products on that many cores; None if of another."""
+        if dtype != "float32":
+            return None
+        return min(cores * self.peak["float32, 1 thread"], self.peak["float32"])
+
+    def best_of(self, other: Limits) -> Limits:
+        """The better of two measurements, figure by figure."""
+        return Limits(
+            self.threads,
+            {level: max(rate, other.copy[level]) for level, rate in self.copy.items()},
+            self.copy_bytes,
+            {name: max(rate, other.peak[name]) for name, rate in self.peak.items()},
+            min(self.first_touch_s, other.first_touch_s),
+        )
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a case cannot be faster than: by which resource, seconds, and in words."""
+
+    by: str
+    seconds: float
+    text: str
+
+
+def measure(
+    threads: int, *, quick: bool = False, dram_bytes: int = DRAM_BYTES, budget_s: float = 0.6
+) -> Limits:
+    """Measures all limits with `threads` threads, each for about `budget_s` seconds."""
+    l2 = cache_bytes(2) * threads
+    sizes = {"L2": l2 // 2, "past L2": max(8 * l2, 32 << 20), "DRAM": dram_bytes}
+    with with_threads(threads):
+        copy = {level: _copy_bandwidth(size, budget_s) for level, size in sizes.items()}
+        widths = (1024,) if quick else (1024, 2048)
+        peak = {
+            name: _matrix_peak(DTYPES[name], widths, budget_s) for name in ("float32", "bfloat16")
+        }
+    with with_threads(1):
+        peak["float32, 1 thread"] = _matrix_peak(torch.float32, (1024,), budget_s)
+    return Limits(threads, copy, sizes, peak, first_touch_seconds())
+
+
+def cache_bytes(level: int) -> int:
+    """Bytes of cpu0's data cache of this level; a guess where the system says nothing."""
+    for index in sorted(CACHES.glob("index*")):
+        try:
+            if int((index / "level").read_text()) != level:
+                continue
+            if (index / "type").read_text().strip() == "Instruction":
+                continue
+            text = (index / "size").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        return int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0)
+    return L2_FALLBACK
+
+
+def first_touch_seconds(size: int = 64 << 20) -> float:
+    """Seconds per page to write once to memory that the system has just given."""
+    samples = []
+    for _ in range(3):
+        with mmap.mmap(-1, size) as fresh:
+            buffer = torch.frombuffer(fresh, dtype=torch.uint8)
+            pages = buffer[::PAGE]
+            samples.append(seconds_of(partial(pages.fill_, 1), 1))
+            del pages, buffer  # the map cannot be closed while a tensor looks into it
+    return min(samples) / (size // PAGE)
+
+
+def _copy_bandwidth(size: int, budget_s: float) -> float:
+    """Bytes per second, source and destination counted, of a warm copy of size/2 bytes."""
+    source = torch.ones(size // 2, dtype=torch.uint8).view(torch.float32)
+    destination = torch.empty_like(source).fill_(0)
+    copy = LocalContestant("copy", lambda: destination.copy_(source))
+    timing = interleave([copy], budget_s=budget_s, min_sample_s=5e-3, min_rounds=5)["copy"]
+    return size / timing.minimum
+
+
+def _matrix_peak(dtype: torch.dtype, widths: tuple[int, ...], budget_s: float) -> float:
+    """Flops per second of the best square product."""
+    best = 0.0
+    for width in widths:
+        a, b = (torch.randn(width, width).to(dtype) for _ in range(2))
+        out = torch.empty(width, width, dtype=dtype)
+        call = LocalContestant("mm", partial(torch.mm, a, b, out=out))
+        timing = interleave([call], budget_s=budget_s, min_sample_s=5e-3, min_rounds=5)["mm"]
+        best = max(best, 2 * width**3 / timing.minimum)
+    return best

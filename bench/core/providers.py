@@ -1,0 +1,178 @@
+"""The providers: who is timed on a case, under which settings, and what enters the ratio.
+
+On a CPU: stock eager and torch.compile with one and all threads, torch.compile max-autotune, and
+the backends of mlpkern. For cases with large outputs also stock under a malloc that keeps its
+pages (in a process of its own, see keep_pages.py) and mlpkern without its output pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.core.accuracy import Yardstick
+from bench.core.case import Case, Cost, OpTable, Settings, Unavailable, forward_backward
+from bench.core.device import Device
+
+STOCK = "stock"
+STOCK_KEEPS_PAGES = "stock, malloc keeps pages"
+MLPKERN = "mlpkern"
+
+OURS = "cpu"  # the row that the ratios are about: the compiled backend as a user gets it
+SMALL_CASE_BYTES = 4 << 20  # up to here one thread can win, so torch.compile is tried with one too
+MAX_AUTOTUNE = "max-autotune-no-cudagraphs"
+
+
+Function = Callable[..., Tensor]
+Switch = Callable[[], contextlib.AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A provider ready to run: the call to time, and the numbers by which it is judged."""
+
+    call: Callable[[], object]
+    results: Callable[[], tuple[Tensor, ...]]
+    units: int = 1  # steps that one call makes; times are given per step
+    close: Callable[[], None] | None = None  # when the case is done
+
+
+@dataclass(frozen=True)
+class Provider:
+    """A way to run a case. `make` prepares it (and compiles) while `switch` is active."""
+
+    name: str
+    kind: str
+    threads: int
+    make: Callable[[], Prepared]
+    switch: Callable[[], contextlib.AbstractContextManager[object]]
+    backend: str = ""
+    cores: int = 0  # that it works on, where fewer than `threads`
+
+    @property
+    def cores_used(self) -> int:
+        return self.cores or self.threads
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The providers of one case and the float64 numbers they are checked against.
+
+    With `gpu`, calls return before their work is done.
+    """
+
+    providers: list[Provider]
+    yardstick: Yardstick
+    gpu: Device | None = None
+
+
+@contextlib.contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """torch uses `count` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_switch(count: int) -> Switch:
+    return lambda: with_threads(count)
+
+
+def backend_switch(name: str, threads: int, pool: bool = True) -> Switch:
+    return lambda: with_backend(name, threads, pool)
+
+
+@contextlib.contextmanager
+def with_backend(name: str, threads: int, pool: bool = True) -> Iterator[None]:
+    """mlpkern runs on backend `name`, with its output pool off where `pool` is False."""
+    import mlpkern
+
+    with with_threads(threads), mlpkern.use_backend(name):
+        if pool:
+            yield
+            return
+        native = _native()
+        limit = int(native.cache_info()["limit_bytes"])
+        native.set_cache_limit(0)
+        try:
+            yield
+        finally:
+            native.set_cache_limit(limit)
+
+
+def _native() -> types.ModuleType:
+    try:
+        from mlpkern import _C
+    except ImportError as error:
+        raise Unavailable(f"the native library is not there: {error}") from error
+    return _C
+
+
+def compiled(function: Function, mode: str | None = None) -> Function:
+    """torch.compile of a copy of `function` with its own code object.
+
+    Dynamo keeps its compiled versions per code object and tries them one after the other; a copy
+    makes sure that no provider pays for the guards of another.
+    """
+    copy = types.FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    return torch.compile(copy, dynamic=False, fullgraph=True, mode=mode)
+
+
+def op_contest(table: OpTable, case: Case, cost: Cost, settings: Settings) -> Contest:
+    """The provider table of an op on a CPU, in the order in which rows are printed."""
+    problem = table.problem(case)
+    threads = settings.threads
+    counts = [1, threads] if threads > 1 else [1]
+    rows: list[Provider] = []
+
+    def add(
+        name: str, kind: str, count: int, function: Function, switch: Switch, backend: str = ""
+    ) -> None:
+        def make() -> Prepared:
+            call = forward_backward(function, problem)
+            return Prepared(call, call)
+
+        rows.append(Provider(name, kind, count, make, switch, backend))
+
+    for count in counts:
+        add(named("eager", count, threads), STOCK, count, table.stock, threads_switch(count))
+    small = cost.footprint <= SMALL_CASE_BYTES
+    for count in settings.compile_threads if small else settings.compile_threads[-1:]:
+        name = named("compile", count, threads)
+        add(name, STOCK, count, compiled(table.stock), threads_switch(count))
+    if settings.autotune:
+        function = compiled(table.stock, MAX_AUTOTUNE)
+        add("compile max-autotune", STOCK, threads, function, threads_switch(threads))
+    for name, backend, count, pool in our_settings(threads, cost):
+        switch = backend_switch(backend, count, pool)
+        add(name, MLPKERN, count, table.fused, switch, backend)
+    return Contest(rows, Yardstick.of(table, problem))
+
+
+def our_settings(threads: int, cost: Cost) -> list[tuple[str, str, int, bool]]:
+    """The rows of mlpkern: name, backend, threads, and whether the output pool is on."""
+    rows = [("reference", "reference", threads, True)]
+    for count in sorted({1, threads}, reverse=True):
+        rows.append((named(OURS, count, threads), "cpu", count, True))
+    if cost.large:
+        rows.append(("cpu, output pool off", "cpu", threads, False))
+    return rows
+
+
+def named(base: str, count: int, threads: int) -> str:
+    """The plain name is the default setting, all threads; the other one says what differs."""
+    return base if count == threads else f"{base}, {count} thread"

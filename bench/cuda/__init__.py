@@ -1,0 +1,1 @@
+"""The cases of a GPU: providers, limits, training steps."""

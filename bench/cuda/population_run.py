@@ -1,0 +1,72 @@
+"""A model for every multiprocessor, trained as in the lecture: the wall time of one `population`.
+
+A training is the whole of what a user waits for: models made, batches drawn, all steps, dev losses.
+One plain run at each precision: an impression, not a measurement like those of the cases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from bench.core.timer import seconds_of
+from bench.cuda.providers import OURS, with_cuda_backend
+from bench.shown.text import per_second
+from bench.training.names_run import Plan
+
+MODELS = 132
+WARM_STEPS = 200  # the first call loads libraries
+PRECISIONS = ("float32", "tf32")
+
+
+def train_population(plan: Plan, device: str, models: int = MODELS) -> dict[str, Any]:
+    """What a population of the lecture's model takes on ``device``, and the losses it ends at."""
+    from mlpkern.lm import population
+
+    config = replace(plan.config(), eval_every=0, checkpoint_every=0)
+    dataset = plan.dataset(config).to(device)
+    configs = [replace(config, seed=seed) for seed in range(models)]
+    runs = {}
+    for precision in PRECISIONS:
+        with with_cuda_backend(OURS, precision):
+            population([replace(c, steps=WARM_STEPS) for c in configs], dataset)
+            found: list[float] = []
+            seconds = seconds_of(
+                lambda found=found: found.extend(  # type: ignore[misc]
+                    one.dev.loss for one in population(configs, dataset)
+                ),
+                1,
+            )
+        losses = torch.tensor(found, dtype=torch.float64)
+        runs[precision] = {
+            "seconds": seconds,
+            "dev_mean": float(losses.mean()),
+            "dev_std": float(losses.std()),
+            "dev_best": float(losses.min()),
+        }
+    source = plan.file.name if plan.file else "embedded names"
+    return {
+        "data": f"{source}, {len(dataset.splits['train'])} training rows",
+        "models": models,
+        "steps": config.steps,
+        "runs": runs,
+    }
+
+
+def population_lines(result: dict[str, Any]) -> list[str]:
+    """The report of `train_population`, or of why there is none."""
+    if "reason" in result:
+        return ["", f"population: not run: {result['reason']}"]
+    steps, models = result["steps"], result["models"]
+    lines = [
+        "",
+        f"population of {models} models, {steps:,} steps each: {result['data']}",
+        f"  {'precision':12}{'wall time':>12}{'steps/s of all':>18}   dev loss: mean, std, best",
+    ]
+    for precision, run in result["runs"].items():
+        pace = per_second(models * steps / run["seconds"])
+        losses = f"{run['dev_mean']:.4f}, {run['dev_std']:.4f}, {run['dev_best']:.4f}"
+        lines.append(f"  {precision:12}{run['seconds']:>10.2f} s{pace:>18}   {losses}")
+    return lines

@@ -1,0 +1,127 @@
+"""What is here: the card and its limits, clocks, driver, versions, the processor.
+
+    python -m bench.gpu.card [--out FILE]
+
+The attributes are asked of the driver: torch does not know how much of a block's shared memory the
+driver keeps for itself. Exit status 1 without a card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.core import machine
+from bench.core.case import Unavailable
+from bench.cuda.gpu import Gpu
+from bench.result_files import keep_data
+
+# CUdevice_attribute of cuda.h
+ATTRIBUTES = {
+    "multiprocessors": 16,
+    "registers of a multiprocessor": 82,
+    "shared memory of a multiprocessor": 81,
+    "shared memory of a block": 8,
+    "shared memory of a block, opt-in": 97,
+    "shared memory of a block, reserved": 111,
+    "L2 bytes": 38,
+    "clock kHz": 13,
+    "memory clock kHz": 36,
+}
+PACKAGES = "torch triton numpy jax setuptools cmake ninja pybind11 pytest pytest-xdist matplotlib"
+TOOLS = "nvcc g++ cmake ninja ncu compute-sanitizer cuobjdump"
+CLOCKS = "clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.limit,mig.mode.current"
+
+
+def driver_attributes(device: int = 0) -> dict[str, int]:
+    """The attributes of the card; empty where the driver does not answer."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return {}
+    found = {}
+    if driver.cuInit(0) == 0:
+        for name, number in ATTRIBUTES.items():
+            value = ctypes.c_int()
+            if driver.cuDeviceGetAttribute(ctypes.byref(value), number, device) == 0:
+                found[name] = value.value
+    return found
+
+
+def said(*command: str) -> str:
+    """The first line that a program prints that says something, or why there is none."""
+    path = shutil.which(command[0])
+    if path is None:
+        return "missing"
+    try:
+        done = subprocess.run([path, *command[1:]], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"fails: {error}"
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    versions = [line for line in lines if "ersion" in line or "release" in line or "V1" in line]
+    return next(iter(versions or [line for line in lines if line]), f"status {done.returncode}")
+
+
+def clocks() -> str:
+    return said("nvidia-smi", f"--query-gpu={CLOCKS}", "--format=csv,noheader")
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def facts(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "date": machine.now(),
+        "commit": machine.commit(),
+        "gpu": gpu.describe(),
+        "attributes": driver_attributes(),
+        "clocks": clocks(),
+        "python": sys.version.split()[0],
+        "cuda of torch": torch.version.cuda,
+        "packages": {name: version(name) for name in PACKAGES.split()},
+        "tools": {name: said(name, "--version")[:80] for name in TOOLS.split()},
+        "processor": f"{machine.cpu_model()}, {machine.usable_cores()} cores",
+        "memory GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The facts, a line for each group of them."""
+    shown = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {part}" for key, part in value.items() if part is not None)
+        shown.append(f"• {name}: {value or 'unknown'}")
+    return shown
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="What is here.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the facts as JSON")
+    options = parser.parse_args(arguments)
+    try:
+        found = facts(Gpu())
+    except Unavailable as error:
+        print(f"• no card: {error}")
+        return 1
+    print("\n".join(lines(found)))
+    if options.out:
+        keep_data(found, options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Stand-ins that let bench/gpu.sh run without a GPU."""

@@ -1,0 +1,65 @@
+"""Cases of cross_entropy: mean loss over N rows of V logits, gradient of the logits."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.core.case import Case, Cost, OpTable, Problem, itemsize, random_normal
+
+
+def _case(
+    rows: int, classes: int, dtype: str = "float32", quick: bool = False, rotate: bool = False
+) -> Case:
+    sizes = {"N": rows, "V": classes}
+    return Case("cross_entropy", f"{rows}x{classes}", dtype, sizes, quick, rotate)
+
+
+CASES = (
+    _case(4096, 27, quick=True),
+    _case(65536, 27),
+    _case(4096, 1000, quick=True),
+    _case(2048, 32000),
+    _case(65536, 27, "bfloat16"),
+    _case(4096, 1000, "bfloat16"),
+    _case(2048, 32000, "bfloat16"),
+)
+
+CUDA_CASES = (
+    _case(65536, 27, quick=True, rotate=True),
+    _case(4096, 1000, quick=True, rotate=True),
+    _case(16384, 32000, rotate=True),
+    _case(16384, 32000, "bfloat16", quick=True, rotate=True),
+    _case(8192, 128256, "bfloat16", rotate=True),
+)
+
+
+def problem(case: Case, device: str = "cpu") -> Problem:
+    rows, classes = case.sizes["N"], case.sizes["V"]
+    generator = case.generator(device)
+    logits = random_normal(case, generator, rows, classes).requires_grad_()  # (N, V)
+    target = torch.randint(classes, (rows,), generator=generator, device=device)  # (N,)
+    upstream = torch.ones((), dtype=logits.dtype, device=device)
+    return Problem((logits, target), ("input", "target"), (0,), upstream)
+
+
+def cost(case: Case) -> Cost:
+    """Forward reads the logits, backward reads them again and writes their gradient."""
+    rows, classes = case.sizes["N"], case.sizes["V"]
+    logits = rows * classes * itemsize(case)
+    ids = rows * 8
+    return Cost(bytes=3 * logits + 2 * ids, flops=0, footprint=2 * logits, largest_output=logits)
+
+
+def stock(input: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(input, target)
+
+
+def fused(input: Tensor, target: Tensor) -> Tensor:
+    import mlpkern
+
+    return mlpkern.cross_entropy(input, target)
+
+
+TABLE = OpTable("cross_entropy", CASES, problem, cost, stock, fused, CUDA_CASES)

@@ -1,0 +1,1 @@
+"""Training steps: the cases, stock PyTorch's loops and those of mlpkern."""

@@ -1,0 +1,106 @@
+"""The sweep of the learning rate over several seeds: `mlpkern.lm.lr_finder` against stock loops.
+
+The unit is a step of one seed. Our call is the whole sweep of all seeds, with the drawing of its
+batches and what is read off the curve. The loops take the same steps at the same rates in pieces,
+seed after seed or all seeds as one model, begin again where the sweep ends, and read off nothing.
+Checked are the losses of a shorter sweep over the same range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from bench.core.accuracy import Yardstick
+from bench.core.case import Cost, Settings
+from bench.core.providers import Contest, Prepared
+from bench.training.case import LECTURE, SEED, TrainingCase, every_model, shape_of, start
+from bench.training.step import NAMES, OURS, ops_prepared, our_rows
+from bench.training.stock_loops import lecture_loop, stock_results
+from bench.training.stock_rows import stock_rows
+
+LOW, HIGH = 1e-4, 10.0  # those of lr_finder; no seed diverges
+
+
+@dataclass(frozen=True)
+class SweepCase(TrainingCase):
+    """A sweep of `run_steps` steps for each of M seeds; `stock_steps` divide it."""
+
+    @property
+    def length(self) -> int:
+        return self.run_steps
+
+    def rates(self, m: int, first: int, steps: int) -> list[float]:
+        return _sweep(self.run_steps)[first : first + steps]
+
+    @property
+    def checked(self) -> SweepCase:
+        return replace(self, run_steps=self.checked_steps)
+
+
+@cache
+def _sweep(steps: int) -> list[float]:
+    along = torch.linspace(0, 1, steps, dtype=torch.float64)
+    rates: list[float] = (LOW * (HIGH / LOW) ** along).tolist()
+    return rates
+
+
+def sweep_case(
+    seeds: int, sizes: Mapping[str, int], *, run_steps: int = 1000, stock_steps: int = 50
+) -> SweepCase:
+    """The sweep of a model of these sizes."""
+    return SweepCase(
+        "find-lr",
+        f"{shape_of(sizes)}, {seeds} seeds",
+        "float32",
+        {**sizes, "M": seeds},
+        stock_steps=stock_steps,
+        run_steps=run_steps,
+        one_core=True,
+    )
+
+
+CASES = (sweep_case(8, LECTURE.sizes),)
+
+
+def contest(case: SweepCase, cost: Cost, settings: Settings) -> Contest:
+    """The provider table of a sweep on a CPU, in the order in which rows are printed."""
+    ours = {
+        "ops": lambda: ops_prepared(case, _losses),
+        OURS: lambda: _finder_prepared(case),
+    }
+    stock = stock_rows(case, settings, _losses)
+    exact = _losses(stock_results(case, lecture_loop, torch.float64))
+    near = _losses(stock_results(case, lecture_loop))
+    return Contest(
+        [*stock, *our_rows(case, settings.threads, ours, reference=False)],
+        Yardstick(NAMES[:1], exact, near),
+    )
+
+
+def _losses(results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return results[:1]
+
+
+def _finder_prepared(case: SweepCase) -> Prepared:
+    from mlpkern.lm import LRCurve, lr_finder
+
+    states = [start(case, m) for m in every_model(case)]
+    models, train = [state.model for state in states], states[0].train
+    seeds = [SEED + m for m in every_model(case)]
+
+    def sweep(steps: int) -> LRCurve:
+        rows = case.sizes["N"]
+        return lr_finder(
+            models, train, low=LOW, high=HIGH, steps=steps, batch_size=rows, seeds=seeds
+        )
+
+    return Prepared(
+        lambda: sweep(case.run_steps),
+        lambda: (sweep(case.checked_steps).losses,),
+        case.run_steps * len(models),
+    )

@@ -1,0 +1,120 @@
+"""A real training of every engine on names: do they learn the same, how fast, how soon?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bench.core.case import Unavailable
+from bench.core.providers import with_threads
+from bench.core.timer import seconds_of
+
+if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
+    from mlpkern.lm.config import TrainConfig
+    from mlpkern.lm.data import Dataset, Split
+    from mlpkern.lm.engines import Engine
+    from mlpkern.lm.state import TrainState
+
+ENGINES = ("stock", "ops", "run")
+SHORT_STEPS = 1_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train. `short` is not the lecture's 200,000 steps, but a thousand."""
+
+    short: bool = False
+    file: Path | None = None  # words, one a line; None: the embedded names
+    reach: float | None = None  # a dev loss; None: that of stock at its end, a hundredth rounded up
+
+    @property
+    def pieces(self) -> int:
+        return 5 if self.short else 20
+
+    def config(self) -> TrainConfig:
+        from mlpkern.lm.config import PRESETS
+
+        lecture = PRESETS["lecture"]
+        if not self.short:
+            return lecture
+        return replace(lecture, init="scaled", steps=SHORT_STEPS, lr=((0, 0.1),))
+
+    def dataset(self, config: TrainConfig) -> Dataset:
+        from mlpkern.lm.data import build_dataset, embedded_names, read_words
+
+        words = read_words(self.file) if self.file else embedded_names()
+        return build_dataset(words, block_size=config.block_size)
+
+
+def train_all(plan: Plan, *, config: TrainConfig | None = None) -> dict[str, Any]:
+    """Trains the lecture's model with every engine from the same seed, on one thread.
+
+    A run is cut into pieces; of each the mean training loss, the dev loss after it and the
+    seconds of its steps are kept (evaluation takes none of them). One plain run each, one after the
+    other: an impression, not a measurement like those of the cases.
+    """
+    try:
+        from mlpkern.lm.engines import choose_engine
+        from mlpkern.lm.train import Trainer
+    except ImportError as error:
+        raise Unavailable(f"mlpkern.lm cannot be imported: {error}") from error
+    config = config or plan.config()
+    dataset = plan.dataset(config)
+    every = max(1, config.steps // plan.pieces)
+    runs = {}
+    with with_threads(1):
+        for name in ENGINES:
+            engine, why = choose_engine(name, torch.device("cpu"))
+            state = Trainer.start(config, dataset, engine).state
+            runs[name] = {"why": why, **_train(engine, state, dataset.splits["dev"], every)}
+    end = runs["stock"]["dev_losses"][-1]
+    reach = plan.reach if plan.reach is not None else math.ceil(100 * end) / 100
+    for run in runs.values():
+        run["seconds_to_reach"] = reached(run["dev_losses"], run["piece_seconds"], reach)
+    source = plan.file.name if plan.file else "embedded names"
+    rates = ", ".join(f"lr {rate:g}" + (f" from step {s}" if s else "") for s, rate in config.lr)
+    return {
+        "data": f"{source}, {len(dataset.splits['train'])} training rows",
+        "config": f"V={len(dataset.vocab)} T={config.block_size} D={config.embedding_dim} "
+        f"H={config.hidden[0]} N={config.batch_size}, {config.init} init, {rates}, 1 thread",
+        "steps": config.steps,
+        "every": every,
+        "reach": reach,
+        "engines": runs,
+    }
+
+
+def reached(dev_losses: list[float], piece_seconds: list[float], reach: float) -> float | None:
+    """Seconds of steps until a dev loss is at most `reach`; None if none is."""
+    for loss, passed in zip(dev_losses, accumulate(piece_seconds), strict=True):
+        if loss <= reach:
+            return passed
+    return None
+
+
+def _train(engine: Engine, state: TrainState, dev: Split, every: int) -> dict[str, Any]:
+    from mlpkern.lm.evaluate import evaluate
+
+    chunks: list[Tensor] = []
+
+    def run_chunk() -> None:
+        chunks.append(engine.run_chunk(state, min(every, state.config.steps - state.step)))
+
+    dev_losses, piece_seconds = [], []
+    while state.step < state.config.steps:
+        piece_seconds.append(seconds_of(run_chunk, 1))
+        state.step += len(chunks[-1])
+        dev_losses.append(evaluate(state.model, dev).loss)
+    return {
+        "losses": [float(chunk.double().mean()) for chunk in chunks],
+        "dev_losses": dev_losses,
+        "dev_loss": dev_losses[-1],
+        "piece_seconds": piece_seconds,
+        "seconds": sum(piece_seconds),
+    }
