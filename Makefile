@@ -14,9 +14,11 @@ BENCH_ARGS ?= --quick
 # The environments of `make test-torch` and `make test-oldest`, and what the second runs.
 TORCH_VENV ?= build/torch-$(TORCH)
 OLDEST_VENV ?= build/torch-oldest
-OLDEST_TESTS ?= $(wildcard $(addprefix tests/test_,cross_entropy*.py embedding_*.py linear_tanh*.py)) \
-	$(patsubst %,tests/test_%.py,compile evaluate numeric_options train_steps triton_backend versions) \
-	tests/test_cli.py::test_train_sample_evaluate
+OLDEST_TESTS ?= $(wildcard $(addprefix tests/ops/test_,cross_entropy*.py embedding_*.py linear_tanh*.py)) \
+	$(patsubst %,tests/ops/test_%.py,compile numeric_options) \
+	$(patsubst %,tests/mlp/test_%.py,evaluate train_steps) \
+	$(patsubst %,tests/backends/test_%.py,triton_backend versions) \
+	tests/cli/test_cli.py::test_train_sample_evaluate
 # What `make cuda-check` looks at; the default is built by it first.
 CUDA_LIBRARY ?= build/cuda/_cuda.so
 
@@ -96,7 +98,7 @@ sanitize: $(tools)
 cuda-check: $(tools) cuda-library
 	$(with_tools) $(py) tests/cuda/check.py $(CUDA_LIBRARY)
 # Where the tests otherwise skip what is missing.
-	$(with_tools) MLPKERN_CUDA_CHECK=1 $(py) -m pytest tests/test_cuda_build.py
+	$(with_tools) MLPKERN_CUDA_CHECK=1 $(py) -m pytest tests/gpu/test_cuda_build.py
 
 cuda-budget: $(tools) cuda-library
 	$(with_tools) $(py) tests/cuda/check.py --write $(CUDA_LIBRARY)
@@ -117,7 +119,7 @@ docs: $(tools)
 	$(py) -m pytest -q tests/docs/test_reference.py
 
 packaging: $(tools)
-	$(py) -m pytest -m packaging $(wildcard tests/test_packaging*.py) $(wildcard tests/packaging)
+	$(py) -m pytest -m packaging $(wildcard tests/packaging) $(wildcard tests/packaging)
 
 rehearse: $(tools)
 	PYTHON=$(py) bench/gpu.sh --rehearse

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from mlpkern.lm import Dataset, SweepPlan, TrainConfig, TrainState
-    from mlpkern.lm.evaluate import Metrics
+    from mlpkern.lm.training.evaluation import Metrics
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -52,9 +52,9 @@ class StockTrainees:
     """What `mlpkern.lm.sweep` asks of a population, by the engine `stock`, a trial at a time."""
 
     def __init__(self, configs: Sequence[TrainConfig], dataset: Dataset) -> None:
-        from mlpkern.lm.data import Dataset
-        from mlpkern.lm.engines import StockEngine
-        from mlpkern.lm.train import Trainer
+        from mlpkern.lm.training.engines import StockEngine
+        from mlpkern.lm.training.trainer import Trainer
+        from mlpkern.lm.words.data import Dataset
 
         self.states, self._dev = {}, {}
         for i, config in enumerate(configs):
@@ -69,7 +69,7 @@ class StockTrainees:
             train_stock(state, state.learning_rates(steps))
 
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
-        from mlpkern.lm.evaluate import evaluate
+        from mlpkern.lm.training.evaluation import evaluate
 
         found = {}
         for i, state in self.states.items():
@@ -88,7 +88,7 @@ class StockTrainees:
 
 def train_stock(state: TrainState, rates: Tensor) -> None:
     """Steps at these learning rates (S,), as a user of plain torch writes them."""
-    from mlpkern.lm.stock_step import StockStep
+    from mlpkern.lm.training.stock import StockStep
 
     class Step(StockStep):
         def __init__(self) -> None:
@@ -128,7 +128,7 @@ def seconds_of(
 def main(argv: Sequence[str] | None = None) -> int:
     args = parsed(argv)
     from mlpkern.lm import Population, SweepPlan, build_dataset, embedded_names, read_words
-    from mlpkern.lm.study import ask_batch, open_study
+    from mlpkern.lm.search.study import ask_batch, open_study
 
     if args.threads:
         torch.set_num_threads(args.threads)

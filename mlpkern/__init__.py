@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mlpkern import autograd, functional, nn
-from mlpkern.backends import Backend, backends, check_errors, explain, use_backend
 from mlpkern.functional import (
     cross_entropy,
     embedding_gather,
@@ -17,9 +16,10 @@ from mlpkern.functional import (
     train_steps,
 )
 from mlpkern.fusing import fuse, unfuse
+from mlpkern.mlp.optimizer_state import OptimizerState
+from mlpkern.mlp.params import MLPParams
 from mlpkern.ops.evaluate import Evaluation
-from mlpkern.optimizer_state import OptimizerState
-from mlpkern.params import MLPParams
+from mlpkern.registry import Backend, backends, check_errors, explain, use_backend
 
 if TYPE_CHECKING:
     from mlpkern import lm
@@ -62,7 +62,7 @@ def empty_cache() -> None:
         from mlpkern._C import empty_cache
 
         empty_cache()
-    if graphed := sys.modules.get("mlpkern.graphed_train_steps"):  # else nothing is kept
+    if graphed := sys.modules.get("mlpkern.cuda.graphed_train_steps"):  # else nothing is kept
         graphed.empty_cache()
 
 

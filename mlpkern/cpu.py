@@ -57,7 +57,7 @@ BUILD_INFO = build_record.PATH
 
 
 def status() -> tuple[bool, str, str]:
-    """(available, reason, detail), see ``mlpkern.backends.Backend``."""
+    """(available, reason, detail), see ``mlpkern.registry.Backend``."""
     failure = native_failure()
     if failure:
         return False, failure, "Install a C++17 compiler and run `pip install -e .` again."

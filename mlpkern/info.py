@@ -57,7 +57,7 @@ def collect() -> dict[str, Any]:
     ``problems`` is what is wrong with the values of the environment. ``build`` is what setup.py
     wrote (its docstring lists the keys), or {} for a package that was never built.
     """
-    from mlpkern.backends import backends, environment_problems
+    from mlpkern.registry import backends, environment_problems
 
     build = build_info()
     return {

@@ -14,10 +14,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import pytest
 import torch
-from installing import environment, tree  # noqa: F401
+from support.installing import environment, tree  # noqa: F401
 
 import mlpkern
-from mlpkern.backends import has_op, installed
+from mlpkern.registry import has_op, installed
 
 # Without a GPU the Triton kernels run in Triton's interpreter, which reads this at its import.
 if not torch.cuda.is_available():

@@ -30,7 +30,7 @@ from bench.core.timer import LocalContestant, Timing, interleave
 from bench.ops import cross_entropy, embedding_gather
 from bench.runner import run_case
 from bench.suites import OP_TABLES
-from mlpkern.backends import select
+from mlpkern.registry import select
 
 # --- timer ---------------------------------------------------------------------------------------
 

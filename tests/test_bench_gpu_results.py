@@ -12,7 +12,7 @@ import pytest
 import torch
 from bench_fake_gpu import CUDA_SETTINGS, FAST, FakeGpu
 from bench_tiny import MACHINE
-from lm_words import make_words
+from support.lm_words import make_words
 from test_bench_gpu import CASE, fake_gpu, suite_of
 
 from bench import report, result_files, run, yardsticks
@@ -28,8 +28,8 @@ from bench.shown import cuda_report, triton_report
 from bench.shown.text import WIDTH
 from bench.training.case import training_case
 from bench.training.names_run import Plan
-from mlpkern.lm.config import TrainConfig
-from mlpkern.lm.data import build_dataset
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.words.data import build_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

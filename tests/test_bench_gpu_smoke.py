@@ -109,7 +109,7 @@ def test_a_training_that_takes_another_way_is_no_check_of_this_one():
 
 
 def test_the_ways_are_those_that_explain_names():
-    from mlpkern import cuda_training as backend
+    from mlpkern.cuda import models as backend
 
     for said, _ in smoke.WAYS.values():
         assert sum(said in way for way in backend._WAYS.values()) == 1

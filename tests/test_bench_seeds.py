@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from lm_words import make_words, one_thread  # noqa: F401
+from support.lm_words import make_words, one_thread  # noqa: F401
 
 from bench import seeds
 from bench.gpu.rehearsal.stand_in import StandIn

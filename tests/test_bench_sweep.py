@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from lm_training import DATASET
-from lm_words import one_thread  # noqa: F401
+from support.lm_training import DATASET
+from support.lm_words import one_thread  # noqa: F401
 
 from bench.sweep import StockTrainees, main
 from mlpkern.lm import Population, TrainConfig

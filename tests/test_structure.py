@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mlpkern
-from mlpkern.backends import has_op, installed
+from mlpkern.registry import has_op, installed
 
 PACKAGE = Path(mlpkern.__file__).parent
 ROOT = PACKAGE.parent
@@ -66,15 +66,16 @@ def test_the_reference_stands_alone():
 def test_only_the_compiled_backends_import_the_compiled_module():
     for path in files():
         if any(name.startswith("mlpkern._C") for name in imported(path)):
-            allowed = ("cpu.py", "cuda.py", "cuda_training.py", "__init__.py", "info.py")
-            assert path.name in allowed, path
+            allowed = ("cpu.py", "cuda/backend.py", "cuda/models.py", "__init__.py", "info.py")
+            assert path.relative_to(PACKAGE).as_posix() in allowed, path
 
 
 @pytest.mark.parametrize("op", OPS + RUNS)
 def test_the_same_stem_in_every_folder(op):
     assert (PACKAGE / "ops" / f"{op}.py").is_file()
     assert (PACKAGE / "reference" / f"{op}.py").is_file()
-    assert Path(__file__).with_name(f"test_{op}.py").is_file()
+    folder = "mlp" if op in RUNS else "ops"
+    assert (Path(__file__).parent / folder / f"test_{op}.py").is_file()
     if (ROOT / "csrc").is_dir():  # absent from a wheel
         assert (ROOT / "csrc" / "cpu" / f"{op}.cpp").is_file()
         assert has_op("cuda", op) == (ROOT / "csrc" / "cuda" / f"{op}.cu").is_file()
@@ -84,7 +85,7 @@ def test_the_same_stem_in_every_folder(op):
 @pytest.mark.parametrize("op", OPS + RUNS)
 @pytest.mark.parametrize("name", installed())
 def test_installed_backends_have_the_ops_they_are_made_for(op, name):
-    module = sys.modules["mlpkern.backends"]._load(name)
+    module = sys.modules["mlpkern.registry"]._load(name)
     if op in ABSENT.get(name, []):
         assert not has_op(name, op)  # the choice then goes on to the reference
         return
@@ -96,7 +97,9 @@ def test_installed_backends_have_the_ops_they_are_made_for(op, name):
     assert op in mlpkern.functional.__all__
 
 
-@pytest.mark.parametrize("missing", [["_C"], ["_C", "cpu", "_cuda", "cuda", "triton_kernels"]])
+@pytest.mark.parametrize(
+    "missing", [["_C"], ["_C", "cpu", "_cuda", "cuda.backend", "triton_kernels"]]
+)
 def test_import_works_without(missing):
     code = "import sys; sys.modules['triton'] = None\n"
     code += f"for name in {missing}: sys.modules['mlpkern.' + name] = None\n"

@@ -12,8 +12,8 @@ from bench.training.case import TrainingCase, start
 from bench.training.stock_loops import StockRun
 
 if TYPE_CHECKING:
-    from mlpkern.lm.engines import Engine
-    from mlpkern.lm.state import TrainState
+    from mlpkern.lm.model.state import TrainState
+    from mlpkern.lm.training.engines import Engine
 
 
 class DeviceRun(StockRun):

@@ -76,6 +76,6 @@ def run_rows(case: TrainingCase, device: str) -> list[Provider]:
 
 
 def _engine(case: TrainingCase, device: str) -> Prepared:
-    from mlpkern.lm.engines import RunEngine
+    from mlpkern.lm.training.engines import RunEngine
 
     return engine_row(case, device, RunEngine, case.run_steps)

@@ -176,7 +176,7 @@ def _graph_row(case: TrainingCase, step: Callable[[DeviceRun], Step], gpu: Devic
 
 
 def _engine_row(case: TrainingCase, device: str) -> Prepared:
-    from mlpkern.lm.engines import OpsEngine
+    from mlpkern.lm.training.engines import OpsEngine
 
     return engine_row(case, device, OpsEngine, case.stock_steps)
 

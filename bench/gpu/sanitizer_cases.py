@@ -20,7 +20,7 @@ from torch import Tensor
 
 import mlpkern
 from bench.cuda.gpu import Gpu
-from mlpkern.backends import has_op
+from mlpkern.registry import has_op
 
 # One element, below and above a tile, primes, the lecture's sizes, rows that no vector load divides
 GATHERS = ((1, 1, 1), (27, 10, 999), (300, 64, 2053), (5003, 17, 1021))  # V, D, ids

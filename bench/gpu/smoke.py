@@ -32,7 +32,7 @@ from bench.cuda.providers import with_precision
 from bench.gpu import sanitizer_cases
 from bench.gpu.sanitizer_cases import Run, difference, results
 from bench.result_files import keep_data
-from mlpkern.backends import has_op
+from mlpkern.registry import has_op
 
 OPS = {
     "float32": (torch.float32, 1e-4),

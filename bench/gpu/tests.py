@@ -18,10 +18,8 @@ PROMISES = ("record_stream_keeps_an_output", "needs_the_last_kilobyte")
 TOOLS = ("memcheck", "racecheck", "synccheck")
 GPU_TESTS = tuple(
     str(path.relative_to(ROOT))
-    for pattern in ("test_cuda_*.py", "test_gpu_*.py")
-    for path in sorted((ROOT / "tests").glob(pattern))
-    # they need nvcc or nothing, and no card
-    if path.name not in ("test_cuda_build.py", "test_gpu_prebuilt.py")
+    for path in sorted((ROOT / "tests" / "gpu").glob("test_*.py"))
+    if path.name not in ("test_cuda_build.py", "test_mutations.py")  # they need no card
 )
 
 
@@ -50,19 +48,18 @@ def suite(
 
 def device(work: Work) -> bool:
     """Streams, graphs, several GPUs, bad ids, more than 2^31 elements, trainings."""
-    word = "not gpu_device or cuda"  # the step `triton` runs the rest
+    word = "not test_device or cuda"  # the step `triton` runs the rest
     return work.backend("cuda") and work.pytest("--durations=5", "-k", word, *GPU_TESTS) == 0
 
 
 def test(work: Work) -> bool:
-    others = ("--ignore-glob=*/test_gpu_*", "--ignore-glob=*/test_cuda_*")
-    left = (*others, "--ignore=tests/test_compile.py", "tests")
+    left = ("--ignore=tests/gpu", "--ignore=tests/ops/test_compile.py", "tests")
     return work.backend("cuda") and suite(work, "cuda and not triton", 4, *left)
 
 
 def compiling(work: Work) -> bool:
     """torch.compile works on the processor's cores: many processes."""
-    return work.backend("cuda") and suite(work, "cuda", 8, "tests/test_compile.py")
+    return work.backend("cuda") and suite(work, "cuda", 8, "tests/ops/test_compile.py")
 
 
 def sanitize(work: Work) -> bool:
@@ -128,8 +125,8 @@ def triton_alone(work: Work, copy: Path, alone: dict[str, str]) -> bool:
         work,
         "triton",
         8,
-        *("--ignore=tests/test_triton_build.py", "--ignore-glob=*/test_bench*"),
-        *("--ignore-glob=*/test_cuda_*", "tests"),
+        *("--ignore=tests/backends/test_triton_build.py", "--ignore-glob=*/test_bench*"),
+        *("--ignore-glob=*/gpu/test_cuda_*", "tests"),
         cwd=copy,
         env=untuned,
     )

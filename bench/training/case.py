@@ -17,10 +17,10 @@ import torch
 from bench.core.case import Case, Cost
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
-    from mlpkern.lm.config import TrainConfig
-    from mlpkern.lm.data import Dataset, Split
-    from mlpkern.lm.model import MLPLanguageModel
-    from mlpkern.lm.state import TrainState
+    from mlpkern.lm.model.config import TrainConfig
+    from mlpkern.lm.model.mlp import MLPLanguageModel
+    from mlpkern.lm.model.state import TrainState
+    from mlpkern.lm.words.data import Dataset, Split
 
 SEED = 1
 LR = {"sgd": 0.1, "adamw": 1e-3}
@@ -156,7 +156,7 @@ def cost(case: TrainingCase) -> Cost:
 @cache
 def names_dataset(context: int) -> Dataset:
     """The embedded names, of 27 symbols."""
-    from mlpkern.lm.data import build_dataset, embedded_names
+    from mlpkern.lm.words.data import build_dataset, embedded_names
 
     names = build_dataset(embedded_names(), block_size=context, source="embedded names")
     if len(names.vocab) != 27:
@@ -167,7 +167,7 @@ def names_dataset(context: int) -> Dataset:
 @cache
 def training_rows(classes: int, context: int) -> Split:
     """The embedded names for their 27 symbols, uniform random ids for other vocabularies."""
-    from mlpkern.lm.data import Split
+    from mlpkern.lm.words.data import Split
 
     if classes == 27:
         return names_dataset(context).splits["train"]
@@ -182,7 +182,7 @@ def training_rows(classes: int, context: int) -> Split:
 
 def start(case: TrainingCase, m: int = 0) -> TrainState:
     """Model `m` at step 0: parameters, training rows and the generator of the batches."""
-    from mlpkern.lm.state import TrainState
+    from mlpkern.lm.model.state import TrainState
 
     class CaseState(TrainState):
         """Its learning rates are those of the case."""
@@ -198,7 +198,7 @@ def start(case: TrainingCase, m: int = 0) -> TrainState:
 
 def config(case: TrainingCase, m: int) -> TrainConfig:
     """What model `m` is to the trainer of mlpkern, with its first learning rate."""
-    from mlpkern.lm.config import TrainConfig
+    from mlpkern.lm.model.config import TrainConfig
 
     sizes = case.sizes
     return TrainConfig(
@@ -213,8 +213,8 @@ def config(case: TrainingCase, m: int) -> TrainConfig:
 
 @lru_cache(maxsize=1)  # drawing a hundred million parameters takes longer than a step
 def _first_model(V: int, T: int, D: int, H: int, seed: int) -> MLPLanguageModel:
-    from mlpkern.lm.config import seed_for
-    from mlpkern.lm.model import MLPLanguageModel
+    from mlpkern.lm.model.config import seed_for
+    from mlpkern.lm.model.mlp import MLPLanguageModel
 
     return MLPLanguageModel(V, T, D, H, seed=seed_for(seed, "init"))
 

@@ -16,10 +16,10 @@ from bench.core.providers import with_threads
 from bench.core.timer import seconds_of
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
-    from mlpkern.lm.config import TrainConfig
-    from mlpkern.lm.data import Dataset, Split
-    from mlpkern.lm.engines import Engine
-    from mlpkern.lm.state import TrainState
+    from mlpkern.lm.model.config import TrainConfig
+    from mlpkern.lm.model.state import TrainState
+    from mlpkern.lm.training.engines import Engine
+    from mlpkern.lm.words.data import Dataset, Split
 
 ENGINES = ("stock", "ops", "run")
 SHORT_STEPS = 1_000
@@ -38,7 +38,7 @@ class Plan:
         return 5 if self.short else 20
 
     def config(self) -> TrainConfig:
-        from mlpkern.lm.config import PRESETS
+        from mlpkern.lm.model.config import PRESETS
 
         lecture = PRESETS["lecture"]
         if not self.short:
@@ -46,7 +46,7 @@ class Plan:
         return replace(lecture, init="scaled", steps=SHORT_STEPS, lr=((0, 0.1),))
 
     def dataset(self, config: TrainConfig) -> Dataset:
-        from mlpkern.lm.data import build_dataset, embedded_names, read_words
+        from mlpkern.lm.words.data import build_dataset, embedded_names, read_words
 
         words = read_words(self.file) if self.file else embedded_names()
         return build_dataset(words, block_size=config.block_size)
@@ -60,8 +60,8 @@ def train_all(plan: Plan, *, config: TrainConfig | None = None) -> dict[str, Any
     other: an impression, not a measurement like those of the cases.
     """
     try:
-        from mlpkern.lm.engines import choose_engine
-        from mlpkern.lm.train import Trainer
+        from mlpkern.lm.training.engines import choose_engine
+        from mlpkern.lm.training.trainer import Trainer
     except ImportError as error:
         raise Unavailable(f"mlpkern.lm cannot be imported: {error}") from error
     config = config or plan.config()
@@ -99,7 +99,7 @@ def reached(dev_losses: list[float], piece_seconds: list[float], reach: float) -
 
 
 def _train(engine: Engine, state: TrainState, dev: Split, every: int) -> dict[str, Any]:
-    from mlpkern.lm.evaluate import evaluate
+    from mlpkern.lm.training.evaluation import evaluate
 
     chunks: list[Tensor] = []
 

@@ -60,7 +60,7 @@ def ops_prepared(case: TrainingCase, checked: Results = everything) -> Prepared:
     """The models one after the other by the engine `ops`; `checked` is that of `stock_rows`."""
     if case.optimizer != "sgd":
         return loop_prepared(case, chunk_loop(fused_loss, "fused"))
-    from mlpkern.lm.engines import OpsEngine
+    from mlpkern.lm.training.engines import OpsEngine
 
     engine, steps = OpsEngine(), case.stock_steps
     states = [start(case, m) for m in every_model(case)]

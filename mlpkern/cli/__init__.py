@@ -16,8 +16,9 @@ import warnings
 from collections.abc import Sequence
 
 from mlpkern import __version__
-from mlpkern.cli import about, analysis, streams, sweeping, trained, training, words
+from mlpkern.cli import analysis, streams, sweeping, trained, training, words
 from mlpkern.cli.command import Parser, with_flags
+from mlpkern.cli.commands import info as about
 
 __all__ = ["main"]
 
@@ -30,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from mlpkern.backends import environment_problems
     from mlpkern.lm.errors import LMError, NonFiniteLossError, WriteError
     from mlpkern.lm.memory import out_of_memory
-    from mlpkern.lm.stop_signal import Interrupted, Terminated, terminating
+    from mlpkern.lm.training.stop_signal import Interrupted, Terminated, terminating
+    from mlpkern.registry import environment_problems
 
     def fail(error: object, code: int) -> int:
         print(f"mlpkern {args.command}: error: {error}", file=sys.stderr)

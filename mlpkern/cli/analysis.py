@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.flags import add_checkpoint, add_machine, add_words
 from mlpkern.cli.values import folder, path
 
 __all__ = ["add_commands"]
@@ -48,7 +48,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def _add_plot(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.plot_command import plot_command
+        from mlpkern.cli.commands.plot import plot_command
 
         return plot_command(args)
 
@@ -72,7 +72,7 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.report_command import report_command
+        from mlpkern.cli.commands.report import report_command
 
         return report_command(args)
 
@@ -94,7 +94,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 
 def _add_compare(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.compare_command import compare_command
+        from mlpkern.cli.commands.compare import compare_command
 
         return compare_command(args)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_machine, add_model, add_optimizer, add_text, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.flags import add_machine, add_model, add_optimizer, add_text, add_words
 from mlpkern.cli.values import folder, number, path, schedule, shares, whole
 
 __all__ = ["add_commands"]
@@ -28,7 +28,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Adds ``sweep``."""
 
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.sweep_command import sweep_command
+        from mlpkern.cli.commands.sweep import sweep_command
 
         return sweep_command(args)
 

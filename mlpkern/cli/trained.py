@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_checkpoint, add_machine, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.flags import add_checkpoint, add_machine, add_words
 from mlpkern.cli.values import folder, number, whole
 
 __all__ = ["add_commands"]
@@ -39,7 +39,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def _add_sample(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.commands import sample_command
+        from mlpkern.cli.commands.train import sample_command
 
         return sample_command(args)
 
@@ -59,7 +59,7 @@ def _add_sample(commands: argparse._SubParsersAction) -> None:
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.commands import evaluate_command
+        from mlpkern.cli.commands.train import evaluate_command
 
         return evaluate_command(args)
 

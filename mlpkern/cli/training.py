@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_machine, add_model, add_optimizer, add_text, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.flags import add_machine, add_model, add_optimizer, add_text, add_words
 from mlpkern.cli.values import folder, number, path, schedule, whole
 
 __all__ = ["add_commands"]
@@ -49,10 +49,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 def _add_train(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
         if args.overfit_batch:
-            from mlpkern.lm.overfit_command import overfit_command
+            from mlpkern.cli.commands.overfit import overfit_command
 
             return overfit_command(args)
-        from mlpkern.lm.commands import train_command
+        from mlpkern.cli.commands.train import train_command
 
         return train_command(args)
 
@@ -105,7 +105,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
 
 def _add_find_lr(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.find_lr_command import find_lr_command
+        from mlpkern.cli.commands.find_lr import find_lr_command
 
         return find_lr_command(args)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.arguments import add_text, add_words
 from mlpkern.cli.command import add_command
+from mlpkern.cli.flags import add_text, add_words
 from mlpkern.cli.values import number, sizes, whole
 
 __all__ = ["add_commands"]
@@ -35,7 +35,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 def _add_data(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.words_commands import data_command
+        from mlpkern.cli.commands.data_and_ngram import data_command
 
         return data_command(args)
 
@@ -49,7 +49,7 @@ def _add_data(commands: argparse._SubParsersAction) -> None:
 
 def _add_ngram(commands: argparse._SubParsersAction) -> None:
     def run(args: argparse.Namespace) -> int:
-        from mlpkern.lm.words_commands import ngram_command
+        from mlpkern.cli.commands.data_and_ngram import ngram_command
 
         return ngram_command(args)
 

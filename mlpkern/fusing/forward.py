@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlpkern.fusing.answer import Fused, Swap
-from mlpkern.fusing.rewritten import (
+from mlpkern.fusing.rewriting.rewritten import (
     Method,
     is_rewritten,
     methods,

@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlpkern.fusing.answer import Fused
-from mlpkern.fusing.code import functions
-from mlpkern.fusing.rewritten import TELLING
+from mlpkern.fusing.rewriting.code import functions
+from mlpkern.fusing.rewriting.rewritten import TELLING
 from mlpkern.fusing.rules import FUSED
 from mlpkern.fusing.survey import CONTAINERS, Place, Survey, is_sequential, places
-from mlpkern.fusing.trace import Trace
+from mlpkern.fusing.tracing.trace import Trace
 
 _TANH = (torch.tanh, F.tanh, "tanh", "tanh_")
 _JOINS = (torch.flatten, torch.reshape, torch.cat, torch.concat, torch.concatenate, torch.hstack)

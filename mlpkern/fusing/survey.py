@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mlpkern.fusing.code import Function, Uses, functions, held_by_functions, hooks
-from mlpkern.fusing.rewritten import Method
+from mlpkern.fusing.rewriting.code import Function, Uses, functions, held_by_functions, hooks
+from mlpkern.fusing.rewriting.rewritten import Method
 from mlpkern.fusing.rules import REPLACES
-from mlpkern.fusing.trace import Trace
+from mlpkern.fusing.tracing.trace import Trace
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 

@@ -16,28 +16,10 @@
 from __future__ import annotations
 
 from mlpkern.lm import plots
-from mlpkern.lm.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
-from mlpkern.lm.compare import Comparison, compare
-from mlpkern.lm.config import PRESETS, TrainConfig
-from mlpkern.lm.data import (
-    Dataset,
-    Split,
-    build_dataset,
-    embedded_names,
-    read_words,
-    split_words,
-    windows,
-)
-from mlpkern.lm.describe import describe_dataset, show_windows
-from mlpkern.lm.download import makemore_names
-from mlpkern.lm.engines import (
-    ENGINES,
-    Engine,
-    OpsEngine,
-    RunEngine,
-    StockEngine,
-    choose_engine,
-)
+from mlpkern.lm.analysis.compare import Comparison, compare
+from mlpkern.lm.analysis.ngram import NGram, ngram
+from mlpkern.lm.analysis.report import Report, report, report_on
+from mlpkern.lm.analysis.sample import sample
 from mlpkern.lm.errors import (
     CheckpointError,
     ConfigError,
@@ -46,25 +28,43 @@ from mlpkern.lm.errors import (
     MissingPackageError,
     NonFiniteLossError,
 )
-from mlpkern.lm.evaluate import Metrics, evaluate
-from mlpkern.lm.lr_finder import LRCurve, lr_finder
-from mlpkern.lm.model import MLPLanguageModel
-from mlpkern.lm.ngram import NGram, ngram
-from mlpkern.lm.overfit import Overfit, lowest_loss, overfit_batch
-from mlpkern.lm.population import Population, population
-from mlpkern.lm.report import Report, report, report_on
-from mlpkern.lm.run_folder import RunFolder
-from mlpkern.lm.sample import sample
-from mlpkern.lm.search_space import Choice, Range, SearchSpace
-from mlpkern.lm.state import TrainState
-from mlpkern.lm.stop_signal import Interrupted
-from mlpkern.lm.sweep import sweep
-from mlpkern.lm.sweep_folder import SweepFolder
-from mlpkern.lm.sweep_plan import SweepPlan, read_plan
-from mlpkern.lm.text import TextOptions
-from mlpkern.lm.train import Trainer
-from mlpkern.lm.trained import BestModel, Trained
-from mlpkern.lm.vocab import Vocab
+from mlpkern.lm.many.lr_finder import LRCurve, lr_finder
+from mlpkern.lm.many.population import Population, population
+from mlpkern.lm.many.trained import BestModel, Trained
+from mlpkern.lm.model.config import PRESETS, TrainConfig
+from mlpkern.lm.model.mlp import MLPLanguageModel
+from mlpkern.lm.model.state import TrainState
+from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.search.folder import SweepFolder
+from mlpkern.lm.search.plan import SweepPlan, read_plan
+from mlpkern.lm.search.rungs import sweep
+from mlpkern.lm.search.space import Choice, Range, SearchSpace
+from mlpkern.lm.training.engines import (
+    ENGINES,
+    Engine,
+    OpsEngine,
+    RunEngine,
+    StockEngine,
+    choose_engine,
+)
+from mlpkern.lm.training.evaluation import Metrics, evaluate
+from mlpkern.lm.training.overfit import Overfit, lowest_loss, overfit_batch
+from mlpkern.lm.training.stop_signal import Interrupted
+from mlpkern.lm.training.trainer import Trainer
+from mlpkern.lm.words.data import (
+    Dataset,
+    Split,
+    build_dataset,
+    embedded_names,
+    read_words,
+    split_words,
+    windows,
+)
+from mlpkern.lm.words.describe import describe_dataset, show_windows
+from mlpkern.lm.words.download import makemore_names
+from mlpkern.lm.words.text import TextOptions
+from mlpkern.lm.words.vocab import Vocab
 
 __all__ = [
     "ENGINES",

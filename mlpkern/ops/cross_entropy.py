@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
 
-from mlpkern.backends import select
+from mlpkern.checks import require_same_dtype
 from mlpkern.ops.autocast import any_autocast, cast, loss_dtype
-from mlpkern.ops.checks import require_same_dtype
 from mlpkern.ops.cross_entropy_arguments import REDUCTIONS, check, check_rows
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
@@ -21,6 +20,7 @@ from mlpkern.reference.bounds import check_ids
 from mlpkern.reference.cross_entropy import cross_entropy as reference
 from mlpkern.reference.cross_entropy import cross_entropy_target_gradient, row_statistics
 from mlpkern.reference.precision import wide
+from mlpkern.registry import select
 
 _OP = "cross_entropy"
 _ONES = {t: torch.ones((), dtype=t, device="cpu") for t in (torch.float32, torch.float64)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mlpkern.ops.checks import (
+from mlpkern.checks import (
     dtype_name,
     integer,
     real,

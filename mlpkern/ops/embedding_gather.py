@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
 
-from mlpkern.backends import select
-from mlpkern.ops.checks import (
+from mlpkern.checks import (
     integer,
     require_float,
     require_integer,
@@ -22,6 +21,7 @@ from mlpkern.ops.library import define, define_autograd
 from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
 from mlpkern.reference import embedding_gather_backward as reference_backward
 from mlpkern.reference.embedding_gather import embedding_gather as reference
+from mlpkern.registry import select
 
 _OP = "embedding_gather"
 

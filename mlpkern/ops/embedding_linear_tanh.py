@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
 
-from mlpkern.backends import select
-from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
-from mlpkern.ops.checks import (
+from mlpkern.checks import (
     require_float,
     require_integer,
     require_same_device,
@@ -18,11 +16,13 @@ from mlpkern.ops.checks import (
     require_tensor,
     shape,
 )
+from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
 from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
 from mlpkern.reference import embedding_linear_tanh_backward as reference_backward
 from mlpkern.reference.embedding_linear_tanh import embedding_linear_tanh as reference
+from mlpkern.registry import select
 
 _OP = "embedding_linear_tanh"
 

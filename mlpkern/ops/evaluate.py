@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mlpkern.backends import select
-from mlpkern.ops.mlp_arguments import packed, require_params, require_split
-from mlpkern.ops.stop_flag import current_flag
-from mlpkern.params import MLPParams
+from mlpkern.mlp.arguments import packed, require_params, require_split
+from mlpkern.mlp.params import MLPParams
+from mlpkern.mlp.stop_flag import current_flag
+from mlpkern.registry import select
 
 _OP = "evaluate"
 

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
 
-from mlpkern.backends import select
-from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
-from mlpkern.ops.checks import (
+from mlpkern.checks import (
     require_float,
     require_same_device,
     require_same_dtype,
     require_tensor,
     shape,
 )
+from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
 from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
 from mlpkern.reference import linear_tanh_backward as reference_backward
 from mlpkern.reference.linear_tanh import linear_tanh as reference
+from mlpkern.registry import select
 
 _OP = "linear_tanh"
 

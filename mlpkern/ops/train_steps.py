@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlpkern.backends import select
-from mlpkern.ops.mlp_arguments import require_params, require_split, with_model_axis
-from mlpkern.ops.train_steps_arguments import (
+from mlpkern.mlp.arguments import require_params, require_split, with_model_axis
+from mlpkern.mlp.optimizer_state import OPTIMIZERS, OptimizerState
+from mlpkern.mlp.params import MLPParams
+from mlpkern.mlp.training_arguments import (
     learning_rates,
     per_model,
     random_streams,
@@ -19,10 +20,9 @@ from mlpkern.ops.train_steps_arguments import (
     require_options,
     require_state,
 )
-from mlpkern.ops.training_call import TrainingCall
-from mlpkern.ops.written_memory import require_writable
-from mlpkern.optimizer_state import OPTIMIZERS, OptimizerState
-from mlpkern.params import MLPParams
+from mlpkern.mlp.training_call import TrainingCall
+from mlpkern.mlp.written_memory import require_writable
+from mlpkern.registry import select
 
 _OP = "train_steps"
 

@@ -40,5 +40,5 @@ __all__ = [
 
 
 def status() -> tuple[bool, str, str]:
-    """Always available; see ``mlpkern.backends.Backend``."""
+    """Always available; see ``mlpkern.registry.Backend``."""
     return True, "", "plain torch, any device"

@@ -46,7 +46,7 @@ __all__ = [
 
 @functools.cache
 def status() -> tuple[bool, str, str]:
-    """(available, reason, detail), see ``mlpkern.backends.Backend``; imports Triton."""
+    """(available, reason, detail), see ``mlpkern.registry.Backend``; imports Triton."""
     install = f"`pip install triton` (Linux), version {'.'.join(map(str, OLDEST))} or newer."
     if importlib.util.find_spec("triton") is None:
         return False, "triton is not installed", install
@@ -59,7 +59,7 @@ def status() -> tuple[bool, str, str]:
         oldest = ".".join(map(str, OLDEST))
         return False, f"Triton {version} is older than {oldest}", install
     if _interpreting(triton):
-        if fault := _kernels("interpreter").fault():
+        if fault := _kernels("device.interpreter").fault():
             numpy = importlib.metadata.version("numpy")
             reason = f"the interpreter of Triton {version} fails with NumPy {numpy}: {fault}"
             return False, reason, "Before Triton 3.7 it needs `numpy<2.4`."
@@ -91,7 +91,7 @@ def why_reference(tensors: Sequence[Tensor]) -> str:
 def check_errors() -> None:
     """IndexError for an id out of range that a kernel met since the last call; waits for it."""
     if status()[0]:
-        _kernels("bad_id").check_errors()
+        _kernels("device.bad_id").check_errors()
 
 
 def cross_entropy_forward(

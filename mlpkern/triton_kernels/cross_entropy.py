@@ -17,7 +17,6 @@ import triton
 from torch import Tensor
 
 from mlpkern.reference.cross_entropy import MEAN, NONE
-from mlpkern.triton_kernels.bad_id import site_of
 from mlpkern.triton_kernels.cross_entropy_loss import cross_entropy_finish_kernel
 from mlpkern.triton_kernels.cross_entropy_tile import (
     cross_entropy_forward_tile_kernel,
@@ -30,7 +29,8 @@ from mlpkern.triton_kernels.cross_entropy_wide import (
     wide_forward_shares,
 )
 from mlpkern.triton_kernels.cross_entropy_wide_backward import wide_backward
-from mlpkern.triton_kernels.launch import bucket, device_guard, interpreted
+from mlpkern.triton_kernels.device.bad_id import site_of
+from mlpkern.triton_kernels.device.launch import bucket, device_guard, interpreted
 
 TILE = 4096  # numbers of a tile: 32 a thread of four warps
 FEWEST_ROWS = 32  # of a tile, so that a lecture's batch is one program

@@ -11,9 +11,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mlpkern.triton_kernels.bad_id import report
 from mlpkern.triton_kernels.cross_entropy_loss import NONE, class_of, finish, shared_factor
-from mlpkern.triton_kernels.launch import Tuned, interpreted
+from mlpkern.triton_kernels.device.bad_id import report
+from mlpkern.triton_kernels.device.launch import Tuned, interpreted
 
 
 @triton.jit

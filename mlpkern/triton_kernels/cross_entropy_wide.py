@@ -15,9 +15,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlpkern.triton_kernels.bad_id import report_one
 from mlpkern.triton_kernels.cross_entropy_loss import NONE, class_of
-from mlpkern.triton_kernels.launch import Tuned
+from mlpkern.triton_kernels.device.bad_id import report_one
+from mlpkern.triton_kernels.device.launch import Tuned
 
 
 def alignment(input: Tensor, target: Tensor) -> int:

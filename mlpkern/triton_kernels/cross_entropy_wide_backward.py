@@ -11,7 +11,7 @@ import triton.language as tl
 
 from mlpkern.triton_kernels.cross_entropy_loss import NONE, class_of, shared_factor
 from mlpkern.triton_kernels.cross_entropy_wide import load_block, share_block
-from mlpkern.triton_kernels.launch import Tuned, interpreted
+from mlpkern.triton_kernels.device.launch import Tuned, interpreted
 
 
 @triton.jit

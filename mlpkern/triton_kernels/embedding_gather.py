@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from mlpkern.triton_kernels.bad_id import report, site_of
+from mlpkern.triton_kernels.device.bad_id import report, site_of
+from mlpkern.triton_kernels.device.launch import Tuned, bucket, device_guard, interpreted
 from mlpkern.triton_kernels.embedding_gather_ids import id_at, layout_of
 from mlpkern.triton_kernels.embedding_gather_small import is_small, sum_small
 from mlpkern.triton_kernels.embedding_gather_sorted import sum_sorted
-from mlpkern.triton_kernels.launch import Tuned, bucket, device_guard, interpreted
 
 _OP = "embedding_gather"
 

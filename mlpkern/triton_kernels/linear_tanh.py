@@ -17,7 +17,7 @@ import torch
 import triton
 from torch import Tensor
 
-from mlpkern.triton_kernels.launch import Tuned, bucket, device_guard
+from mlpkern.triton_kernels.device.launch import Tuned, bucket, device_guard
 from mlpkern.triton_kernels.linear_tanh_product import (
     linear_tanh_backward_kernel,
     linear_tanh_forward_kernel,

@@ -21,7 +21,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from mlpkern.triton_kernels.launch import interpreted
+from mlpkern.triton_kernels.device.launch import interpreted
 from mlpkern.triton_kernels.linear_tanh_elements import slope_of, tanh_of
 
 _INTERPRETED = tl.constexpr(interpreted())

@@ -6,21 +6,21 @@ import doctest
 import importlib
 
 import pytest
-from lm_words import one_thread  # noqa: F401
+from support.lm_words import one_thread  # noqa: F401
 
 MODULES = [
-    "describe",
-    "ngram",
+    "words.describe",
+    "analysis.ngram",
     "plots",
     "plots.embedding",
-    "best",
-    "compare",
+    "saved.best",
+    "analysis.compare",
     "plots.labels",
-    "report",
-    "symbols",
-    "text",
-    "verdict",
-    "vocab",
+    "analysis.report",
+    "words.symbols",
+    "words.text",
+    "analysis.verdict",
+    "words.vocab",
 ]
 
 

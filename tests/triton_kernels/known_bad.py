@@ -1,6 +1,7 @@
 """Kernels that the check must refuse, and some that it must not; prints what it says, as JSON.
 
-tests/test_triton_build.py runs this in a process of its own and knows what each should be told.
+tests/backends/test_triton_build.py runs this in a process of its own and knows what the check
+should say of each.
 """
 
 from __future__ import annotations

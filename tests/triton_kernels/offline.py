@@ -80,7 +80,7 @@ def compiled_by(call: Callable[[], Any], targets: tuple[int, ...] = TARGETS) -> 
 
 @contextmanager
 def _every_configuration() -> Iterator[None]:
-    from mlpkern.triton_kernels.launch import Tuned
+    from mlpkern.triton_kernels.device.launch import Tuned
 
     def run(self: Any, grid: Any, *args: Any, **kwargs: Any) -> None:
         for config in self.configs:

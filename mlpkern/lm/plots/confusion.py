@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlpkern.lm.data import Split, Vocab
+from mlpkern.lm.analysis.rows import row_logits
 from mlpkern.lm.errors import ConfigError, DataError
-from mlpkern.lm.model import MLPLanguageModel
+from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.plots.style import (
     LABEL_SIZE,
     TICK_SIZE,
@@ -19,7 +19,7 @@ from mlpkern.lm.plots.style import (
     styled,
     symbol_labels,
 )
-from mlpkern.lm.rows import row_logits
+from mlpkern.lm.words.data import Split, Vocab
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

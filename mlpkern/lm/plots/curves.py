@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlpkern.lm.config import TrainConfig
+from mlpkern.lm.analysis.ngram import ngram_name
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.log import LogRow
-from mlpkern.lm.ngram import ngram_name
+from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.plots.style import LINES, PALETTE, below, new_figure, styled
+from mlpkern.lm.saved.log import LogRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlpkern.lm.report import Report
+    from mlpkern.lm.analysis.report import Report
 
 __all__ = ["comparison_plot", "loss_plot", "lr_plot", "report_plot"]
 

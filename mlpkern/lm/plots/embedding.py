@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlpkern.lm.data import Vocab
 from mlpkern.lm.plots.labels import place_labels
 from mlpkern.lm.plots.style import PALETTE, below, new_figure, styled, symbol_labels
-from mlpkern.lm.symbols import is_vowel
+from mlpkern.lm.words.data import Vocab
+from mlpkern.lm.words.symbols import is_vowel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

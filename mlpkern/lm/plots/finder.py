@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.lr_finder import LRCurve
+from mlpkern.lm.many.lr_finder import LRCurve
 from mlpkern.lm.plots.style import PALETTE, below, new_figure, styled
 
 if TYPE_CHECKING:

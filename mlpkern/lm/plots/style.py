@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlpkern.lm.errors import ConfigError, MissingPackageError
-from mlpkern.lm.symbols import shown
+from mlpkern.lm.words.symbols import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,1 @@
+"""Rewriting the source of a forward that calls functions instead of layers."""

@@ -1,0 +1,1 @@
+"""Symbolic traces of a module's forward."""

@@ -1,0 +1,1 @@
+"""What a trained model says: reports, samples, and the n-gram baseline."""

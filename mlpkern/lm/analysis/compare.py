@@ -1,0 +1,163 @@
+"""Several runs side by side: what was set differently, and what came of it.
+
+>>> from mlpkern.lm.model.config import TrainConfig
+>>> differing([TrainConfig(hidden=(100,)), TrainConfig(hidden=(300, 50), seed=1)])
+{'hidden': ['100', '300,50'], 'seed': ['0', '1']}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlpkern.lm.errors import CheckpointError, ConfigError
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.saved.best import Best
+from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint, read_best
+from mlpkern.lm.saved.log import LogRow, read_log
+from mlpkern.lm.saved.run_folder import RunFolder
+
+__all__ = ["ComparedRun", "Comparison", "compare", "differing", "setting_text"]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """
+    name        the folder's name, or its path where two have the same name
+    step        steps done
+    seconds     time of these steps
+    train, dev  losses over the whole splits; of a run that has not ended train is None and dev the
+                last one of its log, if any
+    best        the lowest dev loss and its step, where a model of it is kept
+    rows        the log
+    """
+
+    name: str
+    config: TrainConfig
+    step: int
+    seconds: float
+    engine: str
+    train: float | None
+    dev: float | None
+    best: Best | None
+    rows: Sequence[LogRow]
+
+    @property
+    def ended(self) -> bool:
+        return self.train is not None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``differences``: setting -> its value in each run, for the settings that are not the same in
+    all; ``same_words``: whether all were trained on the same words, split the same way."""
+
+    runs: list[ComparedRun]
+    differences: dict[str, list[str]]
+    same_words: bool
+
+    def to_text(self) -> str:
+        """A table with a line for each run, and what to know when reading it."""
+        early = any(run.best and run.best.step != run.step for run in self.runs)
+        bests = ["best dev", "at step"] if early else []
+        heads = ["run", "train", "dev", *bests, "steps", "seconds", "engine", *self.differences]
+        lines = [heads]
+        for i, run in enumerate(self.runs):
+            own = [values[i] for values in self.differences.values()]
+            dev = _loss(run.dev) + ("" if run.ended or run.dev is None else "*")
+            if early:
+                best = run.best or Best()
+                step = "-" if best.step is None else str(best.step)
+                bests = [_loss(best.dev_loss if run.best else None), step]
+            lines.append(
+                [run.name, _loss(run.train), dev, *bests, str(run.step), f"{run.seconds:.1f}",
+                 run.engine, *own]
+            )  # fmt: skip
+        wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = ["  ".join(map(str.ljust, line, wide)).rstrip() for line in lines]
+        if any(not run.ended and run.dev is not None for run in self.runs):
+            text.append("* the last dev loss of the log of a run that has not ended")
+        if not self.same_words:
+            text.append("The words or their split are not the same: the losses do not compare.")
+        return "\n".join(text)
+
+
+def compare(runs: Sequence[str | Path]) -> Comparison:
+    """The comparison of the runs in the folders ``runs``, two or more, in the order given.
+
+    CheckpointError, in one line, for a folder that is none of a run or holds a damaged file.
+    """
+    if len(runs) < 2:
+        raise ConfigError(f"compare needs two runs or more, got {len(runs)}")
+    checkpoints = [load_checkpoint(run, checkpoint="last") for run in runs]
+    folders = [RunFolder.holding(run) for run in runs]
+    names = [folder.path.resolve().name for folder in folders]
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    names = [
+        str(folder.path) if name in repeated else name
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    words = {(c.data.get("digest"), c.config.split_seed) for c in checkpoints}
+    return Comparison(
+        [_read(*parts) for parts in zip(names, folders, checkpoints, strict=True)],
+        differing([checkpoint.config for checkpoint in checkpoints]),
+        len(words) == 1,
+    )
+
+
+def differing(configs: Sequence[TrainConfig]) -> dict[str, list[str]]:
+    """Setting -> its values, for the settings in which ``configs`` differ. The number of steps and
+    how often something is written or measured are left out."""
+    left_out = {"steps", "log_every", "eval_every", "checkpoint_every", "patience"}
+    names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in left_out]
+    values = {name: [setting_text(getattr(config, name)) for config in configs] for name in names}
+    return {name: texts for name, texts in values.items() if len(set(texts)) > 1}
+
+
+def setting_text(value: Any) -> str:
+    """A setting as the command line takes it.
+
+    >>> setting_text((300, 100)), setting_text(((0, 0.1), (100, 0.01))), setting_text(None)
+    ('300,100', '0.1,0.01@100', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return ",".join(f"{rate:g}@{step}" if step else f"{rate:g}" for step, rate in value)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read(name: str, folder: RunFolder, checkpoint: Checkpoint) -> ComparedRun:
+    rows = read_log(folder.log)
+    train, dev = _summary(folder, checkpoint.step)
+    if dev is None:
+        dev = next((row.dev_loss for row in reversed(rows) if row.dev_loss is not None), None)
+    best = read_best(folder.best) if folder.best.is_file() else None
+    return ComparedRun(
+        name, checkpoint.config, checkpoint.step, checkpoint.seconds, checkpoint.engine, train, dev,
+        best, rows,
+    )  # fmt: skip
+
+
+def _summary(folder: RunFolder, step: int) -> tuple[float | None, float | None]:
+    """The train and dev loss of a run that ended at ``step``, else (None, None)."""
+    if not folder.summary.exists():
+        return None, None
+    try:
+        values = json.loads(folder.summary.read_text(encoding="utf-8"))
+        if int(values["steps"]) != step:  # the summary of an earlier end
+            return None, None
+        return float(values["train"]["loss"]), float(values["dev"]["loss"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{folder.summary}: damaged or no summary of a run") from None
+
+
+def _loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.4f}"

@@ -1,0 +1,163 @@
+"""The report on a run: losses of the splits beside those of counting, where the loss lies, and what
+follows.
+
+>>> from mlpkern import lm
+>>> dataset = lm.build_dataset(lm.embedded_names()[:500], block_size=3)
+>>> config = lm.TrainConfig(hidden=(16,), steps=300)
+>>> trainer = lm.Trainer.start(config, dataset, lm.StockEngine())
+>>> trainer.train()
+>>> found = lm.report_on(trainer.state.model, dataset, config, [])
+>>> found.verdict.kind, found.ngrams[2] < 3.3
+('underfit', True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mlpkern.cli.session import dataset_of_run
+from mlpkern.lm.analysis.ngram import MAX_N, ngram
+from mlpkern.lm.analysis.rows import row_losses
+from mlpkern.lm.analysis.verdict import Verdict, verdict
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.mlp import MLPLanguageModel
+from mlpkern.lm.saved.checkpoint import check_vocab, load_checkpoint
+from mlpkern.lm.saved.log import LogRow, read_log
+from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.training.evaluation import Metrics, evaluate
+from mlpkern.lm.words.data import Dataset, Split
+
+__all__ = [
+    "Group",
+    "Report",
+    "losses_per_position",
+    "losses_per_symbol",
+    "ngram_losses",
+    "report",
+    "report_on",
+]
+
+LAST_POSITION = 15  # later ones are one group
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of dev that have something in common: their number, mean loss, and share of the sum of
+    all losses."""
+
+    label: str
+    rows: int
+    loss: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    splits     loss and accuracy of train, dev and test
+    ngrams     n -> dev loss of counting n-grams of the same train words: 2, 3, and up to the
+               model's context
+    positions  dev rows by the place of the target in its word
+    symbols    dev rows by the target, the largest share of the loss first
+    rows       the log
+    """
+
+    splits: dict[str, Metrics]
+    ngrams: dict[int, float]
+    positions: list[Group]
+    symbols: list[Group]
+    verdict: Verdict
+    rows: Sequence[LogRow]
+
+
+def report(
+    run: str | Path,
+    file: str | None = None,
+    data: str | None = None,
+    *,
+    kernels: str = "fused",
+    device: torch.device | str = "cpu",
+    checkpoint: str | None = None,
+) -> Report:
+    """The report on the run in the folder ``run``.
+
+    Args:
+        file: a text file of other words than those on the record of the run.
+        data: "embedded" or "makemore", likewise.
+        checkpoint: its "best" model or its "last"; None: the best where there is one.
+
+    CheckpointError or DataError, in one line, where the run, its log or its words cannot be read.
+    """
+    found = load_checkpoint(run, checkpoint=checkpoint)
+    rows = read_log(RunFolder.holding(run).log)
+    dataset, _ = dataset_of_run(found, file, data)
+    check_vocab(found.vocab, dataset.vocab)
+    model = found.make_model(kernels).to(device)
+    return report_on(model, dataset.to(device), found.config, rows)
+
+
+def report_on(
+    model: MLPLanguageModel, dataset: Dataset, config: TrainConfig, rows: Sequence[LogRow]
+) -> Report:
+    """The report on ``model``, trained with ``config`` on ``dataset``, with the log ``rows``."""
+    splits = {name: evaluate(model, split) for name, split in dataset.splits.items()}
+    dev = dataset.splits["dev"]
+    losses = row_losses(model, dev).numpy()
+    ngrams = ngram_losses(dataset, config.block_size)
+    fair = {n: loss for n, loss in ngrams.items() if n <= config.block_size + 1}
+    # a log row is the mean of this many losses, which differ about as those of dev rows do
+    noise = float(losses.std()) / (config.log_every * config.batch_size) ** 0.5
+    return Report(
+        splits,
+        ngrams,
+        losses_per_position(losses, dev),
+        losses_per_symbol(losses, dev, dataset.vocab.symbols),
+        verdict(splits["train"].loss, splits["dev"].loss, rows, ngrams=fair, noise=noise),
+        rows,
+    )
+
+
+def losses_per_position(losses: np.ndarray, split: Split) -> list[Group]:
+    """The ``losses`` of the rows of ``split``, in groups by the place of the target in its word.
+
+    Position 1 is the first symbol; the boundary after a word of L symbols has position L + 1.
+    """
+    ends = np.flatnonzero(split.targets.cpu().numpy() == 0)
+    if len(losses) and (not len(ends) or ends[-1] != len(losses) - 1):
+        ends = np.append(ends, len(losses) - 1)  # a text that stops within a line
+    lengths = np.diff(ends, prepend=-1)  # rows of each word
+    positions = np.arange(len(losses)) - np.repeat(ends - lengths, lengths)  # from 1
+    places = np.minimum(positions, LAST_POSITION + 1)
+    labels = [str(i) for i in range(1, LAST_POSITION + 1)] + [f"{LAST_POSITION + 1}+"]
+    return _groups(losses, places - 1, labels)
+
+
+def losses_per_symbol(losses: np.ndarray, split: Split, symbols: Sequence[str]) -> list[Group]:
+    """The ``losses`` of the rows of ``split`` by target, the largest share of their sum first."""
+    groups = _groups(losses, split.targets.cpu().numpy(), symbols)
+    return sorted(groups, key=lambda group: -group.share)
+
+
+def _groups(losses: np.ndarray, places: np.ndarray, labels: Sequence[str]) -> list[Group]:
+    """One group for each place that occurs."""
+    counts = np.bincount(places, minlength=len(labels))
+    sums = np.bincount(places, weights=losses, minlength=len(labels))
+    total = max(float(sums.sum()), 1e-300)
+    return [
+        Group(label, int(count), float(part / count), float(part / total))
+        for label, count, part in zip(labels, counts, sums, strict=True)
+        if count
+    ]
+
+
+def ngram_losses(dataset: Dataset, block_size: int) -> dict[int, float]:
+    """The dev losses of bigrams, trigrams, and of longer ones that see no more than the model."""
+    largest = max(3, min(block_size + 1, MAX_N))
+    dataset = dataset.to("cpu")
+    dev = dataset.splits_for(max(block_size, largest - 1))["dev"]
+    return {n: ngram(dataset, n).loss(dev) for n in range(2, largest + 1)}

@@ -1,0 +1,132 @@
+"""Words drawn from a model, symbol by symbol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.memory import check_fits
+from mlpkern.lm.model.config import check_seed
+from mlpkern.lm.words.data import Vocab
+
+__all__ = ["NextSymbol", "sample", "share_seen"]
+
+MAX_TOGETHER = 16_384  # words that advance in one batch
+MAX_LOGITS = 1 << 26  # of one step: half a GB of float64
+BYTES_OF_WORD = 50  # of a string of Python, at least
+
+
+class NextSymbol(Protocol):
+    """What can be drawn from: `MLPLanguageModel`, and `NGram`."""
+
+    @property
+    def block_size(self) -> int:
+        """T, symbols of context."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where contexts must lie."""
+
+    def __call__(self, ids: Tensor, /) -> Any:
+        """The logits (N, V) after the contexts ``ids`` (N, T)."""
+
+
+@torch.no_grad()
+def sample(
+    model: NextSymbol,
+    vocab: Vocab,
+    count: int,
+    *,
+    seed: int = 0,
+    prefix: str = "",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    max_length: int = 100,
+) -> list[str]:
+    """``count`` words drawn from the model, all advancing together; of a model at level "word" its
+    sequences, with blanks between the tokens.
+
+    Args:
+        seed: the same seed, model and arguments give the same words.
+        prefix: what every word starts with, of a word model its first words; DataError for a symbol
+            or word the model does not know.
+        temperature: > 0; the logits are divided by it (below 1: likelier words, above 1: wilder
+            ones).
+        top_k: at least 1; every symbol is drawn from the k likeliest alone. None: from all.
+        max_length: a word is cut at this many symbols, the prefix among them.
+
+    A word ends where the model draws the boundary; an empty word is possible.
+    """
+    if count < 0:
+        raise ConfigError(f"count must be at least 0, got {count}")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"temperature must be a number above 0, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"top_k must be at least 1, got {top_k}")
+    check_fits(f"count {count}: the list of words", BYTES_OF_WORD * count)
+    start = vocab.encode(prefix)
+    if max_length < 1 or max_length < len(start):
+        low = max(1, len(start))
+        raise ConfigError(f"max_length must be at least {low} here, got {max_length}")
+    check_seed("seed", seed)
+    generator = torch.Generator().manual_seed(seed)
+    words = []
+    most = max(1, min(MAX_TOGETHER, MAX_LOGITS // len(vocab)))
+    for first in range(0, count, most):
+        together = min(most, count - first)
+        draw = partial(_draw, generator=generator, temperature=temperature, top_k=top_k)
+        words += _advance(model, start, together, draw, max_length)
+    return [vocab.decode(ids) for ids in words]
+
+
+def _advance(
+    model: NextSymbol,
+    start: list[int],
+    count: int,
+    draw: Callable[[Tensor], Tensor],
+    max_length: int,
+) -> list[list[int]]:
+    """The ids of ``count`` words that begin with ``start``; finished words leave the batch."""
+    device = model.device
+    block = model.block_size
+    words = [list(start) for _ in range(count)]
+    active = torch.arange(count, device="cpu")
+    padded = [0] * block + start
+    context = torch.tensor(padded[len(padded) - block :], dtype=torch.int64, device="cpu")
+    context = context.repeat(count, 1)  # (active, T)
+    for _ in range(max_length - len(start)):
+        if not len(active):
+            break
+        drawn = draw(model(context.to(device)))  # (active,)
+        going = drawn != 0
+        active, drawn = active[going], drawn[going]
+        for word, symbol in zip(active.tolist(), drawn.tolist(), strict=True):
+            words[word].append(symbol)
+        context = torch.cat([context[going][:, 1:], drawn[:, None]], dim=1)
+    return words
+
+
+def share_seen(words: Sequence[str], training: Iterable[str]) -> float:
+    """The share of ``words`` that occur in ``training``, 0 to 1: what a model knows by heart."""
+    known = set(training)
+    return sum(word in known for word in words) / max(1, len(words))
+
+
+def _draw(
+    logits: Tensor, generator: torch.Generator, temperature: float, top_k: int | None
+) -> Tensor:
+    """One id per row of ``logits`` (N, V); on the CPU, so that a seed means the same everywhere."""
+    scaled = logits.cpu().double()
+    # the maximum first: a tiny temperature then gives -inf, never inf - inf
+    scaled = (scaled - scaled.amax(-1, keepdim=True)) / temperature
+    if top_k is None or top_k >= scaled.shape[-1]:
+        return torch.multinomial(scaled.softmax(-1), 1, generator=generator).squeeze(1)
+    best, ids = scaled.topk(top_k, -1)  # (N, k)
+    place = torch.multinomial(best.softmax(-1), 1, generator=generator)  # (N, 1)
+    return ids.gather(-1, place).squeeze(1)

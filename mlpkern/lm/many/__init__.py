@@ -1,0 +1,1 @@
+"""Many models in training side by side, and the learning-rate finder."""

@@ -1,0 +1,106 @@
+"""The batches of many models, chunk after chunk: where a GPU trains, drawn by threads meanwhile.
+
+Every model has a generator of its own, so threads may draw for different models at once, and each
+gets the numbers that it would draw alone. Sizes: M models, S steps of a chunk, N rows of a batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlpkern.lm.model.state import TrainState
+
+__all__ = ["Drawing", "Drawn", "draws_ahead"]
+
+MAX_THREADS = 16
+# Steps drawn at a time: their row numbers stay in the cache on the way to their place.
+PIECE = 1024
+
+
+def draws_ahead(device: torch.device) -> bool:
+    """Whether the processor has time to draw while a chunk runs: a GPU works alone."""
+    return device.type == "cuda"
+
+
+class Drawn(NamedTuple):
+    """A chunk, perhaps still being drawn.
+
+    batches  (M, S, N) row numbers, int32 where these suffice
+    rates    (M, S) float64, on the processor
+    """
+
+    batches: Tensor
+    rates: Tensor
+    jobs: list[Future[None]]
+
+    def wait(self) -> None:
+        for job in self.jobs:
+            job.result()
+
+
+class Drawing:
+    """Draws for ``states`` in the order of the calls of ``begin``; a context manager.
+
+    A chunk once begun has moved the generators, so nothing is to be begun that is not trained.
+    What is to be done with its losses goes aside as well.
+    """
+
+    def __init__(self, states: Sequence[TrainState], device: torch.device) -> None:
+        self._states, self._pins = states, device.type == "cuda"
+        self.ahead = draws_ahead(device)
+        threads = min(len(states), os.cpu_count() or 1, MAX_THREADS)
+        self._pool = ThreadPoolExecutor(threads, "mlpkern-draw") if self.ahead else None
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Drawing:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=kind is not None)
+            if kind is None and self._last:
+                self._last.result()
+
+    def begin(self, first: int, steps: int) -> Drawn:
+        """The chunk of ``steps`` steps from step ``first`` on; finished where nothing is ahead."""
+        states = self._states
+        size = (len(states), steps, states[0].config.batch_size)
+        fits = len(states[0].train) < 2**31
+        dtype = torch.int32 if fits else torch.int64
+        # Pinned, it travels to the GPU as fast as the bus allows.
+        batches = torch.empty(size, dtype=dtype, device="cpu", pin_memory=self._pins)
+        rates = torch.empty(size[:2], dtype=torch.float64, device="cpu", pin_memory=self._pins)
+        work = [(s, first, batches[m], rates[m]) for m, s in enumerate(states)]
+        if self._pool is None:
+            for one in work:
+                _draw(*one)
+            return Drawn(batches, rates, [])
+        return Drawn(batches, rates, [self._pool.submit(_draw, *one) for one in work])
+
+    def aside(self, work: Callable[[Tensor], None], losses: Tensor) -> None:
+        """``work(losses)``, by a thread where a GPU trains; one call after the other."""
+        if self._pool is None:
+            work(losses)
+            return
+        if self._last:
+            self._last.result()
+        self._last = self._pool.submit(work, losses)
+
+
+def _draw(state: TrainState, first: int, batches: Tensor, rates: Tensor) -> None:
+    """Fills ``batches`` (S, N) and ``rates`` (S,) of one model."""
+    rates.copy_(state.config.learning_rates(first, len(rates)))
+    for piece in batches.split(PIECE):
+        piece.copy_(state.draw_batches(len(piece)))

@@ -1,0 +1,228 @@
+"""The learning-rate finder: the loss while the learning rate grows exponentially, and what it says.
+
+    lr_s = low * (high / low)^(s / (S - 1))        one SGD step each, s = 0 … S-1
+
+The loss stays flat while the rate is too small, falls, and rises or stops being a number where the
+rate is too large. Sources: Smith, "Cyclical learning rates for training neural networks", WACV 2017
+(arXiv 1506.01186), section 3.3, for the sweep and the valley; fastai,
+``fastai/callback/schedule.py``, function ``steep``, for the steepest descent.
+
+Sizes: S steps, M seeds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import mlpkern
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.memory import check_fits
+from mlpkern.lm.model.config import check_seed, seed_for
+from mlpkern.lm.model.mlp import MLPLanguageModel
+from mlpkern.lm.training.divergence import margin
+from mlpkern.lm.words.data import Split
+from mlpkern.registry import refusal
+
+__all__ = ["LRCurve", "lr_finder"]
+
+STOP_AT = 4.0  # the curve ends where it exceeds this many times its lowest loss before, as fastai's
+
+
+@dataclass(frozen=True)
+class LRCurve:
+    """What a sweep measured and what follows from it.
+
+    lrs       (S,) float64: the learning rate of each step
+    losses    (M, S): the loss of each seed before each update; nan after a seed's first loss that
+              is not finite
+    smoothed  (K,) float64, K <= S: the median of the seeds at each step, up to where it exceeds
+              four times its lowest value before or half of the seeds have ended; then twice the
+              mean over a centered window of ``window`` steps (shorter at the ends)
+    window    K // 10, made odd
+    valley    the learning rate where ``smoothed`` is lowest, the first of equals: the upper bound
+              that Smith reads off, where progress ends. On the makemore names it is the best
+              constant rate to within a factor of two
+    steepest  the learning rate up to there where ``smoothed`` falls fastest per factor of learning
+              rate: the least difference of neighbors, at steps where the whole window fits
+              (fastai's ``steep``). The cautious choice, a few times smaller.
+              Both are None where the loss never falls. fastai's own ``valley`` is another thing,
+              the middle of the longest fall, which begins where the fall is still very slow: on
+              the makemore names twenty times below the best rate
+    diverged  how many seeds had diverged by the end, as they should at rates that are too large:
+              over the last twentieth of the steps the mean loss was not finite, or higher than both
+              ln V and the loss of the first step by the margin of divergence.py
+    """
+
+    lrs: Tensor
+    losses: Tensor
+    smoothed: Tensor
+    window: int
+    valley: float | None
+    steepest: float | None
+    diverged: int
+
+    def band(self, low: float = 0.1, high: float = 0.9) -> Tensor:
+        """(2, K) float64: the quantiles ``low`` and ``high`` of the seeds at each step, smoothed
+        like ``smoothed``. A seed that has ended counts as the worst loss at that step."""
+        worst = self.losses.nan_to_num(nan=-torch.inf, posinf=-torch.inf).amax(0)
+        losses = torch.where(self.losses.isfinite(), self.losses, worst)[:, : len(self.smoothed)]
+        quantiles = [torch.quantile(losses.double(), share, dim=0) for share in (low, high)]
+        return torch.stack([_smooth(line)[0] for line in quantiles])
+
+    def to_csv(self) -> str:
+        """The columns lr, smoothed, then the loss of each seed; empty where there is none."""
+        buffer = io.StringIO()
+        write = csv.writer(buffer, lineterminator="\n").writerow
+        write(["lr", "smoothed", *(f"loss_{m}" for m in range(len(self.losses)))])
+        smoothed = [f"{value:.6f}" for value in self.smoothed.tolist()]
+        smoothed += [""] * (len(self.lrs) - len(smoothed))
+        for lr, value, losses in zip(
+            self.lrs.tolist(), smoothed, self.losses.T.tolist(), strict=True
+        ):
+            write([f"{lr:.6g}", value, *("" if math.isnan(x) else f"{x:.6f}" for x in losses)])
+        return buffer.getvalue()
+
+
+def lr_finder(
+    model: MLPLanguageModel | Sequence[MLPLanguageModel],
+    train: Split,
+    *,
+    low: float = 1e-4,
+    high: float = 10.0,
+    steps: int = 1_000,
+    batch_size: int = 32,
+    seeds: Sequence[int] = (0,),
+) -> LRCurve:
+    """The losses of an exponential sweep of the learning rate over all seeds, in one call.
+
+    Args:
+        model: where every seed starts, or one model for each seed, all of one shape. They are
+            copied, never changed.
+        train: the rows that batches are drawn from, on the model's device.
+        low: the learning rate of the first step, above 0.
+        high: the learning rate of the last step, above ``low``.
+        steps: S, at least 2.
+        batch_size: N, rows of a step, at least 1.
+        seeds: of the batches. A seed draws those that `TrainConfig.seed` draws in a training.
+
+    Raises ConfigError for values out of range, and for a backend, named by `mlpkern.use_backend` or
+    in the environment, that has no `train_steps`.
+
+    >>> curve = lr_finder(model, dataset.splits["train"], seeds=range(8))
+    >>> curve.valley, curve.steepest, curve.diverged
+    """
+    models = [model] * len(seeds) if isinstance(model, MLPLanguageModel) else list(model)
+    for seed in seeds:
+        check_seed("seeds", seed)
+    if refused := refusal("train_steps", train.targets.device.type):
+        raise ConfigError(f"lr_finder: {refused}")
+    _check(low, high, steps, batch_size, len(seeds), len(models), len(train))
+    params = mlpkern.MLPParams.stack([mlpkern.MLPParams.from_module(one) for one in models])
+    lrs = low * (high / low) ** torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
+    with warnings.catch_warnings():  # a seed that diverges is an expected result here
+        warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
+        losses = mlpkern.train_steps(
+            params, train.inputs, train.targets, _batches(seeds, train, steps, batch_size), lrs
+        )
+    losses = losses.cpu()
+    smoothed, window = _smooth(_median_curve(losses))
+    steepest, valley = _suggestions(smoothed, window)
+    return LRCurve(
+        lrs,
+        losses,
+        smoothed,
+        window,
+        None if valley is None else lrs[valley].item(),
+        None if steepest is None else lrs[steepest].item(),
+        _diverged(losses, math.log(models[0].vocab_size), batch_size),
+    )
+
+
+def _batches(seeds: Sequence[int], train: Split, steps: int, batch_size: int) -> Tensor:
+    """(M, S, N) row numbers; those of a seed are the first of a training with that seed."""
+    drawn = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed_for(seed, "batches"))
+        shape = (steps, batch_size)
+        drawn.append(torch.randint(0, len(train), shape, generator=generator, device="cpu"))
+    return torch.stack(drawn).to(train.targets.device)
+
+
+def _diverged(losses: Tensor, guess: float, batch_size: int) -> int:
+    """How many of the seeds (M, S) ended far above a uniform guess and where they began."""
+    seeds, steps = losses.shape
+    room = margin(steps * batch_size)
+    end = losses[:, -max(1, steps // 20) :].double().mean(1)
+    fine = end <= losses[:, 0].double().clamp(min=guess) + room
+    return seeds - int(fine.sum())
+
+
+def _median_curve(losses: Tensor) -> Tensor:
+    """The median over the seeds (M, S) -> (K,) float64, cut where it explodes or most have ended.
+
+    A seed that has ended counts as infinitely bad, so the median moves when few are left, and is
+    not finite once half of them have ended.
+    """
+    ended = losses.double().nan_to_num(nan=torch.inf).sort(0).values  # (M, S)
+    count = len(ended)
+    median = (ended[(count - 1) // 2] + ended[count // 2]) / 2  # (S,)
+    lowest = median.cummin(0).values
+    over = (~median.isfinite() | (median > STOP_AT * lowest)).nonzero()
+    return median[: int(over[0])] if len(over) else median
+
+
+def _smooth(curve: Tensor) -> tuple[Tensor, int]:
+    """``curve`` (K,) after two centered means, and the number of steps in their window."""
+    window = max(1, len(curve) // 10) | 1
+    if len(curve) == 0:
+        return curve, window
+    half = window // 2
+    counts = F.avg_pool1d(
+        F.pad(torch.ones_like(curve)[None], (half, half)), window, stride=1
+    )  # the share of each window that lies on the curve
+    smoothed = curve[None]
+    for _ in range(2):
+        smoothed = F.avg_pool1d(F.pad(smoothed, (half, half)), window, stride=1) / counts
+    return smoothed[0], window
+
+
+def _suggestions(smoothed: Tensor, window: int) -> tuple[int | None, int | None]:
+    """The steps (steepest, valley), see `LRCurve`. Steps are evenly spaced in log(lr)."""
+    if len(smoothed) == 0:
+        return None, None
+    valley = int(smoothed.argmin())
+    slopes = smoothed.diff()[window : min(valley, len(smoothed) - window)]
+    if len(slopes) == 0 or slopes.min() >= 0:
+        return None, None
+    return window + int(slopes.argmin()), valley
+
+
+def _check(
+    low: float, high: float, steps: int, batch_size: int, seeds: int, models: int, rows: int
+) -> None:
+    if not 0 < low < high <= torch.finfo(torch.float32).max:
+        raise ConfigError(
+            "lr_finder: low and high must be 0 < low < high, both finite in float32, got "
+            f"{low} and {high}"
+        )
+    for name, value, least in (
+        ("steps", steps, 2),
+        ("batch_size", batch_size, 1),
+        ("number of seeds", seeds, 1),
+        ("number of training rows", rows, 1),
+    ):
+        if value < least:
+            raise ConfigError(f"lr_finder: {name} must be at least {least}, got {value}")
+    batches = f"steps {steps}, batch_size {batch_size}, {seeds} seeds: the array of batches"
+    check_fits(batches, 8 * steps * batch_size * seeds)
+    if models != seeds:
+        raise ConfigError(f"lr_finder: expected one model for each of {seeds} seeds, got {models}")

@@ -1,0 +1,189 @@
+"""Many configurations trained side by side.
+
+One call of `mlpkern.train_steps` advances all of one shape, or on a CPU some of them: shapes are
+unequal, and so every thread trains models of its own, none of them idle (side_by_side.py).
+
+>>> from dataclasses import replace
+>>> from mlpkern import lm
+>>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
+>>> base = lm.TrainConfig(steps=5_000, lr=((0, 0.1),))
+>>> widths = [replace(base, hidden=(h,), seed=s) for h in (50, 100, 200) for s in range(4)]
+>>> for trained in lm.population(widths, dataset):  # three groups of four models
+...     print(trained.config.hidden, trained.config.seed, trained.dev.loss)
+
+A `Population` is the same in pieces, for a search that drops what looks bad:
+
+>>> some = lm.Population(widths, dataset)
+>>> some.advance(0.2)  # a fifth of the steps
+>>> dev = some.dev()  # {place in the list: metrics}
+>>> some.keep(sorted(dev, key=lambda i: dev[i].loss)[:4])
+>>> some.advance(1.0)
+>>> best = some.results()
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Generator, Sequence
+from functools import partial
+
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.many.group import Group, judged_every
+from mlpkern.lm.many.jobs import Job, kernel_threads, run_jobs
+from mlpkern.lm.many.trained import Trained
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.training.evaluation import Metrics
+from mlpkern.lm.training.options import common_options
+from mlpkern.lm.training.progress import NoProgress, Progress
+from mlpkern.lm.words.data import Dataset
+from mlpkern.registry import refusal
+
+__all__ = ["Population", "Trained", "group_key", "population"]
+
+
+def population(
+    configs: Sequence[TrainConfig],
+    dataset: Dataset,
+    *,
+    max_points: int = 2_000,
+    progress: Progress | None = None,
+    keep_best: bool = False,
+) -> list[Trained]:
+    """Every one of ``configs`` trained on the words of ``dataset``, in the order given.
+
+    On a GPU configurations with the same block size, widths, batch size, number of steps and
+    optimizer (with its momentum, gradient bound and label smoothing) advance together; learning
+    rates, decay, dropout, seeds and initial parameters may differ. Each result has the bits of a
+    training of that configuration alone with the engine `run`, whatever else is in the list.
+
+    Args:
+        configs: what to train. Of each, ``split_seed`` and the intervals of logs and checkpoints
+            have no effect: the splits are those of ``dataset``, and nothing is written. Dev losses
+            are taken every ``eval_every`` steps of those with ``patience``, which end early when it
+            does, and of all with ``keep_best``; else only at the end.
+        dataset: its device is where the training happens. For a block size other than its own the
+            windows are made from its words.
+        max_points: the most points of a loss curve, at least 1.
+        progress: told of every step of every model (`mlpkern.lm.training.progress`).
+        keep_best: keeps the model with the lowest dev loss of each in ``best``, as patience does.
+
+    A model whose loss is not finite stops with a RuntimeWarning that names its place in the list;
+    the others go on. One that has diverged at a finite loss is named as well. Ctrl-C, or another
+    signal whose handler raises, ends the call within 0.3 s.
+    """
+    everything = Population(
+        configs, dataset, max_points=max_points, progress=progress, keep_best=keep_best
+    )
+    everything.advance(1.0)
+    results = everything.results()
+    for i, result in enumerate(results):
+        why = result.diverged
+        if result.stopped is not None:
+            why = (
+                f"stopped at step {result.stopped}: its loss was not finite; a smaller learning "
+                "rate usually helps"
+            )
+        if why:
+            warnings.warn(f"population: configuration {i} {why}", RuntimeWarning, stacklevel=2)
+    return results
+
+
+class Population:
+    """Configurations in training side by side, in pieces; arguments as those of `population`.
+
+    A configuration is called by its place in the list, also after others have been dropped. Where
+    the pieces end, and who is dropped, changes nothing for the others: each has the bits of a
+    training alone. A model whose loss is not finite stops, without a warning. After an exception
+    out of one of its methods, as after Ctrl-C, a population cannot go on.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        dataset: Dataset,
+        *,
+        max_points: int = 2_000,
+        progress: Progress | None = None,
+        keep_best: bool = False,
+    ) -> None:
+        if max_points < 1:
+            raise ConfigError(f"population: max_points must be at least 1, got {max_points}")
+        if refused := refusal("train_steps", dataset.splits["train"].targets.device.type):
+            raise ConfigError(f"population: {refused}")
+        self._progress = progress or NoProgress()
+        members: dict[tuple[object, ...], list[int]] = {}
+        for i, config in enumerate(configs):
+            key = (*group_key(config), config.steps, judged_every(config, keep_best))
+            members.setdefault(key, []).append(i)
+        self._threads = kernel_threads(dataset.splits["train"].targets.device)
+        # One shape that fills the threads evenly is best left to one call.
+        even = len(members) == 1 and len(configs) % self._threads == 0
+        parts = 1 if even or self._threads == 1 else 2 * self._threads
+        self._groups = [
+            Group({i: configs[i] for i in part}, dataset, max_points, keep_best)
+            for group in members.values()
+            for part in _cut(group, parts)
+        ]
+
+    def advance(self, share: float) -> None:
+        """Trains each to ``share`` of its steps, 0 to 1 (rounded); backwards nothing happens."""
+        if not 0 <= share <= 1:
+            raise ConfigError(f"population: share must be 0 to 1, got {share}")
+        jobs = []
+        for group in self._groups:
+            end = round(share * group.steps)
+            jobs.append(Job(group.advance(end), partial(group.seconds, end)))
+        self._run(jobs)
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        with warnings.catch_warnings():  # `population` says it with the place in its list
+            warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
+            run_jobs(jobs, self._threads, self._progress.advance)
+
+    def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
+        """Loss and accuracy on dev of every one that is still in; of one whose patience has ended,
+        those it ended with.
+
+        ``cooldown``: of a copy of each after so many more steps, at learning rates that fall from
+        the present one to 0. In the middle of a run the noise of a high rate hides how good the
+        parameters are, so without it low rates look better than they end. The runs take no notice.
+        """
+        if cooldown < 0:
+            raise ConfigError(f"population: cooldown must be at least 0, got {cooldown}")
+        found: dict[int, Metrics] = {}
+
+        def measure(group: Group) -> Generator[int, None, None]:
+            found.update(group.dev(cooldown))
+            yield 0
+
+        self._run(
+            [Job(measure(group), partial(group.seconds, group.steps)) for group in self._groups]
+        )
+        return dict(sorted(found.items()))
+
+    def keep(self, members: Collection[int]) -> None:
+        """Drops all others for good; ConfigError for one that is not in."""
+        known = {i for group in self._groups for i in group.members}
+        if strangers := sorted(set(members) - known):
+            raise ConfigError(f"population: cannot keep {strangers}, which are not in training")
+        for group in self._groups:
+            group.keep([i for i in group.members if i in set(members)])
+        self._groups = [group for group in self._groups if group.members]
+
+    def results(self) -> list[Trained]:
+        """What became of those that are in, in the order of the list; copies of their models."""
+        found = {i: trained for group in self._groups for i, trained in group.results().items()}
+        return [found[i] for i in sorted(found)]
+
+
+def _cut(members: list[int], parts: int) -> list[list[int]]:
+    """``members`` in at most so many parts of the same size."""
+    size = math.ceil(len(members) / parts)
+    return [members[i : i + size] for i in range(0, len(members), size)]
+
+
+def group_key(config: TrainConfig) -> tuple[object, ...]:
+    """What configurations with the same number of steps must share to advance together."""
+    shape = (config.block_size, config.embedding_dim, config.hidden, config.batch_size)
+    return (*shape, *common_options(config).values())

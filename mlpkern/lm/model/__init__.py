@@ -1,0 +1,1 @@
+"""The model, its settings and its state in training."""

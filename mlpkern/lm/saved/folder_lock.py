@@ -1,0 +1,254 @@
+"""The lock of a folder: one process at a time writes there, on one machine or on several.
+
+The lock is a small file, made with O_EXCL, which one process alone achieves, on NFS as well. flock
+and fcntl are not asked: on a shared folder it is up to the mount options whether other machines see
+them. The file names its holder: process, host, and what tells this process from a later one of the
+same number (the boot of the machine, the start of the process).
+
+Who has died holds nothing. A process of this machine is looked up. Of one elsewhere only the
+heartbeat is known: a thread touches the file every `BEAT` seconds, and without that the holder
+counts as dead after `STALE` seconds. Both times are those of the file server, so that the clocks of
+the machines need not agree.
+
+To take over the lock of a dead holder, a process makes the file "<lock>.<the holder's token>" with
+O_EXCL, so that of several rivals one wins, and renames it over the lock. If it dies in between,
+that file is the one to be taken over, in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlpkern.lm.errors import CheckpointError, WriteError
+from mlpkern.lm.saved.process import host_name, is_running, machine, start_of
+
+__all__ = ["FolderInUseError", "FolderLock", "is_of_a_lock"]
+
+NAME = ".lock"
+BEAT = 10.0  # seconds between two signs of life
+STALE = 60.0  # without one for so long a process elsewhere counts as dead
+
+
+class FolderInUseError(CheckpointError):
+    """Another process, or another part of this one, writes in the folder."""
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """What a lock file says; ``token`` is unique to one taking of the lock."""
+
+    pid: int
+    host: str
+    machine: str
+    process_start: str
+    since: str
+    token: str
+
+    @classmethod
+    def here(cls) -> _Holder:
+        pid = os.getpid()
+        date = time.strftime("%Y-%m-%d %H:%M:%S")
+        return cls(pid, host_name(), machine(), start_of(pid), date, secrets.token_hex(8))
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it can be looked up from here."""
+        return self.machine != "" and self.machine == machine()
+
+    def __str__(self) -> str:
+        who = f"process {self.pid}" + (" (this one)" if self.pid == os.getpid() else "")
+        return f"{who} on {self.host} has been writing there since {self.since}"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A lock file as it was read. ``holder`` is None while it is being written, or after a crash in
+    the middle of that; ``token`` then stands for the file as it is."""
+
+    holder: _Holder | None
+    token: str
+    changed: float
+
+    def age(self, folder: Path) -> float:
+        """Seconds since the last sign of life."""
+        return _now(folder) - self.changed
+
+    def is_alive(self, folder: Path) -> bool:
+        if self.holder and self.holder.is_near:
+            return is_running(self.holder.pid, self.holder.process_start)
+        return self.age(folder) < STALE
+
+
+class FolderLock:
+    """The right to write in ``folder``, which is made if it is not there.
+
+    >>> with FolderLock(folder):  # FolderInUseError names the process that is there already
+    ...     ...
+
+    Args:
+        wait: seconds for which a holder is waited for before the error.
+
+    A second one in the same process is refused like any other. A forked child does not hold the
+    lock of its parent.
+    """
+
+    def __init__(self, folder: Path, *, wait: float = 0.0) -> None:
+        self.folder = folder
+        self._file = folder / NAME
+        self._wait = wait
+        self._holder: _Holder | None = None
+        self._released = threading.Event()
+
+    def __enter__(self) -> FolderLock:
+        me, end = _Holder.here(), time.monotonic() + self._wait
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            while not self._take(me, patient=time.monotonic() < end):
+                time.sleep(0.05)
+        except BaseException as error:
+            self._remove(me)
+            if isinstance(error, OSError):
+                raise WriteError.of(self._file, error) from None
+            raise
+        self._holder = me
+        self._released.clear()
+        self._sweep()
+        threading.Thread(target=self._beat, args=(me,), name="mlpkern lock", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        me, self._holder = self._holder, None
+        self._released.set()
+        if me is not None and me.pid == os.getpid():
+            self._remove(me)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the with block is under way."""
+        return self._holder is not None
+
+    def check(self) -> None:
+        """FolderInUseError if the lock is no longer this one's, as after a machine has slept.
+
+        A lock file that is gone, because somebody deleted it, is made again.
+        """
+        me = self._holder
+        assert me is not None, "check belongs into the with block"
+        try:
+            found = _read(self._file)
+            if found is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                while not self._take(me, patient=False):
+                    pass
+                return
+        except OSError as error:
+            raise WriteError.of(self._file, error) from None
+        if found.token != me.token:
+            raise FolderInUseError(f"{self.folder}: was taken over: {found.holder or 'by another'}")
+
+    def _take(self, me: _Holder, *, patient: bool) -> bool:
+        """Whether the lock is now that of ``me``; False: look again.
+
+        FolderInUseError for a living holder, unless ``patient``.
+        """
+        place, dead = self._file, []
+        while not _make(place, me):
+            found = _read(place)
+            if found is None:  # released in this moment
+                return False
+            if found.is_alive(self.folder):
+                if patient:
+                    return False
+                raise FolderInUseError(self._refusal(found))
+            dead.append(found.token)
+            place = self._file.with_name(f"{NAME}.{found.token}")
+        if dead:
+            # the maker of a claim that succeeds no lock any more came too late
+            head = _read(self._file)
+            if head is None or head.token != dead[0]:
+                place.unlink(missing_ok=True)
+                return False
+            os.replace(place, self._file)
+        return True
+
+    def _refusal(self, found: _Found) -> str:
+        who = str(found.holder or "another process is about to write there")
+        if not (found.holder and found.holder.is_near):
+            age = max(0, round(found.age(self.folder)))
+            who += f" (last sign of life {age} s ago; it counts as dead after {STALE:.0f})"
+        return f"{self.folder}: {who}; one process at a time may"
+
+    def _sweep(self) -> None:
+        """Removes what rivals that died have left of the lock."""
+        for file in self.folder.glob(f"{NAME}.*"):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+    def _remove(self, me: _Holder) -> None:
+        with contextlib.suppress(OSError):
+            found = _read(self._file)
+            if found and found.token == me.token:
+                self._file.unlink()
+
+    def _beat(self, me: _Holder) -> None:
+        while not self._released.wait(BEAT) and self._holder is me:
+            with contextlib.suppress(OSError):
+                found = _read(self._file)
+                if found and found.token == me.token:
+                    os.utime(self._file)
+
+
+def is_of_a_lock(file: str) -> bool:
+    """Whether ``file`` is the name of a lock or of a part of it."""
+    return file == NAME or file.startswith(f"{NAME}.")
+
+
+def _make(path: Path, holder: _Holder) -> bool:
+    """Makes a lock file that ``holder`` holds; False where there is one."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(asdict(holder), file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    return True
+
+
+def _read(path: Path) -> _Found | None:
+    """The lock file ``path``, None where there is none; opening it makes NFS ask its server."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text, status = file.read(), os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    try:
+        holder = _Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        return _Found(None, f"torn-{status.st_mtime_ns}", status.st_mtime)
+    return _Found(holder, holder.token, status.st_mtime)
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the machine that keeps ``folder``: that of a file made there."""
+    probe = folder / f"{NAME}.{secrets.token_hex(4)}.now"
+    try:
+        handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            return os.fstat(handle).st_mtime
+        finally:
+            os.close(handle)
+            probe.unlink(missing_ok=True)
+    except OSError:
+        return time.time()

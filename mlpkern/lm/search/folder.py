@@ -1,0 +1,133 @@
+"""The folder of a sweep: what lies where, and how its best run is saved.
+
+study.journal   the study, for Optuna and its dashboard
+trials.csv      every trial with its dev loss
+history.png     dev losses in the order of the trials
+parallel.png    every trial as a line through its settings
+best/           the folder of the best run, ready for `sample`, `evaluate` and `train --resume`
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mlpkern.lm.atomic_write import write_json
+from mlpkern.lm.errors import CheckpointError
+from mlpkern.lm.many.trained import Trained
+from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint, versions
+from mlpkern.lm.saved.log import LogRow, write_log
+from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.training.evaluation import evaluate
+from mlpkern.lm.words.data import Dataset
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+__all__ = ["SweepFolder", "trials_csv"]
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The paths of a sweep."""
+
+    path: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "study.journal"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "trials.csv"
+
+    @property
+    def best(self) -> RunFolder:
+        return RunFolder(self.path / "best")
+
+    @classmethod
+    def open(cls, path: str | Path) -> SweepFolder:
+        """The folder for a sweep, new or to go on; CheckpointError for a folder of others."""
+        folder = cls(Path(path))
+        if folder.path.exists() and not folder.path.is_dir():
+            raise CheckpointError(f"{folder.path}: exists and is not a folder")
+        if folder.path.is_dir() and any(folder.path.iterdir()) and not folder.journal.exists():
+            raise CheckpointError(f"{folder.path}: is not empty and not the folder of a sweep")
+        return folder
+
+    def save_best(
+        self, trained: Trained, number: int, dataset: Dataset, data: dict[str, Any], seconds: float
+    ) -> None:
+        """Writes the run of trial ``number`` to ``best``, whose lock the caller holds.
+
+        One rename replaces the checkpoint of the run before; where that has no room (WriteError),
+        ``best`` is what it was. ``seconds``: of the batch that the trial was trained in.
+        """
+        run, state = self.best, trained.state
+        shared = dataset.splits_for(trained.config.block_size)
+        train, dev = (evaluate(trained.model, shared[name]) for name in ("train", "dev"))
+        checkpoint = Checkpoint.of(
+            state,
+            vocab=dataset.vocab,
+            pending=torch.empty(0, dtype=torch.float32, device="cpu"),
+            seconds=seconds,
+            engine="run",
+            data=data,
+        )
+        run.best.unlink(missing_ok=True)  # of an earlier trial that was trained on
+        save_checkpoint(run.checkpoint, checkpoint)
+        run.remove_earlier()
+        write_log(run.log, _log_rows(trained, dev.loss, seconds))
+        write_json(
+            run.config,
+            {
+                "config": trained.config.to_json(),
+                "data": data,
+                "engine": "run",
+                "kernels": trained.model.kernels,
+                "device": str(trained.model.output.weight.device),
+                "threads": torch.get_num_threads(),
+                "versions": versions(),
+                "trial": number,
+            },
+        )
+        write_json(
+            run.summary,
+            {
+                "steps": state.step,
+                "seconds": seconds,
+                "engine": "run",
+                "train": dataclasses.asdict(train),
+                "dev": dataclasses.asdict(dev),
+            },
+        )
+
+
+def trials_csv(trials: list[FrozenTrial], names: list[str]) -> str:
+    """The columns trial, state, steps, dev_loss, then the searched settings ``names``."""
+    buffer = io.StringIO()
+    write = csv.writer(buffer, lineterminator="\n").writerow
+    write(["trial", "state", "steps", "dev_loss", *names])
+    for trial in trials:
+        step, loss = max(trial.intermediate_values.items())
+        params = [trial.params[name] for name in names]
+        write([trial.number, trial.state.name.lower(), step, f"{loss:.6f}", *params])
+    return buffer.getvalue()
+
+
+def _log_rows(trained: Trained, dev_loss: float, seconds: float) -> list[LogRow]:
+    """The curve as rows of a log; the seconds are the batch's, spread evenly over the steps."""
+    config, rows = trained.config, []
+    for k, loss in enumerate(trained.losses.tolist(), 1):
+        step = min(k * trained.every, config.steps)
+        last = step == config.steps
+        lr = config.learning_rates(step - 1, 1).item()
+        at = seconds * step / config.steps
+        rows.append(LogRow(step, lr, loss, dev_loss if last else None, at))
+    return rows

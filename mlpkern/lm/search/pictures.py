@@ -1,0 +1,132 @@
+"""Pictures of a sweep: how its dev loss fell, and which settings its trials had."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from mlpkern.lm.plots.style import (
+    GRID,
+    LABEL_SIZE,
+    PALETTE,
+    TICK_SIZE,
+    TITLE_SIZE,
+    below,
+    new_figure,
+    shares_colormap,
+    styled,
+)
+from mlpkern.lm.search.space import Choice, Range, SearchSpace
+from mlpkern.lm.search.study import last_loss
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from optuna.trial import FrozenTrial
+
+__all__ = ["history_plot", "parallel_plot"]
+
+LABELS = {
+    "block_size": "context T", "embedding_dim": "embedding D", "hidden": "hidden H",
+    "batch_size": "batch N", "lr": "learning rate", "weight_decay": "weight decay",
+    "input_dropout": "input dropout", "hidden_dropout": "hidden dropout",
+    "max_grad_norm": "gradient norm", "label_smoothing": "label smoothing",
+}  # fmt: skip
+
+
+def history_plot(trials: list[FrozenTrial]) -> Figure:
+    """The dev loss of each trial by its number: pruned ones where they stopped, finished ones, and
+    the best so far. The axis ends where a tenth of the trials are worse."""
+    figure = new_figure(8, 5)
+    axes = figure.add_subplot()
+    styled(axes, title="Sweep: dev loss of each trial", xlabel="trial", ylabel="dev loss (nats)")
+    losses = {trial.number: last_loss(trial) for trial in trials}
+    pruned = [t.number for t in trials if t.state.name == "PRUNED"]
+    done = [t.number for t in trials if t.state.name == "COMPLETE"]
+    axes.scatter(pruned, [losses[n] for n in pruned], marker="x", s=26, linewidth=1.2,
+                 color=PALETTE["grey"], label="stopped at a rung")  # fmt: skip
+    axes.scatter(done, [losses[n] for n in done], marker="o", s=34, color=PALETTE["blue"],
+                 label="trained to the end")  # fmt: skip
+    best, bests = math.inf, []
+    for n in done:
+        best = min(best, losses[n])
+        bests.append(best)
+    if done:
+        axes.step(done, bests, where="post", color=PALETTE["vermillion"], linewidth=1.6,
+                  label="best so far")  # fmt: skip
+    low, high = _limits(list(losses.values()))
+    axes.set_ylim(low, high)
+    below(figure, columns=3)
+    return figure
+
+
+def parallel_plot(trials: list[FrozenTrial], space: SearchSpace) -> Figure:
+    """Every trial as a line over one axis a setting, to its dev loss on the right. Of those trained
+    to the end, the darker the better; those stopped at a rung are grey and thin."""
+    names = list(space.entries)
+    columns = len(names) + 1
+    figure = new_figure(max(7.0, 1.35 * columns), 5)
+    axes = figure.add_subplot()
+    axes.set_title("Sweep: settings and dev loss of each trial", fontsize=TITLE_SIZE, loc="left",
+                   pad=34)  # fmt: skip
+    low, high = _limits([last_loss(t) for t in trials])
+    scale = high - low
+    colors = shares_colormap()
+    ended = sorted(last_loss(t) for t in trials if t.state.name == "COMPLETE")
+    labels_left = {True: "trained to the end, the darker the better", False: "stopped at a rung"}
+    for trial in sorted(trials, key=last_loss, reverse=True):  # the best on top
+        loss, finished = last_loss(trial), trial.state.name == "COMPLETE"
+        heights = [_height(space.entries[n], trial.params[n]) for n in names]
+        worse = (loss - ended[0]) / max(ended[-1] - ended[0], 1e-9) if finished else 0.0
+        axes.plot(
+            range(columns), [*heights, min(1.0, (loss - low) / scale)],
+            color=colors(1.0 - 0.55 * worse) if finished else PALETTE["grey"],
+            linewidth=1.8 if finished else 0.6, alpha=0.9 if finished else 0.45,
+            zorder=2 if finished else 1, label=labels_left.pop(finished, None),
+        )  # fmt: skip
+    for x, name in enumerate(names):
+        for height, text in _ticks(space.entries[name]):
+            _tick(axes, x, height, text)
+    for share in (0.0, 0.5, 1.0):
+        _tick(axes, columns - 1, share, f"{low + share * scale:.3f}")
+    axes.vlines(range(columns), 0, 1, color=PALETTE["black"], linewidth=0.9, zorder=3)
+    labels = [*(LABELS.get(n, n.replace("_", " ")) for n in names), "dev loss"]
+    axes.set_xticks(range(columns), labels, fontsize=LABEL_SIZE)
+    axes.xaxis.tick_top()
+    axes.tick_params(axis="x", length=0)
+    axes.set_yticks([])
+    axes.set_xlim(-0.35, columns - 0.45)
+    axes.set_ylim(-0.04, 1.04)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    below(figure, columns=2)
+    return figure
+
+
+def _limits(losses: list[float]) -> tuple[float, float]:
+    """The least loss and one that nine in ten do not exceed, with some room."""
+    ranked = sorted(losses)
+    low, high = ranked[0], ranked[min(len(ranked) - 1, math.ceil(0.9 * len(ranked)) - 1)]
+    room = max(high - low, 1e-3, 1e-6 * abs(high))  # the loss of a diverged trial may be huge
+    return low - 0.05 * room, high + 0.05 * room
+
+
+def _height(entry: Choice | Range, value: Any) -> float:
+    """Where ``value`` lies on the axis of its setting, 0 to 1."""
+    if isinstance(entry, Choice):
+        return entry.values.index(value) / max(1, len(entry.values) - 1)
+    low, high = float(entry.low), float(entry.high)
+    if entry.log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
+
+
+def _ticks(entry: Choice | Range) -> list[tuple[float, str]]:
+    if isinstance(entry, Choice):
+        return [(_height(entry, value), str(value)) for value in entry.values]
+    middle = math.sqrt(entry.low * entry.high) if entry.log else (entry.low + entry.high) / 2
+    return [(_height(entry, v), f"{v:.2g}") for v in (entry.low, middle, entry.high)]
+
+
+def _tick(axes: Any, x: float, height: float, text: str) -> None:
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": GRID, "alpha": 0.9}
+    axes.text(x, height, text, fontsize=TICK_SIZE, ha="center", va="center", zorder=4, bbox=box)

@@ -1,0 +1,155 @@
+"""What a sweep is to do: its search space, its budget, and how it prunes.
+
+A plan file is YAML with any of the keys of `SweepPlan`; ``set`` fixes settings, ``search`` is the
+space::
+
+    trials: 48
+    rungs: [0.2, 0.5]
+    set: {steps: 20000, optimizer: adamw, schedule: cosine}
+    search:
+      hidden: [128, 256]
+      lr: {low: 0.001, high: 0.01, log: true}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlpkern.lm.errors import ConfigError, MissingPackageError
+from mlpkern.lm.model.config import TrainConfig, check_seed
+from mlpkern.lm.search.space import SearchSpace
+
+__all__ = ["DEFAULT_BASE", "DEFAULT_SPACE", "SweepPlan", "read_plan"]
+
+DEFAULT_BASE = TrainConfig(
+    batch_size=256, steps=20_000, lr=((0, 0.004),), schedule="cosine", warmup=500,
+    optimizer="adamw",
+)  # fmt: skip
+# Without input_dropout: with it the first layer cannot be folded (csrc/cpu/mlp_fold.h), so that a
+# step takes two to three times as long, and dev comes no lower.
+DEFAULT_SPACE = SearchSpace.from_json(
+    {
+        "block_size": [5, 8, 10],
+        "embedding_dim": [10, 16, 24, 32],
+        "hidden": [128, 256, 384, 512],
+        "lr": {"low": 0.001, "high": 0.01, "log": True},
+        "weight_decay": {"low": 0.005, "high": 0.5, "log": True},
+        "hidden_dropout": {"low": 0.0, "high": 0.3},
+    }
+)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """
+    base      the settings that are not searched
+    space     the settings that are
+    trials    stop after so many, those of earlier calls on the same study included      >= 1
+    minutes   begin no batch that would probably end later than this; None: no limit      > 0
+    batch     trials that are asked for and trained together                             >= 1
+    shapes    how many different shapes a batch has; its trials share them, because those of one
+              shape train in one call                                                    >= 1
+    rungs     shares of the steps after which the worse ones are pruned       rising, in (0, 1)
+    cooldown  the dev loss at a rung is that of a copy after this share of the steps so far, at
+              learning rates that fall to 0 (`Population.dev`)                            0 to 1
+    keep      at a rung one in ``keep`` goes on                                          >= 1
+    seed      of the search (the first batches are random)                               >= 0
+    """
+
+    base: TrainConfig = DEFAULT_BASE
+    space: SearchSpace = DEFAULT_SPACE
+    trials: int = 64
+    minutes: float | None = 9.0
+    batch: int = 16
+    shapes: int = 8
+    rungs: tuple[float, ...] = (0.4,)
+    cooldown: float = 0.1
+    keep: float = 4.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rungs", tuple(self.rungs))
+        for name, low in {"trials": 1, "batch": 1, "shapes": 1, "keep": 1}.items():
+            value = getattr(self, name)
+            whole = name == "keep" or isinstance(value, int)
+            if not (whole and low <= value < math.inf):
+                raise ConfigError(f"sweep: {name} must be at least {low}, got {value!r}")
+        check_seed("sweep: seed", self.seed)
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ConfigError(f"sweep: minutes must be above 0, got {self.minutes}")
+        if not all(0 < share < 1 for share in self.rungs) or list(self.rungs) != sorted(
+            set(self.rungs)
+        ):
+            raise ConfigError(
+                f"sweep: rungs must rise and lie between 0 and 1, got {list(self.rungs)}"
+            )
+        if not 0 <= self.cooldown <= 1:
+            raise ConfigError(f"sweep: cooldown must be 0 to 1, got {self.cooldown}")
+        if self.base.steps < 1:
+            raise ConfigError(f"sweep: steps must be at least 1, got {self.base.steps}")
+        if self.base.patience:
+            raise ConfigError(
+                f"sweep: patience is for single runs, got {self.base.patience}; here the rungs end "
+                "what looks bad"
+            )
+        self.space.check(self.base)
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change between two calls on the same study."""
+        settings = self.base.to_json()
+        aside = ("log_every", "eval_every", "checkpoint_every", "patience")
+        for name in (*self.space.entries, *aside):
+            del settings[name]
+        return {"search": self.space.to_json(), "set": settings}
+
+
+def read_plan(path: str | Path, plan: SweepPlan | None = None) -> SweepPlan:
+    """``plan``, or the default one, with what the YAML file ``path`` says.
+
+    ConfigError with the file, in one line, for anything in it that cannot be.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingPackageError.of("a plan in YAML needs", "pyyaml", "sweep", error) from None
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    try:
+        return plan_with(values, plan or SweepPlan())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def plan_with(values: Any, plan: SweepPlan) -> SweepPlan:
+    """``plan`` with the keys of a plan file; settings that ``set`` fixes leave the space."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"expected keys such as search and trials, got {type(values).__name__}")
+    values = dict(values)
+    fixed = values.pop("set", None) or {}
+    searched = values.pop("search", None)
+    known = {field.name for field in dataclasses.fields(SweepPlan)} - {"base", "space"}
+    if unknown := sorted(set(map(str, values)) - known):
+        names = ", ".join([*sorted(known), "search", "set"])
+        raise ConfigError(f"unknown keys {', '.join(unknown)}; the keys are {names}")
+    if not isinstance(fixed, dict):
+        raise ConfigError("set must map names of settings to values")
+    if isinstance(fixed.get("lr"), (int, float)):
+        fixed["lr"] = ((0, float(fixed["lr"])),)
+    if isinstance(fixed.get("hidden"), int):
+        fixed["hidden"] = (fixed["hidden"],)
+    space = plan.space.without(fixed) if searched is None else SearchSpace.from_json(searched)
+    if both := sorted(set(fixed) & set(space.entries)):
+        raise ConfigError(f"{', '.join(both)}: both set and searched")
+    base = TrainConfig.from_json({**plan.base.to_json(), **fixed})
+    try:
+        return dataclasses.replace(plan, base=base, space=space, **values)
+    except TypeError as error:
+        raise ConfigError(str(error)) from None

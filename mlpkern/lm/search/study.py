@@ -1,0 +1,137 @@
+"""The Optuna study of a sweep: a journal in its folder, safe for several processes and machines.
+
+Each line of the journal is one operation, appended under a lock; whoever opens the file replays it
+(journal.py). Optuna is imported here alone, when a sweep begins.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpkern.lm.errors import CheckpointError, MissingPackageError, WriteError
+from mlpkern.lm.search.plan import SweepPlan
+from mlpkern.lm.search.space import SHAPE
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial, Trial
+
+__all__ = ["ask_batch", "finished_trials", "last_loss", "open_study"]
+
+STUDY = "mlpkern"
+STARTUP_TRIALS = 16  # random ones before TPE has something to learn from
+
+
+def open_study(path: Path, plan: SweepPlan, digest: str) -> Study:
+    """The study in the journal ``path``, made when there is none.
+
+    CheckpointError when the file is none, or holds a study of another space, of other fixed
+    settings or of other words.
+    """
+    try:
+        import optuna
+        from optuna.storages import JournalStorage
+
+        from mlpkern.lm.search.journal import Journal
+    except ImportError as error:
+        raise MissingPackageError.of("a sweep needs", "optuna", "sweep", error) from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    wanted = json.loads(json.dumps({**plan.identity(), "words": digest}))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError.of(path.parent, error) from None
+    journal = Journal(path)
+    try:
+        storage = JournalStorage(journal)
+        if any(one.study_name == STUDY for one in storage.get_all_studies()):
+            study = optuna.load_study(storage=storage, study_name=STUDY)  # writes nothing
+        else:
+            study = optuna.create_study(
+                storage=storage, study_name=STUDY, direction="minimize", load_if_exists=True
+            )
+        found = study.user_attrs.get("plan")
+        if found is None:
+            study.set_user_attr("plan", wanted)
+    except CheckpointError:
+        raise
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}, line {journal.line}: not the journal of a sweep: {error!r}"
+        ) from None
+    if found is not None and found != wanted:
+        raise CheckpointError(f"{path.parent}: holds a sweep of other {_differing(found, wanted)}")
+    return study
+
+
+def ask_batch(study: Study, plan: SweepPlan, count: int) -> list[Trial]:
+    """``count`` new trials in at most ``plan.shapes`` shapes, nearly as many of each.
+
+    The first trial of a shape is free; the others get its shape and choose the rest.
+    """
+    distributions = plan.space.distributions()
+    shape = [name for name in SHAPE if name in distributions]
+    shapes = min(plan.shapes, count) if shape and len(shape) < len(distributions) else 1
+    trials: list[Trial] = []
+    with _sampler(study, plan) as fix:
+        for k in range(shapes if shape else 0):
+            size = (count - len(trials)) // (shapes - k)
+            fix({})
+            first = study.ask(distributions)
+            trials.append(first)
+            if len(shape) < len(distributions):
+                fix({name: first.params[name] for name in shape})
+                trials += [study.ask(distributions) for _ in range(size - 1)]
+        fix({})
+        trials += [study.ask(distributions) for _ in range(count - len(trials))]
+    return trials
+
+
+def finished_trials(study: Study) -> list[FrozenTrial]:
+    """The trials with a dev loss, in the order in which they were asked for."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def last_loss(trial: FrozenTrial) -> float:
+    """The dev loss at the last rung that a trial reached."""
+    return max(trial.intermediate_values.items())[1]
+
+
+@contextmanager
+def _sampler(study: Study, plan: SweepPlan) -> Iterator[Any]:
+    """TPE in the study, and a function that fixes some of the settings from then on."""
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import PartialFixedSampler, TPESampler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # another seed for each batch, else a study that goes on draws what it drew before
+        tpe = TPESampler(
+            seed=(plan.seed + len(study.get_trials(deepcopy=False))) % 2**32,  # numpy takes no more
+            n_startup_trials=STARTUP_TRIALS,
+            multivariate=True,
+            constant_liar=True,  # the trials of a batch do not crowd at one place
+        )
+
+        def fix(values: dict[str, Any]) -> None:
+            study.sampler = PartialFixedSampler(values, tpe) if values else tpe
+
+        yield fix
+
+
+def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The names that differ between two plans, for a message."""
+    if found.get("words") != wanted["words"]:
+        return "words"
+    names = []
+    for part in ("search", "set"):
+        old, new = found.get(part, {}), wanted[part]
+        names += [n for n in sorted(set(old) | set(new)) if old.get(n) != new.get(n)]
+    return f"settings ({', '.join(dict.fromkeys(names))}); choose another --out"

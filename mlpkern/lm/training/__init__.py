@@ -1,0 +1,1 @@
+"""One model in training: the engines, the loop, the evaluation."""

@@ -1,0 +1,81 @@
+"""The best model of a run, and where it is kept: in the run's folder, or in memory without one."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+
+from mlpkern.lm.errors import CheckpointError, ConfigError
+from mlpkern.lm.saved.best import Best
+from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint
+from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.saved.run_writer import RunWriter
+
+__all__ = ["BestKeeper"]
+
+
+class BestKeeper:
+    """
+    best     the lowest dev loss so far
+    is_lost  whether dev losses were taken before, but the model of the lowest was not kept: the
+             model that the run goes on with is then the best that is known
+    """
+
+    def __init__(self, run: RunFolder | None, writer: RunWriter) -> None:
+        self.best = Best()
+        self.is_lost = False
+        self._run, self._writer = run, writer
+        self._parameters: dict[str, Tensor] = {}  # where there is no folder
+
+    def find(self, checkpoint: Checkpoint, patience: int) -> None:
+        """Makes ``best`` that of a run that goes on from ``checkpoint``. If it had ended because
+        ``patience`` had, that begins anew."""
+        config = checkpoint.config
+        # at step 0 it can only be one of an earlier run in the folder, after a crash
+        found = self._kept() if checkpoint.step else None
+        if found:
+            self.best = Best(found.step, math.inf if found.dev_loss is None else found.dev_loss)
+            if not 0 < patience <= checkpoint.waited:
+                self.best.waited = checkpoint.waited
+        else:
+            due = 0 < config.eval_every <= checkpoint.step
+            self.is_lost = due or checkpoint.step >= config.steps
+
+    def _kept(self) -> Checkpoint | None:
+        """The best in the folder, or None; of a damaged one, as after a power cut, it warns."""
+        if not self._run or not self._run.best.is_file():
+            return None
+        try:
+            return load_checkpoint(self._run.best)
+        except CheckpointError as error:
+            warnings.warn(
+                f"{error}; the run goes on, and keeps the best from here on",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return None
+
+    def take(self, step: int, dev_loss: float, checkpoint: Callable[[float], Checkpoint]) -> None:
+        """Counts the dev loss of a model at ``step``; where it is the lowest, keeps the model.
+
+        ``checkpoint``: makes the one of the model from its dev loss.
+        """
+        before = replace(self.best, waited=0)
+        self.is_lost = False
+        if not self.best.take(step, dev_loss):
+            return
+        made = checkpoint(dev_loss)
+        if not self._run:
+            self._parameters = {name: p.clone() for name, p in made.parameters.items()}
+        elif not self._writer.save_best(made):
+            self.best = before
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The ``state_dict`` of the best model; ConfigError before the first dev loss."""
+        if self.best.step is None:
+            raise ConfigError("best_model: no dev loss has been taken yet")
+        return load_checkpoint(self._run.best).parameters if self._run else self._parameters

@@ -1,0 +1,123 @@
+"""The sanity check of the lecture: a model must be able to learn a single batch by heart.
+
+The loss then nears a floor that is not 0: where two rows have the same context and different
+targets, no model can be sure of both. With n(c) rows of context c, n(c, t) of them with target t,
+the best possible mean loss over N rows is
+
+    floor = -1/N * sum over (c, t) of  n(c, t) * log(n(c, t) / n(c))
+
+the conditional entropy of the batch, which the model that answers with these shares attains.
+
+Source: Karpathy, "Building makemore part 2: MLP", "implementing the training loop, overfitting one
+batch".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mlpkern.lm.errors import NonFiniteLossError
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.state import TrainState
+from mlpkern.lm.training.divergence import divergence
+from mlpkern.lm.training.engines import Engine
+from mlpkern.lm.training.evaluation import evaluate
+from mlpkern.lm.training.trainer import Trainer
+from mlpkern.lm.words.data import Dataset, Split
+
+__all__ = ["Overfit", "lowest_loss", "overfit_batch"]
+
+PIECES = 10  # of a run, between which it reports
+
+
+@dataclass(frozen=True)
+class Overfit:
+    """A batch learned by heart.
+
+    batch      the rows: the first batch of a training with this seed
+    contexts   different contexts in it
+    ambiguous  how many of them have more than one target
+    floor      the lowest possible mean loss
+    losses     (S,) float32: the loss before each step
+    loss       after the last one, without dropout and smoothing
+    diverged   why the run counts as diverged (divergence.py); None: it does not
+    """
+
+    batch: Split
+    contexts: int
+    ambiguous: int
+    floor: float
+    losses: Tensor
+    loss: float
+    diverged: str | None
+
+
+def overfit_batch(
+    config: TrainConfig,
+    dataset: Dataset,
+    engine: Engine,
+    *,
+    device: torch.device | str = "cpu",
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> Overfit:
+    """Trains the model of ``config`` for ``config.steps`` steps on one and the same batch.
+
+    ``report`` gets the number of steps done and the loss of the last, ten times. Raises
+    NonFiniteLossError when the loss is not finite.
+
+    >>> from mlpkern import lm
+    >>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
+    >>> config = lm.TrainConfig(steps=1_000, lr=((0, 0.1),))
+    >>> result = lm.overfit_batch(config, dataset, lm.RunEngine())
+    >>> result.floor, result.loss
+    """
+    start = Trainer.start(config, dataset, engine, device=device).state
+    rows = start.draw_batches(1)[0].to(start.train.targets.device)  # (N,)
+    batch = Split(start.train.inputs[rows], start.train.targets[rows])
+    state = _SameBatch(start.model, batch, config, start.generator)
+    parts = []
+    while state.step < config.steps:
+        steps = min(max(1, -(-config.steps // PIECES)), config.steps - state.step)
+        losses = engine.run_chunk(state, steps).cpu()
+        if len(bad := (~torch.isfinite(losses)).nonzero()):
+            at = int(bad[0])
+            raise NonFiniteLossError(
+                f"step {state.step + at}: the loss is {losses[at].item()}; a smaller learning rate "
+                "usually helps",
+                state.step + at,
+            )
+        state.step += steps
+        parts.append(losses)
+        report(state.step, losses[-1].item())
+    floor, contexts, ambiguous = _entropy(batch)
+    losses = torch.cat(parts) if parts else torch.empty(0, dtype=torch.float32, device="cpu")
+    loss = evaluate(state.model, batch).loss
+    return Overfit(batch, contexts, ambiguous, floor, losses, loss, divergence(state))
+
+
+def lowest_loss(split: Split) -> float:
+    """The lowest mean loss that any model can have on the rows of ``split``."""
+    return _entropy(split)[0]
+
+
+def _entropy(split: Split) -> tuple[float, int, int]:
+    """(floor, contexts, contexts with several targets)."""
+    _, context = split.inputs.unique(dim=0, return_inverse=True)  # (N,) numbers of contexts
+    of_context = context.bincount()
+    both = torch.stack([context, split.targets.long()], 1)
+    pairs, of_pair = both.unique(dim=0, return_counts=True)
+    total = of_context[pairs[:, 0]]  # rows of the pair's context
+    floor = -(of_pair * (of_pair.double() / total).log()).sum() / len(split)
+    ambiguous = int((pairs[:, 0].bincount() > 1).sum())
+    return abs(floor.item()), len(of_context), ambiguous
+
+
+class _SameBatch(TrainState):
+    """A run whose training rows are one batch, which every step takes whole."""
+
+    def draw_batches(self, steps: int) -> Tensor:
+        return torch.arange(len(self.train), device="cpu").expand(steps, -1)

@@ -1,0 +1,117 @@
+"""What a user sees of a running training: a bar on a terminal, plain lines anywhere else.
+
+Display never decides about the work: the trainer goes on without a progress that raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from typing import Protocol
+
+from mlpkern.lm.saved.log import LogRow
+
+__all__ = [
+    "BarProgress",
+    "LineProgress",
+    "NoProgress",
+    "Progress",
+    "display_failed",
+    "make_progress",
+]
+
+
+class Progress(Protocol):
+    """What the trainer tells of a run. After the first exception of a method it warns and tells no
+    more (`display_failed`); the run goes on. KeyboardInterrupt and SystemExit end it."""
+
+    def advance(self, steps: int) -> None:
+        """``steps`` more steps are done."""
+
+    def row(self, row: LogRow) -> None:
+        """A log row was made."""
+
+    def close(self) -> None: ...
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def advance(self, steps: int) -> None: ...
+
+    def row(self, row: LogRow) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class LineProgress:
+    """One line of text per log row, on standard output."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+
+    def advance(self, steps: int) -> None: ...
+
+    def row(self, row: LogRow) -> None:
+        dev = "" if row.dev_loss is None else f"  dev {row.dev_loss:.4f}"
+        width = len(str(self._total))
+        print(
+            f"step {row.step:>{width}}/{self._total}  lr {row.lr:g}  "
+            f"train {row.train_loss:.4f}{dev}  {row.seconds:.1f} s",
+            flush=True,
+        )
+
+    def close(self) -> None: ...
+
+
+class BarProgress:
+    """A tqdm bar on standard error with the latest losses."""
+
+    def __init__(self, total: int, done: int) -> None:
+        from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+        size = {"dynamic_ncols": True} if _size_is_known() else {"ncols": 80, "nrows": 24}
+        self._bar = tqdm(total=total, initial=done, unit="step", **size)
+        self._losses: dict[str, str] = {}
+
+    def advance(self, steps: int) -> None:
+        self._bar.update(steps)
+
+    def row(self, row: LogRow) -> None:
+        self._losses["train"] = f"{row.train_loss:.4f}"
+        if row.dev_loss is not None:
+            self._losses["dev"] = f"{row.dev_loss:.4f}"
+        self._bar.set_postfix(self._losses, refresh=True)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def make_progress(total: int, done: int) -> Progress:
+    """A bar when standard error is a terminal, else lines."""
+    try:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it was closed
+        terminal = False
+    return BarProgress(total, done) if terminal else LineProgress(total)
+
+
+def display_failed(error: Exception) -> None:
+    """Warns that a display raised ``error``; also where warnings are errors, the work goes on."""
+    with contextlib.suppress(RuntimeWarning):
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        warnings.warn(
+            f"the display of the progress failed, the training goes on without it ({what})",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _size_is_known() -> bool:
+    """Whether the terminal tells its size; some recorders tell 0, which makes a bar of no width."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # ValueError: a stream without a descriptor
+        return False

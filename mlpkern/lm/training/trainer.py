@@ -1,0 +1,321 @@
+"""The trainer: cuts a run into chunks for an engine; logs, evaluates and saves between them."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlpkern.lm.errors import ConfigError, NonFiniteLossError
+from mlpkern.lm.memory import check_fits, out_of_memory
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.mlp import MLPLanguageModel, parameter_shapes
+from mlpkern.lm.model.state import TrainState, initial_model
+from mlpkern.lm.saved.best import Best
+from mlpkern.lm.saved.checkpoint import (
+    Checkpoint,
+    check_vocab,
+)
+from mlpkern.lm.saved.folder_lock import FolderLock
+from mlpkern.lm.saved.log import LogRow
+from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.saved.run_writer import RunWriter
+from mlpkern.lm.training.best_keeper import BestKeeper
+from mlpkern.lm.training.divergence import divergence
+from mlpkern.lm.training.engines import Engine
+from mlpkern.lm.training.evaluation import Metrics, evaluate
+from mlpkern.lm.training.progress import NoProgress, Progress, display_failed
+from mlpkern.lm.training.stop_signal import Interrupted, StopSignal
+from mlpkern.lm.words.data import Dataset
+from mlpkern.registry import check_errors
+
+__all__ = ["Trainer"]
+
+# A chunk ends at the latest after this time: how long Ctrl-C waits and how often the bar moves.
+CHUNK_SECONDS = 0.15
+# Only dev losses and checkpoints end one before: log rows are made of the losses afterwards, so a
+# chunk is long enough that what happens between chunks does not show even when a step takes 15 µs.
+FIRST_CHUNK, LONGEST_CHUNK = 1, 20_000
+
+
+@dataclass
+class Trainer:
+    """A run: a state, the engine that advances it, and what happens between chunks.
+
+    Use `start` or `resume`, then `train`. Where chunks end never changes the numbers of a run.
+
+    run      folder for log and checkpoints, or None to write nothing
+    lock     of that folder, for who holds it longer than `train` does, or None
+    data     description of the words, kept in checkpoints
+    pending  losses since the last log row
+    seconds  time spent on steps since step 0
+    dev      metrics of the present model on dev; None: not taken
+    diverged  why a run that has ended counts as diverged (divergence.py); None: it does not
+    """
+
+    state: TrainState
+    engine: Engine
+    dataset: Dataset
+    run: RunFolder | None = None
+    progress: Progress = field(default_factory=NoProgress)
+    data: dict[str, Any] = field(default_factory=dict)
+    pending: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+    saved_step: int | None = None
+    lock: FolderLock | None = None
+    dev: Metrics | None = None
+    diverged: str | None = None
+
+    def __post_init__(self) -> None:
+        self._writer = RunWriter(self.run, self.lock)
+        self._keeper = BestKeeper(self.run, self._writer)
+
+    @classmethod
+    def start(
+        cls,
+        config: TrainConfig,
+        dataset: Dataset,
+        engine: Engine,
+        *,
+        kernels: str | None = None,
+        device: torch.device | str = "cpu",
+        **options: Any,
+    ) -> Trainer:
+        """A run before step 0. ``kernels``: the forward for dev losses, by default the engine's."""
+        check_fits(f"batch_size {config.batch_size}: one batch", 8 * config.batch_size)
+        symbols = len(dataset.vocab)
+        try:
+            model = initial_model(config, symbols, kernels=kernels or engine.kernels).to(device)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            shapes = parameter_shapes(
+                symbols, config.block_size, config.embedding_dim, config.hidden
+            )
+            count = sum(math.prod(shape) for shape in shapes.values())
+            raise ConfigError(f"a model of {count} parameters does not fit into memory") from None
+        dataset = dataset.to(device)
+        state = TrainState.start(model, dataset.splits["train"], config)
+        return cls(state, engine, dataset, **options)
+
+    @classmethod
+    def resume(
+        cls,
+        checkpoint: Checkpoint,
+        dataset: Dataset,
+        engine: Engine,
+        *,
+        config: TrainConfig | None = None,
+        kernels: str | None = None,
+        device: torch.device | str = "cpu",
+        **options: Any,
+    ) -> Trainer:
+        """The run of ``checkpoint``, to go on as if it had never stopped.
+
+        ``config``: replaces the checkpoint's, for more steps or other intervals. CheckpointError
+        when ``dataset`` has another vocabulary. A run that ended because its patience did is asked
+        to go on: its patience begins anew.
+        """
+        check_vocab(checkpoint.vocab, dataset.vocab)
+        config = config or checkpoint.config
+        model = checkpoint.make_model(kernels or engine.kernels).to(device)
+        dataset = dataset.to(device)
+        state = TrainState.start(model, dataset.splits["train"], config)
+        state.generator.set_state(checkpoint.generator)
+        state.step = checkpoint.step
+        checkpoint.restore(state.optimizer)
+        pending = [checkpoint.pending] if len(checkpoint.pending) else []
+        trainer = cls(
+            state,
+            engine,
+            dataset,
+            pending=pending,
+            seconds=checkpoint.seconds,
+            saved_step=checkpoint.step,
+            **options,
+        )
+        trainer._keeper.find(checkpoint, config.patience)
+        return trainer
+
+    def train(self) -> None:
+        """Runs to ``config.steps``, or until ``config.patience`` ends, and saves.
+
+        Warns (RuntimeWarning) when the run has diverged, see ``diverged``. Raises `Interrupted`
+        after Ctrl-C, SIGTERM or SIGHUP, with the state saved, and NonFiniteLossError when a loss or
+        parameter is no longer finite, with the last good checkpoint kept; FolderInUseError when
+        another process writes in the run folder. A disk that is full on the way is a warning
+        (`RunWriter`), at the end WriteError. An error of ``progress`` is a RuntimeWarning, and the
+        run goes on without it.
+        """
+        state = self.state
+        longest = FIRST_CHUNK
+        try:
+            with self._writer.training_from(state.step), StopSignal() as stop:
+                if self._keeper.is_lost:
+                    self._keep_best(self._evaluate())
+                while not self.ended and stop.received is None:
+                    steps = min(longest, self._steps_to_boundary())
+                    elapsed = self._advance(steps)
+                    longest = _next_length(steps, elapsed, longest)
+                    self._after_chunk()
+                    stop.deliver()
+                if self.saved_step != state.step:
+                    self.save()
+                if stop.received is not None and not self.ended:
+                    raise Interrupted(
+                        state.step, stop.received, self.run.path if self.run else None
+                    )
+        finally:
+            self._show("close")
+        dev = self.dev or self._evaluate()
+        self.diverged = divergence(state, dev.loss)
+        if self.diverged:
+            warnings.warn(f"train: {self.diverged}", RuntimeWarning, stacklevel=2)
+
+    @property
+    def best(self) -> Best:
+        """The lowest dev loss so far; `best_model` is the model that had it."""
+        return self._keeper.best
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has taken all of its steps, or its patience has ended."""
+        config = self.state.config
+        return self.state.step >= config.steps or self.best.ends(config.patience)
+
+    def best_model(self) -> MLPLanguageModel:
+        """A copy of the model with the lowest dev loss so far; ConfigError before the first."""
+        parameters = self._keeper.parameters()
+        model = copy.deepcopy(self.state.model)
+        model.load_state_dict(parameters)
+        return model
+
+    def save(self) -> None:
+        """Writes a checkpoint of this moment, where there is a run folder."""
+        checkpoint = self._checkpoint()
+        if self.run:
+            self._writer.save(checkpoint)
+            self.saved_step = self.state.step
+
+    def _checkpoint(self, dev_loss: float | None = None) -> Checkpoint:
+        """This moment; NonFiniteLossError when a parameter is not finite."""
+        state = self.state
+        if not all(torch.isfinite(p).all() for p in state.model.state_dict().values()):
+            raise self._not_finite("a parameter is not finite", state.step)
+        none = torch.empty(0, dtype=torch.float32, device="cpu")
+        return Checkpoint.of(
+            state,
+            vocab=self.dataset.vocab,
+            pending=torch.cat(self.pending) if self.pending else none,
+            seconds=self.seconds,
+            engine=self.engine.name,
+            data=self.data,
+            dev_loss=dev_loss,
+            waited=self.best.waited,
+        )
+
+    def _steps_to_boundary(self) -> int:
+        """Steps to the next dev loss, checkpoint or the end."""
+        config, step = self.state.config, self.state.step
+        every = (config.eval_every, config.checkpoint_every)
+        return min([config.steps - step, *(e - step % e for e in every if e)])
+
+    def _advance(self, steps: int) -> float:
+        """One chunk; returns its seconds."""
+        state = self.state
+        began = time.perf_counter()
+        losses = self.engine.run_chunk(state, steps).cpu()  # (steps,)
+        elapsed = time.perf_counter() - began
+        bad = (~torch.isfinite(losses)).nonzero()
+        good = int(bad[0]) if len(bad) else steps
+        self._take(losses[:good], elapsed / steps)
+        if good < steps:
+            raise self._not_finite(f"the loss is {losses[good].item()}", state.step + good)
+        state.step += steps
+        self.dev = None
+        self.seconds += elapsed
+        self._show("advance", steps)
+        return elapsed
+
+    def _take(self, losses: Tensor, pace: float) -> None:
+        """The losses from ``state.step`` on into log rows; a step took ``pace`` seconds."""
+        every, first = self.state.config.log_every, self.state.step
+        step = first
+        while len(losses):
+            part = losses[: every - step % every]
+            losses = losses[len(part) :]
+            self.pending.append(part)
+            step += len(part)
+            if _due(step, every) and not self._evaluated_at(step):
+                self._log_row(step, self.seconds + (step - first) * pace, None)
+        self._writer.flush()
+
+    def _after_chunk(self) -> None:
+        """The dev loss and the checkpoint that are due where the chunk ended."""
+        config, step = self.state.config, self.state.step
+        if self._evaluated_at(step):
+            dev = self._evaluate()
+            self._log_row(step, self.seconds, dev.loss)
+            self._writer.flush()
+            self._keep_best(dev)
+        if self.run and step != config.steps:
+            path = self.run.checkpoint
+            if _due(step, config.checkpoint_every) or self._writer.is_due(path):
+                self._writer.attempt(path, self.save)
+
+    def _evaluate(self) -> Metrics:
+        self.dev = evaluate(self.state.model, self.dataset.splits["dev"])
+        return self.dev
+
+    def _keep_best(self, dev: Metrics) -> None:
+        self._keeper.take(self.state.step, dev.loss, self._checkpoint)
+
+    def _evaluated_at(self, step: int) -> bool:
+        return step == self.state.config.steps or _due(step, self.state.config.eval_every)
+
+    def _log_row(self, step: int, seconds: float, dev_loss: float | None) -> None:
+        check_errors()
+        loss = torch.cat(self.pending).mean(dtype=torch.float64).item()
+        self.pending.clear()
+        lr = self.state.config.learning_rates(step - 1, 1).item()
+        row = LogRow(step, lr, loss, dev_loss, seconds)
+        self._writer.row(row)
+        self._show("row", row)
+
+    def _show(self, call: str, *values: Any) -> None:
+        """Calls a method of the progress, whose errors never end a training."""
+        try:
+            getattr(self.progress, call)(*values)
+        except Exception as error:
+            self.progress = NoProgress()
+            display_failed(error)
+
+    def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
+        kept = []
+        if self.run and self.saved_step is not None:
+            kept.append(f"the checkpoint of step {self.saved_step}")
+        if self.run and self.best.step is not None:
+            kept.append(f"the best model (step {self.best.step})")
+        said = "no checkpoint was written"
+        if self.run and kept:
+            said = f"{' and '.join(kept)} {'are' if kept[1:] else 'is'} kept in {self.run.path}"
+        return NonFiniteLossError(
+            f"step {step}: {what}; training stopped, {said}; a smaller learning rate usually helps",
+            step,
+        )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _next_length(steps: int, elapsed: float, longest: int) -> int:
+    """The chunk length that should take `CHUNK_SECONDS`, growing at most fourfold at a time."""
+    wanted = int(steps * CHUNK_SECONDS / max(elapsed, 1e-9))
+    return max(1, min(wanted, 4 * longest, LONGEST_CHUNK))

@@ -1,0 +1,274 @@
+"""Words to training examples: text file -> words -> split by word -> context windows.
+
+As in the lecture: a word of L symbols gives L + 1 examples, each the T symbols before a position
+and the symbol at it; the boundary "." (id 0) fills the places before the first symbol and ends the
+word::
+
+    emma, T=3:  ... -> e    ..e -> m    .em -> m    emm -> a    mma -> .
+
+At level "word" (text.py) a sequence of tokens takes the place of a word, a token that of a symbol;
+it is one string with blanks between the tokens. The boundary is then "<s>", and id 1 is "<unk>".
+
+Sizes: T context length, V vocabulary, rows = number of examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlpkern.lm.errors import ConfigError, DataError
+from mlpkern.lm.memory import check_fits
+from mlpkern.lm.words.text import BOUNDARIES, TextOptions, sequences
+from mlpkern.lm.words.vocab import Vocab
+from mlpkern.lm.words.word_file import read_file, shown_source
+
+__all__ = [
+    "BOUNDARY",
+    "SPLITS",
+    "Dataset",
+    "Split",
+    "Vocab",
+    "build_dataset",
+    "embedded_names",
+    "parse_words",
+    "read_words",
+    "split_words",
+    "windows",
+]
+
+BOUNDARY = BOUNDARIES["char"]
+SPLITS = ("train", "dev", "test")
+MAX_WORD_LENGTH = 100
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of a split: ``inputs`` (rows, T) and ``targets`` (rows,), both ``Vocab.dtype``."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def to(self, device: torch.device | str) -> Split:
+        return Split(self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three splits of a list of words, with its vocabulary and the digest of the words."""
+
+    vocab: Vocab
+    splits: dict[str, Split]
+    words: dict[str, list[str]]
+    digest: str
+
+    @property
+    def block_size(self) -> int:
+        return self.splits["train"].inputs.shape[1]
+
+    def splits_for(self, block_size: int) -> dict[str, Split]:
+        """The splits with contexts of ``block_size`` symbols, on the device of this dataset."""
+        if block_size == self.block_size:
+            return self.splits
+        device = self.splits["train"].targets.device
+        return {
+            name: windows(part, self.vocab, block_size).to(device)
+            for name, part in self.words.items()
+        }
+
+    def to(self, device: torch.device | str) -> Dataset:
+        moved = {name: split.to(device) for name, split in self.splits.items()}
+        return Dataset(self.vocab, moved, self.words, self.digest)
+
+
+def read_words(
+    path: str | Path, *, max_word_length: int = MAX_WORD_LENGTH, text: TextOptions | None = None
+) -> list[str]:
+    """The words of a UTF-8 text file with one word a line, in order, repetitions kept; at level
+    "word" the sequences of ``text``, of any length and with any symbols but control characters.
+
+    "-" is standard input; what gzip compressed is decompressed, whatever its name.
+
+    Blank lines, spaces around a word, a byte-order mark and any kind of line ending are dropped.
+    Raises DataError, with the file and the line, for a file that is missing, no file, empty, not
+    UTF-8, or that holds a control character, a word with the boundary "." or a word longer than
+    ``max_word_length``.
+    """
+    raw = read_file(path)
+    return parse_words(raw, shown_source(path), max_word_length=max_word_length, text=text)
+
+
+def embedded_names(*, text: TextOptions | None = None) -> list[str]:
+    """The list of given names that comes with the package."""
+    source = resources.files("mlpkern.lm.words") / "names.txt"
+    try:
+        raw = source.read_bytes()
+    except OSError:
+        raise DataError(
+            f"{source}: the embedded names list is missing from this installation; give a file"
+        ) from None
+    return parse_words(raw, "embedded names", text=text)
+
+
+def parse_words(
+    raw: bytes,
+    source: str,
+    *,
+    max_word_length: int = MAX_WORD_LENGTH,
+    text: TextOptions | None = None,
+) -> list[str]:
+    """The words in the bytes of a text file called ``source`` in messages. See `read_words`."""
+    options = text or TextOptions()
+    content = _decoded(raw, source).replace("\r\n", "\n").replace("\r", "\n")
+    if options.lower:
+        content = content.lower()
+    if options.level == "word":
+        return sequences(content, source, options)
+    words = []
+    for number, word in enumerate(map(str.strip, content.split("\n")), 1):
+        if not word:
+            continue
+        if BOUNDARY in word:
+            raise DataError(
+                f"{source}, line {number}: {_shown(word)} contains {BOUNDARY!r}, "
+                "which marks the boundary of a word"
+            )
+        if len(word) > max_word_length:
+            raise DataError(
+                f"{source}, line {number}: a word of {len(word)} symbols is longer than the limit "
+                f"of {max_word_length} (--max-word-length); one word a line is expected"
+            )
+        if control := _CONTROL.search(word):
+            raise DataError(
+                f"{source}, line {number}: control character U+{ord(control[0]):04X}; "
+                "is this a text file?"
+            )
+        words.append(word)
+    if not words:
+        raise DataError(f"{source}: holds no words; one word a line is expected")
+    return words
+
+
+def _decoded(raw: bytes, source: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        line = raw.count(b"\n", 0, start) + 1
+        column = start - (raw.rfind(b"\n", 0, start) + 1) + 1
+        raise DataError(
+            f"{source}, line {line}: not UTF-8: 0x{raw[start]:02x} at byte {column} of the line"
+        ) from None
+
+
+def split_words(
+    words: Sequence[str], *, seed: int = 42, source: str = "words", unit: str = "words"
+) -> dict[str, list[str]]:
+    """Train, dev and test words: shuffled, then cut at 80 % and 90 %.
+
+    The order is that of ``random.seed(seed); random.shuffle(words)`` in the lecture; Python's
+    global generator is not touched. DataError, which calls the words ``unit``, when a split would
+    be empty.
+    """
+    shuffled = list(words)
+    random.Random(seed).shuffle(shuffled)
+    first, second = int(0.8 * len(shuffled)), int(0.9 * len(shuffled))
+    parts = (shuffled[:first], shuffled[first:second], shuffled[second:])
+    if not all(parts):
+        counts = "/".join(str(len(part)) for part in parts)
+        raise DataError(
+            f"{source}: too few {unit} ({len(shuffled)}): train/dev/test would get {counts}, each "
+            f"needs at least one (10 {unit} are always enough)"
+        )
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+def windows(words: Sequence[str], vocab: Vocab, block_size: int) -> Split:
+    """Every example of ``words`` in order: contexts of ``block_size`` ids and the id that follows.
+
+    The words are laid into one stream, each after T boundaries, so that the boundaries before a
+    word also end the one before it; a context is then a window of the stream. DataError for a
+    symbol outside ``vocab``; at level "word" it is ``<unk>``.
+    """
+    if block_size < 1:
+        raise ConfigError(f"block_size must be at least 1, got {block_size}")
+    length = len if vocab.level == "char" else lambda sequence: sequence.count(" ") + 1
+    lengths = np.fromiter(map(length, words), dtype=np.int64, count=len(words))
+    width = vocab.dtype.itemsize
+    size = int((lengths + 1).sum()) * block_size * width
+    check_fits(f"block_size {block_size}: the array of contexts", size)
+    starts = np.cumsum(lengths + block_size) - (lengths + block_size)  # of each word's T boundaries
+    letters = _encode_all(words, vocab)
+    rows = lengths + 1
+    # position of example r: its word's start plus its place in the word
+    positions = np.repeat(starts - (np.cumsum(rows) - rows), rows) + np.arange(rows.sum())
+    stream = np.zeros(int(lengths.sum()) + block_size * len(words) + 1, dtype=letters.dtype)
+    ends_word = np.zeros(len(positions), dtype=bool)
+    ends_word[np.cumsum(rows) - 1] = True
+    stream[positions[~ends_word] + block_size] = letters
+    inputs = np.lib.stride_tricks.sliding_window_view(stream, block_size)[positions]
+    targets = stream[positions + block_size]
+    return Split(torch.from_numpy(inputs), torch.from_numpy(targets))
+
+
+def build_dataset(
+    words: Sequence[str],
+    *,
+    block_size: int,
+    split_seed: int = 42,
+    source: str = "words",
+    text: TextOptions | None = None,
+    vocab: Vocab | None = None,
+) -> Dataset:
+    """Vocabulary, splits and windows of ``words``.
+
+    Args:
+        text: how `read_words` read them; None: level "char".
+        vocab: that of a model, at level "word"; None makes one of the train split.
+    """
+    options = text or TextOptions()
+    if options.level == "char":
+        vocab = Vocab.from_words(words, lower=options.lower)
+    parts = split_words(words, seed=split_seed, source=source, unit=options.unit)
+    if vocab is None:
+        vocab = Vocab.from_sequences(parts["train"], options, source=source)
+    splits = {name: windows(part, vocab, block_size) for name, part in parts.items()}
+    digest = hashlib.sha256("\n".join(words).encode())
+    if options != TextOptions():
+        digest.update(json.dumps(options.to_json()).encode())
+    return Dataset(vocab, splits, parts, digest.hexdigest())
+
+
+def _encode_all(words: Sequence[str], vocab: Vocab) -> np.ndarray:
+    """The ids of all symbols of all words, one after the other, in ``vocab.dtype``."""
+    dtype = {torch.uint8: np.uint8, torch.int16: np.int16, torch.int32: np.int32}[vocab.dtype]
+    if vocab.level == "word":
+        return np.fromiter(vocab.ids_as_read(words), dtype=dtype)
+    points = np.frombuffer("".join(words).encode("utf-32-le"), dtype=np.uint32)
+    table = np.full(int(points.max(initial=0)) + 1, -1, dtype=np.int64)
+    for i, symbol in enumerate(vocab.symbols[1:], 1):
+        if ord(symbol) < len(table):
+            table[ord(symbol)] = i
+    ids = table[points]
+    if (ids < 0).any():
+        symbol = chr(int(points[int(np.argmin(ids))]))
+        raise DataError(f"symbol {symbol!r} is not in the vocabulary")
+    return ids.astype(dtype)
+
+
+def _shown(word: str) -> str:
+    return repr(word if len(word) <= 40 else word[:40] + "…")

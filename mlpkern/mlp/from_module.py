@@ -1,0 +1,182 @@
+"""The layers of an nn.Module as an embedding, hidden tanh layers and an output layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from mlpkern.mlp.chain import Step, chains
+from mlpkern.mlp.equivalence import Layers, check_function
+
+_EXPECTED = "Embedding [Flatten], (Linear Tanh | LinearTanh)+, Linear"
+
+
+def mlp_layers(model: nn.Module) -> Layers:
+    """(embedding, [(weight, bias) of each hidden layer], (weight, bias) of the output layer).
+
+    See `mlpkern.MLPParams.from_module` for what ``model`` may be.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"from_module: model must be a nn.Module, got {type(model).__name__}")
+    model = _unwrapped(model)
+    _require_no_hooks(model)
+    named = getattr(model, "hidden_parameters", None)
+    if callable(named):
+        table = _weight(model.embedding)
+        layers = (table, [_with_bias(*pair) for pair in named()], _pair(model.output))
+    else:
+        layers = _of_chains(chains(model))
+    _require_parameters(model, layers)
+    return layers
+
+
+def check_module(model: nn.Module, layers: Layers) -> None:
+    """Raise ValueError unless ``model`` computes what its ``layers`` do as an MLP."""
+    model = _unwrapped(model)
+    check_function(model, layers, once=hasattr(model, "hidden_parameters"))
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    """The module inside the wrappers that compute the same on several devices or compiled."""
+    inner: Any = model
+    while True:
+        if hasattr(inner, "_orig_mod"):  # torch.compile
+            inner = inner._orig_mod
+        elif isinstance(inner, (DataParallel, DistributedDataParallel)):
+            inner = inner.module
+        else:
+            return inner
+
+
+def _require_no_hooks(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError("from_module: model must be a module in Python, got a ScriptModule")
+        hooks = (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+        if any(hooks):
+            raise ValueError(
+                f"from_module: model must be without hooks, which train_steps does not run, but "
+                f"{name or type(model).__name__} has one (also of weight_norm, spectral_norm, "
+                "prune)"
+            )
+        if "forward" in module.__dict__:
+            raise ValueError(
+                f"from_module: the forward of {name or type(model).__name__} was replaced on the "
+                "object"
+            )
+
+
+def _require_parameters(model: nn.Module, layers: Layers) -> None:
+    """Every tensor must be a Parameter of ``model`` itself, and none may be there twice."""
+    own = {id(parameter) for parameter in model.parameters()}
+    seen: set[int] = set()
+    for tensor in (layers[0], *(t for pair in (*layers[1], layers[2]) for t in pair)):
+        sizes = tuple(tensor.shape)
+        if id(tensor) not in own:
+            raise ValueError(
+                f"from_module: every weight and bias must be a Parameter of model, the tensor "
+                f"{sizes} is none: a buffer, or computed by a parametrization or a hook"
+            )
+        if id(tensor) in seen:
+            raise ValueError(
+                f"from_module: every layer must have its own Parameters, {sizes} is in two layers"
+            )
+        seen.add(id(tensor))
+
+
+def _of_chains(both: list[list[Step]]) -> Layers:
+    """The parameters of the steps if they are the expected ones in both modes, else ValueError."""
+    training, evaluation = (_in_order(steps) for steps in both)
+    pairs = zip(_flat(training), _flat(evaluation), strict=False)
+    if len(training[1]) != len(evaluation[1]) or any(one is not other for one, other in pairs):
+        raise ValueError("from_module: the forward must use the same layers in both modes")
+    return training
+
+
+def _flat(layers: Layers) -> list[Tensor]:
+    return [layers[0], *(t for pair in (*layers[1], layers[2]) for t in pair)]
+
+
+def _in_order(steps: list[Step]) -> Layers:
+    at = 0
+
+    def take(*kinds: str) -> Step | None:
+        nonlocal at
+        if at < len(steps) and steps[at].kind in kinds:
+            at += 1
+            return steps[at - 1]
+        return None
+
+    table = None
+    hidden = []
+    if fused := take("fused"):
+        table, *pair = fused.parameters
+        hidden.append(_with_bias(*pair))
+    elif first := take("embedding", "gather"):
+        table = first.parameters[0] if first.module is None else _weight(first.module)
+        if first.kind == "embedding":
+            take("join")
+    if table is None:
+        raise _unexpected(steps, at)
+    while True:
+        if layer := take("linear_tanh"):
+            hidden.append(_with_bias(*layer.parameters))
+        elif layer := take("linear"):
+            if at == len(steps) and hidden:
+                return table, hidden, _with_bias(*layer.parameters)
+            if not take("tanh"):
+                raise _unexpected(steps, at if at < len(steps) else at - 1)
+            hidden.append(_with_bias(*layer.parameters))
+        else:
+            raise _unexpected(steps, at)
+
+
+def _weight(embedding: Any) -> Tensor:
+    changed = [
+        f"{name}={getattr(embedding, name)}"
+        for name, plain in _PLAIN_EMBEDDING.items()
+        if getattr(embedding, name) is not plain
+    ]
+    if changed:
+        raise ValueError(
+            f"from_module: Embedding must be without {', '.join(changed)}, which changes its "
+            "values or its gradient"
+        )
+    weight: Tensor = embedding.weight
+    return weight
+
+
+_PLAIN_EMBEDDING = {
+    "padding_idx": None,
+    "max_norm": None,
+    "scale_grad_by_freq": False,
+    "sparse": False,
+}
+
+
+def _pair(linear: Any) -> tuple[Tensor, Tensor]:
+    return _with_bias(linear.weight, linear.bias)
+
+
+def _with_bias(weight: Tensor | None, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    if weight is None or bias is None:
+        sizes = None if weight is None else tuple(weight.shape)
+        raise ValueError(f"from_module: every Linear must have a bias, that of {sizes} has none")
+    return weight, bias
+
+
+def _unexpected(steps: list[Step], at: int) -> ValueError:
+    names = [step.name for step in steps]
+    where = f"layer {at} is {names[at]}" if at < len(names) else "the last Linear is missing"
+    return ValueError(
+        f"from_module: model must have the layers {_EXPECTED}, got {', '.join(names) or 'none'}: "
+        f"{where}"
+    )

@@ -1,0 +1,311 @@
+"""The choice of a backend: automatic, named, refused, explained; and what a native call refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import types
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import mlpkern
+from mlpkern.registry import select
+
+# The package has a function of the same name as this module, so the module comes from here.
+registry = sys.modules["mlpkern.registry"]
+
+NATIVE = pytest.mark.skipif(
+    not mlpkern.backends()["cpu"].available, reason=mlpkern.backends()["cpu"].reason
+)
+
+ALL = (True, True, True)  # the gradients asked for
+X, W, B = torch.randn(6, 5), torch.randn(4, 5), torch.randn(4)
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """The registry without what earlier calls left in it."""
+    for name in ("_chosen", "_status"):
+        monkeypatch.setattr(registry, name, {})
+    monkeypatch.delenv(registry.ENVIRONMENT_VARIABLE, raising=False)
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_four_backends_in_the_order_of_the_choice():
+    found = mlpkern.backends()
+    assert list(found) == ["cpu", "cuda", "triton", "reference"]
+    assert found["reference"].available
+    for backend in found.values():
+        assert bool(backend.reason) != backend.available
+
+
+def test_cpu_tensors_go_to_cpu_or_else_to_the_reference(fresh):
+    expected = "mlpkern.cpu" if mlpkern.backends()["cpu"].available else "mlpkern.reference"
+    assert select("linear_tanh", X).__name__ == expected
+
+
+def test_use_backend_runs_the_named_one_and_only_inside(fresh, monkeypatch):
+    outside = select("linear_tanh", X)
+    calls = []
+    original = registry._load("reference").linear_tanh_forward
+    monkeypatch.setattr(
+        registry._load("reference"),
+        "linear_tanh_forward",
+        lambda *args: calls.append(args) or original(*args),
+    )
+    with mlpkern.use_backend("reference"):
+        mlpkern.linear_tanh(X, W, B)
+        if mlpkern.backends()["cpu"].available:
+            with mlpkern.use_backend("cpu"):
+                mlpkern.linear_tanh(X, W, B)
+        assert len(calls) == 1
+        mlpkern.linear_tanh(X, W, B)
+    assert len(calls) == 2
+    assert select("linear_tanh", X) is outside
+
+
+def test_use_backend_ends_with_an_exception(fresh):
+    before = select("linear_tanh", X)
+    with pytest.raises(KeyError), mlpkern.use_backend("reference"):
+        raise KeyError
+    assert select("linear_tanh", X) is before
+
+
+def test_use_backend_holds_for_its_own_thread(fresh):
+    seen = []
+    with mlpkern.use_backend("reference"):
+        thread = threading.Thread(target=lambda: seen.append(select("linear_tanh", X)))
+        thread.start()
+        thread.join()
+    assert seen == [select("linear_tanh", X)]
+
+
+@NATIVE
+def test_a_backward_runs_where_its_forward_ran(fresh, monkeypatch):
+    w = W.clone().requires_grad_()
+    with mlpkern.use_backend("reference"):
+        y = mlpkern.linear_tanh(X, w, B)
+    monkeypatch.setattr(registry._load("cpu"), "linear_tanh_backward", None)
+    y.sum().backward()
+    assert w.grad is not None
+
+
+def test_an_unknown_backend(fresh):
+    with (
+        pytest.raises(ValueError, match=r"^use_backend: backend must be one of .* 'gpu'"),
+        mlpkern.use_backend("gpu"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "triton"])
+def test_a_backend_that_cannot_run_raises_and_says_why(fresh, monkeypatch, name):
+    unavailable = registry.Backend(False, "no such hardware", "Buy one.")
+    monkeypatch.setitem(registry._status, name, unavailable)
+    message = f"^use_backend: backend {name} cannot run here: no such hardware. Buy one.$"
+    with pytest.raises(RuntimeError, match=message), mlpkern.use_backend(name):
+        pass
+
+
+def test_absent_backends_give_their_reason(fresh, monkeypatch):
+    entry = registry._Entry("mlpkern.no_such_module", ("cpu",), "it was never written")
+    monkeypatch.setitem(registry._REGISTRY, "extra", entry)
+    assert mlpkern.backends()["extra"].reason == "it was never written"
+    assert "extra" not in registry.installed()
+
+
+def test_a_backend_is_added_by_a_module_and_one_line(fresh, monkeypatch):
+    module = types.ModuleType("mlpkern_extra")
+    module.status = lambda: (True, "", "test")
+    module.CHECKS_ARGUMENTS = False
+    module.linear_tanh_forward = lambda input, weight, bias: torch.full((1,), 7.0)
+    monkeypatch.setitem(sys.modules, "mlpkern_extra", module)
+    module.__spec__ = types.SimpleNamespace()  # what find_spec looks for
+    monkeypatch.setitem(registry._REGISTRY, "extra", registry._Entry("mlpkern_extra", ("cpu",), ""))
+    with mlpkern.use_backend("extra"):
+        assert mlpkern.linear_tanh(X, W, B).item() == 7.0
+        with pytest.raises(RuntimeError, match="backend extra has no cross_entropy"):
+            mlpkern.cross_entropy(X, torch.zeros(6, dtype=torch.int64))
+
+
+def test_a_backend_for_another_device_raises(fresh, monkeypatch):
+    module = types.ModuleType("mlpkern_gpu")
+    module.status = lambda: (True, "", "test")
+    module.CHECKS_ARGUMENTS = False
+    module.__spec__ = types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "mlpkern_gpu", module)
+    monkeypatch.setitem(registry._REGISTRY, "gpu", registry._Entry("mlpkern_gpu", ("cuda",), ""))
+    message = "use_backend: backend gpu runs on cuda tensors, linear_tanh got cpu tensors"
+    with mlpkern.use_backend("gpu"), pytest.raises(RuntimeError, match=message):
+        mlpkern.linear_tanh(X, W, B)
+
+
+# The environment variable
+
+CALL = "import torch, mlpkern; print(mlpkern.explain('linear_tanh', torch.ones(1, 2)))"
+
+
+def test_environment_variable():
+    assert "reference: named by MLPKERN_BACKEND" in run(CALL, MLPKERN_BACKEND="reference").stdout
+    assert "MLPKERN_BACKEND" not in run(CALL, MLPKERN_BACKEND="").stdout
+
+
+def test_environment_variable_that_names_nothing():
+    assert run("import mlpkern", MLPKERN_BACKEND="fast").returncode == 0
+    error = run(CALL, MLPKERN_BACKEND="fast").stderr
+    assert "ValueError: MLPKERN_BACKEND: backend must be one of cpu, " in error
+
+
+# explain
+
+
+def test_explain_names_the_backend_and_the_reason(fresh, backend, device):
+    x = X.to(device)
+    text = mlpkern.explain("linear_tanh", x, W.to(device), B.to(device))
+    assert text == f"linear_tanh runs on {backend}: named by use_backend."
+
+
+def test_explain_lists_what_was_passed_over(fresh, monkeypatch):
+    monkeypatch.setitem(registry._status, "cpu", registry.Backend(False, "no compiler", ""))
+    text = mlpkern.explain("cross_entropy", X)
+    assert "runs on reference: the tensors are on cpu; passed over: cpu (no compiler)" in text
+
+
+def test_explain_tells_of_the_exceptions():
+    target = torch.zeros(6, dtype=torch.int64)
+    seen = []
+    torch.func.grad(lambda x: seen.append(mlpkern.explain("linear_tanh", x, W)) or x.sum())(X)
+    assert "plain torch (reference): a transform of torch.func" in seen[0]
+    weight = torch.rand(5, requires_grad=True)
+    text = mlpkern.explain("cross_entropy", X, target, weight)
+    assert "the class weights require a gradient" in text
+    assert "through torch.library" in mlpkern.explain("linear_tanh", X.to("meta"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"), [(("tanh", X), ValueError), (("linear_tanh", 3), TypeError)]
+)
+def test_explain_refuses(arguments, error):
+    with pytest.raises(error, match=r"^explain: "):
+        mlpkern.explain(*arguments)
+
+
+# The compiled module
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_a_refusal_below_is_told_in_the_words_of_the_op(name):
+    if not mlpkern.backends()[name].available:
+        pytest.skip(mlpkern.backends()[name].reason)
+    ids = torch.zeros(6, 2, dtype=torch.int64)
+    with mlpkern.use_backend(name):
+        for needs_grad in (False, True):
+            w = W.clone().requires_grad_(needs_grad)
+            with pytest.raises(ValueError, match=r"weight must be \(H, 4\) to match"):
+                mlpkern.linear_tanh(X[:, :4], w, B)
+            with pytest.raises(ValueError, match=r"weight must be \(V, D\), got \(5,\)"):
+                mlpkern.embedding_gather(ids, w[0])
+            with pytest.raises(ValueError, match=r"weight must be \(H, 10\) to match"):
+                mlpkern.embedding_linear_tanh(ids, w, w)
+            with pytest.raises(ValueError, match=r"target must be \(4,\) class ids"):
+                mlpkern.cross_entropy(w, ids[:, 0])
+
+
+def test_why_the_compiled_module_is_missing(tmp_path):
+    code = """
+import sys
+sys.modules["mlpkern._C"] = None  # as if it had not been built
+import pathlib
+import mlpkern, mlpkern.cpu
+mlpkern.cpu.BUILD_INFO = pathlib.Path(sys.argv[1])
+print(mlpkern.backends()["cpu"])
+import torch
+print(mlpkern.linear_tanh(torch.ones(1, 2), torch.ones(3, 2)).shape, mlpkern.empty_cache())
+"""
+    info = tmp_path / "info.json"
+    info.write_text(json.dumps({"native": False, "reason": "no C++ compiler found"}))
+    for path, reason in ((info, "no C++ compiler found"), (tmp_path / "none", "was not built")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "available=False" in done.stdout
+        assert reason in done.stdout
+        assert "torch.Size([1, 3]) None" in done.stdout
+
+
+FAKE = FakeTensorMode()
+
+
+@NATIVE
+@pytest.mark.parametrize("kind", ["list", "meta", "fake", "sparse"])
+def test_a_native_call_refuses_what_has_no_memory(kind):
+    from mlpkern import _C
+
+    make = {
+        "list": lambda t: t.tolist(),
+        "meta": lambda t: t.to("meta"),
+        "fake": lambda t: FAKE.from_tensor(t.clone()),
+        "sparse": lambda t: t.to_sparse(),
+    }[kind]
+    ids, target = torch.zeros(6, 2, dtype=torch.int64), torch.zeros(6, dtype=torch.int64)
+    for function, arguments in (
+        (_C.linear_tanh_forward, (X, W, B)),
+        (_C.embedding_gather_forward, (ids, W)),
+        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W[:, :4], B)),
+        (_C.cross_entropy_forward, (X, target, None, -100, 1, 0.0)),
+        (_C.linear_tanh_backward, (X[:, :4], X, W, X[:, :4], True, True, True)),
+        (
+            _C.embedding_linear_tanh_backward,
+            (X[:, :4], ids, W[:, :2], W[:, :4], X[:, :4], True, True, True),
+        ),
+    ):
+        for i, argument in enumerate(arguments):
+            if isinstance(argument, torch.Tensor):
+                bad = [*arguments[:i], make(argument), *arguments[i + 1 :]]
+                with pytest.raises(TypeError, match=r"must be a (real, dense CPU|torch\.T)"):
+                    function(*bad)
+
+
+@NATIVE
+def test_a_native_call_refuses_shapes_that_do_not_match():
+    """The checks of memory safety: below those of the functionals, for callers of mlpkern._C."""
+    from mlpkern import _C
+
+    ids, target = torch.zeros(6, 2, dtype=torch.int64), torch.zeros(6, dtype=torch.int64)
+    loss = torch.ones(())
+    lse, total = torch.zeros(2, 6), torch.ones(())
+    for function, arguments in (
+        (_C.linear_tanh_forward, (X, W[:, :4], B)),
+        (_C.linear_tanh_forward, (X, W, B[:3])),
+        (_C.linear_tanh_backward, (X[:5, :4], X, W, X[:, :4], True, True, True)),
+        (_C.linear_tanh_backward, (X[:, :4], X, W, X[:, :3], True, True, True)),
+        (_C.embedding_gather_forward, (ids, W[0])),
+        (_C.embedding_gather_backward, (X, ids[:5], 4, -1)),
+        (_C.embedding_gather_backward, (X, ids, 4, -1)),  # 5 columns are not 2 rows of D
+        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W, B)),
+        (_C.embedding_linear_tanh_forward, (ids, W[0], W[:, :4], B)),
+        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W[:, :4], B[:3])),
+        (_C.embedding_linear_tanh_backward, (X[:5, :4], ids, W[:, :2], W[:, :4], X[:, :4], *ALL)),
+        (_C.embedding_linear_tanh_backward, (X[:, :4], ids, W[:, :2], W[:, :4], X[:, :3], *ALL)),
+        (_C.cross_entropy_forward, (X, target[:5], None, -100, 1, 0.0)),
+        (_C.cross_entropy_forward, (X, target, B, -100, 1, 0.0)),
+        (_C.cross_entropy_backward, (loss, X, target, None, lse[:, :5], total, -100, 1, 0.0)),
+        (_C.cross_entropy_backward, (X[:5, 0], X, target, None, lse, total, -100, 0, 0.0)),
+    ):
+        with pytest.raises(ValueError, match=r"must be|must have"):
+            function(*arguments)

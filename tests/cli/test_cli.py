@@ -1,0 +1,343 @@
+"""The command line: whole runs, and every error as one line with its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from support.lm_words import make_words, one_thread  # noqa: F401
+
+import mlpkern
+from mlpkern.cli import main
+from mlpkern.lm.saved.checkpoint import load_checkpoint
+from mlpkern.lm.saved.log import read_log
+from mlpkern.lm.words.data import split_words
+
+FAST = ["--hidden", "16", "--embedding-dim", "3", "--lr", "0.1"]
+
+
+@pytest.fixture
+def words(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(make_words()) + "\n")
+    return str(path)
+
+
+def train(*arguments):
+    return main(["train", *map(str, arguments)])
+
+
+def last_losses(text):
+    """(train, dev) from the last two lines of a training."""
+    *_, train_line, dev_line = text.strip().splitlines()
+    return (
+        float(re.fullmatch(r"train loss (\d+\.\d{4})", train_line)[1]),
+        float(re.fullmatch(r"dev loss   (\d+\.\d{4})", dev_line)[1]),
+    )
+
+
+def fails(capsys, *arguments, code=2):
+    """The one line on standard error of a command that fails."""
+    assert main(list(map(str, arguments))) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"mlpkern {arguments[0]}: error: ")
+    return error
+
+
+# whole runs
+
+
+@pytest.mark.parametrize("engine", ["stock", "ops", "run"])
+def test_train_sample_evaluate(words, tmp_path, capsys, engine):
+    out = tmp_path / "run"
+    assert train(words, *FAST, "--steps", 300, "--engine", engine, "--out", out) == 0
+    printed = capsys.readouterr().out
+    losses = last_losses(printed)
+    assert f"engine  {engine} on cpu" in printed
+    assert sorted(os.listdir(out)) == [
+        "best.safetensors", "config.json", "log.csv", "model.safetensors", "summary.json",
+    ]  # fmt: skip
+    summary = json.loads((out / "summary.json").read_text())
+    assert (round(summary["train"]["loss"], 4), round(summary["dev"]["loss"], 4)) == losses
+    config = json.loads((out / "config.json").read_text())
+    assert config["config"]["hidden"] == [16]
+    assert config["engine"] == engine
+    assert config["versions"]["torch"] == torch.__version__
+
+    assert main(["evaluate", str(out), "--split", "train", "dev"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [float(line.split()[2]) for line in lines] == pytest.approx(losses, abs=1.01e-4)
+
+    assert main(["sample", str(out), "-n", "7", "--prefix", "ab", "--seed", "1"]) == 0
+    sampled = capsys.readouterr().out.splitlines()
+    assert len(sampled) == 7
+    assert all(word.startswith("ab") for word in sampled)
+    assert main(["sample", str(out), "-n", "5", "--top-k", "1"]) == 0
+    printed, said = capsys.readouterr()
+    likeliest = set(printed.splitlines())
+    assert len(likeliest) == 1
+    with open(words) as file:
+        training = split_words(file.read().split())["train"]
+    count = 5 * (likeliest <= set(training))
+    assert said == f"{count} of 5 ({20 * count} %) occur in the training set\n"
+    os.remove(words)
+    assert main(["sample", str(out), "-n", "2"]) == 0
+    assert f"is unknown: {words}: no such file" in capsys.readouterr().err
+
+
+def test_lecture_preset_and_overrides(words, tmp_path, capsys):
+    train(words, "--preset", "lecture", "--steps", 5, "--batch-size", 7, "--out", tmp_path / "r")
+    config = load_checkpoint(tmp_path / "r").config
+    assert (config.init, config.hidden, config.embedding_dim) == ("lecture", (200,), 10)
+    assert config.lr == ((0, 0.1), (100_000, 0.01))
+    assert (config.steps, config.batch_size) == (5, 7)
+
+
+def test_every_setting_has_a_flag(words, tmp_path):
+    train(
+        words, "--block-size", 2, "--embedding-dim", 3, "--hidden", "8,4", "--init", "lecture",
+        "--batch-size", 5, "--steps", 6, "--lr", "0.2,0.1@3", "--seed", 7, "--split-seed", 8,
+        "--schedule", "cosine", "--warmup", 2, "--optimizer", "adamw", "--weight-decay", 0.1,
+        "--input-dropout", 0.2, "--hidden-dropout", 0.3, "--max-grad-norm", 4,
+        "--label-smoothing", 0.05, "--log-every", 2, "--eval-every", 3,
+        "--checkpoint-every", 4, "--engine", "stock", "--kernels", "stock", "--device", "cpu",
+        "--threads", 1, "--patience", 7, "--out", tmp_path / "r",
+    )  # fmt: skip
+    assert load_checkpoint(tmp_path / "r").config.to_json() == {
+        "block_size": 2, "embedding_dim": 3, "hidden": (8, 4), "init": "lecture", "batch_size": 5,
+        "steps": 6, "lr": ((0, 0.2), (3, 0.1)), "schedule": "cosine", "warmup": 2,
+        "optimizer": "adamw", "momentum": 0.0, "weight_decay": 0.1, "input_dropout": 0.2,
+        "hidden_dropout": 0.3, "max_grad_norm": 4.0, "label_smoothing": 0.05, "seed": 7,
+        "split_seed": 8, "log_every": 2, "eval_every": 3, "checkpoint_every": 4,
+        "patience": 7,
+    }  # fmt: skip
+    train(words, *FAST, "--steps", 6, "--momentum", 0.5, "--out", tmp_path / "s")
+    assert load_checkpoint(tmp_path / "s").config.momentum == 0.5
+    assert [row.step for row in read_log(tmp_path / "r" / "log.csv")] == [2, 3, 4, 6]
+
+
+def test_without_a_file_the_embedded_names_and_a_dated_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train(*FAST, "--steps", 20) == 0
+    printed = capsys.readouterr().out
+    assert "data    embedded: " in printed
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"mlpkern sample runs/{folder.name}" in printed
+
+
+def test_resume_goes_on_and_keeps_the_engine(words, tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(words, *FAST, "--steps", 400, "--engine", "stock", "--out", whole)
+    train(words, *FAST, "--steps", 200, "--engine", "stock", "--out", parts)
+    capsys.readouterr()
+    assert train("--resume", parts, "--steps", 400) == 0
+    assert "resumed at step 200" in capsys.readouterr().out
+    a, b = load_checkpoint(whole), load_checkpoint(parts)
+    assert b.engine == "stock"
+    assert a.parameters.keys() == b.parameters.keys()
+    assert all(torch.equal(a.parameters[name], b.parameters[name]) for name in a.parameters)
+
+
+def test_find_lr_prints_two_suggestions_and_writes_the_curve(words, tmp_path, capsys):
+    out = tmp_path / "curves" / "lr.csv"
+    options = ["--hidden", "16", "--embedding-dim", "3", "--steps", "400", "--seeds", "3"]
+    assert main(["find-lr", words, *options, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "sweep   400 steps, 3 seeds, learning rate 0.0001 to 10, " in printed
+    assert f"saved in {out}" in printed
+    *_, valley, steepest = printed.strip().splitlines()
+    assert 0.003 < float(re.fullmatch(r"steepest descent (\S+)", steepest)[1]) < 3
+    assert 0.001 < float(re.fullmatch(r"valley           (\S+)", valley)[1]) < 3
+    table = out.read_text().splitlines()
+    assert table[0] == "lr,smoothed,loss_0,loss_1,loss_2"
+    assert len(table) == 401
+    assert (table[1][:7], table[-1][:3]) == ("0.0001,", "10,")
+    assert os.listdir(out.parent) == ["lr.csv"]
+
+    error = fails(capsys, "find-lr", words, "--out", out)
+    assert f"{out}: exists; replace it with --force" in error
+    assert main(["find-lr", words, *options, "--out", str(out), "--force"]) == 0
+    assert out.read_text().splitlines() == table
+
+
+def test_find_lr_errors(words, tmp_path, capsys):
+    assert "--seeds must be at least 1" in fails(capsys, "find-lr", words, "--seeds", "0")
+    error = fails(capsys, "find-lr", words, "--low", "2", "--high", "1")
+    assert "low and high must be 0 < low < high, both finite in float32, got 2.0 and 1.0" in error
+    error = fails(capsys, "find-lr", words, "--low", "1e30", "--high", "1e38", "--steps", "30")
+    assert "the loss never falls between --low 1e+30 and --high 1e+38" in error
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(words, tmp_path, sent, code):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "mlpkern", "train", words, *FAST, "--out", str(out)]
+    options = ["--steps", "100000000", "--log-every", "50", "--threads", "1"]
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log = out / "log.csv"
+    for _ in range(600):
+        if log.exists() and log.read_text().count("\n") > 3:
+            break
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in error
+    step = load_checkpoint(out).step
+    name = signal.Signals(sent).name
+    expected = f"{name} at step {step}; saved; continue with: mlpkern train --resume {out}\n"
+    assert error == expected
+    assert step > 0
+    assert train("--resume", out, "--steps", step + 10) == 0
+    assert load_checkpoint(out).step == step + 10
+
+
+def test_a_reader_that_stops_early_is_no_error(words, tmp_path):
+    train(words, *FAST, "--steps", 5, "--out", tmp_path / "r")
+    long = ["-n", "4000", "--prefix", "abcdefgh" * 5]  # more than a pipe holds
+    run = [sys.executable, "-m", "mlpkern", "sample", str(tmp_path / "r"), *long]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_a_terminal_shows_a_bar_and_a_pipe_shows_lines(words, tmp_path):
+    command = [sys.executable, "-m", "mlpkern", "train", words, *FAST, "--steps", "40"]
+    options = ["--log-every", "20", "--out", str(tmp_path / "r"), "--threads", "1"]
+    ours, theirs = os.openpty()
+    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert re.search(r"40/40.*train=\d\.\d{4}, dev=\d\.\d{4}", shown)
+    assert "step 20/40" not in done.stdout
+    piped = subprocess.run([*command, *options, "--force"], capture_output=True, text=True)
+    assert "step 20/40  lr 0.1  train " in piped.stdout
+    assert piped.stderr == ""
+
+
+# help and versions
+
+
+@pytest.mark.parametrize("command", ["info", "train", "sample", "evaluate", "find-lr"])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"  mlpkern {command}" in printed
+    assert "example" in printed
+
+
+def test_info_and_version(capsys):
+    assert main(["info"]) == 0
+    assert "cpu" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"mlpkern {mlpkern.__version__}\n"
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--lr", "fast", "expected learning rates as in 0.1 or 0.1,0.01@100000, got 'fast'"),
+        ("--lr", "0.1,0.2", "lr must have rising steps"),
+        ("--lr", "nan", "lr from step 0 must be finite"),
+        ("--hidden", "a", "expected widths as in 200 or 300,100, got 'a'"),
+        ("--hidden", "0", "hidden must be one width or more"),
+        ("--steps", "-1", "steps must be at least 0, got -1"),
+        ("--threads", "0", "--threads must be 1 to 1024, got 0"),
+        ("--device", "tpu", "--device must be cpu, cuda or cuda:N, got 'tpu'"),
+        ("--device", "cuda:99", "--device cuda:99: torch sees"),
+        ("--seed", "-1", "seed must be at least 0, got -1"),
+        ("--hidden", "1000000000000", "not fit into memory"),
+    ],
+)
+def test_bad_values_exit_with_2_and_write_nothing(words, tmp_path, capsys, flag, value, message):
+    try:
+        code = train(words, "--out", tmp_path / "r", f"{flag}={value}")
+    except SystemExit as stopped:  # from argparse
+        code = stopped.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [(None, "no such file"), (b"", "no words"), (b"a\n\xff\n", "line 2"), (b"ab\n", "too few")],
+)
+def test_bad_files_exit_with_2_and_write_nothing(tmp_path, capsys, raw, message):
+    path = tmp_path / "w.txt"
+    if raw is not None:
+        path.write_bytes(raw)
+    error = fails(capsys, "train", path, "--out", tmp_path / "r")
+    assert message in error
+    assert str(path) in error
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_existing_run_is_kept_unless_forced(words, tmp_path, capsys):
+    out = tmp_path / "r"
+    train(words, *FAST, "--steps", 5, "--out", out)
+    before = (out / "model.safetensors").read_bytes()
+    capsys.readouterr()
+    assert "--force" in fails(capsys, "train", words, "--out", out)
+    assert (out / "model.safetensors").read_bytes() == before
+    # a run that cannot start does not remove the old one either
+    fails(capsys, "train", tmp_path / "absent", "--out", out, "--force")
+    assert (out / "model.safetensors").read_bytes() == before
+    assert train(words, *FAST, "--steps", 6, "--out", out, "--force") == 0
+    assert load_checkpoint(out).step == 6
+
+
+def test_resume_refuses_what_would_change_the_run(words, tmp_path, capsys):
+    out = tmp_path / "r"
+    train(words, *FAST, "--steps", 5, "--out", out)
+    capsys.readouterr()
+    error = fails(capsys, "train", "--resume", out, "--hidden", 17)
+    assert f"--hidden 17: {out} was begun with 16" in error
+    assert "is at step 5" in fails(capsys, "train", "--resume", out, "--steps", 4)
+    assert "--out does not go with" in fails(capsys, "train", "--resume", out, "--out", out)
+    assert "--preset does not" in fails(capsys, "train", "--resume", out, "--preset", "quick")
+    with open(words, "a") as file:
+        file.write("abba\n")
+    assert "not the words this run was trained on" in fails(capsys, "train", "--resume", out)
+    assert "no such run folder" in fails(capsys, "train", "--resume", tmp_path / "absent")
+
+
+def test_sample_and_evaluate_errors(words, tmp_path, capsys):
+    out = tmp_path / "r"
+    train(words, *FAST, "--steps", 5, "--out", out)
+    capsys.readouterr()
+    assert "no such run folder" in fails(capsys, "sample", tmp_path / "absent")
+    assert "symbol 'X'" in fails(capsys, "sample", out, "--prefix", "aX")
+    assert "temperature" in fails(capsys, "sample", out, "--temperature", "0")
+    assert "--top-k must be at least 1" in fails(capsys, "sample", out, "--top-k", "0")
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join(make_words(alphabet="wxyz")))
+    assert "another vocabulary" in fails(capsys, "evaluate", out, other)
+    (out / "model.safetensors").write_bytes(b"\x00" * 50)
+    assert "damaged" in fails(capsys, "evaluate", out)
+
+
+def test_a_loss_that_is_not_finite_exits_with_1(words, tmp_path, capsys):
+    out = tmp_path / "r"
+    error = fails(capsys, "train", words, "--lr", "1e38", "--steps", 50, "--out", out, code=1)
+    assert re.search(r"step \d: the loss is (nan|inf); training stopped, no checkpoint", error)

@@ -1,0 +1,344 @@
+"""The pictures: what they show against numpy and the log, legible labels, missing matplotlib."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support.lm_words import make_words, one_thread  # noqa: F401
+from support.pictures import draws, overlaps, texts_are_legible
+
+from mlpkern import lm
+from mlpkern.lm import plots
+from mlpkern.lm.errors import ConfigError, DataError, MissingPackageError
+from mlpkern.lm.many.lr_finder import LRCurve
+from mlpkern.lm.plots.embedding import label_extent
+from mlpkern.lm.plots.labels import place_labels
+from mlpkern.lm.plots.style import LINES, symbol_labels
+from mlpkern.lm.saved.log import LogRow
+from mlpkern.lm.words.data import Split
+
+LATIN = "abcdefghijklmnopqrstuvwxyz"
+MANY = (
+    LATIN + "àâäçéèêëîïôöùûüßñóåø" + "αβγδεζηθικλμνξοπρστυφχψω" + "абвгдежзийклмнопрстуфхцчшщъыьэюя"
+)
+ROWS = [
+    LogRow(1000 * i, 0.1, 2 + 5 / i**2, 2.1 + 1 / i if i % 4 == 0 else None, 0.02 * i)
+    for i in range(1, 21)
+]
+
+
+def vocab_of(symbols):
+    return lm.Vocab((".", *symbols))
+
+
+def embedding(count, dimension=10, spread=1.0):
+    """``count`` rows, half of them in a crowd of a tenth of the width."""
+    rows = torch.randn(count, dimension)
+    rows[: count // 2] *= 0.1
+    return spread * rows
+
+
+# the embedding
+
+
+@pytest.mark.parametrize("shape", [(27, 10), (105, 24), (5, 3), (3, 30)])
+def test_components_are_those_of_the_covariance(shape):
+    rows = torch.randn(shape, dtype=torch.float64) * torch.linspace(3, 0.1, shape[1])
+    coordinates, shares = plots.principal_components(rows)
+    values, vectors = np.linalg.eigh(np.cov(rows.numpy().T))
+    order = values.argsort()[::-1][:2]
+    expected = (rows - rows.mean(0)).numpy() @ vectors[:, order]
+    signs = np.sign((expected * coordinates.numpy()).sum(0))
+    np.testing.assert_allclose(coordinates, expected * signs, atol=1e-9)
+    np.testing.assert_allclose(shares, values[order] / values.sum())
+    again, _ = plots.principal_components(rows[:, torch.randperm(shape[1])])
+    torch.testing.assert_close(again, coordinates)  # the sign does not depend on the order
+
+
+def test_two_dimensions_are_shown_as_they_are():
+    rows = torch.randn(27, 2, dtype=torch.float64)
+    coordinates, shares = plots.principal_components(rows)
+    assert torch.equal(coordinates, rows)
+    torch.testing.assert_close(shares, rows.var(0) / rows.var(0).sum())
+    one, shares = plots.principal_components(rows[:, :1])
+    assert torch.equal(one, torch.stack([rows[:, 0], torch.zeros(27)], 1))
+    assert shares.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "dimension"), [(LATIN, 2), (LATIN, 10), (MANY, 10), ("", 3), ("ab", 1)]
+)
+def test_every_symbol_has_a_label_and_none_covers_another(symbols, dimension):
+    vocab = vocab_of(dict.fromkeys(symbols))
+    figure = plots.embedding_plot(embedding(len(vocab), dimension), vocab)
+    texts_are_legible(figure)
+    (axes,) = figure.axes
+    labels = list(axes.texts)
+    assert [t.get_text() for t in labels] == list(vocab.symbols)
+    assert overlaps([label_extent(t) for t in labels]) == []
+    frame = axes.get_window_extent()
+    for text in labels:
+        box = label_extent(text)
+        assert frame.x0 - 2 <= box.x0
+        assert box.x1 <= frame.x1 + 2
+        assert frame.y0 - 2 <= box.y0
+        assert box.y1 <= frame.y1 + 2
+
+
+def test_embedding_plot_has_the_size_of_its_figure():
+    draws(plots.embedding_plot(embedding(27), vocab_of(LATIN)))
+
+
+def test_labels_mark_vowels_and_are_tied_to_their_points():
+    vocab = vocab_of(LATIN)
+    weight = embedding(27, 2, spread=1e-3)
+    figure = plots.embedding_plot(weight, vocab)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    faces = {t.get_text(): t.get_bbox_patch().get_facecolor() for t in axes.texts}
+    marked = {symbol for symbol, face in faces.items() if face == faces["a"]}
+    assert marked == set("aeiou")
+    assert len(set(faces.values())) == 3
+    points = axes.collections[0].get_offsets()
+    np.testing.assert_allclose(points, weight, rtol=1e-6)
+    # a label away from its point has a line that begins there
+    pixels = axes.transData.transform(points)
+    centers = np.array(
+        [[(b.x0 + b.x1) / 2, (b.y0 + b.y1) / 2] for b in map(label_extent, axes.texts)]
+    )
+    away = np.abs(centers - pixels).max(1) > 3
+    assert 3 < away.sum() < 20
+    starts = np.array([line.get_xydata()[0] for line in axes.lines])
+    np.testing.assert_allclose(starts, points[away], rtol=1e-6)
+
+
+def test_axes_name_their_share_of_the_variance():
+    rows = torch.zeros(4, 3)
+    rows[:, 0] = torch.tensor([3.0, -3, 3, -3])
+    rows[:, 2] = torch.tensor([1.0, 1, -1, -1])
+    (axes,) = plots.embedding_plot(rows, vocab_of("abc")).axes
+    assert axes.get_xlabel() == "first principal component (90 % of the variance)"
+    assert axes.get_ylabel() == "second principal component (10 % of the variance)"
+    (axes,) = plots.embedding_plot(rows[:, ::2], vocab_of("abc")).axes
+    assert axes.get_xlabel() == "dimension 1 (90 % of the variance)"
+
+
+def test_of_many_symbols_the_most_frequent_are_named():
+    symbols = [chr(0x100 + i) for i in range(199)]
+    counts = torch.arange(200)
+    figure = plots.embedding_plot(embedding(200), vocab_of(symbols), counts=counts)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert [t.get_text() for t in axes.texts] == symbols[49:]
+    assert len(axes.collections[0].get_offsets()) == 200
+    assert overlaps([label_extent(t) for t in axes.texts]) == []
+
+
+@pytest.mark.parametrize("count", [2, 30, 120])
+def test_labels_of_one_place_are_spread_around_it(count):
+    sizes = np.full((count, 2), 20.0)
+    centers = place_labels(np.zeros((count, 2)), sizes, (-400, -400, 400, 400))
+    apart = np.abs(centers[:, None] - centers[None]).max(-1) + 1e9 * np.eye(count)
+    assert apart.min() >= 20
+    assert np.abs(centers).max() <= 390
+
+
+# symbols
+
+
+def test_symbols_that_no_font_has_are_code_points():
+    unknown = "\U000f0000"
+    labels, families = symbol_labels(["a", " ", unknown, "$x$", "e\u0301"])
+    assert labels == ["a", "␣", "U+F0000", r"\$x\$", "é"]
+    assert families[0] == "DejaVu Sans"
+
+
+# confusion
+
+
+def small_model(words=None, **sizes):
+    dataset = lm.build_dataset(words or make_words(), block_size=3)
+    model = lm.MLPLanguageModel(len(dataset.vocab), 3, 4, 16)
+    return dataset, model
+
+
+def test_confusion_shares_by_counting():
+    dataset, model = small_model()
+    dev = dataset.splits["dev"]
+    shares = plots.confusion_shares(model, dev)
+    predicted = model(dev.inputs).argmax(1)
+    for target in range(len(dataset.vocab)):
+        of_target = predicted[dev.targets == target]
+        for symbol in range(len(dataset.vocab)):
+            expected = (of_target == symbol).double().mean()
+            torch.testing.assert_close(shares[target, symbol], expected)
+    torch.testing.assert_close(shares.sum(1), torch.ones(len(shares), dtype=torch.float64))
+
+
+def test_a_target_that_never_occurs_is_left_out():
+    dataset, model = small_model()
+    dev = dataset.splits["dev"]
+    kept = dev.targets != 2
+    shares = plots.confusion_shares(model, Split(dev.inputs[kept], dev.targets[kept]))
+    assert shares[2].isnan().all()
+    assert not shares[[0, 1, 3]].isnan().any()
+    (axes, _) = plots.confusion_plot(shares, dataset.vocab).axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == list(".acdefgh")
+    assert [t.get_text() for t in axes.get_xticklabels()] == list(".abcdefgh")
+    with pytest.raises(DataError, match="no target occurs"):
+        plots.confusion_plot(torch.full((9, 9), torch.nan), dataset.vocab)
+
+
+@pytest.mark.parametrize("symbols", [LATIN, MANY])
+def test_confusion_labels_are_legible(symbols):
+    vocab = vocab_of(dict.fromkeys(symbols))
+    shares = torch.rand(len(vocab), len(vocab), dtype=torch.float64).softmax(1)
+    figure = plots.confusion_plot(shares, vocab)
+    figure.draw_without_rendering()  # as `png` does
+    texts_are_legible(figure)
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), shares)
+
+
+def test_confusion_of_many_symbols_has_a_column_for_the_rest(monkeypatch):
+    monkeypatch.setattr("mlpkern.lm.plots.confusion.MAX_SYMBOLS", 20)  # a small picture
+    words = [f"word{i}" for i in range(30)]
+    vocab = vocab_of(words)
+    shares = torch.rand(31, 31, dtype=torch.float64)
+    shares /= shares.sum(1, keepdim=True)
+    figure = plots.confusion_plot(shares, vocab, counts=torch.arange(31))
+    axes = figure.axes[0]
+    matrix = axes.images[0].get_array()
+    assert matrix.shape == (20, 21)
+    np.testing.assert_allclose(matrix.sum(1), 1)
+    np.testing.assert_array_equal(matrix[:, :-1], shares[11:, 11:])
+    assert [t.get_text() for t in axes.get_xticklabels()] == [*words[10:], "other"]
+    draws(figure)
+    texts_are_legible(figure)
+
+
+# curves
+
+
+def test_loss_plot_is_the_log_with_the_baselines():
+    figure = plots.loss_plot(ROWS, {"bigram": 2.45, "trigram": 2.2})
+    draws(figure)
+    train, dev, bigram, trigram = figure.axes[0].lines
+    assert train.get_xydata().tolist() == [[r.step, r.train_loss] for r in ROWS]
+    assert dev.get_xydata().tolist() == [[r.step, r.dev_loss] for r in ROWS[3::4]]
+    assert (bigram.get_ydata(), trigram.get_ydata()) == ([2.45, 2.45], [2.2, 2.2])
+    assert bigram.get_linestyle() != trigram.get_linestyle()
+    names = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert names == ["train (batches)", "dev", "bigram 2.4500", "trigram 2.2000"]
+    texts_are_legible(figure)
+
+
+def test_the_first_losses_do_not_flatten_the_rest():
+    rows = [LogRow(10, 0.1, 30.0, None, 0.1), *ROWS]
+    low, high = plots.loss_plot(rows).axes[0].get_ylim()
+    assert low < 2
+    assert 7 < high < 8
+
+
+def test_curves_need_rows():
+    with pytest.raises(ConfigError, match="the log has no rows yet"):
+        plots.loss_plot([])
+    with pytest.raises(ConfigError, match="no log has rows yet"):
+        plots.comparison_plot({"a": []})
+    with pytest.raises(ConfigError, match="no steps"):
+        plots.lr_plot(lm.TrainConfig(steps=0))
+    plots.loss_plot(ROWS[:1]).draw_without_rendering()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lm.PRESETS["lecture"],
+        lm.TrainConfig(steps=700, lr=((0, 0.1),)),
+        lm.TrainConfig(steps=900, schedule="cosine", warmup=100),
+    ],
+)
+def test_lr_plot_is_the_schedule(config):
+    figure = plots.lr_plot(config)
+    (line,) = figure.axes[0].lines
+    steps, rates = line.get_xydata().T
+    expected = config.learning_rates(0, config.steps).numpy()
+    np.testing.assert_array_equal(rates, expected[steps.astype(int)])
+    assert (steps[0], steps[-1]) == (0, config.steps - 1)
+    texts_are_legible(figure)
+
+
+def test_comparison_has_a_line_of_its_own_for_every_run():
+    logs = {f"run{i}": ROWS[: 20 - i] for i in range(9)} | {"_odd $name$": ROWS[:6]}
+    figure = plots.comparison_plot(logs)
+    draws(figure)
+    for axes, key in zip(figure.axes, ("step", "seconds"), strict=True):
+        dev = [line for line in axes.lines if not line.get_label().startswith(("_", "thin"))]
+        assert len(dev) == len(logs)
+        assert len({(line.get_color(), line.get_linestyle()) for line in dev}) == len(logs)
+        for line, rows in zip(dev, logs.values(), strict=True):
+            expected = [[getattr(r, key), r.dev_loss] for r in rows if r.dev_loss is not None]
+            assert line.get_xydata().tolist() == expected
+    texts_are_legible(figure)
+    names = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert len(names) == len(logs) + 1
+    assert names[-2].endswith(r"odd \$name\$")
+
+
+def test_lines_differ_without_colour_once_the_colours_repeat():
+    assert len(set(LINES)) == len(LINES) == 28
+
+
+# the finder
+
+
+def test_band_holds_the_quantiles_and_lines_mark_the_suggestions():
+    lrs = torch.logspace(-4, 1, 30, dtype=torch.float64)
+    losses = 3 + torch.rand(11, 30)
+    losses[:, 5] = torch.arange(11) / 10.0  # quantiles 0.1 and 0.9
+    losses[0, 20:] = torch.nan
+    smoothed = losses.nanmedian(0).values.double()[:25]
+    curve = LRCurve(lrs, losses, smoothed, 3, 0.2, 0.03, 1)
+    window = len(smoothed) // 10 | 1
+    assert window == 3
+    band = curve.band()
+    assert band.shape == (2, 25)
+    worst = losses.clone()
+    worst[0, 20:] = losses[1:, 20:].amax(0)
+    raw = np.quantile(worst[:, :25].double(), [0.1, 0.9], axis=0)
+    mean = np.stack([np.convolve(np.pad(r, 1, "edge"), np.ones(3) / 3, "valid") for r in raw])
+    twice = np.stack([np.convolve(np.pad(r, 1, "edge"), np.ones(3) / 3, "valid") for r in mean])
+    np.testing.assert_allclose(band[:, 2:-2], twice[:, 2:-2])  # the ends have shorter windows
+
+    figure = plots.finder_plot(curve)
+    draws(figure)
+    (axes,) = figure.axes
+    labels = {line.get_label(): line for line in axes.lines}
+    assert labels["valley 0.2"].get_xdata() == [0.2, 0.2]
+    assert labels["steepest descent 0.03"].get_xdata() == [0.03, 0.03]
+    assert labels["median, smoothed"].get_ydata().tolist() == smoothed.tolist()
+    texts_are_legible(figure)
+
+
+def test_finder_plot_of_one_seed_and_of_none_that_lives():
+    lrs = torch.logspace(-4, 1, 30, dtype=torch.float64)
+    losses = 3 + torch.rand(1, 30)
+    curve = LRCurve(lrs, losses, losses[0].double(), 3, None, None, 0)
+    figure = plots.finder_plot(curve)
+    figure.draw_without_rendering()
+    assert [line.get_label() for line in figure.axes[0].lines] == ["each step", "smoothed"]
+    dead = LRCurve(lrs, losses * torch.nan, losses[0, :0].double(), 1, None, None, 1)
+    with pytest.raises(ConfigError, match="not finite"):
+        plots.finder_plot(dead)
+
+
+# matplotlib
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'mlpkern\[plots\]'"):
+        plots.loss_plot(ROWS)
