@@ -54,7 +54,7 @@ help:
 	@echo "make ctest     build and run the C++ tests of the kernels, warnings as errors"
 	@echo "make sanitize  the same under AddressSanitizer and UBSan (QUICK=1: fewer cases of the CUDA kernels)"
 	@echo "make cuda-check   compile the CUDA kernels for every target and check their machine code (no GPU)"
-	@echo "make cuda-budget  write tests/cuda/budget.json anew: their registers, stack, shared memory"
+	@echo "make cuda-budget  write tests/cuda/machine_code/budget.json anew: their registers, stack, shared memory"
 	@echo "make triton-check compile the Triton kernels for sm_80, sm_90, sm_100 and check them too (TARGETS=90)"
 	@echo "make mutate    leave out each barrier and check of the CUDA kernels: a test must fail (SAMPLE=8: eight)"
 	@echo "make lint      ruff, clang-format, mypy;  make format applies the formatters"
@@ -96,12 +96,12 @@ sanitize: $(tools)
 	$(with_tools) $(if $(QUICK),MLPKERN_TEST_QUICK=1 ).ci/ctest build/sanitize -DMLPKERN_WERROR=ON -DMLPKERN_SANITIZE=ON
 
 cuda-check: $(tools) cuda-library
-	$(with_tools) $(py) tests/cuda/check.py $(CUDA_LIBRARY)
+	$(with_tools) $(py) tests/cuda/machine_code/check.py $(CUDA_LIBRARY)
 # Where the tests otherwise skip what is missing.
 	$(with_tools) MLPKERN_CUDA_CHECK=1 $(py) -m pytest tests/gpu/test_cuda_build.py
 
 cuda-budget: $(tools) cuda-library
-	$(with_tools) $(py) tests/cuda/check.py --write $(CUDA_LIBRARY)
+	$(with_tools) $(py) tests/cuda/machine_code/check.py --write $(CUDA_LIBRARY)
 
 cuda-library: $(tools)
 ifeq ($(CUDA_LIBRARY),build/cuda/_cuda.so)
@@ -112,7 +112,7 @@ triton-check: $(tools)
 	$(py) tests/triton_kernels/check.py $(if $(TARGETS),-t $(TARGETS))
 
 mutate: $(tools)
-	$(with_tools) $(py) tests/cuda/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))
+	$(with_tools) $(py) tests/cuda/mutation/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))
 
 docs: $(tools)
 	NO_MKDOCS_2_WARNING=1 $(py) -m mkdocs build --strict

@@ -220,7 +220,8 @@ def test_counters_that_may_not_be_read_are_no_failure(tmp_path, monkeypatch, cap
 
 
 def test_the_counted_kernels_are_in_the_library():
-    kernels = json.loads((ROOT / "tests" / "cuda" / "budget.json").read_text())["kernels"]
+    budget = ROOT / "tests" / "cuda" / "machine_code" / "budget.json"
+    kernels = json.loads(budget.read_text())["kernels"]
     names = {name.split("<")[0] for name in kernels}
     assert set(counters.KERNELS) <= names
 

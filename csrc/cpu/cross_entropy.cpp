@@ -13,8 +13,8 @@
 //   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c cross_entropy.cpp
 #include <type_traits>
 
-#include "cpu/parallel.h"
-#include "cpu/row_sums.h"
+#include "cpu/threads/parallel.h"
+#include "cpu/vector/row_sums.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <string>
 
-#include "cpu/flush_denormals.h"
+#include "cpu/threads/flush_denormals.h"
 #include "kernels.h"
 
 // CMake defines MLPKERN_X86 where the avx2 and avx512 copies are built.

@@ -15,9 +15,9 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cpu/ids.h"
-#include "cpu/parallel.h"
-#include "cpu/simd.h"
+#include "cpu/threads/parallel.h"
+#include "cpu/vector/ids.h"
+#include "cpu/vector/simd.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {

@@ -9,11 +9,11 @@
 //
 // Compile alone, in csrc/cpu:
 //   g++ -std=c++17 -O3 -I.. -DMLPKERN_ISA=avx2 -mavx2 -mfma -mf16c -c embedding_linear_tanh.cpp
-#include "cpu/embedding_fold_backward.h"
-#include "cpu/embedding_fold_forward.h"
-#include "cpu/ids.h"
-#include "cpu/linear_tanh_backward.h"
-#include "cpu/linear_tanh_forward.h"
+#include "cpu/layer/embedding_fold_backward.h"
+#include "cpu/layer/embedding_fold_forward.h"
+#include "cpu/layer/linear_tanh_backward.h"
+#include "cpu/layer/linear_tanh_forward.h"
+#include "cpu/vector/ids.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 

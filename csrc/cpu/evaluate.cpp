@@ -1,13 +1,13 @@
 // evaluate on a CPU: mean loss and accuracy over all rows, a block of rows at a time, so that no
-// logits stay in memory, the first layer folded where it pays (see kernels.h, mlp.h, mlp_fold.h).
+// logits stay in memory, the first layer folded where it pays (see kernels.h, mlp.h, mlp/fold.h).
 // Blocks and models are dealt out to threads; sums are added in order of the blocks, so bits do not
 // depend on the threads. A long evaluation is done in pieces, so that it can end early.
 //
 // Compile alone:
 //   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c csrc/cpu/evaluate.cpp
-#include "cpu/mlp_fold.h"
-#include "cpu/parallel.h"
-#include "cpu/pieces.h"
+#include "cpu/mlp/fold.h"
+#include "cpu/threads/parallel.h"
+#include "cpu/threads/pieces.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {

@@ -3,8 +3,8 @@
 //
 // Compile alone:
 //   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c linear_tanh.cpp
-#include "cpu/linear_tanh_backward.h"
-#include "cpu/linear_tanh_forward.h"
+#include "cpu/layer/linear_tanh_backward.h"
+#include "cpu/layer/linear_tanh_forward.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {

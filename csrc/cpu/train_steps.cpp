@@ -8,8 +8,8 @@
 // Compile alone:
 //   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c
 //   csrc/cpu/train_steps.cpp
-#include "cpu/pieces.h"
-#include "cpu/trainer.h"
+#include "cpu/mlp/trainer.h"
+#include "cpu/threads/pieces.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {

@@ -3,18 +3,18 @@
 // Kept for the backward: maximum and log of the sum, apart, because their rounded sum would lose
 // the low bits of the sum when all logits of a row share a large offset.
 //
-//   C <= 256              cross_entropy_tile.cuh: many rows a block, flat through shared memory
+//   C <= 256              cross_entropy/tile.cuh: many rows a block, flat through shared memory
 //   wider                 cross_entropy_rows_*.cuh: a warp or a block a row
 //   above 64 KiB a row    the same, rows cut in pieces of about 32 KiB
 //
 // Which of them runs, and all cuts, depend on shapes alone: the same bits on every device. Losses
-// are added in double: within a block, then over the blocks by one more (cross_entropy_loss.cuh).
+// are added in double: within a block, then over the blocks by one more (cross_entropy/loss.cuh).
 //
 // Compile alone:
 //   nvcc -std=c++17 -arch=sm_90 -Icsrc -c csrc/cuda/cross_entropy.cu
-#include "cuda/cross_entropy_rows_backward.cuh"
-#include "cuda/cross_entropy_rows_forward.cuh"
-#include "cuda/cross_entropy_tile.cuh"
+#include "cuda/cross_entropy/rows_backward.cuh"
+#include "cuda/cross_entropy/rows_forward.cuh"
+#include "cuda/cross_entropy/tile.cuh"
 
 namespace mlpkern::cuda {
 namespace {
@@ -37,7 +37,7 @@ bool is_narrow(const Args& a) {
   return a.C <= kMostTileClasses;
 }
 
-// Whether q (see cross_entropy_loss.cuh) differs from class to class.
+// Whether q (see cross_entropy/loss.cuh) differs from class to class.
 template <class Args>
 bool is_weighted(const Args& a) {
   return a.target_is_probability || (a.weight && a.label_smoothing != 0);

@@ -1,16 +1,16 @@
 // embedding_gather on a GPU: output[n, t*D + d] = weight[input[n, t], d] and its gradient.
 //
-// forward   embedding_gather_forward.cuh: one kernel that writes the output as flat vectors.
-// backward  embedding_gather_small.cuh: a table of few rows is summed in shared memory;
-//           embedding_gather_sorted.cuh: for any other the positions are sorted by id, and equal
+// forward   embedding_gather/forward.cuh: one kernel that writes the output as flat vectors.
+// backward  embedding_gather/small.cuh: a table of few rows is summed in shared memory;
+//           embedding_gather/sorted.cuh: for any other the positions are sorted by id, and equal
 //           numbers of them are summed by each team of threads.
 // Which one, and every order of summation, follow from N*T, V, D and dtype alone.
 //
 // Compile alone:
 //   nvcc -std=c++17 -Icsrc -gencode arch=compute_90,code=sm_90 -c csrc/cuda/embedding_gather.cu
-#include "cuda/embedding_gather_forward.cuh"
-#include "cuda/embedding_gather_small.cuh"
-#include "cuda/embedding_gather_sorted.cuh"
+#include "cuda/embedding_gather/forward.cuh"
+#include "cuda/embedding_gather/small.cuh"
+#include "cuda/embedding_gather/sorted.cuh"
 #include "cuda/library.h"
 
 namespace mlpkern::cuda {

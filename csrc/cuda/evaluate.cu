@@ -2,15 +2,15 @@
 // with the products of Tf32 or Split.
 //
 // A block holds the parameters of one model in shared memory and walks pieces of kPieceRows rows,
-// 32 rows at a time (block_forward.cuh): L + 3 barriers. The sums of a piece, in float64, go to the
-// workspace, (M, pieces, 2), and a second kernel adds them in a fixed order: how many blocks share
-// the pieces of a model does not change a bit.
+// 32 rows at a time (model/block/forward.cuh): L + 3 barriers. The sums of a piece, in float64, go
+// to the workspace, (M, pieces, 2), and a second kernel adds them in a fixed order: how many blocks
+// share the pieces of a model does not change a bit.
 //
 // Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/evaluate.cu -Xptxas -v
-#include "cuda/block_forward.cuh"
-#include "cuda/block_ids.cuh"
-#include "cuda/launch.cuh"
+#include "cuda/device/launch.cuh"
 #include "cuda/library.h"
+#include "cuda/model/block/forward.cuh"
+#include "cuda/model/block/ids.cuh"
 
 namespace mlpkern::cuda {
 namespace {

@@ -10,7 +10,7 @@
 
 #include <cstdio>
 
-#include "cuda/launch.cuh"
+#include "cuda/device/launch.cuh"
 
 // The targets of this build, 900 for sm_90; MLPKERN_CUDA_PTX is the one that newer cards compile
 // for themselves, 0 if none.

@@ -10,9 +10,9 @@
 //
 // Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/linear_tanh.cu -Xptxas -v
 #include "cuda/library.h"
-#include "cuda/linear_tanh_elements.cuh"
-#include "cuda/linear_tanh_plain.cuh"
-#include "cuda/linear_tanh_tilings.cuh"
+#include "cuda/linear_tanh/elements.cuh"
+#include "cuda/linear_tanh/plain.cuh"
+#include "cuda/linear_tanh/tilings.cuh"
 
 namespace mlpkern::cuda {
 namespace {

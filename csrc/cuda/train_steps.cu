@@ -3,19 +3,19 @@
 // that have stopped end at once.
 //
 //   constants   what a step's learning rate and number mean for the optimizer, in float64
-//   narrow      train_steps_narrow.cuh: one hidden layer, units dealt out to warps
-//   block       train_steps_block.cuh: any depth
+//   narrow      model/narrow/train_steps.cuh: one hidden layer, units dealt out to warps
+//   block       model/block/train_steps.cuh: any depth
 //
 // The path follows from sizes, options and the shared memory that the device gives a block. Either
 // has a fixed order of every sum, so the bits of a model depend neither on the others nor on how a
 // run is cut into calls.
 //
 // Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/train_steps.cu -Xptxas -v
-#include "cuda/launch.cuh"
+#include "cuda/device/launch.cuh"
 #include "cuda/library.h"
-#include "cuda/train_steps_block.cuh"
-#include "cuda/train_steps_narrow.cuh"
-#include "cuda/train_steps_run.cuh"
+#include "cuda/model/block/train_steps.cuh"
+#include "cuda/model/narrow/train_steps.cuh"
+#include "cuda/model/run.cuh"
 
 namespace mlpkern::cuda {
 namespace {

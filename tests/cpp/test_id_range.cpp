@@ -1,5 +1,5 @@
 // The search for ids out of range: every type and stride, the first of several, the extremes.
-#include "id_range.h"
+#include "binding/id_range.h"
 
 #include "testing.h"
 

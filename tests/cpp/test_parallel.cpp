@@ -1,6 +1,6 @@
 // The thread pool: every index once, whatever the number of threads, and nested regions stay
 // serial.
-#include "cpu/parallel.h"
+#include "cpu/threads/parallel.h"
 
 #include <atomic>
 #include <string>

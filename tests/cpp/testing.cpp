@@ -86,7 +86,7 @@ void fail(const char* file, int line, const std::string& message) {
   if (++failures > kMostPrinted) return;
   std::fprintf(stderr, "%s:%d: %s [%s] %s\n", file, line, running, context.c_str(),
                message.c_str());
-  // Enough for the mutation test (tests/cuda/mutate.py), which has left something out.
+  // Enough for the mutation test (tests/cuda/mutation/mutate.py), which has left something out.
   if (std::getenv("MLPKERN_LEAVE_OUT")) std::exit(1);
 }
 

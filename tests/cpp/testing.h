@@ -24,7 +24,7 @@ void fail(const char* file, int line, const std::string& message);
 void set_context(const std::string& context);
 
 // Whether to keep to a reduced list of cases, one of each kind: the mutation test
-// (tests/cuda/mutate.py) runs a program hundreds of times, and sanitizers are slow. Set by
+// (tests/cuda/mutation/mutate.py) runs a program hundreds of times, and sanitizers are slow. Set by
 // MLPKERN_TEST_QUICK in the environment.
 bool quick();
 

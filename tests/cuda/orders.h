@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "fiber/grid.h"
+#include "fiber/run/grid.h"
 #include "testing.h"
 
 namespace mlpkern::testing {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cuda_runtime.h"
-#include "fiber/narrow_float.h"
+#include "fiber/builtins/narrow_float.h"
 
 struct __half {
   uint16_t bits;

@@ -10,15 +10,15 @@
 #define __device__
 #define __host__
 #define __constant__
-#define __shared__ static thread_local  // why, is said in fiber/shared_memory.h
+#define __shared__ static thread_local  // why, is said in fiber/run/shared_memory.h
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 #define __grid_constant__
 
-#include "fiber/arithmetic.h"
-#include "fiber/intrinsics.h"
-#include "fiber/runtime_api.h"
-#include "fiber/scheduler.h"
-#include "fiber/vector_types.h"
+#include "fiber/builtins/arithmetic.h"
+#include "fiber/builtins/intrinsics.h"
+#include "fiber/builtins/runtime_api.h"
+#include "fiber/builtins/vector_types.h"
+#include "fiber/run/scheduler.h"

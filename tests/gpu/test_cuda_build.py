@@ -1,4 +1,6 @@
-"""The build of ``_cuda.so`` and the checks of its machine code (tests/cuda), without a GPU.
+"""The build of ``_cuda.so`` and the checks of its machine code (tests/cuda/machine_code).
+
+No GPU is needed.
 
 Needs nvcc, and from the extra `dev` cmake, ninja and triton: ``make cuda-check`` has them all.
 """
@@ -21,7 +23,7 @@ import pytest
 import mlpkern
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = ROOT / "tests" / "cuda"
+TOOLS = ROOT / "tests" / "cuda" / "machine_code"
 sys.path.insert(0, str(TOOLS))
 import budget  # noqa: E402
 import convergence  # noqa: E402
@@ -122,7 +124,7 @@ def test_good_kernels_pass(kernels: cubin.Kernels) -> None:
 
 def test_instructions_of_a_whole_warp_are_volatile() -> None:
     # Otherwise the compiler may move one into a branch that alone uses its result.
-    text = (ROOT / "csrc" / "cuda" / "ptx.cuh").read_text()
+    text = (ROOT / "csrc" / "cuda" / "device" / "ptx.cuh").read_text()
     collective = [part for part in re.split(r"(?=\basm\b)", text) if ".sync" in part.split(";")[0]]
     assert len(collective) == 5
     assert all(part.startswith("asm volatile") for part in collective)

@@ -1,4 +1,4 @@
-"""The mutation test of the CUDA kernels (tests/cuda/mutate.py) finds what it says it finds."""
+"""The mutation test of the CUDA kernels (tests/cuda/mutation) finds what it says it finds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "cuda"
+FOLDER = Path(__file__).parents[1] / "cuda" / "mutation"
 sys.path.insert(0, str(FOLDER))
 
 import mutations  # noqa: E402
@@ -103,18 +103,18 @@ def test_checks_within_a_check_keep_their_brackets():
 
 
 def test_the_kernels_of_the_package_have_places():
-    folder = FOLDER.parents[1] / "csrc" / "cuda"
+    folder = FOLDER.parents[2] / "csrc" / "cuda"
     if not folder.is_dir():
         pytest.skip("no sources beside the tests")
     kinds = [
         place.kind
-        for path in sorted(folder.glob("*.cu*"))
+        for path in sorted(folder.rglob("*.cu*"))
         for place in mutations.find(f"cuda/{path.name}", path.read_text("utf-8"))
     ]
     assert kinds.count("check") > 50
     assert kinds.count("wait") >= 1
     barriers = sum(
         mutations.blank(path.read_text("utf-8")).count("__syncthreads();")
-        for path in folder.glob("*.cu*")
+        for path in folder.rglob("*.cu*")
     )
     assert kinds.count("barrier") >= barriers > 0

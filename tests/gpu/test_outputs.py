@@ -62,6 +62,6 @@ def test_torch_s_own_error_says_that_memory_is_out():
 def test_no_source_makes_outputs_of_a_gpu_in_another_way():
     """DLPack's allocator hides torch's memory behind a deleter of its own."""
     folder = Path(__file__).resolve().parents[2] / "csrc"
-    sources = {path.name: path.read_text("utf-8") for path in folder.glob("*.[ch]*")}
+    sources = {path.name: path.read_text("utf-8") for path in folder.rglob("*.[ch]*")}
     named = {name for name, text in sources.items() if "managed_tensor_allocator" in text}
     assert named == {"dlpack.h"}  # which declares what torch offers

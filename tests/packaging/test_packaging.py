@@ -89,7 +89,7 @@ def test_second_install_in_place_compiles_nothing(environment: Environment, tree
 def test_offline_rebuild_without_isolation(environment: Environment, tree: Path) -> None:
     for name in ("setuptools", "pybind11", "cmake", "ninja"):
         pytest.importorskip(name, reason=f"{name} is not installed (the extra `dev` has it)")
-    source = tree / "csrc" / "bindings.cpp"
+    source = tree / "csrc" / "binding" / "bindings.cpp"
     source.write_text(source.read_text() + "\n// touched\n")
     before = next((tree / "mlpkern").glob("_C*.so")).stat().st_mtime_ns
     environment.install(

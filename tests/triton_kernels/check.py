@@ -16,7 +16,8 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cuda"))  # what reads machine code
+# What reads machine code.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cuda" / "machine_code"))
 import machine_rules
 import offline
 from kernel_calls import CALLS, KERNELS, Row

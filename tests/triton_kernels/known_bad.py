@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "cuda"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "cuda" / "machine_code"))
 import machine_rules
 import offline
 import torch

@@ -29,7 +29,7 @@ DEFAULT_BASE = TrainConfig(
     batch_size=256, steps=20_000, lr=((0, 0.004),), schedule="cosine", warmup=500,
     optimizer="adamw",
 )  # fmt: skip
-# Without input_dropout: with it the first layer cannot be folded (csrc/cpu/mlp_fold.h), so that a
+# Without input_dropout: with it the first layer cannot be folded (csrc/cpu/mlp/fold.h), so that a
 # step takes two to three times as long, and dev comes no lower.
 DEFAULT_SPACE = SearchSpace.from_json(
     {

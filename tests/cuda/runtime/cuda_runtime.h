@@ -1,5 +1,5 @@
-// The part of CUDA's runtime that csrc/cuda/launch.cuh and library.cu call, as a script: a test
-// says which call fails, what the devices have, and sees what was launched. Nothing runs.
+// The part of CUDA's runtime that csrc/cuda/device/launch.cuh and library.cu call, as a script: a
+// test says which call fails, what the devices have, and sees what was launched. Nothing runs.
 //
 // As in CUDA a call that fails leaves its error in the runtime until cudaGetLastError() takes it,
 // whatever succeeds in between; and a launch gets no more than the device grants.

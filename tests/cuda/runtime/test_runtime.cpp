@@ -1,8 +1,9 @@
-// What csrc/cuda/launch.cuh and library.cu make of a CUDA runtime whose calls fail, of devices with
-// little shared memory and of grids that no device takes. The runtime is that of cuda_runtime.h
-// beside this file; the launchers of the ops are stand-ins that launch one small kernel.
-#include "cuda/bad_id.cuh"
-#include "cuda/launch.cuh"
+// What csrc/cuda/device/launch.cuh and library.cu make of a CUDA runtime whose calls fail, of
+// devices with little shared memory and of grids that no device takes. The runtime is that of
+// cuda_runtime.h beside this file; the launchers of the ops are stand-ins that launch one small
+// kernel.
+#include "cuda/device/bad_id.cuh"
+#include "cuda/device/launch.cuh"
 #include "cuda/library.h"
 #include "testing.h"
 

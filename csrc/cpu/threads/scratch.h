@@ -1,0 +1,49 @@
+// Sizes and scratch that the plans of the kernels share.
+#pragma once
+
+#include "cpu/threads/parallel.h"
+#include "cpu/vector/simd.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+namespace {
+
+// Below this, 6 us of one AVX-512 core, a call stays serial: entering and leaving a parallel region
+// costs 1.2 us and the threads must wake.
+constexpr int64_t kSerialMultiplyAdds = 1 << 19;
+
+MLPKERN_INLINE int64_t acc_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
+MLPKERN_INLINE int64_t lanes_of(DType dtype) { return kVectorBytes / acc_size(dtype); }
+MLPKERN_INLINE int64_t clamp(int64_t x, int64_t low, int64_t high) {
+  return x < low ? low : x > high ? high : x;
+}
+
+// What row_step_for of gemm.h is for the accumulation type of dtype.
+MLPKERN_INLINE int64_t row_step_for(DType dtype, int64_t columns) {
+  return (ceil_div(columns, lanes_of(dtype)) | 1) * lanes_of(dtype);
+}
+
+// How many workers of parallel_for_dynamic may need scratch of their own.
+MLPKERN_INLINE int64_t workers(int64_t tasks) { return clamp(tasks, 0, kMaxWorkers); }
+
+// Scratch is handed out in order; every part begins on a cache line.
+template <class A>
+struct Scratch {
+  char* next;
+  A* take(int64_t elements) {
+    A* part = reinterpret_cast<A*>(next);
+    next += round_up(elements * sizeof(A), 64);
+    return part;
+  }
+};
+
+// body(i) for i in [0, count): in this thread when the whole is too little work for several.
+template <class Body>
+MLPKERN_INLINE void parallel_for_work(int64_t count, int64_t multiply_adds, const Body& body) {
+  if (multiply_adds < kSerialMultiplyAdds)
+    for (int64_t i = 0; i < count; ++i) body(i);
+  else
+    parallel_for(count, body);
+}
+
+}  // namespace
+}  // namespace mlpkern::cpu::MLPKERN_ISA
