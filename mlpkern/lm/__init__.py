@@ -1,8 +1,12 @@
 """The makemore MLP language model on the fused ops: data, model, trainer, checkpoints, sampling.
 
-    words -> data.py -> Dataset -> train.py (engines.py, state.py) -> checkpoint.py -> sample.py
-                                   lr_finder.py, population.py: many models in one call
-    a run's folder -> report.py, compare.py, plots/; words -> ngram.py, the baseline; describe.py
+The parts from the lowest to the highest; each imports only those before it:
+
+    errors, memory, atomic_write  <  words  <  model  <  saved  <  training  <  many
+        <  analysis  <  plots  <  search
+
+words: text to windows of ids; model: settings, schedule, network; saved: a run's folder on disk;
+training: engines and the trainer; many: models trained side by side; search: hyper-parameters.
 
 >>> import torch
 >>> from mlpkern import lm

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from mlpkern.cli.session import data_line, make_dataset, words_of_arguments
+from mlpkern.cli.session import data_line, words_of_arguments
 from mlpkern.lm.analysis.ngram import MAX_N, ngram, ngram_name
 from mlpkern.lm.analysis.sample import sample
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.saved.run_words import make_dataset
 from mlpkern.lm.words.data import Dataset
 from mlpkern.lm.words.describe import describe_dataset, show_windows
 

@@ -9,7 +9,6 @@ import time
 from mlpkern.cli.output import check_output
 from mlpkern.cli.session import (
     given_settings,
-    make_dataset,
     print_words_and_model,
     set_threads,
     torch_device,
@@ -21,6 +20,7 @@ from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.lr_finder import lr_finder
 from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, seed_for
 from mlpkern.lm.model.mlp import MLPLanguageModel, check_models_fit
+from mlpkern.lm.saved.run_words import make_dataset
 
 __all__ = ["find_lr_command"]
 

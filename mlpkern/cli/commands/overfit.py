@@ -8,7 +8,6 @@ import sys
 
 from mlpkern.cli.session import (
     given_settings,
-    make_dataset,
     print_words_and_model,
     set_threads,
     torch_device,
@@ -16,6 +15,7 @@ from mlpkern.cli.session import (
 )
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS
+from mlpkern.lm.saved.run_words import make_dataset
 from mlpkern.lm.training.engines import choose_engine
 from mlpkern.lm.training.overfit import overfit_batch
 from mlpkern.lm.training.trainer import Trainer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mlpkern.cli.output import check_output
-from mlpkern.cli.session import chosen_checkpoint, dataset_of_run, set_threads, torch_device
+from mlpkern.cli.session import chosen_checkpoint, set_threads, torch_device
 from mlpkern.lm import plots
 from mlpkern.lm.analysis.ngram import ngram_name
 from mlpkern.lm.analysis.report import ngram_losses
@@ -20,6 +20,7 @@ from mlpkern.lm.plots.embedding import MAX_WORDS
 from mlpkern.lm.saved.checkpoint import Checkpoint, check_vocab
 from mlpkern.lm.saved.log import read_log
 from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.saved.run_words import dataset_of_run
 from mlpkern.lm.words.data import Dataset
 
 if TYPE_CHECKING:

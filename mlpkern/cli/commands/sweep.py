@@ -15,13 +15,13 @@ import torch
 from mlpkern.cli.session import (
     data_line,
     given_settings,
-    make_dataset,
     set_threads,
     torch_device,
     words_of_arguments,
 )
 from mlpkern.lm.atomic_write import write_bytes
 from mlpkern.lm.errors import ConfigError, MissingPackageError
+from mlpkern.lm.saved.run_words import make_dataset
 from mlpkern.lm.search.folder import SweepFolder, trials_csv
 from mlpkern.lm.search.plan import SweepPlan, read_plan
 from mlpkern.lm.search.rungs import Sweep, sweep

@@ -16,9 +16,7 @@ import torch
 from mlpkern.cli.resume import rate_change, resumed_config
 from mlpkern.cli.session import (
     chosen_checkpoint,
-    dataset_of_run,
     given_settings,
-    make_dataset,
     print_words_and_model,
     set_threads,
     torch_device,
@@ -35,6 +33,7 @@ from mlpkern.lm.saved.checkpoint import (
     versions,
 )
 from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.saved.run_words import dataset_of_run, make_dataset
 from mlpkern.lm.training.engines import choose_engine
 from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.training.progress import make_progress

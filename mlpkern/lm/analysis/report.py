@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mlpkern.cli.session import dataset_of_run
 from mlpkern.lm.analysis.ngram import MAX_N, ngram
 from mlpkern.lm.analysis.rows import row_losses
 from mlpkern.lm.analysis.verdict import Verdict, verdict
@@ -29,6 +28,7 @@ from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.saved.checkpoint import check_vocab, load_checkpoint
 from mlpkern.lm.saved.log import LogRow, read_log
 from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.saved.run_words import dataset_of_run
 from mlpkern.lm.training.evaluation import Metrics, evaluate
 from mlpkern.lm.words.data import Dataset, Split
 

@@ -1,0 +1,88 @@
+"""The words of a run: loaded for a new one with the record of them that a checkpoint keeps, and
+found again from that record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlpkern.lm.errors import CheckpointError
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.saved.checkpoint import Checkpoint
+from mlpkern.lm.words.data import (
+    MAX_WORD_LENGTH,
+    Dataset,
+    build_dataset,
+    embedded_names,
+    read_words,
+)
+from mlpkern.lm.words.download import makemore_names
+from mlpkern.lm.words.text import TextOptions
+from mlpkern.lm.words.vocab import Vocab
+from mlpkern.lm.words.word_file import check_readable_again, recorded_source
+
+__all__ = ["dataset_of_run", "load_words", "make_dataset"]
+
+
+def load_words(
+    file: str | None, data: str, limit: int, text: TextOptions
+) -> tuple[list[str], dict[str, Any]]:
+    """The words of ``file``, or of the known list ``data``, and the record of them that a
+    checkpoint keeps."""
+    if file is None and data == "embedded":
+        words, source = embedded_names(text=text), data
+    else:
+        path = makemore_names() if file is None else file
+        words = read_words(path, max_word_length=limit, text=text)
+        source = data if file is None else recorded_source(file)
+    record = {"source": source, "words": len(words), "max_word_length": limit}
+    return words, record if text == TextOptions() else {**record, "text": text.to_json()}
+
+
+def make_dataset(
+    words: list[str], config: TrainConfig, data: dict[str, Any], vocab: Vocab | None = None
+) -> Dataset:
+    """The dataset of ``words``; its digest goes into the record ``data``.
+
+    ``vocab``: that of a model, which decides at level "word".
+    """
+    dataset = build_dataset(
+        words, block_size=config.block_size, split_seed=config.split_seed, source=data["source"],
+        text=TextOptions.from_json(data.get("text", {})), vocab=vocab,
+    )  # fmt: skip
+    data["digest"] = dataset.digest
+    return dataset
+
+
+def dataset_of_run(
+    checkpoint: Checkpoint,
+    file: str | None = None,
+    data: str | None = None,
+    *,
+    same_words: bool = False,
+) -> tuple[Dataset, dict[str, Any]]:
+    """The words a checkpoint was trained on, or those that ``file`` or ``data`` name instead, read
+    with the same text options and, at level "word", with its vocabulary; and the record of them.
+
+    DataError when they came through a pipe; CheckpointError when the words on record are no longer
+    what they were, and with ``same_words`` when others are named.
+    """
+    named = file or data
+    source = str(checkpoint.data.get("source", "embedded"))
+    limit = int(checkpoint.data.get("max_word_length", MAX_WORD_LENGTH))
+    vocab = checkpoint.vocab
+    own = {"level": vocab.level, "lower": vocab.lower}  # of a run that names no source
+    text = TextOptions.from_json(checkpoint.data.get("text", own))
+    if not named:
+        if source in ("embedded", "makemore"):
+            data = source
+        else:
+            check_readable_again(source)
+            file = source
+    words, record = load_words(file, data or "embedded", limit, text)
+    dataset = make_dataset(words, checkpoint.config, record, vocab)
+    if dataset.digest != checkpoint.data.get("digest") and (same_words or not named):
+        raise CheckpointError(
+            f"{record['source']}: not the words this run was trained on (SHA-256 of the words "
+            f"{dataset.digest[:12]}…, then {str(checkpoint.data.get('digest'))[:12]}…)"
+        )
+    return dataset, record
