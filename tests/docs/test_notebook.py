@@ -1,43 +1,48 @@
-"""The notebook runs from top to bottom, with short trainings and without a network.
+"""The notebook runs from top to bottom, without a network, and gives the outputs it is kept with.
 
-It uses no magics, so its cells are executed here as a notebook does, in one namespace and with the
-value of a last expression displayed, which needs no packages for notebooks.
+The kept outputs are those of `python notebooks/execute.py`.
 """
 
 from __future__ import annotations
 
-import ast
+import base64
+import copy
 import importlib.util
-import json
-import math
+import io
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("matplotlib", reason="the notebook draws")
+import mlpkern
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "makemore_mlp.ipynb"
-STEPS = 300  # of a training: enough for each to be better than at its start
+image = pytest.importorskip("matplotlib.image", reason="the notebook draws")
 
+ROOT = Path(__file__).resolve().parents[2]
+_spec = importlib.util.spec_from_file_location("execute", ROOT / "notebooks" / "execute.py")
+execute = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(execute)
 
-def cells(kind):
-    every = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in every if cell["cell_type"] == kind]
+KEPT = execute.read()
+on_cpu = pytest.mark.skipif(
+    not mlpkern.explain("linear_tanh", torch.ones(2, 3), torch.ones(4, 3)).startswith(
+        "linear_tanh runs on cpu"
+    ),
+    reason="the outputs are those of the backend cpu",
+)
 
-
-def execute(source, name, namespace):
-    """Executes a cell; returns the value of its last line if that is an expression."""
-    tree = ast.parse(source)
-    shown = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, name, "exec"), namespace)
-    if shown is not None:
-        return eval(compile(ast.Expression(shown.value), name, "eval"), namespace)
-    return None
+# Kernels of other instruction sets round differently, and training amplifies that: after 40,000
+# steps losses differ by up to 0.002 between AVX-512, AVX2 and baseline. Two seeds differ by more.
+LOSS = 0.01
+# Mean difference of brightness over 16 by 16 fields, 0 to 1. Between the instruction sets it is at
+# most 0.008 (an embedding in ten dimensions); two pictures of different kinds differ by 0.024.
+BRIGHTNESS = 0.02
 
 
 def no_network(*_args, **_options):
@@ -45,52 +50,93 @@ def no_network(*_args, **_options):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """The names that the cells have left, and the pictures they displayed."""
+def fresh(tmp_path_factory):
+    """The notebook, executed now on one thread."""
     folder = tmp_path_factory.mktemp("notebook")
-    namespace, pictures = {"__name__": "__main__"}, []
+    notebook = copy.deepcopy(KEPT)
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MLPKERN_NOTEBOOK_STEPS", str(STEPS))
-        patch.delenv("MLPKERN_NAMES", raising=False)
+        for name in ("MLPKERN_NAMES", "MLPKERN_NOTEBOOK_STEPS"):
+            patch.delenv(name, raising=False)
         patch.setattr(tempfile, "tempdir", str(folder))
         patch.setattr(socket, "socket", no_network)
         torch.set_num_threads(1)
         try:
-            for i, source in enumerate(cells("code"), 1):
-                value = execute(source, f"{NOTEBOOK.name}, code cell {i}", namespace)
-                if hasattr(value, "_repr_png_"):
-                    pictures.append(value._repr_png_())
+            execute.run(notebook)
         finally:
             torch.set_num_threads(threads)
-    return namespace, pictures
+    return notebook
 
 
-def test_every_cell_runs_and_the_pictures_are_drawn(executed):
-    _, pictures = executed
-    assert len(pictures) == 5  # finder, report, two embeddings, comparison
-    assert all(png.startswith(b"\x89PNG\r\n\x1a\n") and len(png) > 5_000 for png in pictures)
+def texts(notebook) -> list[str]:
+    """All lines of text that the cells show."""
+    lines = []
+    for cell in execute.code_cells(notebook):
+        for output in cell["outputs"]:
+            lines += output.get("text") or output["data"].get("text/plain", [])
+    return [line.rstrip() for line in lines]
 
 
-def test_the_trainings_learn(executed):
-    names, _ = executed
-    guessing = math.log(names["V"])
-    assert names["learned"].floor < names["learned"].loss < names["learned"].losses[0]
-    assert [trained.dev.loss < guessing for trained in names["results"]] == [True] * 4
-    assert names["overfitted"].splits["train"].loss < guessing
-    assert list(names["reports"]) == ["D=2 H=100", "D=2 H=300", "D=10 H=200"]
-    for report in names["reports"].values():
-        assert report.rows[-1].step == STEPS
-        assert report.rows[-1].train_loss < report.rows[0].train_loss
+def pictures(notebook) -> list[np.ndarray]:
+    found = []
+    for cell in execute.code_cells(notebook):
+        for output in cell["outputs"]:
+            if png := output.get("data", {}).get("image/png"):
+                found.append(image.imread(io.BytesIO(base64.b64decode(png))))
+    return found
 
 
-def test_longer_ngrams_fit_train_better_and_from_some_length_dev_worse(executed):
-    names, _ = executed
-    on_train = [gram.loss(names["splits"]["train"]) for gram in names["ngrams"].values()]
-    on_dev = list(names["counting"].values())
-    assert on_train == sorted(on_train, reverse=True)
-    assert min(on_dev) < on_dev[-1]
+def fields(picture: np.ndarray) -> np.ndarray:
+    """(16, 16): the mean brightness of each field."""
+    gray = picture[..., :3].mean(-1)
+    rows = np.array_split(gray, 16, axis=0)
+    return np.array([[part.mean() for part in np.array_split(row, 16, axis=1)] for row in rows])
+
+
+NUMBER = r"\d+\.\d+(?![\d.])"
+
+
+def shape_and_numbers(line: str) -> tuple[str, list[float]]:
+    """The text of a line without what may differ, and its numbers, which may differ a little."""
+    line = re.sub(r"^[\d.]+\S* · ", "", line)  # the version of torch
+    line = re.sub(r" +[\d.]+ ([mµ]s)\b", r" \1", line)  # a time
+    line = re.sub(r" +\d+e[-+]\d+", "", line)  # a rounding error; the notebook asserts its bound
+    if re.match(
+        "τ = |[a-z]+…: ", line
+    ):  # names from a trained model: one rounding changes a letter
+        line = re.sub(r"(?<=: ).*", lambda names: ", " * names[0].count(", "), line)
+    numbers = [
+        float(number) / (100 if percent else 1)
+        for number, percent in re.findall(rf"({NUMBER})( ?%)?", line)
+    ]
+    return re.sub(NUMBER, "#", line), numbers
+
+
+@on_cpu
+def test_the_texts_are_those_that_are_kept(fresh):
+    now, kept = (list(map(shape_and_numbers, texts(notebook))) for notebook in (fresh, KEPT))
+    assert [shape for shape, _ in now] == [shape for shape, _ in kept]
+    for (shape, mine), (_, others) in zip(now, kept, strict=True):
+        assert mine == pytest.approx(others, abs=LOSS), shape
+
+
+@on_cpu
+def test_the_pictures_are_those_that_are_kept(fresh):
+    now, kept = pictures(fresh), pictures(KEPT)
+    assert len(now) == 5  # finder, report, two embeddings, comparison
+    assert [picture.shape for picture in now] == [picture.shape for picture in kept]
+    for i, picture in enumerate(now):
+        distances = [np.abs(fields(picture) - fields(other)).mean() for other in kept]
+        assert distances[i] < BRIGHTNESS
+        assert all(d > BRIGHTNESS for j, d in enumerate(distances) if {i, j} - {2, 3} and i != j)
+
+
+def test_what_of_a_line_may_differ():
+    assert shape_and_numbers("D=2: dev 2.5 (7.0 %)") == ("D=2: dev # (# %)", [2.5, 0.07])
+    assert shape_and_numbers("τ = 1.0: ab, c (3%)") == shape_and_numbers("τ = 1.0: a, bc (4%)")
+    assert shape_and_numbers("a  12.5 µs")[0] == shape_and_numbers("a     9.25 µs")[0]
+    assert shape_and_numbers("rows 32")[0] != shape_and_numbers("rows 33")[0]
 
 
 def test_the_first_cell_installs_what_is_missing(monkeypatch, tmp_path):
@@ -99,11 +145,12 @@ def test_the_first_cell_installs_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(subprocess, "check_call", commands.append)
     monkeypatch.setenv("MLPKERN_SOURCE", "somewhere")
     monkeypatch.chdir(tmp_path)
-    execute(cells("code")[0], "first cell", {})
+    first = execute.code_cells(KEPT)[0]
+    execute.execute(first, "first cell", {})
     (tmp_path / "mlpkern" / "lm").mkdir(parents=True)
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
-    execute(cells("code")[0], "first cell", {})
+    execute.execute(first, "first cell", {})
     install = [sys.executable, "-m", "pip", "install", "-q"]
     assert commands == [
         [*install, "somewhere", "matplotlib"],
@@ -111,7 +158,8 @@ def test_the_first_cell_installs_what_is_missing(monkeypatch, tmp_path):
     ]
 
 
-def test_it_is_kept_without_outputs():
-    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
+def test_it_is_kept_with_its_outputs():
+    cells = execute.code_cells(KEPT)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert "/tmp" not in "".join(texts(KEPT))
+    assert execute.NOTEBOOK.stat().st_size < 1_000_000
