@@ -22,6 +22,7 @@ PAGES = {  # with the least number of blocks, so that a changed fence is noticed
     "docs/guide/fusing.md": 4,
     "docs/guide/many-models.md": 5,
     "docs/reference/lm.md": 1,
+    "docs/tutorial.md": 4,
 }
 
 
