@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import report
-from bench.chart import chart_png
 from bench.core.case import Unavailable
-from bench.shown.ladder_chart import ladder_png
+from bench.shown.charts import chart_png, ladder_png
 from bench.shown.text import machine_name, on_gpu
 
 HERE = Path(__file__).resolve().parent

@@ -29,18 +29,21 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
 
 import torch
 
-from bench import report
 from bench.core import limits, machine
 from bench.core.case import DTYPES, Case, Settings, Unavailable
 from bench.core.device import Device, answers, first_line
 from bench.core.providers import MLPKERN
 from bench.cuda import limits as cuda_limits
 from bench.cuda.gpu import Gpu
-from bench.cuda.population_run import population_lines, train_population
+from bench.cuda.population_run import train_population
 from bench.result_files import keep, keep_data, show
 from bench.runner import rate, run_case
+from bench.shown.cases import case_lines
+from bench.shown.header import header_lines, limit_lines
 from bench.shown.ladder import ladder_lines
-from bench.shown.training_report import training_lines
+from bench.shown.summary import summary_lines
+from bench.shown.text import case_title
+from bench.shown.training import population_lines, training_lines
 from bench.suites import SUITES, Suite, cuda_suites
 from bench.training.names_run import Plan, train_all
 
@@ -153,10 +156,10 @@ def run(
             result["population"] = _told(lambda: train_population(plan, gpu.device))
             show(population_lines(result["population"]))
 
-    show(report.header_lines(result))
+    show(header_lines(result))
     measured = measure()
     result["limits"] = asdict(measured)
-    show(report.limit_lines(result["limits"]))
+    show(limit_lines(result["limits"]))
     try:
         for suite, case in cases:
             if result["cases"] and suite.name != TRAINING:
@@ -184,7 +187,7 @@ def run(
                 if gpu is not None and answers(gpu):
                     gpu.release()
                 save(result)
-            show(report.case_lines(result["cases"][-1]))
+            show(case_lines(result["cases"][-1]))
         # the machine may have been busy at the start: take the better figure
         if not settings.quick and elapsed() < seconds and (gpu is None or answers(gpu)):
             measured = measured.best_of(measure())
@@ -192,13 +195,13 @@ def run(
             for case_result in result["cases"]:
                 rate(case_result, measured)
         populate()
-        show([*report.summary_lines(result), *([] if gpu else ladder_lines(result))])
+        show(summary_lines(result) + ladder_lines(result))
         if plan is not None and gpu is None:
             result["training"] = _told(lambda: train_all(plan))
             show(training_lines(result["training"]))
         result["complete"] = not result["not_run"]
     except KeyboardInterrupt:
-        show(report.summary_lines(result))
+        show(summary_lines(result))
         show(["", "interrupted: what was measured so far is kept, marked as not complete"])
     return result
 
@@ -218,7 +221,7 @@ def broken(result: dict[str, Any]) -> list[str]:
     A stock provider that fails (torch.compile without a compiler) shows in the table only.
     """
     return result["errors"] + [
-        f"{report.case_title(case)}, {row['provider']}: {row['status'].upper()}: {row['reason']}"
+        f"{case_title(case)}, {row['provider']}: {row['status'].upper()}: {row['reason']}"
         for case in result["cases"]
         for row in case["rows"]
         if row["kind"] == MLPKERN and row["status"] in ("wrong", "failed")

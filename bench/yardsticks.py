@@ -34,7 +34,7 @@ from bench.cuda.gpu import Gpu
 from bench.cuda.providers import with_precision
 from bench.ops import embedding_gather
 from bench.result_files import keep_data
-from bench.shown import cuda_report
+from bench.shown.header import limit_lines
 from bench.shown.text import per_second, seconds
 from bench.training.stock_batched import losses_of_models
 
@@ -71,7 +71,7 @@ def measure(
         "limits": asdict(cuda_limits.measure(gpu)),
         "rows": [],
     }
-    print("\n".join(cuda_report.limit_lines(result["limits"])))
+    print("\n".join(limit_lines(result["limits"])))
     makers: list[tuple[str, Callable[[], dict[str, float]]]] = [
         *((f"gradient of {case.shape}: {name}", lambda c=case, f=function: _timed(gpu, f(c, gpu)))
           for case in embedding_gather.CUDA_CASES for name, function in GRADIENTS.items()),

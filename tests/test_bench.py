@@ -21,7 +21,7 @@ from bench_tiny import (
     wrong_gradient,
 )
 
-from bench import keep_pages, report, run
+from bench import keep_pages, run
 from bench.core import providers
 from bench.core.accuracy import Yardstick
 from bench.core.case import Case, forward_backward
@@ -29,6 +29,7 @@ from bench.core.process import ProcessError
 from bench.core.timer import LocalContestant, Timing, interleave
 from bench.ops import cross_entropy, embedding_gather
 from bench.runner import run_case
+from bench.shown.cases import case_lines
 from bench.suites import OP_TABLES
 from mlpkern.registry import select
 
@@ -139,7 +140,7 @@ def test_a_wrong_kernel_is_not_timed(fused):
     assert "error" in row["reason"]
     assert result["ratio"] is None
     assert "median_s" in row_of(result, "eager")
-    assert any("WRONG" in line for line in report.case_lines(result))
+    assert any("WRONG" in line for line in case_lines(result))
     assert run.broken({"cases": [result], "errors": []})
 
 

@@ -9,7 +9,7 @@ import pytest
 from bench_fake_gpu import CUDA_SETTINGS, FAST
 from test_bench_gpu import CASE, fake_gpu, suite_of
 
-from bench import report, result_files, run
+from bench import result_files, run
 from bench import suites as tables
 from bench.cuda import limits as cuda_limits
 from bench.training.case import training_case
@@ -33,7 +33,7 @@ def log(monkeypatch):
     monkeypatch.setattr(run, "train_population", lambda *_: called.append("population") or {"a": 1})
     monkeypatch.setattr(run, "population_lines", lambda result: [])
     for name in ("case_lines", "summary_lines"):
-        monkeypatch.setattr(report, name, lambda result: [])
+        monkeypatch.setattr(run, name, lambda result: [])
     monkeypatch.setattr(run, "rate", lambda *args: None)
     return called
 

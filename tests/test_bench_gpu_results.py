@@ -24,8 +24,11 @@ from bench.cuda import limits as cuda_limits
 from bench.cuda import population_run
 from bench.cuda import providers as cuda_providers
 from bench.gpu import sanitizer_cases
-from bench.shown import cuda_report, triton_report
-from bench.shown.text import WIDTH
+from bench.shown.cases import first_call_lines
+from bench.shown.markdown import GPU_TABLE, NOT_MEASURED, gpu_markdown
+from bench.shown.summary import TRITON_COLUMNS, summary_lines
+from bench.shown.text import WIDTH, line
+from bench.shown.training import population_lines
 from bench.training.case import training_case
 from bench.training.names_run import Plan
 from mlpkern.lm.model.config import TrainConfig
@@ -98,7 +101,7 @@ def test_no_case_begins_after_the_time_is_up(gpu, fast_limits):
     assert result["cases"] == []
     assert list(result["not_run"]) == [CASE.name]
     assert not result["complete"]
-    assert "not run" in "\n".join(report.summary_lines(result))
+    assert "not run" in "\n".join(summary_lines(result))
 
 
 def test_autotuning_is_left_out_when_half_of_the_time_is_gone(gpu, fast_limits, monkeypatch):
@@ -109,8 +112,8 @@ def test_autotuning_is_left_out_when_half_of_the_time_is_gone(gpu, fast_limits, 
         return {}
 
     monkeypatch.setattr(run, "run_case", spy)
-    monkeypatch.setattr(report, "case_lines", lambda case: [])
-    monkeypatch.setattr(report, "summary_lines", lambda result: [])
+    monkeypatch.setattr(run, "case_lines", lambda case: [])
+    monkeypatch.setattr(run, "summary_lines", lambda result: [])
     monkeypatch.setattr(run, "rate", lambda *args: None)
     times = iter([0.0, 1.0, 1.0, 60.0, 60.0, *[61.0] * 9])
     monkeypatch.setattr(run.time, "monotonic", lambda: next(times))
@@ -174,12 +177,13 @@ def test_table_fits_120_columns_and_has_every_row(result):
 
 
 def test_markdown_has_the_measured_cases_and_those_not_yet(result):
-    table = [line for line in report.markdown(result).splitlines() if line.startswith("|")]
+    text = gpu_markdown(result, tables.cuda_cases())
+    table = [line for line in text.splitlines() if line.startswith("|")]
     listed = sum(len(suite.cases) for suite in tables.cuda_suites(None))
     assert len(table) == 2 + listed + len(result["cases"])
     assert len({line.count("|") for line in table}) == 1
-    assert sum(cuda_report.NOT_MEASURED in line for line in table) == listed
-    assert "Fake GPU 1" in report.markdown(result)
+    assert sum(NOT_MEASURED in line for line in table) == listed
+    assert "Fake GPU 1" in text
 
 
 def test_triton_has_its_own_figures_and_its_first_call():
@@ -198,14 +202,18 @@ def test_triton_has_its_own_figures_and_its_first_call():
         "op": "linear_tanh", "shape": "4x5->6", "dtype": "float32", "rows": rows,
         "best_stock": "compile", "baseline": "eager", "best_stock_graph": "eager, CUDA graph",
     }  # fmt: skip
-    assert triton_report.markdown_cells(case) == "20 µs | 3.00x (4.00x) | 4.00x | 3.25 s |"
-    assert "3.00x (4.00x)" in triton_report.summary_lines([case])[-1]
-    (line,) = triton_report.first_call_lines(case)
-    assert line.endswith("compile 4.5 s, triton 3.25 s, triton, CUDA graph 200 ms")
+
+    def cells():
+        return [column.cell(case) for column in GPU_TABLE[-4:]]
+
+    assert cells() == ["20 µs", "3.00x (4.00x)", "4.00x", "3.25 s"]
+    assert "3.00x (4.00x)" in line(TRITON_COLUMNS, case)
+    (shown,) = first_call_lines(case)
+    assert shown.endswith("compile 4.5 s, triton 3.25 s, triton, CUDA graph 200 ms")
     rows[4:] = [row("triton", "mlpkern", "triton", status="unavailable")]
-    assert triton_report.markdown_cells(case) == "unavailable | – (–) | – | – |"
+    assert cells() == ["UNAVAILABLE", "–", "–", "–"]
     rows[:] = rows[:1]
-    assert triton_report.markdown_cells(case) == "– | – (–) | – | – |"
+    assert cells() == ["–", "–", "–", "–"]
 
 
 def test_without_a_result_all_of_the_table_is_not_yet_measured(tmp_path, monkeypatch, capsys):
@@ -213,7 +221,7 @@ def test_without_a_result_all_of_the_table_is_not_yet_measured(tmp_path, monkeyp
     report.main(["--gpu", "--markdown"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + sum(len(suite.cases) for suite in tables.cuda_suites(None))
-    assert all(cuda_report.NOT_MEASURED in line for line in lines[2:])
+    assert all(NOT_MEASURED in line for line in lines[2:])
 
 
 def test_the_newest_kept_result_of_a_gpu_is_taken(result, tmp_path, monkeypatch, capsys):
@@ -321,7 +329,7 @@ def test_a_population_is_trained_at_both_precisions_and_told(monkeypatch):
     for run_ in result["runs"].values():
         assert run_["seconds"] > 0
         assert run_["dev_best"] <= run_["dev_mean"] < 4
-    text = "\n".join(population_run.population_lines(result))
+    text = "\n".join(population_lines(result))
     assert "population of 3 models, 20 steps each" in text
     assert "tf32" in text
     assert json.loads(json.dumps(result, allow_nan=False)) == result

@@ -8,11 +8,13 @@ import pytest
 import torch
 from bench_tiny import CASE, MACHINE, SETTINGS, nan, row_of, suite_with
 
-from bench import chart, report, result_files, run
+from bench import report, result_files, run
 from bench.core import limits, machine, providers
 from bench.core.case import Case, Cost
 from bench.ops import cross_entropy, embedding_gather, embedding_linear_tanh, linear_tanh
 from bench.runner import ratios, run_case
+from bench.shown import charts, text
+from bench.shown.markdown import markdown
 from bench.suites import OP_TABLES, SUITES
 from bench.training import case as training_case
 
@@ -77,16 +79,16 @@ def test_result_is_json_that_names_machine_versions_date_and_commit(result):
 
 
 def test_table_fits_120_columns_and_has_every_row(result):
-    text = report.full_text(result)
-    assert max(map(len, text.splitlines())) <= report.WIDTH
+    table = report.full_text(result)
+    assert max(map(len, table.splitlines())) <= text.WIDTH
     for case in result["cases"]:
         for row in case["rows"]:
-            assert row["provider"] in text
-    assert "WRONG" in text
+            assert row["provider"] in table
+    assert "WRONG" in table
 
 
 def test_markdown_has_every_case_also_those_without_a_ratio(result):
-    table = [line for line in report.markdown(result).splitlines() if line.startswith("|")]
+    table = [line for line in markdown(result).splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(result["cases"])
     assert len({line.count("|") for line in table}) == 1
     assert "WRONG" in table[-1]
@@ -96,7 +98,7 @@ def test_report_prints_a_file_and_refuses_what_is_no_result(result, tmp_path, ca
     path = tmp_path / "result.json"
     path.write_text(json.dumps(result))
     report.main([str(path), "--markdown"])
-    assert capsys.readouterr().out == report.markdown(result)
+    assert capsys.readouterr().out == markdown(result)
     path.write_text("{}")
     with pytest.raises(SystemExit, match="not a result"):
         report.main([str(path)])
@@ -113,19 +115,19 @@ def test_files_are_written_into_a_new_and_into_an_existing_folder(result, tmp_pa
 
 def test_chart_is_a_picture(result):
     pytest.importorskip("matplotlib", reason="matplotlib draws the chart")
-    assert chart.chart_png(result).startswith(b"\x89PNG")
+    assert charts.chart_png(result).startswith(b"\x89PNG")
 
 
 def test_chart_without_a_ratio_says_so(result):
     with pytest.raises(providers.Unavailable, match=r"no case|matplotlib"):
-        chart.chart_png({**result, "cases": []})
+        charts.chart_png({**result, "cases": []})
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(2.5, "2.5 s"), (0.0123456, "12.35 ms"), (3e-6, "3 µs"), (5e-8, "50 ns")]
+    ("value", "shown"), [(2.5, "2.5 s"), (0.0123456, "12.35 ms"), (3e-6, "3 µs"), (5e-8, "50 ns")]
 )
-def test_seconds_have_four_digits_and_a_unit(value, text):
-    assert report.seconds(value) == text
+def test_seconds_have_four_digits_and_a_unit(value, shown):
+    assert text.seconds(value) == shown
 
 
 # --- limits, floors, cases -----------------------------------------------------------------------

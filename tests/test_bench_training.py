@@ -9,9 +9,9 @@ import torch
 from bench_tiny import SETTINGS, FakeProcesses
 
 from bench.core.case import Unavailable
+from bench.shown.charts import ladder_png
 from bench.shown.ladder import LECTURE_SHAPE, TWO_MODELS_SHAPE, ladder_lines, ladder_markdown, rungs
-from bench.shown.ladder_chart import ladder_png
-from bench.shown.training_report import training_lines
+from bench.shown.training import training_lines
 from bench.training import step as training_step
 from bench.training import stock_rows
 from bench.training.case import LECTURE, TWO_MODELS, cost, training_case

@@ -13,7 +13,6 @@ import torch
 
 from bench.core.timer import seconds_of
 from bench.cuda.providers import OURS, with_cuda_backend
-from bench.shown.text import per_second
 from bench.training.names_run import Plan
 
 MODELS = 132
@@ -53,20 +52,3 @@ def train_population(plan: Plan, device: str, models: int = MODELS) -> dict[str,
         "steps": config.steps,
         "runs": runs,
     }
-
-
-def population_lines(result: dict[str, Any]) -> list[str]:
-    """The report of `train_population`, or of why there is none."""
-    if "reason" in result:
-        return ["", f"population: not run: {result['reason']}"]
-    steps, models = result["steps"], result["models"]
-    lines = [
-        "",
-        f"population of {models} models, {steps:,} steps each: {result['data']}",
-        f"  {'precision':12}{'wall time':>12}{'steps/s of all':>18}   dev loss: mean, std, best",
-    ]
-    for precision, run in result["runs"].items():
-        pace = per_second(models * steps / run["seconds"])
-        losses = f"{run['dev_mean']:.4f}, {run['dev_std']:.4f}, {run['dev_best']:.4f}"
-        lines.append(f"  {precision:12}{run['seconds']:>10.2f} s{pace:>18}   {losses}")
-    return lines

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import report, run
+from bench import run
 from bench.core.case import Case, Cost, Settings, Unavailable
 from bench.core.providers import Contest
 from bench.cuda import training as cuda_training
@@ -27,8 +27,9 @@ from bench.cuda.gpu import Gpu
 from bench.cuda.providers import GRAPH, OURS
 from bench.gpu.card import clocks
 from bench.result_files import keep_data, show
-from bench.shown import cuda_report
-from bench.shown.text import case_title, per_second, seconds
+from bench.shown.figures import reached, row_of
+from bench.shown.header import limit_lines
+from bench.shown.text import case_title, per_second, percent, seconds, times
 from bench.suites import Suite, cuda_suites
 
 BUDGET_S, MIN_SAMPLE_S = 0.6, 2e-3  # of timing, per case
@@ -64,13 +65,12 @@ def line(case: dict[str, Any]) -> str:
             continue
         alone = f" ({seconds(row['device_s'])})" if "device_s" in row else ""
         rows.append(f"{row['provider']} {seconds(row['median_s'])}{alone}")
-    figures = cuda_report.figures(case)
-    ratios = f"{figures['ratio']}, graph {figures['graph_ratio']}"
+    ratios = f"{times(case['ratio'])}, graph {times(case['ratio_graph'])}"
+    last = f"{percent(reached(case)[0])} of limit"
     if case["suite"] == run.TRAINING:
-        ours = next((r for r in case["rows"] if r["provider"] == case["ours"]), {})
-        pace = f"{per_second(1 / ours['median_s'])} steps/s" if "median_s" in ours else "–"
-        return f"• {case_title(case)}: {'; '.join(rows)}: {ratios}, {pace}"
-    return f"• {case_title(case)}: {'; '.join(rows)}: {ratios}, {figures['fraction']} of limit"
+        ours = row_of(case, "ours")
+        last = f"{per_second(1 / ours['median_s'])} steps/s" if "median_s" in ours else "–"
+    return f"• {case_title(case)}: {'; '.join(rows)}: {ratios}, {last}"
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Progress:
     def __call__(self, result: dict[str, Any]) -> None:
         if self.path:
             keep_data(result, self.path)
-        lines = [f"• {text.strip()}" for text in report.limit_lines(result["limits"])]
+        lines = [f"• {text.strip()}" for text in limit_lines(result["limits"])]
         lines += [line(case) for case in result["cases"]]
         show(lines[len(self.printed) :])
         self.printed = lines

@@ -7,12 +7,20 @@ gets them. Two more are for two models at once, per step of either: the fastest 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from bench.shown.text import per_second, percent, seconds, times
+from bench.shown.text import (
+    Column,
+    Result,
+    markdown_table,
+    on_gpu,
+    per_second,
+    percent,
+    seconds,
+    terminal_table,
+    times,
+)
 
-Result = dict[str, Any]
 STOCK = "stock"
 LECTURE_SHAPE = "V=27 T=3 D=10 H=200 N=32"
 TWO_MODELS_SHAPE = f"{LECTURE_SHAPE}, 2 models"
@@ -34,7 +42,12 @@ class Rung:
 
 
 def rungs(result: Result) -> list[Rung]:
-    """From the slowest way to `run`; empty where the lecture's step was not measured."""
+    """From the slowest way to `run`; empty where the lecture's step was not measured.
+
+    On a GPU there is none: its cases have other rows.
+    """
+    if on_gpu(result):
+        return []
     rows = _picked(result, LECTURE_SHAPE, ("lecture loop", "foreach update", ""), ("ops", "run"))
     if not rows or rows[0][1]["kind"] != STOCK:
         return []
@@ -75,31 +88,21 @@ def _said(row: Result) -> str:
 def ladder_lines(result: Result) -> list[str]:
     """The ladder on the terminal."""
     found = rungs(result)
-    if not found:
-        return []
-    lines = [
-        "",
-        f"a step of the lecture's model, {LECTURE_SHAPE}, per model",
-        f"  {'':56}{'time':>12}{'steps/s':>12}{'of peak':>10}{'speedup':>12}",
-    ]
-    return lines + [
-        f"  {rung.name:56}{seconds(rung.median_s):>12}{per_second(rung.per_second):>12}"
-        f"{percent(rung.fraction_of_peak):>10}{times(rung.speedup):>12}"
-        for rung in found
-    ]
+    title = f"a step of the lecture's model, {LECTURE_SHAPE}, per model"
+    return ["", title, *terminal_table([_NAME, *_FIGURES], found)] if found else []
 
 
 def ladder_markdown(result: Result) -> list[str]:
-    """The ladder as a table of the README."""
+    """The ladder as a table."""
     found = rungs(result)
-    if not found:
-        return []
-    lines = [
-        f"| step of the lecture's model, {LECTURE_SHAPE} | time | steps/s | of peak | speedup |",
-        "|---|--:|--:|--:|--:|",
-    ]
-    return lines + [
-        f"| {rung.name} | {seconds(rung.median_s)} | {per_second(rung.per_second)} | "
-        f"{percent(rung.fraction_of_peak)} | {times(rung.speedup)} |"
-        for rung in found
-    ]
+    name = replace(_NAME, heading=f"step of the lecture's model, {LECTURE_SHAPE}")
+    return markdown_table([name, *_FIGURES], found) if found else []
+
+
+_NAME = Column("", "<56", lambda rung: rung.name)
+_FIGURES = [
+    Column("time", ">12", lambda rung: seconds(rung.median_s)),
+    Column("steps/s", ">12", lambda rung: per_second(rung.per_second)),
+    Column("of peak", ">10", lambda rung: percent(rung.fraction_of_peak)),
+    Column("speedup", ">12", lambda rung: times(rung.speedup)),
+]
