@@ -57,6 +57,13 @@ def test_the_ops_never_import_the_language_model():
             assert not name.startswith(("mlpkern.lm", "mlpkern.cli")), f"{path} imports {name}"
 
 
+def test_only_the_command_line_knows_of_arguments():
+    for path in files():
+        if path.relative_to(PACKAGE).parts[0] not in ("cli", "__main__.py"):
+            for name in imported(path):
+                assert not name.startswith(("mlpkern.cli", "argparse")), f"{path} imports {name}"
+
+
 def test_the_reference_stands_alone():
     for path in files("reference"):
         for name in imported(path):

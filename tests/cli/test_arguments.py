@@ -50,7 +50,7 @@ def folder(words, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(Sweep, "run_batch", lambda *_: pytest.fail("no trial is to run"))
     monkeypatch.setattr("mlpkern.cli.commands.sweep.sweep", lambda *_, **__: sys.exit(0))
     for module in ("plot", "report", "find_lr"):
-        monkeypatch.setattr(f"mlpkern.lm.{module}_command.plots.png", lambda _: b"")
+        monkeypatch.setattr(f"mlpkern.cli.commands.{module}.plots.png", lambda _: b"")
     capsys.readouterr()
     return tmp_path
 
