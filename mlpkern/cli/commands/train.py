@@ -23,15 +23,14 @@ from mlpkern.cli.session import (
     words_of_arguments,
 )
 from mlpkern.lm.analysis.sample import sample, share_seen
-from mlpkern.lm.atomic_write import write_json
 from mlpkern.lm.errors import LMError
-from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, TrainConfig
+from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS
 from mlpkern.lm.saved.checkpoint import (
     Checkpoint,
     check_vocab,
     load_checkpoint,
-    versions,
 )
+from mlpkern.lm.saved.records import write_config, write_summary
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.saved.run_words import dataset_of_run, make_dataset
 from mlpkern.lm.training.engines import choose_engine
@@ -81,7 +80,10 @@ def train_command(args: argparse.Namespace) -> int:
             if run.checkpoint.exists():
                 trainer.save()  # in one step the earlier run ends and this one begins
             run.remove_earlier()
-        _write_config(run, config, trainer, data, device)
+        write_config(
+            run, config, data=data, engine=engine.name, kernels=trainer.state.model.kernels,
+            device=device,
+        )  # fmt: skip
         _print_header(trainer, why, device)
         if checkpoint and (line := rate_change(checkpoint, config)):
             print(line)
@@ -148,27 +150,6 @@ def evaluate_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_config(
-    run: RunFolder,
-    config: TrainConfig,
-    trainer: Trainer,
-    data: dict[str, Any],
-    device: torch.device,
-) -> None:
-    write_json(
-        run.config,
-        {
-            "config": config.to_json(),
-            "data": data,
-            "engine": trainer.engine.name,
-            "kernels": trainer.state.model.kernels,
-            "device": str(device),
-            "threads": torch.get_num_threads(),
-            "versions": versions(),
-        },
-    )
-
-
 def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
     state = trainer.state
     print_words_and_model(state.config, state.model, trainer.dataset, trainer.data)
@@ -181,18 +162,12 @@ def _print_summary(trainer: Trainer, run: RunFolder) -> None:
     """Evaluates, writes summary.json and prints; the losses are the last two lines."""
     state, splits, best = trainer.state, trainer.dataset.splits, trainer.best
     train, dev = (evaluate(state.model, splits[name]) for name in ("train", "dev"))
-    write_json(
-        run.summary,
-        {
-            "steps": state.step,
-            "seconds": trainer.seconds,
-            "engine": trainer.engine.name,
-            "train": dataclasses.asdict(train),
-            "dev": dataclasses.asdict(dev),
-            "best": None if best.step is None else {"step": best.step, "dev_loss": best.dev_loss},
-            "diverged": trainer.diverged is not None,
-        },
-    )
+    write_summary(
+        run, steps=state.step, seconds=trainer.seconds, engine=trainer.engine.name,
+        train=dataclasses.asdict(train), dev=dataclasses.asdict(dev),
+        best=None if best.step is None else {"step": best.step, "dev_loss": best.dev_loss},
+        diverged=trainer.diverged is not None,
+    )  # fmt: skip
     if state.step < state.config.steps:
         lowest = "that is finite" if best.step is None else f"below that of step {best.step}"
         print(

@@ -8,18 +8,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlpkern.lm.errors import CheckpointError, ConfigError
+from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.best import Best
 from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint, read_best
 from mlpkern.lm.saved.log import LogRow, read_log
+from mlpkern.lm.saved.records import read_losses
 from mlpkern.lm.saved.run_folder import RunFolder
 
 __all__ = ["ComparedRun", "Comparison", "compare", "differing", "setting_text"]
@@ -136,7 +136,7 @@ def setting_text(value: Any) -> str:
 
 def _read(name: str, folder: RunFolder, checkpoint: Checkpoint) -> ComparedRun:
     rows = read_log(folder.log)
-    train, dev = _summary(folder, checkpoint.step)
+    train, dev = read_losses(folder, checkpoint.step)
     if dev is None:
         dev = next((row.dev_loss for row in reversed(rows) if row.dev_loss is not None), None)
     best = read_best(folder.best) if folder.best.is_file() else None
@@ -144,19 +144,6 @@ def _read(name: str, folder: RunFolder, checkpoint: Checkpoint) -> ComparedRun:
         name, checkpoint.config, checkpoint.step, checkpoint.seconds, checkpoint.engine, train, dev,
         best, rows,
     )  # fmt: skip
-
-
-def _summary(folder: RunFolder, step: int) -> tuple[float | None, float | None]:
-    """The train and dev loss of a run that ended at ``step``, else (None, None)."""
-    if not folder.summary.exists():
-        return None, None
-    try:
-        values = json.loads(folder.summary.read_text(encoding="utf-8"))
-        if int(values["steps"]) != step:  # the summary of an earlier end
-            return None, None
-        return float(values["train"]["loss"]), float(values["dev"]["loss"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{folder.summary}: damaged or no summary of a run") from None
 
 
 def _loss(loss: float | None) -> str:

@@ -1,53 +1,34 @@
-"""Checkpoints: one safetensors file with the parameters, the state of the run and its settings.
+"""Checkpoints: the parameters of a run, the state from which it goes on, and its settings.
 
-The tensors carry the names of the model's ``state_dict``; what else a run needs to continue lies
-beside them under "trainer.":
+In the file (checkpoint_file.py) the parameters carry the names of the model's ``state_dict``; what
+else a run needs to go on lies beside them under "trainer.":
 
     trainer.generator   uint8: state of the batch generator
     trainer.pending     float32: losses of the steps since the last log row
     trainer.first.*     momenta (sgd) or mean gradients (adamw) of the parameter after "first."
     trainer.second.*    mean squared gradients (adamw)
 
-Format 2 added the last two; a file of format 1 is one of plain SGD, which has neither. The header
-names "level" and "lower" of the vocabulary where they are not "char" and false, "dev_loss" where it
-was taken at this step, and "waited" where it is not 0.
-
-The settings are JSON in the file's own header (key "mlpkern"), so one rename replaces everything at
-once and no crash can leave parameters of one step with the state of another.
-
-Beside them lies the SHA-256 of the settings and of every tensor (key "mlpkern.sha256"), checked at
-every load: a flipped bit of a weight is an error like any other damage. The settings say that there
-is one, "digest": "sha256"; files of earlier versions have none.
+The settings name "level" and "lower" of the vocabulary where they are not "char" and false,
+"dev_loss" where it was taken at this step, and "waited" where it is not 0.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import math
-import os
-import platform
-import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from mlpkern.lm.atomic_write import replacing
-from mlpkern.lm.errors import CheckpointError, LMError
+from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel, parameter_shapes
 from mlpkern.lm.model.state import TrainState
 from mlpkern.lm.saved.best import Best
+from mlpkern.lm.saved.checkpoint_file import named, read_settings, read_tensors, write_tensors
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.words.data import Vocab
 from mlpkern.mlp.optimizer_state import OptimizerState
@@ -60,13 +41,8 @@ __all__ = [
     "moments_by_name",
     "read_best",
     "save_checkpoint",
-    "versions",
 ]
 
-FORMAT = 2
-READABLE = (1, 2)
-_KEY = "mlpkern"
-_DIGEST_KEY = "mlpkern.sha256"
 _TRAINER = "trainer."
 _MOMENTS = (_TRAINER + "first.", _TRAINER + "second.")
 
@@ -138,34 +114,23 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, flushed: bool = True)
     tensors[_TRAINER + "generator"] = checkpoint.generator
     tensors[_TRAINER + "pending"] = checkpoint.pending.cpu()
     tensors |= {_TRAINER + name: tensor.cpu() for name, tensor in checkpoint.moments.items()}
-    header = {
-        "format": FORMAT,
+    vocab = checkpoint.vocab
+    settings: dict[str, Any] = {
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
         "engine": checkpoint.engine,
         "config": checkpoint.config.to_json(),
-        "vocab": list(checkpoint.vocab.symbols),
+        "vocab": list(vocab.symbols),
         "data": checkpoint.data,
-        "versions": versions(),
-        "digest": "sha256",
     }
-    if checkpoint.vocab.level != "char":
-        header["level"] = checkpoint.vocab.level
-    if checkpoint.vocab.lower:
-        header["lower"] = True
-    if checkpoint.dev_loss is not None:
-        header["dev_loss"] = checkpoint.dev_loss
-    if checkpoint.waited:
-        header["waited"] = checkpoint.waited
-    settings = json.dumps(header)
-    metadata = {"format": "pt", _KEY: settings, _DIGEST_KEY: _digest(settings, tensors)}
-    with replacing(path, flushed=flushed) as temporary:
-        try:
-            safetensors.torch.save_file(tensors, temporary, metadata)  # makes no copy of them
-        except safetensors.SafetensorError as error:
-            number = re.search(r"os error (\d+)", str(error))
-            code = int(number[1]) if number else errno.EIO
-            raise OSError(code, os.strerror(code)) from None
+    where_not_usual = {
+        "level": vocab.level if vocab.level != "char" else None,
+        "lower": vocab.lower or None,
+        "dev_loss": checkpoint.dev_loss,
+        "waited": checkpoint.waited or None,
+    }
+    settings |= {name: value for name, value in where_not_usual.items() if value is not None}
+    write_tensors(path, settings, tensors, flushed=flushed)
 
 
 def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Checkpoint:
@@ -180,32 +145,17 @@ def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Che
     tell damage by: RuntimeWarning.
     """
     path = RunFolder.checkpoint_file(path, checkpoint)
-    with _opened(path) as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    try:
-        header = json.loads(metadata[_KEY])
-        if header["format"] not in READABLE:
-            raise CheckpointError(
-                f"{path}: checkpoint format {header['format']}, this version reads "
-                f"{' and '.join(map(str, READABLE))}"
-            )
-        verified = "digest" in header or _DIGEST_KEY in metadata
-        if verified and metadata.get(_DIGEST_KEY) != _digest(metadata[_KEY], tensors):
-            raise CheckpointError(
-                f"{path}: damaged: its content does not have the SHA-256 it names"
-            )
+    header, tensors, verified = read_tensors(path)
+    with named(path):
         generator = tensors.pop(_TRAINER + "generator")
         pending = tensors.pop(_TRAINER + "pending")
         kept = [name for name in tensors if name.startswith(_MOMENTS)]
         moments = {name.removeprefix(_TRAINER): tensors.pop(name) for name in kept}
+        level, lower = str(header.get("level", "char")), bool(header.get("lower", False))
+        dev_loss = header.get("dev_loss")
         found = Checkpoint(
             config=TrainConfig.from_json(header["config"]),
-            vocab=Vocab(
-                tuple(header["vocab"]),
-                str(header.get("level", "char")),
-                bool(header.get("lower", False)),
-            ),
+            vocab=Vocab(tuple(header["vocab"]), level, lower),
             step=int(header["step"]),
             parameters=tensors,
             generator=generator,
@@ -214,16 +164,10 @@ def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Che
             seconds=float(header["seconds"]),
             engine=str(header["engine"]),
             data=dict(header["data"]),
-            dev_loss=None if (dev := header.get("dev_loss")) is None else float(dev),
+            dev_loss=None if dev_loss is None else float(dev_loss),
             waited=int(header.get("waited", 0)),
             verified=verified,
         )
-    except KeyError as error:
-        raise CheckpointError(f"{path}: not a checkpoint of mlpkern: no {error}") from None
-    except CheckpointError:
-        raise
-    except (LMError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of mlpkern: {error}") from None
     _check_shapes(path, found)
     if not found.verified:
         warnings.warn(
@@ -237,13 +181,9 @@ def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Che
 
 def read_best(path: Path) -> Best:
     """The step and the dev loss of the checkpoint file ``path``, from its header alone."""
-    with _opened(path) as file:
-        metadata = file.metadata() or {}
-    try:
-        header = json.loads(metadata[_KEY])
+    header = read_settings(path)
+    with named(path):
         return Best(int(header["step"]), float(header.get("dev_loss", math.inf)))
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint of mlpkern: {error}") from None
 
 
 def load_model(
@@ -286,48 +226,17 @@ def moments_by_name(optimizer: OptimizerState) -> dict[str, Tensor]:
     return {name: named[name] for name in named if name not in ("step", "stopped")}
 
 
-def versions() -> dict[str, str]:
-    """The versions a run should be read with: Python, torch, numpy, safetensors."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "safetensors": safetensors.__version__,
-    }
-
-
-def _digest(settings: str, tensors: dict[str, Tensor]) -> str:
-    """The SHA-256 of the settings and, by name, of every tensor with its dtype and shape."""
-    digest = hashlib.sha256(settings.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The safetensors file ``path``; CheckpointError where it cannot be read."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            yield file
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or no safetensors file: {error}") from None
-
-
 def _check_shapes(path: Path, checkpoint: Checkpoint) -> None:
     config = checkpoint.config
     shapes = parameter_shapes(
         len(checkpoint.vocab), config.block_size, config.embedding_dim, config.hidden
     )
-    parameters = list(shapes)
     found = {**checkpoint.parameters, **checkpoint.moments}
+    of_moments = {n.replace("embedding.weight", "embedding"): s for n, s in shapes.items()}
     groups = ["first"] if config.optimizer == "adamw" or config.momentum else []
     groups += ["second"] if config.optimizer == "adamw" else []
     for group in groups:
-        named = {n.replace("embedding.weight", "embedding"): shapes[n] for n in parameters}
-        shapes |= {f"{group}.{name}": shape for name, shape in named.items()}
+        shapes |= {f"{group}.{name}": shape for name, shape in of_moments.items()}
     expected = {name: (shape, torch.float32) for name, shape in shapes.items()}
     got = {name: (tuple(p.shape), p.dtype) for name, p in found.items()}
     for name in sorted(set(expected) | set(got)):

@@ -10,19 +10,18 @@ best/           the folder of the best run, ready for `sample`, `evaluate` and `
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mlpkern.lm.atomic_write import write_json
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.many.trained import Trained
-from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint, versions
+from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint
 from mlpkern.lm.saved.log import LogRow, write_log
+from mlpkern.lm.saved.records import write_config, write_summary
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.words.data import Dataset
@@ -84,29 +83,15 @@ class SweepFolder:
         save_checkpoint(run.checkpoint, checkpoint)
         run.remove_earlier()
         write_log(run.log, _log_rows(trained, dev.loss, seconds))
-        write_json(
-            run.config,
-            {
-                "config": trained.config.to_json(),
-                "data": data,
-                "engine": "run",
-                "kernels": trained.model.kernels,
-                "device": str(trained.model.output.weight.device),
-                "threads": torch.get_num_threads(),
-                "versions": versions(),
-                "trial": number,
-            },
-        )
-        write_json(
-            run.summary,
-            {
-                "steps": state.step,
-                "seconds": seconds,
-                "engine": "run",
-                "train": dataclasses.asdict(train),
-                "dev": dataclasses.asdict(dev),
-            },
-        )
+        model = trained.model
+        write_config(
+            run, trained.config, data=data, engine="run", kernels=model.kernels,
+            device=model.device, trial=number,
+        )  # fmt: skip
+        write_summary(
+            run, steps=state.step, seconds=seconds, engine="run", train=asdict(train),
+            dev=asdict(dev),
+        )  # fmt: skip
 
 
 def trials_csv(trials: list[FrozenTrial], names: list[str]) -> str:

@@ -1,0 +1,67 @@
+"""What a run says about itself for reading: config.json at its start, summary.json at its end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from mlpkern.lm.atomic_write import write_json
+from mlpkern.lm.errors import CheckpointError
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.saved.checkpoint_file import versions
+from mlpkern.lm.saved.run_folder import RunFolder
+
+__all__ = ["read_losses", "write_config", "write_summary"]
+
+
+def write_config(
+    run: RunFolder,
+    config: TrainConfig,
+    *,
+    data: dict[str, Any],
+    engine: str,
+    kernels: str,
+    device: torch.device,
+    **more: Any,
+) -> None:
+    """Replaces config.json: settings, words, how the run is carried out, versions, ``more``."""
+    values = {
+        "config": config.to_json(),
+        "data": data,
+        "engine": engine,
+        "kernels": kernels,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+    write_json(run.config, values | more)
+
+
+def write_summary(
+    run: RunFolder,
+    *,
+    steps: int,
+    seconds: float,
+    engine: str,
+    train: dict[str, Any],
+    dev: dict[str, Any],
+    **more: Any,
+) -> None:
+    """Replaces summary.json; ``train`` and ``dev``: the metrics over the whole splits."""
+    values = {"steps": steps, "seconds": seconds, "engine": engine, "train": train, "dev": dev}
+    write_json(run.summary, values | more)
+
+
+def read_losses(run: RunFolder, step: int) -> tuple[float | None, float | None]:
+    """The train and dev loss of a run that ended at ``step``, else (None, None)."""
+    if not run.summary.exists():
+        return None, None
+    try:
+        values = json.loads(run.summary.read_text(encoding="utf-8"))
+        if int(values["steps"]) != step:  # the summary of an earlier end
+            return None, None
+        return float(values["train"]["loss"]), float(values["dev"]["loss"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{run.summary}: damaged or no summary of a run") from None
