@@ -109,7 +109,6 @@ def _train(engine: Engine, state: TrainState, dev: Split, every: int) -> dict[st
     dev_losses, piece_seconds = [], []
     while state.step < state.config.steps:
         piece_seconds.append(seconds_of(run_chunk, 1))
-        state.step += len(chunks[-1])
         dev_losses.append(evaluate(state.model, dev).loss)
     return {
         "losses": [float(chunk.double().mean()) for chunk in chunks],

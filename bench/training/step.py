@@ -72,7 +72,6 @@ def ops_prepared(case: TrainingCase, checked: Results = everything) -> Prepared:
                 state.model.load_state_dict(first[m])
                 state.step = 0
             engine.run_chunk(state, steps)
-            state.step += steps
 
     def results() -> tuple[Tensor, ...]:
         fresh = [start(case.checked, m) for m in every_model(case)]

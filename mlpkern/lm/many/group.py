@@ -125,8 +125,6 @@ class Group:
                     **options,
                 )
                 drawing.aside(self._curve.add, losses.cpu())
-                for state in states:
-                    state.step += chunk
                 self._pace = max(time.perf_counter() - began, 1e-9) / chunk
                 self._chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS / self._pace)))
                 yield chunk * len(configs)

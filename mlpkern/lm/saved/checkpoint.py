@@ -101,9 +101,10 @@ class Checkpoint:
         return model
 
     def restore(self, optimizer: OptimizerState) -> None:
-        """Copies the saved momenta into ``optimizer``, which is that of a run with ``config``."""
+        """Copies step and moments into ``optimizer``, which is that of a run with ``config``."""
+        step = torch.tensor(self.step, dtype=torch.int64, device="cpu")
         try:
-            optimizer.load_state_dict({**optimizer.state_dict(), **self.moments})
+            optimizer.load_state_dict({**optimizer.state_dict(), "step": step, **self.moments})
         except ValueError as error:
             raise CheckpointError(f"the optimizer cannot continue: {error}") from None
 

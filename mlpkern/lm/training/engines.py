@@ -50,8 +50,8 @@ class Engine(Protocol):
         """What ``config`` asks for that this engine cannot do on ``device``, or None."""
 
     def run_chunk(self, state: TrainState, steps: int) -> Tensor:
-        """Takes ``steps`` steps from ``state.step`` on: moves ``state.generator``, the parameters
-        and the tensors of ``state.optimizer``.
+        """Takes ``steps`` steps: moves ``state.generator``, the parameters, and ``state.optimizer``
+        with its count of steps.
 
         Returns the losses (steps,) before each update, float32, on the model's device.
         """
@@ -102,6 +102,7 @@ class StockEngine:
             for p in parameters:
                 p.data += -lr * p.grad
             losses.append(loss.detach())
+            state.step += 1
         for p in parameters:
             p.grad = None
         return torch.stack(losses)
@@ -111,9 +112,10 @@ class StockEngine:
         inputs, targets = self._int64_rows(state.train)
         step = StockStep(state)
         losses = []
-        for at, lr in enumerate(state.learning_rates(steps).tolist(), state.step):
+        for lr in state.learning_rates(steps).tolist():
             ix = state.draw_batches(1)[0].to(targets.device)  # (N,)
-            losses.append(step(inputs[ix], targets[ix], at, lr))
+            losses.append(step(inputs[ix], targets[ix], state.step, lr))
+            state.step += 1
         return torch.stack(losses)
 
     def _int64_rows(self, train: Split) -> tuple[Tensor, Tensor]:
@@ -158,22 +160,22 @@ class OpsEngine:
         else:
             per_step = state.config.batch_size * state.train.inputs.shape[1]
             run, piece = self._run_gathered, max(1, MAX_GATHERED_IDS // per_step)
-        losses, done = [], state.step
+        losses = []
         for part in state.learning_rates(steps).split(piece):
-            losses.append(run(state, part, done))
-            done += len(part)
+            losses.append(run(state, part))
+            state.step += len(part)
         return torch.cat(losses)
 
-    def _run_gathered(self, state: TrainState, rates: Tensor, done: int) -> Tensor:
+    def _run_gathered(self, state: TrainState, rates: Tensor) -> Tensor:
         train = state.train
         plain = not state.config.beyond_plain_sgd()
-        step = FusedStep(state.model) if plain else FusedOptionsStep(state, done)
+        step = FusedStep(state.model) if plain else FusedOptionsStep(state, state.step)
         rows = state.draw_batches(len(rates)).to(train.targets.device)  # (S, N)
         batches = zip(train.inputs[rows].unbind(), train.targets[rows].unbind(), strict=True)
         pairs = zip(batches, rates.tolist(), strict=True)
         return torch.stack([step.take(ids, targets, lr) for (ids, targets), lr in pairs])
 
-    def _run_graphed(self, state: TrainState, rates: Tensor, done: int) -> Tensor:
+    def _run_graphed(self, state: TrainState, rates: Tensor) -> Tensor:
         run = (state.model, state.train, state.config.batch_size)
         if self._graph is None or not self._graph.serves(*run):
             self._graph = GraphedSteps(*run, capacity=GRAPHED_STEPS)
@@ -206,11 +208,10 @@ class RunEngine:
         return None
 
     def run_chunk(self, state: TrainState, steps: int) -> Tensor:
-        train, params = state.train, mlpkern.MLPParams.from_module(state.model)
+        train, params = state.train, state.params
         options = {}
         if state.config.beyond_plain_sgd():
             options = {**common_options(state.config), **own_options([state.config])}
-        state.optimizer.step = state.step
         pieces = state.learning_rates(steps).split(max(1, MAX_ROWS // state.config.batch_size))
         losses = []
         with warnings.catch_warnings():  # the trainer reads a bad loss itself and says more

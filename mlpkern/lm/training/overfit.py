@@ -81,16 +81,16 @@ def overfit_batch(
     state = _SameBatch(start.model, batch, config, start.generator)
     parts = []
     while state.step < config.steps:
-        steps = min(max(1, -(-config.steps // PIECES)), config.steps - state.step)
+        first = state.step
+        steps = min(max(1, -(-config.steps // PIECES)), config.steps - first)
         losses = engine.run_chunk(state, steps).cpu()
         if len(bad := (~torch.isfinite(losses)).nonzero()):
             at = int(bad[0])
             raise NonFiniteLossError(
-                f"step {state.step + at}: the loss is {losses[at].item()}; a smaller learning rate "
+                f"step {first + at}: the loss is {losses[at].item()}; a smaller learning rate "
                 "usually helps",
-                state.step + at,
+                first + at,
             )
-        state.step += steps
         parts.append(losses)
         report(state.step, losses[-1].item())
     floor, contexts, ambiguous = _entropy(batch)

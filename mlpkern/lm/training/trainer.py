@@ -128,7 +128,6 @@ class Trainer:
         dataset = dataset.to(device)
         state = TrainState.start(model, dataset.splits["train"], config)
         state.generator.set_state(checkpoint.generator)
-        state.step = checkpoint.step
         checkpoint.restore(state.optimizer)
         pending = [checkpoint.pending] if len(checkpoint.pending) else []
         trainer = cls(
@@ -228,25 +227,23 @@ class Trainer:
 
     def _advance(self, steps: int) -> float:
         """One chunk; returns its seconds."""
-        state = self.state
+        first = self.state.step
         began = time.perf_counter()
-        losses = self.engine.run_chunk(state, steps).cpu()  # (steps,)
+        losses = self.engine.run_chunk(self.state, steps).cpu()  # (steps,)
         elapsed = time.perf_counter() - began
         bad = (~torch.isfinite(losses)).nonzero()
         good = int(bad[0]) if len(bad) else steps
-        self._take(losses[:good], elapsed / steps)
+        self._take(losses[:good], first, elapsed / steps)
         if good < steps:
-            raise self._not_finite(f"the loss is {losses[good].item()}", state.step + good)
-        state.step += steps
+            raise self._not_finite(f"the loss is {losses[good].item()}", first + good)
         self.dev = None
         self.seconds += elapsed
         self._show("advance", steps)
         return elapsed
 
-    def _take(self, losses: Tensor, pace: float) -> None:
-        """The losses from ``state.step`` on into log rows; a step took ``pace`` seconds."""
-        every, first = self.state.config.log_every, self.state.step
-        step = first
+    def _take(self, losses: Tensor, first: int, pace: float) -> None:
+        """The losses from step ``first`` on into log rows; a step took ``pace`` seconds."""
+        every, step = self.state.config.log_every, first
         while len(losses):
             part = losses[: every - step % every]
             losses = losses[len(part) :]

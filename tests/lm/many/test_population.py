@@ -239,7 +239,6 @@ def test_a_cool_down_is_steps_at_falling_rates():
     rows = torch.randint(len(train), (3, ADAMW.batch_size), generator=generator)
     rates = ADAMW.learning_rates(60, 1) * torch.tensor([0.75, 0.5, 0.25], dtype=torch.float64)
     state = trainer.state
-    state.optimizer.step = 60
     mlpkern.train_steps(
         mlpkern.MLPParams.from_module(state.model), train.inputs, train.targets, rows, rates,
         optimizer="adamw", state=state.optimizer,

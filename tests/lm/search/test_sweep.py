@@ -77,7 +77,6 @@ def test_rungs_keep_the_best_and_every_loss_is_that_of_evaluate(tmp_path):
         run = Trainer.start(config, dataset, RunEngine())
         for step, loss in sorted(trial.intermediate_values.items()):
             run.engine.run_chunk(run.state, step - run.state.step)
-            run.state.step = step
             dev = evaluate(run.state.model, run.dataset.splits["dev"]).loss
             assert loss == pytest.approx(dev, rel=1e-6)
     assert done.study.best_value == min(

@@ -97,7 +97,6 @@ def test_the_masks_are_those_of_the_seed_and_the_step():
     config = changed(**OPTIONS["dropout"], seed=3)
     state = trainer("run", config).state
     ENGINES["run"]().run_chunk(state, 7)
-    state.step = 7
     model = state.model
     kept = state.generator.get_state()
     rows = state.draw_batches(1)[0]
