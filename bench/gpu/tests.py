@@ -53,7 +53,8 @@ def device(work: Work) -> bool:
 
 
 def test(work: Work) -> bool:
-    left = ("--ignore=tests/gpu", "--ignore=tests/ops/test_compile.py", "tests")
+    others = ("tests/bench", "tests/gpu", "tests/ops/test_compile.py")
+    left = (*(f"--ignore={path}" for path in others), "tests")
     return work.backend("cuda") and suite(work, "cuda and not triton", 4, *left)
 
 
@@ -125,7 +126,7 @@ def triton_alone(work: Work, copy: Path, alone: dict[str, str]) -> bool:
         work,
         "triton",
         8,
-        *("--ignore=tests/backends/test_triton_build.py", "--ignore-glob=*/test_bench*"),
+        *("--ignore=tests/backends/test_triton_build.py", "--ignore=tests/bench"),
         *("--ignore-glob=*/gpu/test_cuda_*", "tests"),
         cwd=copy,
         env=untuned,

@@ -12,82 +12,24 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.bench_gpu_script import FAKE_PYTHON, statuses
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench import ROOT
+from bench.gpu import prebuilt
+from bench.gpu import stages as gpu_stages
+from bench.gpu import steps as gpu_steps
+from bench.gpu import tests as gpu_tests
+from bench.gpu import told as gpu_told
+from bench.gpu import work as gpu_work
+
 SCRIPT = ROOT / "bench" / "gpu.sh"
-sys.path.insert(0, str(ROOT))
-
-from bench.gpu import prebuilt  # noqa: E402
-from bench.gpu import stages as gpu_stages  # noqa: E402
-from bench.gpu import steps as gpu_steps  # noqa: E402
-from bench.gpu import tests as gpu_tests  # noqa: E402
-from bench.gpu import told as gpu_told  # noqa: E402
-from bench.gpu import work as gpu_work  # noqa: E402
-
-# Logs how it was called; ends as the name of the program says in $FAKE ("run=7 yardsticks=slow")
-FAKE_PYTHON = """#!/bin/bash
-echo "$@" >>"$CALLS"
-for rule in $FAKE; do
-  if [[ "$*" == *"${rule%=*}"* ]]; then
-    [ "${rule#*=}" = slow ] && { sleep 30 & wait; }
-    exit "${rule#*=}"
-  fi
-done
-echo "• figure of $2"
-echo "== 5 passed in 1 s =="
-"""
-FAKE_SANITIZER = """#!/bin/bash
-echo "sanitizer $@" >>"$CALLS"
-echo "========= $SUMMARY"
-"""
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs the stages: the files of each, the exit status, the calls of Python, the text."""
-    tools = {"python": FAKE_PYTHON, "compute-sanitizer": FAKE_SANITIZER, "nvidia-smi": "#!/bin/sh"}
-    for name, text in tools.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setattr(prebuilt, "take", lambda: "taken")
-    monkeypatch.setattr(gpu_work, "GRACE_S", 1)
-    for name, value in {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHON": str(tmp_path / "python"),
-        "OUT": str(tmp_path / "out"),
-        "CALLS": str(tmp_path / "calls"),
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-        "PYTHONUNBUFFERED": "",
-        "RECORD": "",
-    }.items():
-        monkeypatch.setenv(name, value)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*names, fake="", seconds="", summary="ERROR SUMMARY: 0 errors"):
-        (tmp_path / "calls").write_text("")
-        monkeypatch.setenv("MLPKERN_GPU_SECONDS", str(seconds))
-        monkeypatch.setenv("FAKE", fake)
-        monkeypatch.setenv("SUMMARY", summary)
-        status = gpu_stages.main(list(names))
-        found = {
-            path.parent.name: json.loads(path.read_text())
-            for path in (tmp_path / "out").glob("*/result.json")
-        }
-        return found, status, (tmp_path / "calls").read_text(), capsys.readouterr().out
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
-
-
-def statuses(found, stage="steps"):
-    return [(row["step"], row["status"]) for row in found[stage]["steps"]]
 
 
 # Stages
 
 
-def test_every_stage_has_its_steps_files_and_summary(run, tmp_path):
-    found, status, calls, text = run()
+def test_every_stage_has_its_steps_files_and_summary(gpu_sh, tmp_path):
+    found, status, calls, text = gpu_sh()
     assert status == 0, text
     for number, (_, steps) in gpu_steps.STAGES.items():
         stage = f"stage{number}"
@@ -106,12 +48,12 @@ def test_every_stage_has_its_steps_files_and_summary(run, tmp_path):
     assert places == sorted(places)
 
 
-def test_each_stage_and_step_stands_alone(run):
-    found, status, calls, text = run("1")
+def test_each_stage_and_step_stands_alone(gpu_sh):
+    found, status, calls, text = gpu_sh("1")
     assert (list(found), status) == (["stage1"], 0)
     assert "bench.run" not in calls
     assert text.rstrip().splitlines()[-1].startswith("• figure of ")
-    found, _, calls, _ = run("jax", "yardsticks")
+    found, _, calls, _ = gpu_sh("jax", "yardsticks")
     assert statuses(found) == [("jax", 0), ("yardsticks", 0)]
     assert "bench.yardsticks" in calls
 
@@ -122,8 +64,8 @@ def test_no_stage_asks_for_more_than_a_command_may_take():
         assert sum(gpu_steps.STEPS[step].room for step in steps) < gpu_stages.SUMMARY
 
 
-def test_a_failing_step_stops_no_other_and_sets_the_status(run):
-    found, status, calls, text = run("yardsticks", "bench", "device", fake="yardsticks=7")
+def test_a_failing_step_stops_no_other_and_sets_the_status(gpu_sh):
+    found, status, calls, text = gpu_sh("yardsticks", "bench", "device", fake="yardsticks=7")
     assert statuses(found) == [("yardsticks", 1), ("bench", 0), ("device", 0)]
     assert status == 1
     assert found["steps"]["steps"][2]["told"] == ["5 passed in 1 s"]
@@ -132,30 +74,30 @@ def test_a_failing_step_stops_no_other_and_sets_the_status(run):
     assert "--- device\n5 passed in 1 s" in text
 
 
-def test_a_step_that_breaks_is_told_and_stops_no_other(run, monkeypatch):
+def test_a_step_that_breaks_is_told_and_stops_no_other(gpu_sh, monkeypatch):
     def broken():
         raise ValueError("no wheel")
 
     monkeypatch.setattr(prebuilt, "take", broken)
-    found, status, _, _ = run("build", "jax")
+    found, status, _, _ = gpu_sh("build", "jax")
     assert (statuses(found), status) == ([("build", 1), ("jax", 0)], 1)
     assert found["steps"]["steps"][0]["told"][-1] == "ValueError: no wheel"
 
 
-def test_without_a_folder_the_benchmark_is_recorded(run, monkeypatch, tmp_path):
+def test_without_a_folder_the_benchmark_is_recorded(gpu_sh, monkeypatch, tmp_path):
     monkeypatch.delenv("OUT")
     monkeypatch.setattr(gpu_stages, "OUT", tmp_path / "elsewhere")
-    _, _, calls, _ = run("bench")
+    _, _, calls, _ = gpu_sh("bench")
     assert " --record" in calls
     assert (tmp_path / "elsewhere" / "steps" / "result.json").exists()
 
 
-def test_paths_are_those_of_the_folder_that_it_is_called_in(run, tmp_path, monkeypatch):
+def test_paths_are_those_of_the_folder_that_it_is_called_in(gpu_sh, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORDS", "names.txt")
     monkeypatch.setenv("PYTHON", "./python")
     monkeypatch.setenv("OUT", "out")
-    _, status, calls, _ = run("bench", "seeds")
+    _, status, calls, _ = gpu_sh("bench", "seeds")
     assert status == 0
     assert calls.count(f"--file {tmp_path / 'names.txt'}") == 2
     assert f"--out {tmp_path / 'out' / 'steps' / 'bench'}" in calls
@@ -164,9 +106,9 @@ def test_paths_are_those_of_the_folder_that_it_is_called_in(run, tmp_path, monke
 # Time
 
 
-def test_a_step_that_runs_out_of_its_time_is_ended_with_all_that_it_started(run, monkeypatch):
+def test_a_step_that_runs_out_of_its_time_is_ended_with_all_that_it_started(gpu_sh, monkeypatch):
     monkeypatch.setattr(gpu_stages, "LEAST_S", 1)
-    found, status, _, text = run("yardsticks", "machine", fake="yardsticks=slow", seconds=2.4)
+    found, status, _, text = gpu_sh("yardsticks", "machine", fake="yardsticks=slow", seconds=2.4)
     slow, late = found["steps"]["steps"]
     assert (slow["status"], slow["note"]) == (124, "ran out of its 2 s")
     assert late["note"] == "no time was left"
@@ -175,17 +117,17 @@ def test_a_step_that_runs_out_of_its_time_is_ended_with_all_that_it_started(run,
     assert "ran out of its 2 s" in text
 
 
-def test_what_ends_the_script_leaves_what_was_done(run):
+def test_what_ends_the_script_leaves_what_was_done(gpu_sh):
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
-    found, status, _, text = run("jax", "yardsticks", "device", fake="yardsticks=slow")
+    found, status, _, text = gpu_sh("jax", "yardsticks", "device", fake="yardsticks=slow")
     timer.join()
     assert statuses(found) == [("jax", 0), ("yardsticks", 130)]
     assert status == 1
     assert "=== steps: " in text
 
 
-def test_a_killed_script_has_written_the_steps_before(run, tmp_path, monkeypatch):
+def test_a_killed_script_has_written_the_steps_before(gpu_sh, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setitem(
         gpu_steps.STEPS,
@@ -196,21 +138,21 @@ def test_a_killed_script_has_written_the_steps_before(run, tmp_path, monkeypatch
             gpu_told.last,
         ),
     )
-    run("jax", "yardsticks")
+    gpu_sh("jax", "yardsticks")
     assert [row["step"] for row in json.loads(seen[0])["steps"]] == ["jax"]
 
 
 # What is told
 
 
-def test_the_summary_is_short_dense_and_names_every_failure(run, tmp_path):
+def test_the_summary_is_short_dense_and_names_every_failure(gpu_sh, tmp_path):
     failures = "\n".join(f"FAILED tests/test_a.py::test_{i} - {'why ' * 60}" for i in range(200))
     (tmp_path / "python").write_text(
         FAKE_PYTHON.replace('echo "•', f'echo "{failures}"\necho "•').replace(
             "5 passed", "9 failed"
         )
     )
-    _, _, _, text = run("2")
+    _, _, _, text = gpu_sh("2")
     summary = text[text.index("=== stage2: ") :]
     assert len(summary) <= 12_000
     for step in ("device", "test", "compile", "triton"):
@@ -248,8 +190,8 @@ def test_of_the_benchmark_the_population_and_the_table_are_told():
 # Steps
 
 
-def test_without_the_backend_its_tests_are_a_failure(run):
-    found, status, calls, _ = run("test", "triton", "device", "memory", fake="has_backend=1")
+def test_without_the_backend_its_tests_are_a_failure(gpu_sh):
+    found, status, calls, _ = gpu_sh("test", "triton", "device", "memory", fake="has_backend=1")
     assert [s for _, s in statuses(found)] == [1, 1, 1, 1]
     assert "pytest" not in calls
     assert status == 1
@@ -261,8 +203,8 @@ def test_the_tests_that_are_chosen_by_name_exist():
         assert re.search(rf"^def test_\w*{name}", text, re.MULTILINE), name
 
 
-def test_triton_is_tested_and_trains_in_a_copy_without_the_libraries(run):
-    found, status, calls, text = run("triton")
+def test_triton_is_tested_and_trains_in_a_copy_without_the_libraries(gpu_sh):
+    found, status, calls, text = gpu_sh("triton")
     assert (statuses(found), status) == ([("triton", 0)], 0), text
     lines = calls.splitlines()
     (suite,) = (line for line in lines if "pytest" in line and "-k triton" in line)
@@ -270,57 +212,57 @@ def test_triton_is_tested_and_trains_in_a_copy_without_the_libraries(run):
     (training,) = (line for line in lines if "mlpkern train" in line)
     assert "--preset lecture" in training
     for broken in ("pytest=1", "train=1", "summary.json=1"):
-        assert statuses(run("triton", fake=broken)[0]) == [("triton", 1)], broken
+        assert statuses(gpu_sh("triton", fake=broken)[0]) == [("triton", 1)], broken
 
 
-def test_the_copy_has_no_native_library_and_the_tree_keeps_its_own(run, tmp_path):
+def test_the_copy_has_no_native_library_and_the_tree_keeps_its_own(gpu_sh, tmp_path):
     before = sorted(ROOT.glob("mlpkern/*.so"))
     seen = tmp_path / "seen"
     (tmp_path / "python").write_text(
         f'#!/bin/bash\n[ "$PWD" = {ROOT} ] || {{ pwd; ls mlpkern; }} >>{seen}\n'
     )
-    run("triton")
+    gpu_sh("triton")
     listed = seen.read_text()
-    assert "backends.py" in listed
+    assert "registry.py" in listed
     assert ".so" not in listed
     assert sorted(ROOT.glob("mlpkern/*.so")) == before
     assert not Path(listed.splitlines()[0]).exists()  # the copy is gone
 
 
-def test_the_benchmark_begins_with_nothing_that_triton_compiled(run, tmp_path):
+def test_the_benchmark_begins_with_nothing_that_triton_compiled(gpu_sh, tmp_path):
     (tmp_path / "python").write_text(
         '#!/bin/bash\necho "population of $(ls -A "$TRITON_CACHE_DIR" | wc -l) files"\n'
     )
-    found, _, _, _ = run("bench")
+    found, _, _, _ = gpu_sh("bench")
     assert found["steps"]["steps"][0]["told"][0] == "population of 0 files"
 
 
-def test_what_does_not_fit_is_built_with_no_index_and_the_library_that_does(run, monkeypatch):
+def test_what_does_not_fit_is_built_with_no_index_and_the_library_that_does(gpu_sh, monkeypatch):
     def unusable():
         raise prebuilt.Unusable("another Python", Path("given/_cuda.so"))
 
     monkeypatch.setattr(prebuilt, "take", unusable)
-    found, status, calls, _ = run("build")
+    found, status, calls, _ = gpu_sh("build")
     assert status == 0
     assert "• another Python: building here" in found["steps"]["steps"][0]["told"]
     install = next(line for line in calls.splitlines() if " install " in line)
     assert {"--no-index", "--no-build-isolation", "--no-deps"} <= set(install.split())
-    _, _, calls, _ = run("build", fake="--version=1")  # no pip here
+    _, _, calls, _ = gpu_sh("build", fake="--version=1")  # no pip here
     assert "setup.py build_ext" in calls
-    assert run("build", fake="has_backend=1")[1] == 1
+    assert gpu_sh("build", fake="has_backend=1")[1] == 1
     monkeypatch.setattr(prebuilt, "take", lambda: "taken")
-    assert "install" not in run("build")[2]
+    assert "install" not in gpu_sh("build")[2]
 
 
-def test_the_sanitizer_has_three_tools_whose_word_is_taken_with_their_summary_only(run):
-    found, status, calls, _ = run("sanitize")
+def test_the_sanitizer_has_three_tools_whose_word_is_taken_with_their_summary_only(gpu_sh):
+    found, status, calls, _ = gpu_sh("sanitize")
     assert (statuses(found), status) == ([("sanitize", 0)], 0)
     for tool in ("memcheck", "racecheck", "synccheck"):
         assert f"--tool {tool}" in calls
-    _, _, calls, _ = run("sanitize", summary="--kernel-name as the help has it")
+    _, _, calls, _ = gpu_sh("sanitize", summary="--kernel-name as the help has it")
     assert calls.count("--kernel-name kernel_substring=mlpkern") == 3
     for summary in ("ERROR SUMMARY: 3 errors", "Error: Device not supported"):
-        found, status, _, text = run("sanitize", summary=summary)
+        found, status, _, text = gpu_sh("sanitize", summary=summary)
         assert (statuses(found), status) == ([("sanitize", 1)], 1)
         assert f"WRONG memcheck: exit status 0: ========= {summary}" in text
 

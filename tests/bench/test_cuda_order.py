@@ -6,8 +6,7 @@ import json
 from functools import partial
 
 import pytest
-from bench_fake_gpu import CUDA_SETTINGS, FAST
-from test_bench_gpu import CASE, fake_gpu, suite_of
+from support.bench_fake_gpu import CASE, CUDA_SETTINGS, FAST, fake_gpu, suite_of
 
 from bench import result_files, run
 from bench import suites as tables

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from test_bench_gpu_script import run, statuses  # noqa: F401
+from support.bench_gpu_script import statuses
 
+from bench import ROOT
 from bench.gpu import steps as gpu_steps
 from bench.gpu.rehearsal import tools as rehearsal_tools
 
-SCRIPT = Path(__file__).resolve().parent.parent / "bench" / "gpu.sh"
+SCRIPT = ROOT / "bench" / "gpu.sh"
 
 
-def test_every_step_of_every_stage_is_rehearsed(run):  # noqa: F811
-    found, status, calls, text = run("--rehearse")
+def test_every_step_of_every_stage_is_rehearsed(gpu_sh):
+    found, status, calls, text = gpu_sh("--rehearse")
     assert status == 0, text
     for number, (_, steps) in gpu_steps.STAGES.items():
         assert statuses(found, f"stage{number}") == [(step, 0) for step in steps]
@@ -43,8 +43,8 @@ def test_every_step_of_every_stage_is_rehearsed(run):  # noqa: F811
         ("train=1", "triton"),
     ],
 )
-def test_a_line_that_fails_in_a_rehearsal_fails_it(run, broken, step):  # noqa: F811
-    found, status, _, _ = run("--rehearse", step, "jax", fake=broken)
+def test_a_line_that_fails_in_a_rehearsal_fails_it(gpu_sh, broken, step):
+    found, status, _, _ = gpu_sh("--rehearse", step, "jax", fake=broken)
     assert (statuses(found), status) == ([(step, 1), ("jax", 0)], 1)
 
 

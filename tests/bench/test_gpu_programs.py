@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from bench_fake_gpu import FAST, FakeGpu
-from test_bench_gpu import fake_gpu
+from support.bench_fake_gpu import FAST, FakeGpu, fake_gpu
 
 import mlpkern
-from bench import run
+from bench import ROOT, run
 from bench import suites as tables
 from bench.cuda import limits as cuda_limits
 from bench.cuda import training as cuda_training
@@ -22,7 +20,6 @@ from bench.ops import linear_tanh
 from bench.training.case import training_case
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 # The smoke test

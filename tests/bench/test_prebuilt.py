@@ -7,15 +7,12 @@ import json
 import sys
 import sysconfig
 import zipfile
-from pathlib import Path
 
 import pytest
 import setuptools
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from bench.gpu import prebuilt  # noqa: E402
+from bench import ROOT
+from bench.gpu import prebuilt
 
 NATIVE = f"mlpkern/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bench_fake_gpu import CUDA_SETTINGS, FAST, FakeEvent, FakeGpu
-from bench_tiny import nan, off_by_a_little, row_of
+from support.bench_fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeEvent, FakeGpu, fake_gpu, suite_of
+from support.bench_tiny import nan, off_by_a_little, row_of
 
-from bench import run, runner
+from bench import run
 from bench import suites as tables
-from bench.core.case import Case, OpTable, Unavailable
+from bench.core.case import Unavailable
 from bench.core.device import Graph
 from bench.core.providers import STOCK
 from bench.core.timer import LocalContestant, interleave
@@ -21,7 +21,7 @@ from bench.cuda import many_models as cuda_many_models
 from bench.cuda import providers as cuda_providers
 from bench.cuda import training as cuda_training
 from bench.cuda.device_timer import LONGEST_SLEEP_S, DeviceContestant
-from bench.cuda.providers import GRAPH, cuda_op_contest, in_turns, replayed
+from bench.cuda.providers import GRAPH, in_turns, replayed
 from bench.ops import cross_entropy
 from bench.ops.embedding_gather import CUDA_CASES, problem
 from bench.runner import graph_ratios, run_case
@@ -30,39 +30,11 @@ from bench.training.case import cost, training_case
 
 SIZES = {"N": 37, "V": 27, "D": 10, "T": 3, "K": 30, "H": 19}
 pytestmark = pytest.mark.usefixtures("one_thread")
-CASE = Case("cross_entropy", "8x5", "float32", {"N": 8, "V": 5}, rotate=True)
-
-
-def fake_gpu(monkeypatch):
-    """A fake GPU whose backends are plain torch."""
-    real = cuda_providers.with_cuda_backend
-    fake = lambda name, dtype: real("reference", dtype)  # noqa: E731
-    monkeypatch.setattr(cuda_providers, "with_cuda_backend", fake)
-    monkeypatch.setattr(runner, "_why_unavailable", lambda provider: "")
-    return FakeGpu()
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     return fake_gpu(monkeypatch)
-
-
-def suite_of(gpu, fused=cross_entropy.fused, case=CASE):
-    table = OpTable(
-        "cross_entropy",
-        (),
-        cross_entropy.problem,
-        cross_entropy.cost,
-        cross_entropy.stock,
-        fused,
-        (case,),
-    )
-
-    def contest(case, cost, settings):
-        return cuda_op_contest(table, case, cost, settings, gpu)
-
-    names = {"ours": "cuda", "ours_graph": "cuda" + GRAPH, "baseline": "eager"}
-    return tables.Suite("cross_entropy", (case,), cross_entropy.cost, contest, **names)
 
 
 # --- both times ----------------------------------------------------------------------------------

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
-
-# bench/ is not part of the installed package
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.core import providers
 from bench.core.case import Case, OpTable, Settings

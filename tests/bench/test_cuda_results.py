@@ -10,10 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from bench_fake_gpu import CUDA_SETTINGS, FAST, FakeGpu
-from bench_tiny import MACHINE
+from support.bench_fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeGpu, fake_gpu, suite_of
+from support.bench_tiny import MACHINE
 from support.lm_words import make_words
-from test_bench_gpu import CASE, fake_gpu, suite_of
 
 from bench import report, result_files, run, yardsticks
 from bench import suites as tables
