@@ -63,8 +63,9 @@ _status: dict[str, Backend] = {}
 def backends() -> dict[str, Backend]:
     """Every backend by name, in the order in which the automatic choice asks them.
 
-    >>> mlpkern.backends()["reference"].available
-    True
+    Examples:
+        >>> mlpkern.backends()["reference"].available
+        True
     """
     return {name: _backend(name) for name in _REGISTRY}
 
@@ -109,7 +110,7 @@ def has_op(name: str, op: str) -> bool:
 class use_backend:
     """Run every op on the backend ``name``, from this call on; None takes the choice back.
 
-    Three forms, for the calling thread or asyncio task alone::
+    Three forms, for the calling thread or asyncio task alone:
 
         use_backend("reference")  # from here on, until use_backend(None) or another name
 

@@ -44,8 +44,9 @@ def fuse(model: nn.Module) -> Fused:
     low-rank product to its output: they would add it behind the tanh. Run them before ``fuse`` or
     after `mlpkern.unfuse`; unfuse too before changing layers or the flags that steer a forward.
 
-    >>> print(fuse(nn.Sequential(nn.Linear(30, 200), nn.Tanh())))
-    0 + 1: Linear + Tanh -> LinearTanh
+    Examples:
+        >>> print(fuse(nn.Sequential(nn.Linear(30, 200), nn.Tanh())))
+        0 + 1: Linear + Tanh -> LinearTanh
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"fuse: model must be an nn.Module, got {type(model).__name__}")

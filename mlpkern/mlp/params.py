@@ -190,10 +190,12 @@ class MLPParams:
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of all tensors."""
         return self.embedding.dtype
 
     @property
     def device(self) -> torch.device:
+        """The device of all tensors."""
         return self.embedding.device
 
     def model(self, m: int) -> MLPParams:

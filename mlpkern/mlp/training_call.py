@@ -34,9 +34,11 @@ PIECE_SECONDS, FLAGGED_SECONDS = 1.0, 0.1
 class TrainingCall:
     """The arguments of a backend's ``train_steps``.
 
-    tensors  parameters, first and second moments, each with a leading M; empty where there are none
-    frozen   which parameters stay as they are, with their moments
-    options  from ``optimizer`` on
+    Attributes:
+        tensors: parameters, first and second moments, each with a leading M; empty where there are
+            none
+        frozen: which parameters stay as they are, with their moments
+        options: from ``optimizer`` on
     """
 
     tensors: tuple[list[Tensor], list[Tensor], list[Tensor]]

@@ -57,7 +57,8 @@ def cross_entropy(
     torch, which gives one.
 
     Raises:
-        TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape, device or option.
+        TypeError: a wrong dtype, or not a tensor.
+        ValueError: a wrong shape, device or option.
         IndexError: a target outside [0, C) that is not ``ignore_index``, with its position.
     """
     if (

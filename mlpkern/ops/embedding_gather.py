@@ -37,7 +37,8 @@ def embedding_gather(input: Tensor, weight: Tensor, *, padding_idx: int | None =
         padding_idx: -V <= padding_idx < V; that row gets no gradient. None: every row does.
 
     Raises:
-        TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape, device or padding_idx.
+        TypeError: a wrong dtype, or not a tensor.
+        ValueError: a wrong shape, device or padding_idx.
         IndexError: an id outside [0, V), with its position.
     """
     if (

@@ -44,7 +44,8 @@ def embedding_linear_tanh(
     Under autocast the table, weight and bias are cast as ``F.linear`` casts its arguments.
 
     Raises:
-        TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape or device.
+        TypeError: a wrong dtype, or not a tensor.
+        ValueError: a wrong shape or device.
         IndexError: an id outside [0, V), with its position.
     """
     if (

@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
 def evaluate(params: MLPParams, inputs: Tensor, targets: Tensor) -> Evaluation:
     """Mean loss and accuracy of one or M models over all rows, without the logits in memory.
 
-    Equals, for each model::
+    Equals, for each model:
 
         x = F.embedding(inputs, E).flatten(1)
         x = torch.tanh(F.linear(x, W, b))  # each hidden layer
@@ -43,8 +43,10 @@ def evaluate(params: MLPParams, inputs: Tensor, targets: Tensor) -> Evaluation:
     Without any row, both values are nan. A handler of a signal runs within 0.3 s, and may raise.
 
     Raises:
-        TypeError: a wrong dtype or kind. ValueError: a wrong shape or device. IndexError: an id or
-            target out of range. RuntimeError: under a transform of torch.func.
+        TypeError: a wrong dtype or kind.
+        ValueError: a wrong shape or device.
+        IndexError: an id or target out of range.
+        RuntimeError: under a transform of torch.func.
     """
     tensors = require_params(_OP, params)
     require_split(_OP, params, inputs, targets)

@@ -39,7 +39,8 @@ def linear_tanh(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
     Under autocast the arguments are cast as ``F.linear`` casts them.
 
     Raises:
-        TypeError: a wrong dtype, or not a tensor. ValueError: a wrong shape or device.
+        TypeError: a wrong dtype, or not a tensor.
+        ValueError: a wrong shape or device.
     """
     if (
         not is_compiling()

@@ -49,7 +49,7 @@ def train_steps(
 ) -> Tensor:
     """The loss of each of S optimizer steps, (S,), or (M, S) for M models; trains ``params``.
 
-    Equals the loop, for step s of model m::
+    Equals the loop, for step s of model m:
 
         rows = batches[m, s]
         x = F.dropout(F.embedding(inputs[rows], E).flatten(1), input_dropout[m])
@@ -97,13 +97,15 @@ def train_steps(
     If it raises, parameters and state are those of ``state.step`` whole steps, the same for all
     models; the losses of this call are lost. See docs/guide/interrupting.md.
 
-    Raises, before anything is touched:
-        TypeError: a wrong dtype or kind. ValueError: a wrong shape, device, or option; a learning
-            rate that is negative or not finite; a tensor to be updated that shares memory with
-            another one of the call. IndexError: a row
-            number out of range; an id or a target out of range in a row that a batch names (one in
-            another row may be found as well).
-            RuntimeError: under a transform of torch.func.
+    Raises:
+        TypeError: a wrong dtype or kind.
+        ValueError: a wrong shape, device, or option; a learning rate that is negative or not
+            finite; a tensor to be updated that shares memory with another one of the call.
+        IndexError: a row number out of range; an id or a target out of range in a row that a batch
+            names (one in another row may be found as well).
+        RuntimeError: under a transform of torch.func.
+
+    An error is raised before anything is touched.
     """
     tensors = require_params(_OP, params)
     require_split(_OP, params, inputs, targets)

@@ -27,14 +27,16 @@ __all__ = ["ComparedRun", "Comparison", "compare", "differing", "setting_text"]
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """
-    name        the folder's name, or its path where two have the same name
-    step        steps done
-    seconds     time of these steps
-    train, dev  losses over the whole splits; of a run that has not ended train is None and dev the
-                last one of its log, if any
-    best        the lowest dev loss and its step, where a model of it is kept
-    rows        the log
+    """A run in a comparison.
+
+    Attributes:
+        name: the folder's name, or its path where two have the same name
+        step: steps done
+        seconds: time of these steps
+        train: loss over the whole split; None for a run that has not ended
+        dev: likewise; of a run that has not ended the last one of its log, if any
+        best: the lowest dev loss and its step, where a model of it is kept
+        rows: the log
     """
 
     name: str

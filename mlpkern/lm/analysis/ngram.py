@@ -42,10 +42,11 @@ K_GRID = tuple(10 ** (tenths / 10) for tenths in range(-40, 21))  # 0.0001 to 10
 class NGram:
     """The counts of a train split, and k.
 
-    levels  for j = 1 … n the distinct j-grams, sorted: place of the first j-1 symbols in the level
-            before times V, plus the last symbol
-    counts  how often each n-gram of the last level occurs
-    totals  how often each context occurs
+    Attributes:
+        levels: for j = 1 … n the distinct j-grams, sorted: place of the first j-1 symbols in the
+            level before times V, plus the last symbol
+        counts: how often each n-gram of the last level occurs
+        totals: how often each context occurs
     """
 
     n: int
@@ -67,6 +68,7 @@ class NGram:
 
     @property
     def empty_share(self) -> float:
+        """The share of the cells whose count is 0."""
         return 1 - self.filled / self.cells
 
     @property
@@ -76,6 +78,7 @@ class NGram:
 
     @property
     def device(self) -> torch.device:
+        """The CPU, where counting happens."""
         return torch.device("cpu")
 
     def __call__(self, ids: Tensor) -> Tensor:

@@ -58,13 +58,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """
-    splits     loss and accuracy of train, dev and test
-    ngrams     n -> dev loss of counting n-grams of the same train words: 2, 3, and up to the
-               model's context
-    positions  dev rows by the place of the target in its word
-    symbols    dev rows by the target, the largest share of the loss first
-    rows       the log
+    """What a run is worth: its losses, those of counting, and where the loss comes from.
+
+    Attributes:
+        splits: loss and accuracy of train, dev and test
+        ngrams: n -> dev loss of counting n-grams of the same train words: 2, 3, and up to the
+            model's context
+        positions: dev rows by the place of the target in its word
+        symbols: dev rows by the target, the largest share of the loss first
+        rows: the log
     """
 
     splits: dict[str, Metrics]

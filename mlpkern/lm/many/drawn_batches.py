@@ -32,8 +32,9 @@ def draws_ahead(device: torch.device) -> bool:
 class Drawn(NamedTuple):
     """A chunk, perhaps still being drawn.
 
-    batches  (M, S, N) row numbers, int32 where these suffice
-    rates    (M, S) float64, on the processor
+    Attributes:
+        batches: (M, S, N) row numbers, int32 where these suffice
+        rates: (M, S) float64, on the CPU
     """
 
     batches: Tensor

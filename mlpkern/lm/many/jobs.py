@@ -24,8 +24,9 @@ __all__ = ["Job", "kernel_threads", "run_jobs"]
 @dataclass
 class Job:
     """
-    pieces  does a piece of the work at every ``next``, from whichever thread; yields its steps
-    left    how long the rest will take, in the same units for all jobs; inf where nobody knows
+    Attributes:
+        pieces: does a piece of the work at every ``next``, from whichever thread; yields its steps
+        left: how long the rest will take, in the same units for all jobs; inf where nobody knows
     """
 
     pieces: Generator[int, None, None]

@@ -41,25 +41,27 @@ STOP_AT = 4.0  # the curve ends where it exceeds this many times its lowest loss
 class LRCurve:
     """What a sweep measured and what follows from it.
 
-    lrs       (S,) float64: the learning rate of each step
-    losses    (M, S): the loss of each seed before each update; nan after a seed's first loss that
-              is not finite
-    smoothed  (K,) float64, K <= S: the median of the seeds at each step, up to where it exceeds
-              four times its lowest value before or half of the seeds have ended; then twice the
-              mean over a centered window of ``window`` steps (shorter at the ends)
-    window    K // 10, made odd
-    valley    the learning rate where ``smoothed`` is lowest, the first of equals: the upper bound
-              that Smith reads off, where progress ends. On the makemore names it is the best
-              constant rate to within a factor of two
-    steepest  the learning rate up to there where ``smoothed`` falls fastest per factor of learning
-              rate: the least difference of neighbors, at steps where the whole window fits
-              (fastai's ``steep``). The cautious choice, a few times smaller.
-              Both are None where the loss never falls. fastai's own ``valley`` is another thing,
-              the middle of the longest fall, which begins where the fall is still very slow: on
-              the makemore names twenty times below the best rate
-    diverged  how many seeds had diverged by the end, as they should at rates that are too large:
-              over the last twentieth of the steps the mean loss was not finite, or higher than both
-              ln V and the loss of the first step by the margin of divergence.py
+    Attributes:
+        lrs: (S,) float64: the learning rate of each step
+        losses: (M, S): the loss of each seed before each update; nan after a seed's first loss that
+            is not finite
+        smoothed: (K,) float64, K <= S: the median of the seeds at each step, up to where it exceeds
+            four times its lowest value before or half of the seeds have ended; then twice the mean
+            over a centered window of ``window`` steps (shorter at the ends)
+        window: K // 10, made odd
+        valley: the learning rate where ``smoothed`` is lowest, the first of equals: the upper bound
+            that Smith reads off, where progress ends. On the makemore names it is the best constant
+            rate to within a factor of two
+        steepest: the learning rate up to there where ``smoothed`` falls fastest per factor of
+            learning rate: the least difference of neighbors, at steps where the whole window fits
+            (fastai's ``steep``). The cautious choice, a few times smaller. Both are None where the
+            loss never falls. fastai's own ``valley`` is another thing, the middle of the longest
+            fall, which begins where the fall is still very slow: on the makemore names twenty times
+            below the best rate
+        diverged: how many seeds had diverged by the end, as they should at rates that are too
+            large: over the last twentieth of the steps the mean loss was not finite, or higher than
+            both ln V and the loss of the first step by the margin by which a run counts as
+            diverged
     """
 
     lrs: Tensor
@@ -117,8 +119,9 @@ def lr_finder(
     Raises ConfigError for values out of range, and for a backend, named by `mlpkern.use_backend` or
     in the environment, that has no `train_steps`.
 
-    >>> curve = lr_finder(model, dataset.splits["train"], seeds=range(8))
-    >>> curve.valley, curve.steepest, curve.diverged
+    Examples:
+        >>> curve = lr_finder(model, dataset.splits["train"], seeds=range(8))
+        >>> curve.valley, curve.steepest, curve.diverged
     """
     models = [model] * len(seeds) if isinstance(model, MLPLanguageModel) else list(model)
     for seed in seeds:

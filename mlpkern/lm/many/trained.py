@@ -31,14 +31,15 @@ class BestModel:
 class Trained:
     """A configuration after its run, or after a part of it.
 
-    losses    (points,) float32: the mean loss of every ``every`` steps, of fewer at the end
-    stopped   the step whose loss was not finite, where this model stopped; None: there was none.
-              ``losses`` are nan from there on, and ``model`` is what it was before that step
-    state     all that a trainer needs to go on from here; its model is ``model``, and its step is
-              below ``config.steps`` where the patience of ``config`` has ended
-    best      the model with the lowest dev loss of those taken on the way; where none were, and
-              where it is the lowest, the last
-    diverged  why it counts as diverged (divergence.py); None: it does not
+    Attributes:
+        losses: (points,) float32: the mean loss of every ``every`` steps, of fewer at the end
+        stopped: the step whose loss was not finite, where this model stopped; None: there was none.
+            ``losses`` are nan from there on, and ``model`` is what it was before that step
+        state: all that a trainer needs to go on from here; its model is ``model``, and its step is
+            below ``config.steps`` where the patience of ``config`` has ended
+        best: the model with the lowest dev loss of those taken on the way; where none were, and
+            where it is the lowest, the last
+        diverged: why it counts as diverged (divergence.py); None: it does not
     """
 
     config: TrainConfig

@@ -140,6 +140,7 @@ class TrainConfig:
         return {name: value for name in _OF_STEPS if (value := getattr(self, name)) != _PLAIN[name]}
 
     def to_json(self) -> dict[str, Any]:
+        """The settings as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod

@@ -119,10 +119,12 @@ class MLPLanguageModel(nn.Module):
 
     @property
     def vocab_size(self) -> int:
+        """V, the number of logits."""
         return self.output.out_features
 
     @property
     def device(self) -> torch.device:
+        """The device of the parameters."""
         return self.output.weight.device
 
     def hidden_parameters(self) -> list[tuple[Tensor, Tensor]]:

@@ -23,11 +23,12 @@ __all__ = ["TrainState", "initial_model"]
 class TrainState:
     """A model in training.
 
-    model      the engine updates its parameters in place
-    train      the training rows, on the model's device
-    config     batch size, learning rates and the options of a step
-    generator  CPU generator of the batches. Nothing but drawing moves it, so its state is the
-               position in the sequence of batches, the same for every engine and device
+    Attributes:
+        model: the engine updates its parameters in place
+        train: the training rows, on the model's device
+        config: batch size, learning rates and the options of a step
+        generator: CPU generator of the batches. Nothing but drawing moves it, so its state is the
+            position in the sequence of batches, the same for every engine and device
     """
 
     model: MLPLanguageModel

@@ -18,9 +18,10 @@ __all__ = ["Best"]
 @dataclass
 class Best:
     """
-    step      of the lowest dev loss so far; None: none was finite yet
-    dev_loss  that loss
-    waited    dev losses since then
+    Attributes:
+        step: the step of the lowest dev loss so far; None: none was finite yet
+        dev_loss: that dev loss
+        waited: dev losses since then
     """
 
     step: int | None = None

@@ -51,15 +51,16 @@ _MOMENTS = (_TRAINER + "first.", _TRAINER + "second.")
 class Checkpoint:
     """A run at one step.
 
-    parameters  the model's ``state_dict``
-    generator   state of the batch generator
-    pending     losses since the last log row (less than ``config.log_every`` of them)
-    moments     the tensors of the optimizer, by the names of `OptimizerState.state_dict`
-    seconds     training time so far
-    data        where the words came from and their digest, as the command line recorded it
-    dev_loss    of these parameters, in the file of the best; None: not taken
-    waited      dev losses since the lowest (`Best`)
-    verified    whether it was read from a file whose digest proved right
+    Attributes:
+        parameters: the model's ``state_dict``
+        generator: state of the batch generator
+        pending: losses since the last log row (less than ``config.log_every`` of them)
+        moments: the tensors of the optimizer, by the names of `OptimizerState.state_dict`
+        seconds: training time so far
+        data: where the words came from and their digest, as the command line recorded it
+        dev_loss: the dev loss of these parameters, in the file of the best; None: not taken
+        waited: dev losses since the lowest (`Best`)
+        verified: whether it was read from a file whose digest proved right
     """
 
     config: TrainConfig

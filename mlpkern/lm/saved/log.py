@@ -19,11 +19,12 @@ __all__ = ["LogRow", "append_rows", "read_log", "truncate_log", "write_log"]
 @dataclass(frozen=True)
 class LogRow:
     """
-    step        steps done
-    lr          learning rate of the last of them
-    train_loss  mean loss of the batches since the row before
-    dev_loss    loss over the whole dev split, None where it was not taken
-    seconds     time spent on training steps since step 0, evaluations and checkpoints left out
+    Attributes:
+        step: steps done
+        lr: learning rate of the last of them
+        train_loss: mean loss of the batches since the row before
+        dev_loss: loss over the whole dev split, None where it was not taken
+        seconds: time spent on training steps since step 0, evaluations and checkpoints left out
     """
 
     step: int

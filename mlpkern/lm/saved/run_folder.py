@@ -34,22 +34,27 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """Settings, words, engine and versions, for reading."""
         return self.path / "config.json"
 
     @property
     def log(self) -> Path:
+        """The log, a row every ``log_every`` steps."""
         return self.path / "log.csv"
 
     @property
     def checkpoint(self) -> Path:
+        """The last checkpoint."""
         return self.path / "model.safetensors"
 
     @property
     def best(self) -> Path:
+        """The checkpoint with the lowest dev loss."""
         return self.path / "best.safetensors"
 
     @property
     def summary(self) -> Path:
+        """The losses over whole splits, of a run that has ended."""
         return self.path / "summary.json"
 
     def picture(self, kind: str) -> Path:

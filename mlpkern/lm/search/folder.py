@@ -40,14 +40,17 @@ class SweepFolder:
 
     @property
     def journal(self) -> Path:
+        """The study of Optuna, appended to by every process."""
         return self.path / "study.journal"
 
     @property
     def table(self) -> Path:
+        """The table of all trials."""
         return self.path / "trials.csv"
 
     @property
     def best(self) -> RunFolder:
+        """The run of the best trial."""
         return RunFolder(self.path / "best")
 
     @classmethod

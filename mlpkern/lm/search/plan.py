@@ -45,19 +45,21 @@ DEFAULT_SPACE = SearchSpace.from_json(
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """
-    base      the settings that are not searched
-    space     the settings that are
-    trials    stop after so many, those of earlier calls on the same study included      >= 1
-    minutes   begin no batch that would probably end later than this; None: no limit      > 0
-    batch     trials that are asked for and trained together                             >= 1
-    shapes    how many different shapes a batch has; its trials share them, because those of one
-              shape train in one call                                                    >= 1
-    rungs     shares of the steps after which the worse ones are pruned       rising, in (0, 1)
-    cooldown  the dev loss at a rung is that of a copy after this share of the steps so far, at
-              learning rates that fall to 0 (`Population.dev`)                            0 to 1
-    keep      at a rung one in ``keep`` goes on                                          >= 1
-    seed      of the search (the first batches are random)                               >= 0
+    """What a search tries, and its budget.
+
+    Attributes:
+        base: the settings that are not searched
+        space: the settings that are
+        trials: stop after so many, those of earlier calls on the same study included; >= 1
+        minutes: begin no batch that would probably end later than this; None: no limit; > 0
+        batch: trials that are asked for and trained together; >= 1
+        shapes: how many different shapes a batch has; its trials share them, because those of one
+            shape train in one call; >= 1
+        rungs: shares of the steps after which the worse ones are pruned; rising, in (0, 1)
+        cooldown: the dev loss at a rung is that of a copy after this share of the steps so far, at
+            learning rates that fall to 0 (`Population.dev`); 0 to 1
+        keep: at a rung one in ``keep`` goes on; >= 1
+        seed: seed of the search, whose first batches are random; >= 0
     """
 
     base: TrainConfig = DEFAULT_BASE

@@ -20,9 +20,10 @@ __all__ = ["BestKeeper"]
 
 class BestKeeper:
     """
-    best     the lowest dev loss so far
-    is_lost  whether dev losses were taken before, but the model of the lowest was not kept: the
-             model that the run goes on with is then the best that is known
+    Attributes:
+        best: the lowest dev loss so far
+        is_lost: whether dev losses were taken before, but the model of the lowest was not kept: the
+            model that the run goes on with is then the best that is known
     """
 
     def __init__(self, run: RunFolder | None, writer: RunWriter) -> None:

@@ -38,13 +38,14 @@ PIECES = 10  # of a run, between which it reports
 class Overfit:
     """A batch learned by heart.
 
-    batch      the rows: the first batch of a training with this seed
-    contexts   different contexts in it
-    ambiguous  how many of them have more than one target
-    floor      the lowest possible mean loss
-    losses     (S,) float32: the loss before each step
-    loss       after the last one, without dropout and smoothing
-    diverged   why the run counts as diverged (divergence.py); None: it does not
+    Attributes:
+        batch: the rows: the first batch of a training with this seed
+        contexts: different contexts in it
+        ambiguous: how many of them have more than one target
+        floor: the lowest possible mean loss
+        losses: (S,) float32: the loss before each step
+        loss: the loss after the last step, without dropout and smoothing
+        diverged: why the run counts as diverged (divergence.py); None: it does not
     """
 
     batch: Split
@@ -69,11 +70,12 @@ def overfit_batch(
     ``report`` gets the number of steps done and the loss of the last, ten times. Raises
     NonFiniteLossError when the loss is not finite.
 
-    >>> from mlpkern import lm
-    >>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
-    >>> config = lm.TrainConfig(steps=1_000, lr=((0, 0.1),))
-    >>> result = lm.overfit_batch(config, dataset, lm.RunEngine())
-    >>> result.floor, result.loss
+    Examples:
+        >>> from mlpkern import lm
+        >>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
+        >>> config = lm.TrainConfig(steps=1_000, lr=((0, 0.1),))
+        >>> result = lm.overfit_batch(config, dataset, lm.RunEngine())
+        >>> result.floor, result.loss
     """
     start = Trainer.start(config, dataset, engine, device=device).state
     rows = start.draw_batches(1)[0].to(start.train.targets.device)  # (N,)

@@ -50,13 +50,14 @@ class Trainer:
 
     Use `start` or `resume`, then `train`. Where chunks end never changes the numbers of a run.
 
-    run      folder for log and checkpoints, or None to write nothing
-    lock     of that folder, for who holds it longer than `train` does, or None
-    data     description of the words, kept in checkpoints
-    pending  losses since the last log row
-    seconds  time spent on steps since step 0
-    dev      metrics of the present model on dev; None: not taken
-    diverged  why a run that has ended counts as diverged (divergence.py); None: it does not
+    Attributes:
+        run: folder for log and checkpoints, or None to write nothing
+        lock: the lock of that folder, where the caller holds it for longer than `train`; or None
+        data: description of the words, kept in checkpoints
+        pending: losses since the last log row
+        seconds: time spent on steps since step 0
+        dev: metrics of the present model on dev; None: not taken
+        diverged: why a run that has ended counts as diverged (divergence.py); None: it does not
     """
 
     state: TrainState

@@ -64,6 +64,7 @@ class Split:
         return self.targets.shape[0]
 
     def to(self, device: torch.device | str) -> Split:
+        """The same examples on another device."""
         return Split(self.inputs.to(device), self.targets.to(device))
 
 
@@ -78,6 +79,7 @@ class Dataset:
 
     @property
     def block_size(self) -> int:
+        """T, symbols of context."""
         return self.splits["train"].inputs.shape[1]
 
     def splits_for(self, block_size: int) -> dict[str, Split]:
@@ -91,6 +93,7 @@ class Dataset:
         }
 
     def to(self, device: torch.device | str) -> Dataset:
+        """The same dataset with its splits on another device."""
         moved = {name: split.to(device) for name, split in self.splits.items()}
         return Dataset(self.vocab, moved, self.words, self.digest)
 

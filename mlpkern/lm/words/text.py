@@ -40,11 +40,13 @@ _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 
 @dataclass(frozen=True)
 class TextOptions:
-    """
-    level      "char" or "word": what a symbol is
-    lower      whether the text is turned into lower case
-    running    level word: a sequence is a paragraph, or a part of a long one, not a line
-    min_count  level word: what occurs less often in the train split is ``<unk>``    >= 1
+    """How a text becomes sequences of symbols.
+
+    Attributes:
+        level: "char" or "word": what a symbol is
+        lower: whether the text is turned into lower case
+        running: level word: a sequence is a paragraph, or a part of a long one, not a line
+        min_count: level word: what occurs less often in the train split is ``<unk>``; >= 1
 
     With ``min_count`` 1 no ``<unk>`` occurs in the train split, and a model cannot learn how likely
     an unknown word is.
@@ -69,6 +71,7 @@ class TextOptions:
         return "words" if self.level == "char" else "paragraphs" if self.running else "lines"
 
     def to_json(self) -> dict[str, Any]:
+        """The options as JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
