@@ -6,51 +6,9 @@
 
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
-#include <string>
-
-#include "binding/id_range.h"
 #include "cpu/threads/parallel.h"
 
 namespace mlpkern {
-
-IdShape shape_of(const Tensor& t) {
-  IdShape shape = {};
-  shape.ndim = static_cast<int32_t>(std::min<int64_t>(t.ndim(), kShapeAxes));
-  const int64_t folded = t.ndim() - shape.ndim;
-  for (int64_t axis = 0; axis < shape.ndim; ++axis) shape.size[axis] = t.size(axis + folded);
-  for (int64_t axis = 0; axis < folded; ++axis) shape.size[0] *= t.size(axis);
-  return shape;
-}
-
-std::string position_text(const IdShape& shape, int64_t flat) {
-  std::string text;
-  for (int32_t axis = shape.ndim; axis-- > 0; flat /= shape.size[axis])
-    text = std::to_string(flat % shape.size[axis]) + (text.empty() ? "" : ", ") + text;
-  return text.empty() ? text : "[" + text + "]";
-}
-
-int64_t id_at(const Tensor& t, int64_t flat) {
-  int64_t offset = 0;
-  for (int64_t axis = t.ndim(); axis-- > 0; flat /= t.size(axis))
-    offset += flat % t.size(axis) * t.stride(axis);
-  return read_id(t.index_type(), t.data(), offset);
-}
-
-void throw_bad_id(const char* op, const std::string& position, int64_t value, int64_t V) {
-  throw py::index_error(std::string(op) + ": input" + position + " is " + std::to_string(value) +
-                        ", expected 0 <= id < " + std::to_string(V));
-}
-
-void throw_bad_id(const char* op, const Tensor& input, int64_t flat, int64_t V) {
-  throw_bad_id(op, position_text(shape_of(input), flat), id_at(input, flat), V);
-}
-
-void throw_bad_target(const std::string& position, int64_t value, int64_t C, int64_t ignored) {
-  throw py::index_error("cross_entropy: target" + position + " is " + std::to_string(value) +
-                        ", expected 0 <= target < " + std::to_string(C) + " (or ignore_index " +
-                        std::to_string(ignored) + ")");
-}
 
 namespace {
 
@@ -83,6 +41,8 @@ PYBIND11_MODULE(_C, m) {
   bind_embedding_linear_tanh(m);
   bind_cross_entropy(m);
   bind_train_steps(m);
+  bind_evaluate(m);
+  bind_gpu_kernels(m);
   bind_cuda_library(m);
 
   m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2 or baseline.");

@@ -17,7 +17,9 @@ void bind_embedding_gather(py::module_& m);
 void bind_linear_tanh(py::module_& m);
 void bind_embedding_linear_tanh(py::module_& m);
 void bind_cross_entropy(py::module_& m);
-void bind_train_steps(py::module_& m);  // train_steps and evaluate
+void bind_train_steps(py::module_& m);
+void bind_evaluate(py::module_& m);
+void bind_gpu_kernels(py::module_& m);  // which one train_steps and evaluate launch
 
 // Other Python threads may run while a kernel works for longer than a switch of threads costs.
 constexpr int64_t kReleaseGilWork = 1 << 20;  // multiply-adds or elements moved
@@ -40,21 +42,6 @@ int64_t launch(int64_t (*kernel)(const Args&), size_t (*workspace)(const Args&),
        ? MLPKERN_LAUNCH(name, args, work)                                                     \
        : (launch_cuda(op, cuda_library().name, cuda_library().name##_workspace, args, place), \
           int64_t{-1}))
-
-// The flat position in a tensor of ids as "[3, 1]".
-IdShape shape_of(const Tensor& t);
-std::string position_text(const IdShape& shape, int64_t flat);
-
-// IndexError: "<op>: input[3, 1] is 27, expected 0 <= id < 27".
-[[noreturn]] void throw_bad_id(const char* op, const std::string& position, int64_t value,
-                               int64_t V);
-[[noreturn]] void throw_bad_id(const char* op, const Tensor& input, int64_t flat, int64_t V);
-// IndexError: "cross_entropy: target[3] is 27, expected 0 <= target < 27 (or ignore_index -100)".
-[[noreturn]] void throw_bad_target(const std::string& position, int64_t value, int64_t C,
-                                   int64_t ignored);
-
-// The id at a flat position of the tensor.
-int64_t id_at(const Tensor& t, int64_t flat);
 
 inline std::vector<int64_t> leading_shape(const Tensor& t, int64_t last) {
   std::vector<int64_t> shape(t.shape(), t.shape() + t.ndim());

@@ -1,4 +1,5 @@
 // The bindings of cross_entropy; see bindings.cpp.
+#include "binding/bad_id.h"
 #include "binding/bindings.h"
 
 namespace mlpkern {

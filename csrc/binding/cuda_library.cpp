@@ -5,7 +5,7 @@
 #include <atomic>
 #include <stdexcept>
 
-#include "binding/bindings.h"
+#include "binding/bad_id.h"
 
 namespace mlpkern {
 namespace {

@@ -1,4 +1,5 @@
 // The bindings of embedding_linear_tanh; see bindings.cpp.
+#include "binding/bad_id.h"
 #include "binding/bindings.h"
 
 namespace mlpkern {
