@@ -15,7 +15,7 @@ BENCH_ARGS ?= --quick
 TORCH_VENV ?= build/torch-$(TORCH)
 OLDEST_VENV ?= build/torch-oldest
 OLDEST_TESTS ?= $(wildcard $(addprefix tests/ops/test_,cross_entropy*.py embedding_*.py linear_tanh*.py)) \
-	$(patsubst %,tests/ops/test_%.py,compile numeric_options) \
+	tests/ops/test_numeric_options.py tests/compile \
 	$(patsubst %,tests/mlp/test_%.py,evaluate train_steps) \
 	$(patsubst %,tests/backends/test_%.py,triton_backend versions) \
 	tests/cli/test_cli.py::test_train_sample_evaluate

@@ -53,14 +53,14 @@ def device(work: Work) -> bool:
 
 
 def test(work: Work) -> bool:
-    others = ("tests/bench", "tests/gpu", "tests/ops/test_compile.py")
+    others = ("tests/bench", "tests/gpu", "tests/compile")
     left = (*(f"--ignore={path}" for path in others), "tests")
     return work.backend("cuda") and suite(work, "cuda and not triton", 4, *left)
 
 
 def compiling(work: Work) -> bool:
     """torch.compile works on the processor's cores: many processes."""
-    return work.backend("cuda") and suite(work, "cuda", 8, "tests/ops/test_compile.py")
+    return work.backend("cuda") and suite(work, "cuda", 8, "tests/compile")
 
 
 def sanitize(work: Work) -> bool:

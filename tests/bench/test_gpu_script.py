@@ -43,7 +43,7 @@ def test_every_stage_has_its_steps_files_and_summary(gpu_sh, tmp_path):
         gpu_steps.STEPS
     )
     assert text.index("=== all stages") > text.index("=== stage3: ")
-    order = ["smoke", "first_figures", "counters", "test_compile.py", "bench.run"]
+    order = ["smoke", "first_figures", "counters", "tests/compile", "bench.run"]
     places = [calls.index(program) for program in order]
     assert places == sorted(places)
 

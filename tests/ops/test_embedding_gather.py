@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from support.bad_ids import checked
+from support.layer_problems import stock_gather as stock
 from support.tolerance import FLOATS, INTEGERS, compare
-from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import mlpkern
@@ -26,10 +25,6 @@ SIZES = [
     ((7001, 3), 27, 10),
     ((41, 2), 30_011, 8),
 ]
-
-
-def stock(ids: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    return F.embedding(ids.long(), weight, padding_idx).flatten(-2)
 
 
 def problem(size, device, dtype=torch.float32, ids_dtype=torch.int64):

@@ -6,9 +6,8 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
+from support.layer_problems import stock_linear_tanh as stock
 from support.tolerance import FLOATS, compare
-from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import mlpkern
@@ -30,10 +29,6 @@ SIZES = [
     (1031, 10, 65),
     (130, 1027, 21),
 ]
-
-
-def stock(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.tanh(F.linear(input, weight, bias))
 
 
 def problem(size, device, dtype=torch.float32):

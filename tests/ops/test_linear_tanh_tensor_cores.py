@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from support.layer_problems import stock_linear_tanh as stock
 from support.tolerance import SLACK, compare
-from torch import Tensor
 
 from mlpkern import linear_tanh, use_backend
 from mlpkern.registry import backends
@@ -69,10 +68,6 @@ def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", create_dot)
     with use_backend("triton"):
         yield depths
-
-
-def stock(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.tanh(F.linear(input, weight, bias))
 
 
 @pytest.mark.parametrize(
