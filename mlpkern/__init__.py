@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from mlpkern import autograd, functional, nn
+from mlpkern.backend_choice import use_backend
+from mlpkern.explanation import explain
 from mlpkern.functional import (
     cross_entropy,
     embedding_gather,
@@ -19,7 +21,7 @@ from mlpkern.fusing import fuse, unfuse
 from mlpkern.mlp.optimizer_state import OptimizerState
 from mlpkern.mlp.params import MLPParams
 from mlpkern.ops.evaluate import Evaluation
-from mlpkern.registry import Backend, backends, check_errors, explain, use_backend
+from mlpkern.registry import Backend, backends, check_errors, status
 
 if TYPE_CHECKING:
     from mlpkern import lm
@@ -58,7 +60,7 @@ def empty_cache() -> None:
     That of outputs and scratch of the compiled CPU kernels, and the graphs that ``train_steps`` of
     large models keeps on a GPU, with their arrays.
     """
-    if backends()["cpu"].available:
+    if status("cpu").available:
         from mlpkern._C import empty_cache
 
         empty_cache()

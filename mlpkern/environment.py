@@ -1,19 +1,36 @@
-"""The environment variables that the kernels read, and what is wrong with their values.
+"""What a call takes from its surroundings: environment variables, and the backend that is named.
 
-    MLPKERN_BACKEND       cpu, cuda, triton or reference: see `mlpkern.use_backend`, which checks it
+    MLPKERN_BACKEND       cpu, cuda, triton or reference: see `mlpkern.use_backend`
     MLPKERN_ISA           avx512, avx2 or baseline: the instruction set of the compiled CPU kernels
     MLPKERN_CACHE_LIMIT   bytes that the compiled kernels keep for reuse (1 GiB)
     MLPKERN_TRITON_TUNE   0: Triton kernels run in their first configuration, none is measured
 
-An empty value is none. A value that means nothing is an error at the first call of an op, never a
-silent default: a typing error would decide what a benchmark measures.
+An empty value counts as unset. A value that means nothing is an error at the first call of an op,
+never a silent default: a typing error would decide what a benchmark measures. This file knows what
+`cache_limit` and `triton_tune` may be; `mlpkern.registry` knows the backends, and the compiled
+library its instruction sets.
 """
 
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 
-__all__ = ["cache_limit", "problems", "require", "triton_tune"]
+BACKEND = "MLPKERN_BACKEND"
+
+#: The backend that `mlpkern.use_backend` names for this thread or asyncio task; "" for none.
+named: ContextVar[str] = ContextVar("mlpkern_backend", default="")
+
+
+def backend() -> str:
+    """The backend that MLPKERN_BACKEND names, or ""."""
+    return os.environ.get(BACKEND, "")
+
+
+def named_backend() -> tuple[str, str]:
+    """The backend that this call is to run on, "" for none, and what names it."""
+    name = named.get()
+    return (name, "use_backend") if name else (backend(), BACKEND)
 
 
 def triton_tune() -> bool:
@@ -25,7 +42,7 @@ def triton_tune() -> bool:
 
 
 def cache_limit() -> int | None:
-    """The bytes that MLPKERN_CACHE_LIMIT gives, or None."""
+    """The number of bytes in MLPKERN_CACHE_LIMIT, or None."""
     value = os.environ.get("MLPKERN_CACHE_LIMIT")
     if not value:
         return None
@@ -36,27 +53,12 @@ def cache_limit() -> int | None:
     return int(value)
 
 
-def _isa() -> None:
-    try:
-        from mlpkern import cpu
-    except ImportError:  # an installation without compiled kernels, which alone read it
-        return
-    if problem := cpu.isa_problem():
-        raise ValueError(problem)
-
-
 def problems() -> list[str]:
-    """What is wrong with the values, a line for each variable; empty if they are right."""
+    """What is wrong with the values of the variables that this file reads, a line for each."""
     found = []
-    for check in (_isa, cache_limit, triton_tune):
+    for check in (cache_limit, triton_tune):
         try:
             check()
         except ValueError as error:
             found.append(str(error))
     return found
-
-
-def require() -> None:
-    """ValueError for the first wrong value."""
-    for problem in problems():
-        raise ValueError(problem)

@@ -128,7 +128,7 @@ def which_kernel(op: str, tensors: Sequence[Tensor]) -> str:
     if op != "linear_tanh" or len(tensors) < 2:
         return ""
     if _library_product(tensors[1]):
-        return "a layer so wide takes the product of the vendor's library, then one pass for tanh"
+        return "a layer so wide takes the product of cuBLAS, then one pass for bias and tanh"
     return "the product with bias and tanh in one kernel"
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlpkern.environment import named
 from mlpkern.fusing.tracing.twin import Twins
-from mlpkern.registry import use_backend
 
 Layers = tuple[Tensor, list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
 
@@ -113,9 +113,12 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
         torch.random.fork_rng(devices=devices),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
-        use_backend("reference"),
     ):
-        yield
+        token = named.set("reference")
+        try:
+            yield
+        finally:
+            named.reset(token)
 
 
 def _structure(model: nn.Module) -> Any:

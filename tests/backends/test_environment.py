@@ -15,13 +15,12 @@ import setuptools
 import torch
 
 import mlpkern
-from mlpkern import environment, info
+from mlpkern import environment, info, registry
 from mlpkern.cli import main
 from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.plots import require_matplotlib
 from mlpkern.lm.training.engines import choose_engine
 
-registry = sys.modules["mlpkern.registry"]
 ROOT = Path(__file__).resolve().parents[2]
 X = torch.randn(2, 3)
 NATIVE = pytest.mark.skipif(

@@ -12,9 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mlpkern
-from mlpkern import reference, triton_kernels
-
-registry = sys.modules["mlpkern.registry"]
+from mlpkern import reference, registry, triton_kernels
 
 INTERPRETED = pytest.mark.skipif(
     torch.cuda.is_available() or not mlpkern.backends()["triton"].available,
@@ -27,7 +25,7 @@ def afresh(monkeypatch):
     """The registry and the backend without what earlier calls left in them."""
     for name in ("_chosen", "_status"):
         monkeypatch.setattr(registry, name, {})
-    monkeypatch.delenv(registry.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv("MLPKERN_BACKEND", raising=False)
     triton_kernels.status.cache_clear()
     yield
     triton_kernels.status.cache_clear()

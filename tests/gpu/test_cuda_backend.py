@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 import mlpkern
-from mlpkern import info, reference
+from mlpkern import explanation, info, reference
 from mlpkern.cuda import backend as cuda
 
 pytest.importorskip("mlpkern._C", reason=mlpkern.backends()["cpu"].reason, exc_type=ImportError)
@@ -212,9 +211,8 @@ def test_the_crossover_follows_from_the_dtype_and_the_card(
     assert [name for name, *_ in fake.calls] == ["forward"] * 2 + ["epilogue"] * 2
     assert capability.asked <= 1
     # what explain says
-    backends = importlib.import_module("mlpkern.registry")
-    monkeypatch.setattr(backends, "_decide", lambda _op, _device: ("cuda", "so it is"))
-    for width, way in ((widest, "in one kernel"), (widest + 1, "of the vendor's library")):
+    monkeypatch.setattr(explanation, "decide", lambda _op, _device: ("cuda", "so it is"))
+    for width, way in ((widest, "in one kernel"), (widest + 1, "of cuBLAS")):
         said = mlpkern.explain(
             "linear_tanh", torch.ones(2, 3, dtype=dtype), torch.ones(width, 3, dtype=dtype)
         )

@@ -23,7 +23,7 @@ from mlpkern.lm.training.ops import FusedOptionsStep, FusedStep, GraphedSteps
 from mlpkern.lm.training.options import common_options, own_options
 from mlpkern.lm.training.stock import StockStep
 from mlpkern.lm.words.data import Split
-from mlpkern.registry import has_op, refusal, select
+from mlpkern.registry import has_op, refusal, select, status
 
 __all__ = ["ENGINES", "Engine", "OpsEngine", "RunEngine", "StockEngine", "choose_engine"]
 
@@ -137,10 +137,9 @@ class OpsEngine:
     @staticmethod
     def unavailable(device: torch.device) -> str | None:
         kinds = ("cpu",) if device.type == "cpu" else ("cuda", "triton")
-        backends = mlpkern.backends()
-        if any(backends[kind].available for kind in kinds):
+        if any(status(kind).available for kind in kinds):
             return None
-        return "; ".join(f"backend {kind}: {backends[kind].reason}" for kind in kinds)
+        return "; ".join(f"backend {kind}: {status(kind).reason}" for kind in kinds)
 
     @staticmethod
     def lacks(device: torch.device, config: TrainConfig) -> str | None:
@@ -193,8 +192,8 @@ class RunEngine:
         kind = device.type
         if kind not in ("cpu", "cuda"):
             return f"train_steps has no kernels for {kind}"
-        if not (status := mlpkern.backends()[kind]).available:
-            return f"backend {kind}: {status.reason}"
+        if not (found := status(kind)).available:
+            return f"backend {kind}: {found.reason}"
         if not has_op(kind, "train_steps"):
             return f"backend {kind}: it has no train_steps"
         try:
