@@ -41,8 +41,8 @@ class _Entry:
 _REGISTRY = {
     "cpu": _Entry("mlpkern.cpu", ("cpu",)),
     "cuda": _Entry("mlpkern.cuda.backend", ("cuda",)),
-    "triton": _Entry("mlpkern.triton_kernels", ("cuda",)),
-    "reference": _Entry("mlpkern.reference", ()),
+    "triton": _Entry("mlpkern.triton_kernels.backend", ("cuda",)),
+    "reference": _Entry("mlpkern.reference.backend", ()),
 }
 
 _chosen: dict[tuple[str, str, str], Any] = {}  # (named backend, op, device type) -> module
@@ -79,8 +79,7 @@ def installed() -> list[str]:
 def has_op(name: str, op: str) -> bool:
     """Whether the backend ``name`` has kernels for ``op``."""
     module = load(name)
-    # callable: a package of kernels also has its submodules, which carry the names of the ops
-    return any(callable(getattr(module, f, None)) for f in (f"{op}_forward", op))
+    return hasattr(module, f"{op}_forward") or hasattr(module, op)
 
 
 def load(name: str) -> Any:

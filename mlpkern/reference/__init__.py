@@ -1,8 +1,8 @@
-"""The backend ``reference``: the mathematics in plain torch, on any device, differentiable twice.
+"""The mathematics of the ops in plain torch, differentiable twice.
 
-Its low-level functions are the contract that every other backend implements; each module derives
-its formulas in its docstring and also has the op as one composed function of tensors, which is
-what runs under the transforms of torch.func.
+Each module derives its formulas in its docstring. The low-level functions are the contract that
+every backend implements; the function with the name of the op composes them for the transforms of
+torch.func. The backend ``reference`` is `mlpkern.reference.backend`.
 """
 
 from __future__ import annotations
@@ -16,29 +16,15 @@ from mlpkern.reference.embedding_linear_tanh import (
     embedding_linear_tanh_backward,
     embedding_linear_tanh_forward,
 )
-from mlpkern.reference.evaluate import evaluate
 from mlpkern.reference.linear_tanh import linear_tanh_backward, linear_tanh_forward
-from mlpkern.reference.train_steps import train_steps
-
-#: The functions take what they are given; the ops check it before.
-CHECKS_ARGUMENTS = False
 
 __all__ = [
-    "CHECKS_ARGUMENTS",
     "cross_entropy_backward",
     "cross_entropy_forward",
     "embedding_gather_backward",
     "embedding_gather_forward",
     "embedding_linear_tanh_backward",
     "embedding_linear_tanh_forward",
-    "evaluate",
     "linear_tanh_backward",
     "linear_tanh_forward",
-    "status",
-    "train_steps",
 ]
-
-
-def status() -> tuple[bool, str, str]:
-    """Always available; see ``mlpkern.registry.Backend``."""
-    return True, "", "plain torch, any device"

@@ -52,7 +52,7 @@ def test_the_four_backends_in_the_order_of_the_choice():
 
 
 def test_cpu_tensors_go_to_cpu_or_else_to_the_reference(fresh):
-    expected = "mlpkern.cpu" if mlpkern.backends()["cpu"].available else "mlpkern.reference"
+    expected = "mlpkern.cpu" if mlpkern.backends()["cpu"].available else "mlpkern.reference.backend"
     assert select("linear_tanh", X).__name__ == expected
 
 

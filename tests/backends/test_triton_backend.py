@@ -12,7 +12,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import mlpkern
-from mlpkern import reference, registry, triton_kernels
+from mlpkern import reference, registry
+from mlpkern.triton_kernels import backend
 
 INTERPRETED = pytest.mark.skipif(
     torch.cuda.is_available() or not mlpkern.backends()["triton"].available,
@@ -26,16 +27,16 @@ def afresh(monkeypatch):
     for name in ("_chosen", "_status"):
         monkeypatch.setattr(registry, name, {})
     monkeypatch.delenv("MLPKERN_BACKEND", raising=False)
-    triton_kernels.status.cache_clear()
+    backend.status.cache_clear()
     yield
-    triton_kernels.status.cache_clear()
+    backend.status.cache_clear()
 
 
 @pytest.fixture
 def compiled(afresh, monkeypatch):
     """Triton as it is where TRITON_INTERPRET is not set."""
     pytest.importorskip("triton")
-    monkeypatch.setattr(triton_kernels, "_interpreting", lambda triton: False)
+    monkeypatch.setattr(backend, "_interpreting", lambda triton: False)
 
 
 @pytest.fixture
@@ -55,10 +56,10 @@ def test_without_triton_the_package_works_and_a_named_call_says_why():
     code = """
 import sys
 sys.modules["triton"] = None  # as if it were not installed
-import torch, mlpkern, mlpkern.triton_kernels
+import torch, mlpkern, mlpkern.triton_kernels.backend
 x, w = torch.ones(2, 3), torch.ones(4, 3)
 assert mlpkern.linear_tanh(x, w).shape == (2, 4)
-assert mlpkern.triton_kernels.check_errors() is None
+assert mlpkern.triton_kernels.backend.check_errors() is None
 try:
     with mlpkern.use_backend("triton"):
         mlpkern.linear_tanh(x, w)
@@ -79,7 +80,7 @@ except RuntimeError as error:
 )
 def test_versions(card, monkeypatch, version, available):
     monkeypatch.setattr(sys.modules["triton"], "__version__", version)
-    found, reason, detail = triton_kernels.status()
+    found, reason, detail = backend.status()
     assert found is available
     if available:
         assert version in detail
@@ -96,7 +97,7 @@ def test_a_broken_installation(afresh, monkeypatch):
         raise OSError("libtriton.so: cannot open shared object file")
 
     monkeypatch.setattr(importlib, "import_module", broken)
-    available, reason, _ = triton_kernels.status()
+    available, reason, _ = backend.status()
     assert not available
     assert (
         reason == "triton does not import (OSError: libtriton.so: cannot open shared object file)"
@@ -105,7 +106,7 @@ def test_a_broken_installation(afresh, monkeypatch):
 
 def test_no_gpu(card, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    available, reason, detail = triton_kernels.status()
+    available, reason, detail = backend.status()
     assert not available
     assert reason == "torch finds no NVIDIA GPU"
     assert "TRITON_INTERPRET=1" in detail
@@ -113,18 +114,18 @@ def test_no_gpu(card, monkeypatch):
 
 def test_torch_without_cuda(card, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert triton_kernels.status()[1] == f"torch {torch.__version__} is built without CUDA"
+    assert backend.status()[1] == f"torch {torch.__version__} is built without CUDA"
 
 
 def test_a_card_that_triton_does_not_serve(card, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: (7, 5))
-    assert triton_kernels.status()[1] == "the NVIDIA GPU is sm_75, Triton serves sm_80 and newer"
+    assert backend.status()[1] == "the NVIDIA GPU is sm_75, Triton serves sm_80 and newer"
 
 
 def test_no_compiler(card, monkeypatch):
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "")
-    available, reason, detail = triton_kernels.status()
+    available, reason, detail = backend.status()
     assert not available
     assert "needs a C compiler" in reason
     assert "gcc" in detail
@@ -202,7 +203,7 @@ def test_float64_gives_the_bits_of_the_reference(op):
         "linear_tanh": (x, x, None),
     }[op]
     name = f"{op}_forward"
-    ours, expected = (getattr(m, name)(*arguments) for m in (triton_kernels, reference))
+    ours, expected = (getattr(m, name)(*arguments) for m in (backend, reference))
     for a, b in zip(ours, expected, strict=True):
         assert torch.equal(a, b)
 

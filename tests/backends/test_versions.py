@@ -14,8 +14,8 @@ import torch
 from support.command_line import fails
 
 import mlpkern
-from mlpkern import triton_kernels
 from mlpkern.ops.autocast import WITHOUT_AUTOCAST
+from mlpkern.triton_kernels import backend
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,7 @@ def test_the_oldest_versions_are_the_bounds():
     pins = dict(re.findall(r"^(\w+)==(\S+)", (ROOT / "constraints-oldest.txt").read_text(), re.M))
     bounds = re.findall(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert [numbers(bound) for bound in bounds] == [numbers(pins["torch"])]
-    assert numbers(pins["triton"]) == triton_kernels.OLDEST
+    assert numbers(pins["triton"]) == backend.OLDEST
     page = (ROOT / "docs" / "development" / "versions.md").read_text()
     for name in ("torch", "triton", "numpy"):
         assert ".".join(map(str, numbers(pins[name]))) in page, name
@@ -52,16 +52,16 @@ def test_torch_has_autocast_for_every_other_device_type():
 def afresh(monkeypatch):
     """The status of the backend, asked for again, and once more after the test."""
     monkeypatch.setattr(sys.modules["mlpkern.registry"], "_status", {})
-    triton_kernels.status.cache_clear()
+    backend.status.cache_clear()
     yield
-    triton_kernels.status.cache_clear()
+    backend.status.cache_clear()
 
 
 @pytest.fixture
 def triton():
     """Triton with its interpreter in force, new enough for the backend."""
     found = pytest.importorskip("triton")
-    if not triton_kernels._interpreting(found) or numbers(found.__version__) < (3, 6):
+    if not backend._interpreting(found) or numbers(found.__version__) < (3, 6):
         pytest.skip("Triton's interpreter is not in force")
     return found
 
@@ -69,7 +69,7 @@ def triton():
 def test_the_interpreter_runs_with_every_numpy_that_it_knows(triton, afresh):
     """So that the tests of the Triton kernels are not skipped without a known reason."""
     known = numbers(triton.__version__) < (3, 7) and numbers(np.__version__) >= (2, 4)
-    available, reason, hint = triton_kernels.status()
+    available, reason, hint = backend.status()
     assert available is not known, reason
     if known:
         assert f"Triton {triton.__version__} fails with NumPy {np.__version__}: " in reason
@@ -83,7 +83,7 @@ def test_a_broken_interpreter_is_a_reason(triton, afresh, monkeypatch):
         raise TypeError("only 0-dimensional arrays can be converted to Python scalars")
 
     monkeypatch.setattr(interpreter, "loop", {(1,): refuse})
-    available, reason, hint = triton_kernels.status()
+    available, reason, hint = backend.status()
     assert not available
     assert reason.endswith(": only 0-dimensional arrays can be converted to Python scalars")
     with pytest.raises(RuntimeError, match=re.escape(hint)):

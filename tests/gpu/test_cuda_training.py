@@ -14,9 +14,9 @@ from support.train_problems import problem
 from torch import Tensor
 
 import mlpkern
-from mlpkern import reference
 from mlpkern.ops import evaluate as evaluate_op
 from mlpkern.ops import train_steps as train_steps_op
+from mlpkern.reference import backend as reference
 
 pytest.importorskip("mlpkern._C", reason=mlpkern.backends()["cpu"].reason, exc_type=ImportError)
 from mlpkern.cuda import models as cuda_training

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from mlpkern import triton_kernels as kernels
 from mlpkern.reference.cross_entropy import MEAN, NONE, SUM
+from mlpkern.triton_kernels import backend as kernels
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def test_the_chosen_backend_is_that_of_the_caller():
 
     with mlpkern.use_backend("reference"):
         run_jobs([Job(work(), lambda: 1.0) for _ in range(4)], 2, lambda _: None)
-    assert found == ["mlpkern.reference"] * 4
+    assert found == ["mlpkern.reference.backend"] * 4
 
 
 def test_how_many_at_once(monkeypatch):

@@ -1,14 +1,37 @@
-"""What an import of the package, and a training on the CPU, load: the cost of starting up."""
+"""The modules of the package: none hidden by a function, and few loaded at start-up."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import mlpkern
+
+PACKAGE = Path(mlpkern.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def test_no_module_is_hidden_by_a_function_of_its_name():
+    """``importlib.import_module(name)`` gives what the dotted path gives."""
+    found = 0
+    for name in MODULES.keys() - {"mlpkern.__main__"}:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:  # of an optional package
+            continue
+        assert functools.reduce(getattr, name.split(".")[1:], mlpkern) is module, name
+        found += 1
+    assert found > 100
+
 
 LOADED = """
 import json, sys
