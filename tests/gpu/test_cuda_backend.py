@@ -50,8 +50,8 @@ def test_the_reason_of_the_build_is_passed_on(library, monkeypatch):
 
 def status_of(library: Path) -> str:
     """What a new process says of ``library``: one that loaded the true one keeps it."""
-    code = "import pathlib, sys\nfrom mlpkern.cuda import backend as cuda\ncuda.LIBRARY = pathlib.Path(sys.argv[1])"
-    code += "\nprint(*cuda.status()[:2])"
+    code = "import pathlib, sys\nfrom mlpkern.cuda import backend as cuda\n"
+    code += "cuda.LIBRARY = pathlib.Path(sys.argv[1])\nprint(*cuda.status()[:2])"
     command = [sys.executable, "-c", code, str(library)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
