@@ -53,6 +53,7 @@ def backends() -> dict[str, Backend]:
     """Every backend by name, in the order in which the automatic choice asks them.
 
     Examples:
+        >>> import mlpkern
         >>> mlpkern.backends()["reference"].available
         True
     """

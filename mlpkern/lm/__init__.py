@@ -14,7 +14,7 @@ training: engines and the trainer; many: models trained side by side; search: hy
 >>> engine, why = lm.choose_engine("auto", torch.device("cpu"))
 >>> trainer = lm.Trainer.start(lm.PRESETS["quick"], dataset, engine)
 >>> trainer.train()
->>> lm.sample(trainer.state.model, dataset.vocab, 3)
+>>> names = lm.sample(trainer.state.model, dataset.vocab, 3)
 """
 
 from __future__ import annotations

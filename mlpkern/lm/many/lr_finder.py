@@ -120,8 +120,12 @@ def lr_finder(
     in the environment, that has no `train_steps`.
 
     Examples:
-        >>> curve = lr_finder(model, dataset.splits["train"], seeds=range(8))
-        >>> curve.valley, curve.steepest, curve.diverged
+        >>> from mlpkern import lm
+        >>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
+        >>> model = lm.MLPLanguageModel(27, 3, 10, 200, init="lecture")
+        >>> curve = lm.lr_finder(model, dataset.splits["train"], seeds=range(8))
+        >>> f"{curve.valley:.1f}"
+        '0.2'
     """
     models = [model] * len(seeds) if isinstance(model, MLPLanguageModel) else list(model)
     for seed in seeds:

@@ -1,15 +1,17 @@
 """Many configurations trained side by side.
 
 One call of `mlpkern.train_steps` advances all of one shape, or on a CPU some of them: shapes are
-unequal, and so every thread trains models of its own, none of them idle (side_by_side.py).
+unequal, and so every thread trains models of its own, none of them idle (jobs.py).
 
 >>> from dataclasses import replace
 >>> from mlpkern import lm
 >>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
->>> base = lm.TrainConfig(steps=5_000, lr=((0, 0.1),))
+>>> base = lm.TrainConfig(steps=500, lr=((0, 0.1),))
 >>> widths = [replace(base, hidden=(h,), seed=s) for h in (50, 100, 200) for s in range(4)]
->>> for trained in lm.population(widths, dataset):  # three groups of four models
-...     print(trained.config.hidden, trained.config.seed, trained.dev.loss)
+>>> trained = lm.population(widths, dataset)  # three groups of four models
+>>> best = min(trained, key=lambda one: one.dev.loss)
+>>> best.config.hidden, best.dev.loss < 3
+((...,), True)
 
 A `Population` is the same in pieces, for a search that drops what looks bad:
 

@@ -28,30 +28,31 @@ class TrainConfig:
 
     Numbers may be of Python, numpy or torch; they are kept as those of Python.
 
-    block_size        T, symbols of context                                >= 1
-    embedding_dim     D, width of the embedding                            >= 1
-    hidden            width of each hidden tanh layer                      one or more, each >= 1
-    init              "lecture" (all N(0, 1)) or "scaled" (model.py)
-    batch_size        N, rows of a step, drawn with replacement            >= 1
-    steps             optimizer steps of the whole run                     >= 0
-    lr                ((step, learning rate), ...), each from its step on, the first from 0
-    schedule          "staged": lr as it is; "cosine": times a cosine that falls to 0 at ``steps``
-    warmup            steps over which the rate rises from 0 first         >= 0 (schedule.py)
-    optimizer         "sgd" or "adamw", as in `mlpkern.train_steps`
-    momentum          of sgd                                               >= 0
-    weight_decay      sgd: of every parameter; adamw: decoupled, not of biases      >= 0
-    input_dropout     probability of a zero in the embedded input          0 <= p < 1
-    hidden_dropout    the same for the output of each hidden layer         0 <= p < 1
-    max_grad_norm     bound of the norm of all gradients together          > 0, None: no bound
-    label_smoothing   as in ``F.cross_entropy``                            0 to 1
-    seed              initial parameters, batches and dropout, a stream of its own each
-                      (`seed_for`)                                         0 <= seed < 2^64
-    split_seed        the shuffle before the words are split
-    log_every         steps between log rows                               >= 1
-    eval_every        steps between dev losses, 0: only at the end
-    checkpoint_every  steps between checkpoints, 0: only at the end
-    patience          the run ends after so many dev losses in a row that are not below the lowest
-                      before, 0: never                                     >= 0, with eval_every
+    Attributes:
+        block_size: T, symbols of context; >= 1
+        embedding_dim: D, width of the embedding; >= 1
+        hidden: width of each hidden tanh layer; one or more, each >= 1
+        init: "lecture" (all N(0, 1)) or "scaled" (model.py)
+        batch_size: N, rows of a step, drawn with replacement; >= 1
+        steps: optimizer steps of the whole run; >= 0
+        lr: ((step, learning rate), ...), each from its step on, the first from 0
+        schedule: "staged": lr as it is; "cosine": times a cosine that falls to 0 at ``steps``
+        warmup: steps over which the rate rises from 0 first; >= 0 (schedule.py)
+        optimizer: "sgd" or "adamw", as in `mlpkern.train_steps`
+        momentum: of sgd; >= 0
+        weight_decay: sgd: of every parameter; adamw: decoupled, not of biases; >= 0
+        input_dropout: probability of a zero in the embedded input; 0 <= p < 1
+        hidden_dropout: the same for the output of each hidden layer; 0 <= p < 1
+        max_grad_norm: bound of the norm of all gradients together; > 0, None: no bound
+        label_smoothing: as in ``F.cross_entropy``; 0 to 1
+        seed: initial parameters, batches and dropout, a stream of its own each (`seed_for`); 0 <=
+            seed < 2^64
+        split_seed: the shuffle before the words are split
+        log_every: steps between log rows; >= 1
+        eval_every: steps between dev losses, 0: only at the end
+        checkpoint_every: steps between checkpoints, 0: only at the end
+        patience: the run ends after so many dev losses in a row that are not below the lowest
+            before, 0: never; >= 0, with eval_every
 
     Dropout and smoothing belong to the steps: the losses of steps are with them, those of
     evaluations without.

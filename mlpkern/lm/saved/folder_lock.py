@@ -89,8 +89,8 @@ class _Found:
 class FolderLock:
     """The right to write in ``folder``, which is made if it is not there.
 
-    >>> with FolderLock(folder):  # FolderInUseError names the process that is there already
-    ...     ...
+        with FolderLock(folder):  # FolderInUseError names the process that is there already
+            ...
 
     Args:
         wait: seconds for which a holder is waited for before the error.
