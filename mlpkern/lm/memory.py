@@ -1,16 +1,18 @@
-"""Whether sizes fit into this machine, asked before any memory is.
+"""Whether sizes fit into the memory of this machine, checked before memory is allocated.
 
-A system hands out more memory than there is and ends the process when it is used: no error would
-tell which setting was too large.
+An operating system hands out more memory than there is, and ends the process when that is used:
+no error would name the setting that is too large.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mlpkern.lm.errors import ConfigError
 
-__all__ = ["check_fits", "out_of_memory"]
+__all__ = ["check_fits", "fitting", "out_of_memory"]
 
 
 def check_fits(what: str, size: int) -> None:
@@ -20,6 +22,17 @@ def check_fits(what: str, size: int) -> None:
             f"{what} would not fit into memory: {size / 2**30:,.1f} GiB, this machine has "
             f"{there / 2**30:,.1f}"
         )
+
+
+@contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """ConfigError, beginning with ``what``, where an allocation in the block fails."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise ConfigError(f"{what} does not fit into memory") from None
 
 
 def out_of_memory(error: BaseException) -> bool:

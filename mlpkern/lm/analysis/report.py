@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from mlpkern.lm.analysis.ngram import MAX_N, ngram
-from mlpkern.lm.analysis.rows import row_losses
 from mlpkern.lm.analysis.verdict import Verdict, verdict
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
@@ -29,7 +28,7 @@ from mlpkern.lm.saved.checkpoint import check_vocab, load_checkpoint
 from mlpkern.lm.saved.log import LogRow, read_log
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.saved.run_words import dataset_of_run
-from mlpkern.lm.training.evaluation import Metrics, evaluate
+from mlpkern.lm.training.evaluation import Metrics, evaluate, row_losses
 from mlpkern.lm.words.data import Dataset, Split
 
 __all__ = [

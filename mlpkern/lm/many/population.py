@@ -35,6 +35,7 @@ from mlpkern.lm.many.group import Group, judged_every
 from mlpkern.lm.many.jobs import Job, kernel_threads, run_jobs
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.training.divergence import ADVICE
 from mlpkern.lm.training.evaluation import Metrics
 from mlpkern.lm.training.options import common_options
 from mlpkern.lm.training.progress import NoProgress, Progress
@@ -82,10 +83,7 @@ def population(
     for i, result in enumerate(results):
         why = result.diverged
         if result.stopped is not None:
-            why = (
-                f"stopped at step {result.stopped}: its loss was not finite; a smaller learning "
-                "rate usually helps"
-            )
+            why = f"stopped at step {result.stopped}: its loss was not finite; {ADVICE}"
         if why:
             warnings.warn(f"population: configuration {i} {why}", RuntimeWarning, stacklevel=2)
     return results

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlpkern.lm.analysis.rows import row_logits
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.plots.style import (
@@ -19,6 +18,7 @@ from mlpkern.lm.plots.style import (
     styled,
     symbol_labels,
 )
+from mlpkern.lm.training.evaluation import row_logits
 from mlpkern.lm.words.data import Split, Vocab
 
 if TYPE_CHECKING:

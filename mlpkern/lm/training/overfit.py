@@ -20,10 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mlpkern.lm.errors import NonFiniteLossError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.state import TrainState
-from mlpkern.lm.training.divergence import divergence
+from mlpkern.lm.training.divergence import divergence, first_not_finite, not_finite
 from mlpkern.lm.training.engines import Engine
 from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.training.trainer import Trainer
@@ -87,13 +86,8 @@ def overfit_batch(
         first = state.step
         steps = min(max(1, -(-config.steps // PIECES)), config.steps - first)
         losses = engine.run_chunk(state, steps).cpu()
-        if len(bad := (~torch.isfinite(losses)).nonzero()):
-            at = int(bad[0])
-            raise NonFiniteLossError(
-                f"step {first + at}: the loss is {losses[at].item()}; a smaller learning rate "
-                "usually helps",
-                first + at,
-            )
+        if (bad := first_not_finite(losses)) is not None:
+            raise not_finite(f"the loss is {losses[bad].item()}", first + bad)
         parts.append(losses)
         report(state.step, losses[-1].item())
     floor, contexts, ambiguous = _entropy(batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -12,22 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlpkern.lm.errors import ConfigError, NonFiniteLossError
-from mlpkern.lm.memory import check_fits, out_of_memory
+from mlpkern.lm.errors import NonFiniteLossError
+from mlpkern.lm.memory import check_fits, fitting
 from mlpkern.lm.model.config import TrainConfig
-from mlpkern.lm.model.mlp import MLPLanguageModel, parameter_shapes
+from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.model.state import TrainState, initial_model
 from mlpkern.lm.saved.best import Best
-from mlpkern.lm.saved.checkpoint import (
-    Checkpoint,
-    check_vocab,
-)
+from mlpkern.lm.saved.checkpoint import Checkpoint, check_vocab
 from mlpkern.lm.saved.folder_lock import FolderLock
 from mlpkern.lm.saved.log import LogRow
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.saved.run_writer import RunWriter
 from mlpkern.lm.training.best_keeper import BestKeeper
-from mlpkern.lm.training.divergence import divergence
+from mlpkern.lm.training.chunks import (
+    FIRST_CHUNK,
+    is_due,
+    is_evaluated,
+    next_length,
+    steps_to_boundary,
+)
+from mlpkern.lm.training.divergence import divergence, first_not_finite, not_finite
 from mlpkern.lm.training.engines import Engine
 from mlpkern.lm.training.evaluation import Metrics, evaluate
 from mlpkern.lm.training.progress import NoProgress, Progress, display_failed
@@ -36,12 +39,6 @@ from mlpkern.lm.words.data import Dataset
 from mlpkern.registry import check_errors
 
 __all__ = ["Trainer"]
-
-# A chunk ends at the latest after this time: how long Ctrl-C waits and how often the bar moves.
-CHUNK_SECONDS = 0.15
-# Only dev losses and checkpoints end one before: log rows are made of the losses afterwards, so a
-# chunk is long enough that what happens between chunks does not show even when a step takes 15 µs.
-FIRST_CHUNK, LONGEST_CHUNK = 1, 20_000
 
 
 @dataclass
@@ -90,17 +87,9 @@ class Trainer:
     ) -> Trainer:
         """A run before step 0. ``kernels``: the forward for dev losses, by default the engine's."""
         check_fits(f"batch_size {config.batch_size}: one batch", 8 * config.batch_size)
-        symbols = len(dataset.vocab)
-        try:
-            model = initial_model(config, symbols, kernels=kernels or engine.kernels).to(device)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            shapes = parameter_shapes(
-                symbols, config.block_size, config.embedding_dim, config.hidden
-            )
-            count = sum(math.prod(shape) for shape in shapes.values())
-            raise ConfigError(f"a model of {count} parameters does not fit into memory") from None
+        kernels = kernels or engine.kernels
+        with fitting(f"the model (H={'+'.join(map(str, config.hidden))})"):
+            model = initial_model(config, len(dataset.vocab), kernels=kernels).to(device)
         dataset = dataset.to(device)
         state = TrainState.start(model, dataset.splits["train"], config)
         return cls(state, engine, dataset, **options)
@@ -120,8 +109,8 @@ class Trainer:
         """The run of ``checkpoint``, to go on as if it had never stopped.
 
         ``config``: replaces the checkpoint's, for more steps or other intervals. CheckpointError
-        when ``dataset`` has another vocabulary. A run that ended because its patience did is asked
-        to go on: its patience begins anew.
+        when ``dataset`` has another vocabulary. Of a run that its patience had ended, the count of
+        dev losses without a new lowest begins again at 0.
         """
         check_vocab(checkpoint.vocab, dataset.vocab)
         config = config or checkpoint.config
@@ -160,9 +149,9 @@ class Trainer:
                 if self._keeper.is_lost:
                     self._keep_best(self._evaluate())
                 while not self.ended and stop.received is None:
-                    steps = min(longest, self._steps_to_boundary())
+                    steps = min(longest, steps_to_boundary(state.config, state.step))
                     elapsed = self._advance(steps)
-                    longest = _next_length(steps, elapsed, longest)
+                    longest = next_length(steps, elapsed, longest)
                     self._after_chunk()
                     stop.deliver()
                 if self.saved_step != state.step:
@@ -220,23 +209,16 @@ class Trainer:
             waited=self.best.waited,
         )
 
-    def _steps_to_boundary(self) -> int:
-        """Steps to the next dev loss, checkpoint or the end."""
-        config, step = self.state.config, self.state.step
-        every = (config.eval_every, config.checkpoint_every)
-        return min([config.steps - step, *(e - step % e for e in every if e)])
-
     def _advance(self, steps: int) -> float:
         """One chunk; returns its seconds."""
         first = self.state.step
         began = time.perf_counter()
         losses = self.engine.run_chunk(self.state, steps).cpu()  # (steps,)
         elapsed = time.perf_counter() - began
-        bad = (~torch.isfinite(losses)).nonzero()
-        good = int(bad[0]) if len(bad) else steps
-        self._take(losses[:good], first, elapsed / steps)
-        if good < steps:
-            raise self._not_finite(f"the loss is {losses[good].item()}", first + good)
+        bad = first_not_finite(losses)
+        self._take(losses[:bad], first, elapsed / steps)
+        if bad is not None:
+            raise self._not_finite(f"the loss is {losses[bad].item()}", first + bad)
         self.dev = None
         self.seconds += elapsed
         self._show("advance", steps)
@@ -250,21 +232,21 @@ class Trainer:
             losses = losses[len(part) :]
             self.pending.append(part)
             step += len(part)
-            if _due(step, every) and not self._evaluated_at(step):
+            if is_due(step, every) and not is_evaluated(self.state.config, step):
                 self._log_row(step, self.seconds + (step - first) * pace, None)
         self._writer.flush()
 
     def _after_chunk(self) -> None:
         """The dev loss and the checkpoint that are due where the chunk ended."""
         config, step = self.state.config, self.state.step
-        if self._evaluated_at(step):
+        if is_evaluated(config, step):
             dev = self._evaluate()
             self._log_row(step, self.seconds, dev.loss)
             self._writer.flush()
             self._keep_best(dev)
         if self.run and step != config.steps:
             path = self.run.checkpoint
-            if _due(step, config.checkpoint_every) or self._writer.is_due(path):
+            if is_due(step, config.checkpoint_every) or self._writer.is_due(path):
                 self._writer.attempt(path, self.save)
 
     def _evaluate(self) -> Metrics:
@@ -273,9 +255,6 @@ class Trainer:
 
     def _keep_best(self, dev: Metrics) -> None:
         self._keeper.take(self.state.step, dev.loss, self._checkpoint)
-
-    def _evaluated_at(self, step: int) -> bool:
-        return step == self.state.config.steps or _due(step, self.state.config.eval_every)
 
     def _log_row(self, step: int, seconds: float, dev_loss: float | None) -> None:
         check_errors()
@@ -303,17 +282,4 @@ class Trainer:
         said = "no checkpoint was written"
         if self.run and kept:
             said = f"{' and '.join(kept)} {'are' if kept[1:] else 'is'} kept in {self.run.path}"
-        return NonFiniteLossError(
-            f"step {step}: {what}; training stopped, {said}; a smaller learning rate usually helps",
-            step,
-        )
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
-
-
-def _next_length(steps: int, elapsed: float, longest: int) -> int:
-    """The chunk length that should take `CHUNK_SECONDS`, growing at most fourfold at a time."""
-    wanted = int(steps * CHUNK_SECONDS / max(elapsed, 1e-9))
-    return max(1, min(wanted, 4 * longest, LONGEST_CHUNK))
+        return not_finite(f"{what}; training stopped, {said}", step)

@@ -102,14 +102,16 @@ def test_a_training_outlives_a_disk_that_is_full_for_a_while(disk, tmp_path):  #
     assert sorted(os.listdir(run.run.path)) == list(files)
 
 
-def test_a_checkpoint_that_failed_is_tried_again_before_the_next_is_due(disk):  # noqa: F811
+def test_a_checkpoint_that_failed_is_tried_again_before_the_next_is_due(disk, monkeypatch):  # noqa: F811
     config = TrainConfig(**{**STEPS.to_json(), "checkpoint_every": 200})
     run = trainer(config=config, run=RunFolder(disk.folder / "run"))
     saved = []
     save = run.save
     run.save = lambda: (save(), saved.append(run.state.step))
     run.progress = Events(run, {200: disk.fill, 201: disk.free})
-    run._steps_to_boundary = lambda: min(10, 20 - run.state.step % 20)
+    monkeypatch.setattr(
+        "mlpkern.lm.training.trainer.steps_to_boundary", lambda _, step: min(10, 20 - step % 20)
+    )
     with pytest.warns(RuntimeWarning) as warned:
         run.train()
     assert any("model.safetensors: cannot" in str(warning.message) for warning in warned)

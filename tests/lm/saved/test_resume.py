@@ -25,6 +25,7 @@ from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 from mlpkern.lm.saved.log import LogRow, append_rows, read_log, truncate_log
 from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.training.chunks import steps_to_boundary
 from mlpkern.lm.training.engines import ENGINES
 from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.training.stop_signal import Interrupted
@@ -35,7 +36,7 @@ from mlpkern.lm.training.trainer import Trainer
 
 @engine_names
 @pytest.mark.parametrize("stop", [300, 123])
-def test_two_halves_equal_one_run_bit_for_bit(tmp_path, name, stop):
+def test_two_halves_equal_one_run_bit_for_bit(tmp_path, name, stop, monkeypatch):
     whole = finished(tmp_path / "whole", name)
     run = trainer(name, run=RunFolder(tmp_path / "halves"))
 
@@ -51,10 +52,14 @@ def test_two_halves_equal_one_run_bit_for_bit(tmp_path, name, stop):
         def close(self): ...
 
     run.progress = Stopping()
-    boundary = run._steps_to_boundary
-    run._steps_to_boundary = lambda: min(boundary(), abs(stop - run.state.step) or 600)
-    with pytest.raises(Interrupted) as stopped:
-        run.train()
+
+    def boundary(config, step):
+        return min(steps_to_boundary(config, step), abs(stop - step) or 600)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mlpkern.lm.training.trainer.steps_to_boundary", boundary)
+        with pytest.raises(Interrupted) as stopped:
+            run.train()
     assert stopped.value.step == stop
     assert stopped.value.signum == signal.SIGINT
     checkpoint = load_checkpoint(tmp_path / "halves")

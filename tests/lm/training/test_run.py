@@ -13,16 +13,11 @@ from mlpkern import cpu
 from mlpkern.lm.errors import NonFiniteLossError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.training import engines
+from mlpkern.lm.training.chunks import CHUNK_SECONDS, FIRST_CHUNK, LONGEST_CHUNK, next_length
 from mlpkern.lm.training.engines import ENGINES, OpsEngine, RunEngine, choose_engine
 from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.training.ops import GraphedSteps
-from mlpkern.lm.training.trainer import (
-    CHUNK_SECONDS,
-    FIRST_CHUNK,
-    LONGEST_CHUNK,
-    Trainer,
-    _next_length,
-)
+from mlpkern.lm.training.trainer import Trainer
 from mlpkern.lm.words.data import build_dataset
 
 CONFIG = TrainConfig(
@@ -218,7 +213,7 @@ def test_chunks_grow_to_their_length_and_stay_below_a_second(first, pace):
     length = longest = FIRST_CHUNK
     seconds, taken = first, [first]
     for _ in range(12):
-        longest = _next_length(length, seconds, longest)
+        longest = next_length(length, seconds, longest)
         length = longest
         seconds = 3e-3 + length * pace  # a call costs something whatever its length
         taken.append(seconds)
