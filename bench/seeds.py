@@ -5,12 +5,12 @@
 
 On a CPU the engine `run`, which trains all seeds in one population, is compared with `stock`, one
 after the other; on a GPU the population in float32 and by TF32 with that of the CPU. A seed starts
-both from the same parameters and gives both the same batches, so their losses are compared twice:
-as two samples (the Kolmogorov-Smirnov distance and the difference of the means, each against random
-relabelings), and pair by pair (the mean difference of a seed, against random signs). A p-value far
-below 0.05 says that they differ.
+both from the same parameters and gives both the same minibatches, so their losses are compared
+twice: as two samples (the Kolmogorov-Smirnov test, and the difference of the means against random
+relabelings) and pair by pair (the mean difference against random signs). A p-value far below 0.05
+says that they differ.
 
-Exit status: 0 when no p-value is below --alpha, else 1; 2 for a wrong command line.
+Needs SciPy. Exit status: 0 when no p-value is below --alpha, else 1; 2 for a wrong command line.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from bench.core.case import Unavailable
 from bench.core.timer import seconds_of
@@ -37,7 +38,8 @@ if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
     from mlpkern.lm import Dataset, TrainConfig
 
 RELABELINGS = 20_000
-DevLosses = Callable[["list[TrainConfig]", "Dataset"], Tensor]
+Losses = NDArray[np.float64]
+DevLosses = Callable[["list[TrainConfig]", "Dataset"], "list[float]"]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -55,15 +57,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def dev_losses_of_run(configs: list[TrainConfig], dataset: Dataset) -> Tensor:
-    """(seeds,) float64: every training in one population."""
+def dev_losses_of_run(configs: list[TrainConfig], dataset: Dataset) -> list[float]:
+    """Every training in one population."""
     from mlpkern.lm import population
 
-    return torch.tensor([trained.dev.loss for trained in population(configs, dataset)]).double()
+    return [trained.dev.loss for trained in population(configs, dataset)]
 
 
-def dev_losses_of_stock(configs: list[TrainConfig], dataset: Dataset) -> Tensor:
-    """(seeds,) float64: one training after the other, evaluated by plain torch."""
+def dev_losses_of_stock(configs: list[TrainConfig], dataset: Dataset) -> list[float]:
+    """One training after the other, evaluated by plain torch."""
     from mlpkern.lm import StockEngine, Trainer, evaluate
 
     losses = []
@@ -72,11 +74,11 @@ def dev_losses_of_stock(configs: list[TrainConfig], dataset: Dataset) -> Tensor:
         trainer.train()
         losses.append(evaluate(trainer.state.model, dataset.splits["dev"]).loss)
         print(f"stock   seed {config.seed}: dev {losses[-1]:.4f}", flush=True)
-    return torch.tensor(losses).double()
+    return losses
 
 
-def dev_losses_on_gpu(precision: str, configs: list[TrainConfig], dataset: Dataset) -> Tensor:
-    """(seeds,) float64: every training in one population on the backend cuda."""
+def dev_losses_on_gpu(precision: str, configs: list[TrainConfig], dataset: Dataset) -> list[float]:
+    """Every training in one population on the backend cuda."""
     from bench.cuda.providers import OURS, with_cuda_backend
 
     with with_cuda_backend(OURS, precision):
@@ -91,44 +93,45 @@ def sides(device: str) -> tuple[dict[str, DevLosses], tuple[str, DevLosses]]:
     return gpu, ("cpu", dev_losses_of_run)
 
 
-def ks_distance(a: Tensor, b: Tensor) -> Tensor:
-    """The largest distance of the empirical distribution functions of ``a`` and ``b`` (..., n)."""
-    both = torch.cat([a, b], -1)
-    below = [(part[..., None, :] <= both[..., None]).double().mean(-1) for part in (a, b)]
-    return (below[0] - below[1]).abs().amax(-1)
+def p_means(a: Losses, b: Losses, *, pairs: bool) -> float:
+    """The p-value of the difference of the means against random relabelings of both samples.
 
-
-def p_two_samples(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """The p-values of the Kolmogorov-Smirnov distance and of the difference of means.
-
-    Each is the share of random relabelings of the pooled sample, the given one among them, whose
-    value is at least as large.
+    With `pairs` each pair is relabeled by itself: random signs of the differences.
     """
-    generator = torch.Generator().manual_seed(0)
-    both = torch.cat([a, b])
-    order = torch.rand(RELABELINGS, len(both), generator=generator).argsort(1)
-    left, right = both[order].split([len(a), len(b)], 1)
-    ks = torch.cat(
-        [ks_distance(x, y) for x, y in zip(left.split(500), right.split(500), strict=True)]
+    from scipy import stats
+
+    return float(
+        stats.permutation_test(
+            (a, b),
+            lambda x, y, axis: np.abs(x.mean(axis) - y.mean(axis)),
+            permutation_type="samples" if pairs else "independent",
+            vectorized=True,
+            n_resamples=RELABELINGS,
+            batch=1000,
+            alternative="greater",
+            rng=np.random.default_rng(0),
+        ).pvalue
     )
-    means = (left.mean(1) - right.mean(1)).abs()
-    return _share(ks, ks_distance(a, b)), _share(means, (a.mean() - b.mean()).abs())
 
 
-def p_pairs(a: Tensor, b: Tensor) -> float:
-    """The p-value of the mean of ``a - b`` against random signs of the differences."""
-    generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (RELABELINGS, len(a)), generator=generator).double() * 2 - 1
-    return _share((signs * (a - b)).mean(1).abs(), (a - b).mean().abs())
+def describe(name: str, losses: Losses) -> str:
+    shown = " ".join(f"{value:.4f}" for value in np.sort(losses))
+    return f"{name:<7} mean {losses.mean():.4f}, std {losses.std(ddof=1):.4f}: {shown}"
 
 
-def _share(drawn: Tensor, given: Tensor) -> float:
-    return (int((drawn >= given * (1 - 1e-12)).sum()) + 1) / (len(drawn) + 1)
+def compare(name: str, a: Losses, other: str, b: Losses) -> float:
+    """Prints the tests of two samples; the smallest p-value."""
+    from scipy import stats
 
-
-def describe(name: str, losses: Tensor) -> str:
-    shown = " ".join(f"{value:.4f}" for value in losses.sort().values.tolist())
-    return f"{name:<7} mean {losses.mean():.4f}, std {losses.std():.4f}: {shown}"
+    ks = stats.ks_2samp(a, b)
+    means, pairs = p_means(a, b, pairs=False), p_means(a, b, pairs=True)
+    difference = a - b
+    print(f"{name} against {other}:")
+    print(f"Kolmogorov-Smirnov distance {ks.statistic:.3f}, p = {ks.pvalue:.3f}")
+    print(f"difference of the means {difference.mean():+.5f}, p = {means:.3f}")
+    error = stats.sem(difference)
+    print(f"mean of the pairs {difference.mean():+.5f} ± {error:.5f}, p = {pairs:.3f}")
+    return min(float(ks.pvalue), means, pairs)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -159,36 +162,18 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{args.seeds} seeds, {args.steps} steps, {args.init} init, {args.threads} threads")
     if args.device == "cpu":
         print(f"run     {choose_engine('run', torch.device('cpu'))[1]}")
-    compared, (yardstick, train) = sides(args.device)
-    found: dict[str, Tensor] = {}
-    for name, work in {**compared, yardstick: train}.items():
-        losses: list[Tensor] = []
-        call = partial(_collect, losses, work, configs, dataset)
-        print(f"{name:<7} {seconds_of(call, 1):.1f} s", flush=True)
-        found[name] = losses[0]
+    compared, (other, train) = sides(args.device)
+    found: dict[str, Losses] = {}
+    for name, work in {**compared, other: train}.items():
+        losses: list[float] = []
+        call = lambda do=work, into=losses: into.extend(do(configs, dataset))  # noqa: E731
+        seconds = seconds_of(call, 1)
+        print(f"{name:<7} {seconds:.1f} s", flush=True)
+        found[name] = np.array(losses)
     for name, losses_of in found.items():
         print(describe(name, losses_of))
-    smallest = min(_compare(name, found[name], yardstick, found[yardstick]) for name in compared)
+    smallest = min(compare(name, found[name], other, found[other]) for name in compared)
     return int(smallest < args.alpha)
-
-
-def _collect(
-    losses: list[Tensor], work: DevLosses, configs: list[TrainConfig], dataset: Dataset
-) -> None:
-    losses.append(work(configs, dataset))
-
-
-def _compare(name: str, one: Tensor, yardstick: str, other: Tensor) -> float:
-    """Prints the tests of two samples; the smallest p-value."""
-    ks, means = p_two_samples(one, other)
-    pairs = p_pairs(one, other)
-    difference = one - other
-    error = difference.std() / len(one) ** 0.5
-    print(f"{name} against {yardstick}:")
-    print(f"Kolmogorov-Smirnov distance {ks_distance(one, other):.3f}, p = {ks:.3f}")
-    print(f"difference of the means {one.mean() - other.mean():+.5f}, p = {means:.3f}")
-    print(f"mean of the pairs {difference.mean():+.5f} ± {error:.5f}, p = {pairs:.3f}")
-    return min(ks, means, pairs)
 
 
 if __name__ == "__main__":
