@@ -12,7 +12,7 @@ import torch
 from bench import keep_pages
 from bench.core.accuracy import Check
 from bench.core.case import Case, Cost, OpTable, Settings, Unavailable
-from bench.core.limits import Limits
+from bench.core.limits import MeasuredLimits
 from bench.core.process import ProcessError
 from bench.core.providers import (
     MLPKERN,
@@ -25,7 +25,6 @@ from bench.core.providers import (
 )
 from bench.core.timer import MIN_ROUNDS, Contestant, LocalContestant, Timing, interleave
 from bench.cuda.device_timer import DeviceContestant
-from bench.cuda.limits import CudaLimits
 from bench.cuda.providers import STOCK_GRAPH
 from bench.suites import Suite
 
@@ -50,7 +49,7 @@ class _Entry:
 
 
 def run_case(
-    suite: Suite, case: Case, settings: Settings, limits: Limits | CudaLimits
+    suite: Suite, case: Case, settings: Settings, limits: MeasuredLimits
 ) -> dict[str, Any]:
     """Measures one case; the dictionary goes into the JSON file as it is."""
     torch._dynamo.reset()
@@ -99,7 +98,7 @@ def run_case(
     return result
 
 
-def rate(result: dict[str, Any], limits: Limits | CudaLimits) -> None:
+def rate(result: dict[str, Any], limits: MeasuredLimits) -> None:
     """Writes into a case's result what bounds it and which fraction of that each row reaches.
 
     `fraction_of_peak` is that of the flop rate of the cores that the row works on, on a GPU of all.

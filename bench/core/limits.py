@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,58 +33,76 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Measured limits of this machine. Bandwidths are bytes per second, peaks flops per second."""
-
-    threads: int
-    copy: Mapping[str, float]  # level -> bytes/s, all threads
-    copy_bytes: Mapping[str, int]  # level -> bytes of source + destination it was measured with
-    peak: Mapping[str, float]  # "float32", "bfloat16", "float32, 1 thread" -> flops/s
-    first_touch_s: float  # per page
-
-    def level(self, footprint: int) -> str:
-        """The smallest measured level of memory that holds `footprint` bytes."""
-        for name in ("L2", "past L2"):
-            if footprint <= self.copy_bytes[name]:
-                return name
-        return "DRAM"
-
-    def bound(self, dtype: str, cost: Cost) -> Bound:
-        """What a case of this dtype and cost cannot be faster than."""
-        level = self.level(cost.footprint)
-        memory = cost.bytes / self.copy[level]
-        # bfloat16 products may also be done in float32, so the better rate is the limit
-        peak = max(self.peak[name] for name in {"float32", dtype} & self.peak.keys())
-        arithmetic = cost.flops / peak
-        if memory >= arithmetic:
-            return Bound("memory", memory, f"{cost.bytes / 1e6:.4g} MB by copy bandwidth ({level})")
-        text = f"{cost.flops / 1e9:.4g} GFLOP by matrix peak"
-        return Bound("arithmetic", arithmetic, text)
-
-    def peak_of(self, dtype: str, cores: int) -> float | None:
-        """Flops per second of float32 matrix products on that many cores; None if of another."""
-        if dtype != "float32":
-            return None
-        return min(cores * self.peak["float32, 1 thread"], self.peak["float32"])
-
-    def best_of(self, other: Limits) -> Limits:
-        """The better of two measurements, figure by figure."""
-        return Limits(
-            self.threads,
-            {level: max(rate, other.copy[level]) for level, rate in self.copy.items()},
-            self.copy_bytes,
-            {name: max(rate, other.peak[name]) for name, rate in self.peak.items()},
-            min(self.first_touch_s, other.first_touch_s),
-        )
-
-
-@dataclass(frozen=True)
 class Bound:
     """What a case cannot be faster than: by which resource, seconds, and in words."""
 
     by: str
     seconds: float
     text: str
+
+
+@dataclass(frozen=True)
+class MeasuredLimits:
+    """Limits of a CPU or a GPU. Bandwidths are bytes per second, peaks flops per second."""
+
+    copy: Mapping[str, float]  # level of memory, the smallest first -> bytes/s
+    copy_bytes: Mapping[str, int]  # level -> bytes of source + destination it was measured with
+    peak: Mapping[str, float]  # dtype -> flops/s of matrix products
+
+    def level(self, footprint: int) -> str:
+        """The smallest measured level of memory that holds `footprint` bytes."""
+        holding = (name for name, size in self.copy_bytes.items() if footprint <= size)
+        return next(holding, list(self.copy)[-1])
+
+    def bound(self, dtype: str, cost: Cost) -> Bound:
+        """What a case of this dtype and cost cannot be faster than."""
+        level = self.level(cost.footprint)
+        memory, arithmetic, peak = cost.bytes / self.copy[level], 0.0, ""
+        if cost.flops:
+            rate, peak = self.matrix_peak(dtype)
+            arithmetic = cost.flops / rate
+        if memory >= arithmetic:
+            return Bound("memory", memory, f"{cost.bytes / 1e6:.4g} MB by copy bandwidth ({level})")
+        return Bound("arithmetic", arithmetic, f"{cost.flops / 1e9:.4g} GFLOP by {peak}")
+
+    def matrix_peak(self, dtype: str) -> tuple[float, str]:
+        """The best rate of matrix products of this dtype, and its name."""
+        return self.peak[dtype], f"{dtype} matrix peak"
+
+    def peak_of(self, dtype: str, cores: int) -> float | None:
+        """Flops per second of matrix products on that many cores (a GPU uses all of its own)."""
+        return self.peak.get(dtype)
+
+    def best_of(self, other: MeasuredLimits) -> MeasuredLimits:
+        """The better of two measurements, figure by figure: higher rates, shorter times."""
+
+        def better(name: str) -> Any:
+            mine, its = getattr(self, name), getattr(other, name)
+            choose = min if name.endswith("_s") else max
+            if isinstance(mine, Mapping):
+                return {key: choose(value, its[key]) for key, value in mine.items()}
+            return choose(mine, its)
+
+        return type(self)(**{field.name: better(field.name) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Limits(MeasuredLimits):
+    """Limits of this CPU: copies with all threads, `peak` also of "float32, 1 thread"."""
+
+    threads: int
+    first_touch_s: float  # per page
+
+    def matrix_peak(self, dtype: str) -> tuple[float, str]:
+        # bfloat16 products may also be done in float32, so the better rate is the limit
+        rates = [self.peak[name] for name in {"float32", dtype} & self.peak.keys()]
+        return max(rates), "matrix peak"
+
+    def peak_of(self, dtype: str, cores: int) -> float | None:
+        """That of float32 products; None for other dtypes."""
+        if dtype != "float32":
+            return None
+        return min(cores * self.peak["float32, 1 thread"], self.peak["float32"])
 
 
 def measure(
@@ -100,7 +119,7 @@ def measure(
         }
     with with_threads(1):
         peak["float32, 1 thread"] = _matrix_peak(torch.float32, (1024,), budget_s)
-    return Limits(threads, copy, sizes, peak, first_touch_seconds())
+    return Limits(copy, sizes, peak, threads, first_touch_seconds())
 
 
 def cache_bytes(level: int) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -135,41 +136,48 @@ def compiled(function: Function, mode: str | None = None) -> Function:
 def op_contest(table: OpTable, case: Case, cost: Cost, settings: Settings) -> Contest:
     """The provider table of an op on a CPU, in the order in which rows are printed."""
     problem = table.problem(case)
-    threads = settings.threads
-    counts = [1, threads] if threads > 1 else [1]
-    rows: list[Provider] = []
 
-    def add(
-        name: str, kind: str, count: int, function: Function, switch: Switch, backend: str = ""
-    ) -> None:
-        def make() -> Prepared:
-            call = forward_backward(function, problem)
-            return Prepared(call, call)
+    def prepare(function: Function) -> Prepared:
+        call = forward_backward(function, problem)
+        return Prepared(call, call)
 
-        rows.append(Provider(name, kind, count, make, switch, backend))
-
-    for count in counts:
-        add(named("eager", count, threads), STOCK, count, table.stock, threads_switch(count))
     small = cost.footprint <= SMALL_CASE_BYTES
-    for count in settings.compile_threads if small else settings.compile_threads[-1:]:
-        name = named("compile", count, threads)
-        add(name, STOCK, count, compiled(table.stock), threads_switch(count))
-    if settings.autotune:
-        function = compiled(table.stock, MAX_AUTOTUNE)
-        add("compile max-autotune", STOCK, threads, function, threads_switch(threads))
-    for name, backend, count, pool in our_settings(threads, cost):
-        switch = backend_switch(backend, count, pool)
-        add(name, MLPKERN, count, table.fused, switch, backend)
+    compile_threads = settings.compile_threads if small else settings.compile_threads[-1:]
+    rows = cpu_rows(table.stock, table.fused, prepare, settings, compile_threads)
+    if cost.large:
+        threads = settings.threads
+        switch = backend_switch("cpu", threads, pool=False)
+        make = partial(prepare, table.fused)
+        rows.append(Provider("cpu, output pool off", MLPKERN, threads, make, switch, "cpu"))
     return Contest(rows, Yardstick.of(table, problem))
 
 
-def our_settings(threads: int, cost: Cost) -> list[tuple[str, str, int, bool]]:
-    """The rows of mlpkern: name, backend, threads, and whether the output pool is on."""
-    rows = [("reference", "reference", threads, True)]
-    for count in sorted({1, threads}, reverse=True):
-        rows.append((named(OURS, count, threads), "cpu", count, True))
-    if cost.large:
-        rows.append(("cpu, output pool off", "cpu", threads, False))
+def cpu_rows(
+    stock: Function,
+    fused: Function,
+    prepare: Callable[[Function], Prepared],
+    settings: Settings,
+    compile_threads: list[int],
+) -> list[Provider]:
+    """Stock eager and compiled, then the backends of mlpkern, each as `prepare` makes it ready."""
+    threads = settings.threads
+    counts = sorted({1, threads})
+    rows: list[Provider] = []
+
+    def add(name: str, count: int, function: Function, backend: str = "") -> None:
+        kind = MLPKERN if backend else STOCK
+        switch = backend_switch(backend, count) if backend else threads_switch(count)
+        rows.append(Provider(name, kind, count, partial(prepare, function), switch, backend))
+
+    for count in counts:
+        add(named("eager", count, threads), count, stock)
+    for count in compile_threads:
+        add(named("compile", count, threads), count, compiled(stock))
+    if settings.autotune:
+        add("compile max-autotune", threads, compiled(stock, MAX_AUTOTUNE))
+    add("reference", threads, fused, "reference")
+    for count in reversed(counts):
+        add(named(OURS, count, threads), count, fused, "cpu")
     return rows
 
 

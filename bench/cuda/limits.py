@@ -3,8 +3,8 @@
     copy bandwidth   one tensor copied into another, bytes read + bytes written, for buffers that
                      stay in the L2 cache and of DRAM size
     matrix peak      the best flop rate of torch's own square matrix products of normal numbers
-    launch           seconds that the processor needs for one eager op on a few numbers
-    kernel           seconds from one such kernel in a stream to the next, the processor far ahead
+    launch           seconds that the CPU needs for one eager op on a few numbers
+    kernel           seconds from one such kernel in a stream to the next, with the CPU far ahead
     graph            seconds of a replay of a CUDA graph of 1, 10 and 40 such kernels
 
 Rates are the best sample seen, as befits a limit; the three overheads are medians.
@@ -19,9 +19,9 @@ from functools import partial
 
 import torch
 
-from bench.core.case import DTYPES, Cost
+from bench.core.case import DTYPES
 from bench.core.device import Device
-from bench.core.limits import Bound
+from bench.core.limits import MeasuredLimits
 from bench.core.timer import LocalContestant, Timing, interleave
 from bench.cuda.device_timer import DeviceContestant
 from bench.cuda.providers import with_precision
@@ -33,44 +33,12 @@ SMALL = 32  # numbers of the kernel that overheads are measured with
 
 
 @dataclass(frozen=True)
-class CudaLimits:
-    """Measured limits of this card. Bandwidths are bytes per second, peaks flops per second."""
+class CudaLimits(MeasuredLimits):
+    """Measured limits of this GPU."""
 
-    copy: Mapping[str, float]  # level -> bytes/s
-    copy_bytes: Mapping[str, int]  # level -> bytes of source + destination it was measured with
-    peak: Mapping[str, float]  # dtype -> flops/s
     launch_s: float
     kernel_s: float
     graph_s: Mapping[str, float]  # number of kernels -> seconds of a replay
-
-    def level(self, footprint: int) -> str:
-        """The smallest measured level of memory that holds `footprint` bytes."""
-        return "L2" if footprint <= self.copy_bytes["L2"] else "DRAM"
-
-    def bound(self, dtype: str, cost: Cost) -> Bound:
-        """What a case of this dtype and cost cannot be faster than."""
-        level = self.level(cost.footprint)
-        memory, arithmetic = cost.bytes / self.copy[level], 0.0
-        if cost.flops:
-            arithmetic = cost.flops / self.peak[dtype]
-        if memory >= arithmetic:
-            return Bound("memory", memory, f"{cost.bytes / 1e6:.4g} MB by copy bandwidth ({level})")
-        text = f"{cost.flops / 1e9:.4g} GFLOP by {dtype} matrix peak"
-        return Bound("arithmetic", arithmetic, text)
-
-    def peak_of(self, dtype: str, cores: int) -> float | None:
-        return self.peak.get(dtype)
-
-    def best_of(self, other: CudaLimits) -> CudaLimits:
-        """The better of two measurements, figure by figure."""
-        return CudaLimits(
-            {level: max(rate, other.copy[level]) for level, rate in self.copy.items()},
-            self.copy_bytes,
-            {name: max(rate, other.peak[name]) for name, rate in self.peak.items()},
-            min(self.launch_s, other.launch_s),
-            min(self.kernel_s, other.kernel_s),
-            {nodes: min(s, other.graph_s[nodes]) for nodes, s in self.graph_s.items()},
-        )
 
 
 def measure(

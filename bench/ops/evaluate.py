@@ -10,20 +10,7 @@ from torch import Tensor
 
 from bench.core.accuracy import Yardstick
 from bench.core.case import Case, Cost, Settings
-from bench.core.providers import (
-    MAX_AUTOTUNE,
-    MLPKERN,
-    STOCK,
-    Contest,
-    Prepared,
-    Provider,
-    Switch,
-    backend_switch,
-    compiled,
-    named,
-    our_settings,
-    threads_switch,
-)
+from bench.core.providers import Contest, Prepared, cpu_rows
 
 
 def _case(rows: int, quick: bool = False) -> Case:
@@ -66,32 +53,15 @@ def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
     parameters = [torch.randn(*shape, generator=generator) for shape in shapes]
     ids = torch.randint(V, (N, T), generator=generator)
     targets = torch.randint(V, (N,), generator=generator)
-    threads = settings.threads
-    rows: list[Provider] = []
 
-    def add(
-        name: str, kind: str, count: int, function: Callable, switch: Switch, backend: str = ""
-    ) -> None:
+    def prepare(function: Callable[..., tuple[Tensor, Tensor]]) -> Prepared:
         @torch.no_grad()
         def call() -> tuple[Tensor, Tensor]:
             return function(parameters, ids, targets)
 
-        def make() -> Prepared:
-            return Prepared(call, lambda: (call()[0],))
+        return Prepared(call, lambda: call()[:1])
 
-        rows.append(Provider(name, kind, count, make, switch, backend))
-
-    for count in sorted({1, threads}):
-        add(named("eager", count, threads), STOCK, count, stock, threads_switch(count))
-    for count in settings.compile_threads:
-        name = named("compile", count, threads)
-        add(name, STOCK, count, compiled(stock), threads_switch(count))
-    if settings.autotune:
-        function = compiled(stock, MAX_AUTOTUNE)
-        add("compile max-autotune", STOCK, threads, function, threads_switch(threads))
-    for name, backend, count, pool in our_settings(threads, cost):
-        if pool:  # no output of any size comes from it
-            add(name, MLPKERN, count, fused, backend_switch(backend, count), backend)
+    rows = cpu_rows(stock, fused, prepare, settings, settings.compile_threads)
     with torch.no_grad():
         exact = stock([p.double() for p in parameters], ids, targets)
         near = stock(parameters, ids, targets)

@@ -14,10 +14,10 @@ from bench.suites import Suite
 # torch.compile would take longer than all tests together
 SETTINGS = Settings(threads=1, quick=True, compile=False, budget_s=0.0, min_sample_s=1e-5)
 MACHINE = Limits(
-    1,
     {"L2": 1e11, "past L2": 5e10, "DRAM": 1e10},
     {"L2": 1 << 20, "past L2": 1 << 24, "DRAM": 1 << 30},
     {"float32": 1e11, "bfloat16": 5e10, "float32, 1 thread": 1e11},
+    1,
     1.5e-6,
 )
 CASE = Case("cross_entropy", "8x5", "float32", {"N": 8, "V": 5}, quick=True)
