@@ -15,6 +15,9 @@ FOLDERS = r"(?:\.ci|\.github|bench|csrc|docs|mlpkern|notebooks|tests)/"
 # Made by a build or a benchmark, not kept.
 MADE = re.compile(r"bench/out\b|bench/results/[\w-]*DATE|mlpkern/_(?:C|cuda)\b")
 
+# Files of a reader, not of the repository.
+EXAMPLES = {"names.txt", "step.py", "table.txt", "log.txt"}
+
 
 def prose(text: str) -> str:
     """The text without what is written as code."""
@@ -47,6 +50,15 @@ def exists(path: str) -> bool:
 def test_every_path_exists(page):
     named = paths(page.read_text(encoding="utf-8"))
     assert [path for path in sorted(named) if not MADE.match(path) and not exists(path)] == []
+
+
+def test_every_source_file_named_without_its_folder_exists():
+    folders = (ROOT / name for name in ("bench", "csrc", "docs", "mlpkern", "notebooks", "tests"))
+    known = {path.name for folder in folders for path in folder.rglob("*.*")}
+    known |= {path.name for path in ROOT.iterdir()} | EXAMPLES
+    for page in PAGES:
+        spans = re.findall(r"`([\w-]+\.(?:py|pyi|h|cpp|cu|cuh|sh|txt))`", page.read_text("utf-8"))
+        assert [name for name in spans if name not in known] == [], page
 
 
 def test_a_path_that_does_not_exist_is_found():

@@ -1,0 +1,77 @@
+"""Commands in the documentation are ones that the command line takes, figures those measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlpkern import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RESULT = ROOT / "bench" / "results" / "cpu-2026-11-23.json"
+
+
+CALL = re.compile(r"(?:\$ )?(?:[A-Z_]+=\S+ )?(?:zcat \S+ \| )?mlpkern (?![\w-]+:)(.*)")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The arguments of every `mlpkern ...` in a fence, but for those that show an error."""
+    found = []
+    for language, fence in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
+        lines = [] if language else re.sub(r"\\\n *", "", fence).splitlines()
+        for i, line in enumerate(lines):
+            if (call := CALL.match(line)) and ": error: " not in "".join(lines[i + 1 : i + 2]):
+                found.append(shlex.split(re.split(r" +#| [|>]| \d?>&| <\(| {3,}", call[1])[0]))
+    return found
+
+
+def test_every_command_of_the_pages_is_taken(capsys):
+    parser, wrong, seen = cli._parser(), [], 0
+    for page in PAGES:
+        for arguments in commands(page.read_text(encoding="utf-8")):
+            seen += 1
+            try:
+                parser.parse_args(arguments)
+            except SystemExit as end:
+                if end.code:  # not --help or --version
+                    wrong.append(f"{page.name}: {shlex.join(arguments)}: {capsys.readouterr().err}")
+    assert wrong == []
+    assert seen > 40
+
+
+@pytest.fixture(scope="module")
+def measured() -> list[str]:
+    """The lines of the tables that the benchmark writes from the result that is kept."""
+    command = [sys.executable, ROOT / "bench" / "report.py", RESULT, "--markdown"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    return [line for line in done.stdout.splitlines() if line.startswith("|")]
+
+
+def rows(*path: str) -> list[str]:
+    lines = ROOT.joinpath(*path).read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(("| case ", "| step of")))
+    return [line for line in lines[start:] if line.startswith("|")]
+
+
+def test_the_figures_are_those_measured(measured):
+    assert rows("docs", "benchmarks", "figures.md")[: len(measured)] == measured
+
+
+def test_the_readme_shows_measured_rows_and_all_of_the_worst(measured):
+    shown = [row for row in rows("README.md") if "|--" not in row]
+    assert set(shown) <= set(measured)
+    cases = [row for row in measured if re.search(r"\| \d+\.\d\dx", row) and row.count("|") == 8]
+    ratio = {row: float(re.search(r"\| (\d+\.\d\d)x", row)[1]) for row in cases}
+    assert [row for row in cases if ratio[row] < 1.3 and row not in shown] == []
+    kept = json.loads(RESULT.read_text(encoding="utf-8"))
+    text = ROOT.joinpath("README.md").read_text(encoding="utf-8")
+    family = kept["machine"]["cpu"].partition(", ")[2]
+    for fact in (family, kept["date"][:10], kept["versions"]["torch"].partition("+")[0]):
+        assert fact in text
