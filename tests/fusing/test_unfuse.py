@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from fusing.test_fuse import IDS, Model, makemore
+from support.fuse_models import IDS, Model, makemore
 from torch import nn
 from torch.nn.utils import parametrize
 
