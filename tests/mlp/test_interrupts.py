@@ -1,99 +1,32 @@
-"""Signals during a long call: answered soon, with a whole number of steps, and no bit changes."""
+"""A signal during a long call is handled soon, between two steps, and changes no bit of a run."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import gc
 import signal
-import threading
-import time
-import weakref
-from collections.abc import Callable, Iterator
 from functools import partial
-from types import FrameType
 
 import pytest
 import torch
+from support.interrupts import (
+    Alarm,
+    alarm,
+    assert_same,
+    long_problem,
+    needs_native,
+    raise_alarm,
+    soon,
+    start,
+    train,
+)
 from support.train_problems import OPTIONS, Problem, problem
 
 import mlpkern
 from mlpkern import MLPParams, OptimizerState
 from mlpkern.mlp import pieces as pieces_module
 from mlpkern.mlp import training_call
-from mlpkern.mlp.stop_flag import StopFlag, Stopped
 
-SOON = 2.0  # seconds; a tenth of it on a machine that has nothing else to do
-DELAY = 0.25
-
-needs_native = pytest.mark.skipif(
-    not mlpkern.backends()["cpu"].available, reason=mlpkern.backends()["cpu"].reason
-)
 pytestmark = pytest.mark.usefixtures("one_thread")
-Run = tuple[MLPParams, OptimizerState]
-
-
-class Alarm(Exception):
-    """What the handlers of these tests raise."""
-
-
-def raise_alarm(_signal: int, frame: FrameType | None) -> None:
-    # Python ignores what is raised while it drops an object: then a moment later.
-    code = frame.f_code if frame else None
-    if code and (code.co_filename == weakref.__file__ or code.co_name == "__del__"):
-        signal.setitimer(signal.ITIMER_REAL, 1e-3)
-        return
-    raise Alarm
-
-
-@contextlib.contextmanager
-def alarm(handler: Callable[..., object], delay: float = DELAY, again: float = 0) -> Iterator[None]:
-    """Within, ``handler`` runs after ``delay`` seconds, and then every ``again`` seconds."""
-    gc.collect()  # a collection of what other tests left takes longer than the delay
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, delay, again)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextlib.contextmanager
-def soon() -> Iterator[None]:
-    """Within, an alarm raises, and ends the block soon."""
-    began = time.perf_counter()
-    with alarm(raise_alarm), pytest.raises(Alarm):
-        yield
-    assert time.perf_counter() - began < DELAY + SOON
-
-
-def long_problem(models: int | None = None, steps: int = 800_000) -> Problem:
-    """A model whose step takes 20 us and more; the same batch in all steps."""
-    case = problem(V=27, D=10, hidden=(200,), N=32, S=1, M=models)
-    case.batches = case.batches.expand(steps // (models or 1), -1)
-    case.lr = 0.001
-    return case
-
-
-def start(case: Problem, options: dict) -> Run:
-    kept = {name: options[name] for name in ("optimizer", "momentum") if name in options}
-    return case.params.clone(), OptimizerState.zeros(case.params, **kept)
-
-
-def train(case: Problem, run: Run, end: int, options: dict) -> torch.Tensor:
-    """The losses of a run up to step ``end``."""
-    params, state = run
-    data = (case.inputs, case.targets, case.batches[state.step : end], case.lr)
-    return mlpkern.train_steps(params, *data, state=state, **options)
-
-
-def assert_same(one: Run, two: Run) -> None:
-    for a, b in zip(one[0].tensors(), two[0].tensors(), strict=True):
-        assert torch.equal(a, b)
-    theirs = two[1].state_dict()
-    for name, tensor in one[1].state_dict().items():
-        assert torch.equal(tensor, theirs[name]), name
 
 
 def check_interrupted(case: Problem, **options: object) -> None:
@@ -197,77 +130,6 @@ def test_an_evaluation_ends_soon_or_runs_handlers_meanwhile():
             result = mlpkern.evaluate(case.params, *few)
     assert count
     assert torch.equal(torch.stack(result), torch.stack(expected))
-
-
-def in_a_thread(function: Callable[[], object]) -> list[BaseException]:
-    """Starts ``function`` in a thread; what it raises is in the list once it has ended."""
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    time.sleep(DELAY)
-    return errors, thread
-
-
-@pytest.mark.parametrize("name", ["cpu", "reference"])
-def test_a_flag_ends_the_calls_of_its_thread(name, monkeypatch):
-    if not mlpkern.backends()[name].available:
-        pytest.skip(mlpkern.backends()[name].reason)
-    monkeypatch.setattr(pieces_module, "FIRST", 4)
-    case = long_problem(2)
-    run, whole, flag = start(case, {}), start(case, {}), StopFlag()
-
-    def work() -> None:
-        with mlpkern.use_backend(name), flag.obeyed():
-            train(case, run, len(case.batches), {})
-
-    errors, thread = in_a_thread(work)
-    flag.set()
-    thread.join(SOON)
-    assert [type(error) for error in errors] == [Stopped]
-    assert run[1].step > 0
-    with mlpkern.use_backend(name):
-        train(case, whole, run[1].step, {})
-    assert_same(run, whole)
-
-
-@needs_native
-def test_a_flag_ends_an_evaluation():
-    case = problem(V=27, D=10, hidden=(2000, 2000), rows=300_000, N=1, S=1)
-    flag = StopFlag()
-
-    def work() -> None:
-        with mlpkern.use_backend("cpu"), flag.obeyed():
-            mlpkern.evaluate(case.params, case.inputs, case.targets)
-
-    errors, thread = in_a_thread(work)
-    flag.set()
-    thread.join(SOON)
-    assert [type(error) for error in errors] == [Stopped]
-
-
-@needs_native
-def test_a_signal_leaves_other_threads_alone():
-    case = long_problem(steps=20_000)
-    run, whole = start(case, {}), start(case, {})
-
-    def work() -> None:
-        with mlpkern.use_backend("cpu"):
-            train(case, run, 20_000, {})
-
-    with alarm(lambda *_: None, 0.05, again=0.05):
-        errors, thread = in_a_thread(work)
-        thread.join(60)
-    assert errors == []
-    with mlpkern.use_backend("cpu"):
-        train(case, whole, 20_000, {})
-    assert_same(run, whole)
 
 
 @needs_native
