@@ -1,19 +1,21 @@
-"""Files that are either the old content or the new one, never a half of each.
+"""Atomic writes: after a crash a file has its old content or the new one, never a mixture.
 
-Every writer of the language model goes through this file, so that each failure is one line that
-names the file (`WriteError`), and what a killed process leaves behind is known by its name.
+The whole language model writes files through this module. So every failure is one line that names
+the file (`WriteError`), and the temporary files of a killed process are known by their names.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from mlpkern.lm.errors import WriteError
 
 __all__ = [
     "append_lines",
+    "csv_text",
     "flush",
     "is_leftover",
     "remove_leftovers",
@@ -33,15 +36,14 @@ __all__ = [
 
 @contextmanager
 def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
-    """A temporary file beside ``path``, which replaces it in one step after the block.
+    """A temporary file beside ``path``; a rename puts it in the place of ``path`` after the block.
 
-    The bytes written to it are flushed to the disk before the rename, so a crash at any moment
-    leaves a whole file. It has a folder of its own, because a library may write it by way of yet
-    another file. Missing parent folders are made. WriteError where something of this is
-    impossible; then ``path`` is what it was.
+    The temporary file is flushed to the disk before the rename, so a crash at any moment leaves a
+    whole file. It has a folder of its own, since a library may write it through another temporary
+    file. Missing parent folders are made. After a WriteError ``path`` is unchanged.
 
-    Without ``flushed``, which takes milliseconds, the file is safe from a crash of the program, but
-    from one of the machine only after `flush`.
+    Flushing takes milliseconds. Without it (``flushed=False``) the file survives a crash of the
+    program, but a crash of the machine only after `flush`.
     """
     folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     temporary = folder / path.name
@@ -64,7 +66,7 @@ def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Flushes a file to the disk that was written without; WriteError where that is impossible."""
+    """Flushes a file that was written without to the disk; WriteError if that fails."""
     try:
         _sync(path)
     except OSError as error:
@@ -81,21 +83,29 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replaces the file ``path`` by ``value`` as indented JSON.
 
-    JSON has no word for a number that is not finite: it becomes the text "nan", "inf" or "-inf",
-    which ``float`` reads.
+    JSON has no numbers that are not finite; they become the strings "nan", "inf" and "-inf", which
+    ``float`` reads.
     """
     text = json.dumps(_finite(value), indent=2, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
 
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """``rows`` as lines of CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
 def append_lines(path: Path, lines: bytes, *, head: bytes = b"", sync: bool = False) -> None:
-    """Adds whole ``lines`` at the end of the file ``path``, which is made if it is not there.
+    """Adds whole ``lines`` to the end of the file ``path``, which is made if it does not exist.
 
-    ``head``: what a file begins with, if there is no whole line in it yet.
+    Args:
+        head: the first lines of a file that has no whole line yet.
+        sync: also flush the lines to the disk.
 
-    A last line without its end, which a crash leaves, is cut off: nothing is glued to it.
-    WriteError where the lines do not fit; then none of them is in the file. ``sync``: flushes them
-    to the disk. One process at a time may append to a file.
+    A last line without an end of line, which a crash leaves, is cut off first. After a WriteError
+    none of ``lines`` is in the file. One process at a time may append to a file.
     """
     try:
         with open(os.open(path, os.O_CREAT | os.O_RDWR, 0o666), "r+b", buffering=0) as file:
@@ -116,21 +126,21 @@ def append_lines(path: Path, lines: bytes, *, head: bytes = b"", sync: bool = Fa
 
 
 def is_leftover(file: str, names: Collection[str] | None = None) -> bool:
-    """Whether ``file`` is the name of what `replacing` writes in, for one of ``names`` if given."""
+    """Whether ``file`` names a temporary folder of `replacing`, for one of ``names`` if given."""
     found = re.fullmatch(r"\.(.+)\.[0-9a-z_]{8}\.tmp", file)
     return found is not None and (names is None or found[1] in names)
 
 
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:
-    """Removes what a killed process has left of writing the files ``names``.
+    """Removes the temporary files that a killed process left of the files ``names``.
 
-    For who may write these files alone: what a living process writes in looks the same.
+    Only for a process that alone may write them: those of a running process look the same.
     """
     for left in folder.iterdir():
         if is_leftover(left.name, names):
             shutil.rmtree(left, ignore_errors=True)
             with contextlib.suppress(OSError):
-                left.unlink(missing_ok=True)  # a file, of an earlier version
+                left.unlink(missing_ok=True)  # earlier versions used a file, not a folder
 
 
 def _end_of_lines(handle: int) -> int:
@@ -160,7 +170,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """``value`` with text in place of the numbers that are not finite."""
+    """``value`` with strings in place of numbers that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

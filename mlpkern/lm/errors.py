@@ -1,4 +1,4 @@
-"""The exceptions of the language model: each message is one line that a user can act on."""
+"""The exceptions of the language model; each message is one line that tells a user what to do."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = [
 
 
 class LMError(ValueError):
-    """What the command line prints as one line before it exits with code 2."""
+    """An error that the command line prints as one line, with exit code 2."""
 
 
 class DataError(LMError):
-    """A words file that cannot be used; the message names the file and, if any, the line."""
+    """A words file that cannot be used; the message names the file and, where known, the line."""
 
 
 class ConfigError(LMError):
-    """A setting out of range, or settings that do not fit each other or the machine."""
+    """A setting out of range, or settings that do not go together or exceed the machine."""
 
 
 class CheckpointError(LMError):
-    """A run folder or checkpoint that is missing, damaged, of another version or does not fit."""
+    """A run folder or checkpoint that is missing, damaged, of another version or another shape."""
 
 
 class MissingPackageError(LMError):
-    """An optional package that is not installed or does not import; the message says why."""
+    """An optional package that cannot be imported; the message says why."""
 
     @classmethod
     def of(cls, what: str, package: str, extra: str, error: Exception) -> MissingPackageError:
-        """The error for ``what`` needs ``package``, whose import raised ``error``."""
+        """The error after ``error`` on the import of ``package``; ``what``: "plots need"."""
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if str(missing).partition(".")[0] == {"pyyaml": "yaml"}.get(package, package):
             why = f"which is not installed: pip install 'mlpkern[{extra}]'"
@@ -51,7 +51,7 @@ class WriteError(CheckpointError, OSError):
 
     @classmethod
     def of(cls, path: Path, error: OSError) -> WriteError:
-        """That ``path`` cannot be written because of ``error``, in one line."""
+        """The error that ``error`` prevented writing ``path``."""
         if isinstance(error, cls):
             return error
         failure = cls(f"{path}: cannot be written: {error.strerror or error}")
@@ -59,14 +59,14 @@ class WriteError(CheckpointError, OSError):
         return failure
 
     def with_advice(self, advice: str) -> WriteError:
-        """The same failure, and what to do about it."""
+        """The same error, followed by advice."""
         failure = WriteError(f"{self}; {advice}")
         failure.errno = self.errno
         return failure
 
     @property
     def wrong_place(self) -> bool:
-        """Whether the path is at fault (exit code 2) rather than the disk (1)."""
+        """Whether the path is wrong (exit code 2), not the disk full or failing (1)."""
         return self.errno in _WRONG_PLACE
 
 
@@ -77,7 +77,7 @@ _WRONG_PLACE = (
 
 
 class NonFiniteLossError(ArithmeticError):
-    """Training stopped because the loss was no longer a finite number."""
+    """Training stopped because the loss was not finite."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)

@@ -16,7 +16,7 @@ __all__ = ["check_fits", "fitting", "out_of_memory"]
 
 
 def check_fits(what: str, size: int) -> None:
-    """ConfigError, beginning with ``what``, where the machine has less than ``size`` bytes."""
+    """ConfigError, beginning with ``what``, if the machine has less than ``size`` bytes."""
     if size > (there := _total()):
         raise ConfigError(
             f"{what} would not fit into memory: {size / 2**30:,.1f} GiB, this machine has "
@@ -26,7 +26,7 @@ def check_fits(what: str, size: int) -> None:
 
 @contextmanager
 def fitting(what: str) -> Iterator[None]:
-    """ConfigError, beginning with ``what``, where an allocation in the block fails."""
+    """ConfigError, beginning with ``what``, if an allocation in the block fails."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -36,12 +36,12 @@ def fitting(what: str) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory ran out; torch raises RuntimeError on a CPU."""
+    """Whether ``error`` reports a failed allocation; on a CPU torch raises RuntimeError."""
     return isinstance(error, MemoryError) or "memory" in str(error)
 
 
 def _total() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # a system that does not tell
+    except (AttributeError, OSError, ValueError):  # unknown on this system
         return 2**62

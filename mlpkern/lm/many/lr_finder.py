@@ -12,8 +12,6 @@ Sizes: S steps, M seeds.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import warnings
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mlpkern
+from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.memory import check_fits
 from mlpkern.lm.model.config import check_seed, seed_for
@@ -82,16 +81,18 @@ class LRCurve:
 
     def to_csv(self) -> str:
         """The columns lr, smoothed, then the loss of each seed; empty where there is none."""
-        buffer = io.StringIO()
-        write = csv.writer(buffer, lineterminator="\n").writerow
-        write(["lr", "smoothed", *(f"loss_{m}" for m in range(len(self.losses)))])
         smoothed = [f"{value:.6f}" for value in self.smoothed.tolist()]
         smoothed += [""] * (len(self.lrs) - len(smoothed))
-        for lr, value, losses in zip(
-            self.lrs.tolist(), smoothed, self.losses.T.tolist(), strict=True
-        ):
-            write([f"{lr:.6g}", value, *("" if math.isnan(x) else f"{x:.6f}" for x in losses)])
-        return buffer.getvalue()
+        columns = (self.lrs.tolist(), smoothed, self.losses.T.tolist())
+        return csv_text(
+            [
+                ["lr", "smoothed", *(f"loss_{m}" for m in range(len(self.losses)))],
+                *(
+                    [f"{lr:.6g}", mean, *("" if math.isnan(x) else f"{x:.6f}" for x in losses)]
+                    for lr, mean, losses in zip(*columns, strict=True)
+                ),
+            ]
+        )
 
 
 def lr_finder(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from mlpkern.lm.atomic_write import append_lines, write_bytes
+from mlpkern.lm.atomic_write import append_lines, csv_text, write_bytes
 from mlpkern.lm.errors import CheckpointError, WriteError
 
 __all__ = ["LogRow", "append_rows", "read_log", "truncate_log", "write_log"]
@@ -21,10 +20,10 @@ class LogRow:
     """
     Attributes:
         step: steps done
-        lr: learning rate of the last of them
+        lr: learning rate of the last step
         train_loss: mean loss of the batches since the row before
-        dev_loss: loss over the whole dev split, None where it was not taken
-        seconds: time spent on training steps since step 0, evaluations and checkpoints left out
+        dev_loss: loss over the whole dev split, None if not taken
+        seconds: time of the training steps since step 0, without evaluations and checkpoints
     """
 
     step: int
@@ -38,23 +37,23 @@ _COLUMNS = [field.name for field in fields(LogRow)]
 
 
 def append_rows(path: Path, rows: Sequence[LogRow]) -> None:
-    """Adds ``rows`` to the log at ``path``, which begins with a line of column names.
+    """Adds ``rows`` to the log at ``path``, whose first line names the columns.
 
-    WriteError where they do not fit on the disk; then none of them is in the log.
+    After a WriteError, as on a full disk, none of them is in the log.
     """
-    append_lines(path, "".join(map(_text, rows)).encode(), head=_line(_COLUMNS).encode())
+    append_lines(path, _text(rows), head=csv_text([_COLUMNS]).encode())
 
 
 def write_log(path: Path, rows: Sequence[LogRow]) -> None:
     """Replaces the log at ``path`` by one of ``rows``."""
-    write_bytes(path, (_line(_COLUMNS) + "".join(map(_text, rows))).encode())
+    write_bytes(path, csv_text([_COLUMNS]).encode() + _text(rows))
 
 
 def read_log(path: Path) -> list[LogRow]:
-    """The rows of a log, none where there is no file yet; CheckpointError names the line that is
-    none, or that cannot follow the one before.
+    """The rows of a log; an empty list without a file. CheckpointError names a line that is not a
+    log row, or that cannot follow the one before.
 
-    A last line without its end is what a crash leaves; it is left out.
+    A last line without an end of line, which a crash leaves, is ignored.
     """
     rows: list[LogRow] = []
     for number, line in enumerate(_whole_lines(path), 1):
@@ -77,7 +76,7 @@ def read_log(path: Path) -> list[LogRow]:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drops the rows after ``step``: a resumed run writes them again. Needs no room on the disk."""
+    """Drops the rows after ``step``, which a resumed run writes again. Works on a full disk."""
     lines = _whole_lines(path)
     kept = 1 + sum(row.step <= step for row in read_log(path))
     size = sum(len(line.encode()) for line in lines[:kept])
@@ -89,7 +88,7 @@ def truncate_log(path: Path, step: int) -> None:
 
 
 def _whole_lines(path: Path) -> list[str]:
-    """The lines of a log with their ends, without a last one that has none."""
+    """The lines of a log that end with an end of line, which is kept."""
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
@@ -102,7 +101,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 
 def _row(cells: list[str]) -> LogRow:
-    """The row with these cells; ValueError where they cannot be one's."""
+    """The row with these cells; ValueError if they are not those of a row."""
     step, lr, train_loss, dev_loss, seconds = cells
     dev = float(dev_loss) if dev_loss else None
     row = LogRow(int(step), float(lr), float(train_loss), dev, float(seconds))
@@ -112,13 +111,14 @@ def _row(cells: list[str]) -> LogRow:
     return row
 
 
-def _text(row: LogRow) -> str:
-    step, lr, train_loss, dev_loss, seconds = astuple(row)
-    dev = "" if dev_loss is None else f"{dev_loss:.6f}"
-    return _line([step, lr, f"{train_loss:.6f}", dev, f"{seconds:.3f}"])
-
-
-def _line(cells: list) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue()
+def _text(rows: Sequence[LogRow]) -> bytes:
+    return csv_text(
+        [
+            row.step,
+            row.lr,
+            f"{row.train_loss:.6f}",
+            "" if row.dev_loss is None else f"{row.dev_loss:.6f}",
+            f"{row.seconds:.3f}",
+        ]
+        for row in rows
+    ).encode()

@@ -9,14 +9,13 @@ best/           the folder of the best run, ready for `sample`, `evaluate` and `
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint
@@ -99,14 +98,12 @@ class SweepFolder:
 
 def trials_csv(trials: list[FrozenTrial], names: list[str]) -> str:
     """The columns trial, state, steps, dev_loss, then the searched settings ``names``."""
-    buffer = io.StringIO()
-    write = csv.writer(buffer, lineterminator="\n").writerow
-    write(["trial", "state", "steps", "dev_loss", *names])
+    rows: list[list[Any]] = [["trial", "state", "steps", "dev_loss", *names]]
     for trial in trials:
         step, loss = max(trial.intermediate_values.items())
         params = [trial.params[name] for name in names]
-        write([trial.number, trial.state.name.lower(), step, f"{loss:.6f}", *params])
-    return buffer.getvalue()
+        rows.append([trial.number, trial.state.name.lower(), step, f"{loss:.6f}", *params])
+    return csv_text(rows)
 
 
 def _log_rows(trained: Trained, dev_loss: float, seconds: float) -> list[LogRow]:
