@@ -1,15 +1,15 @@
-"""Whole training steps of one model on a GPU: batch drawing, forward, backward, update.
+"""Whole training steps of one model on a GPU: minibatch drawing, forward, backward, update.
 
     lecture loop           draws, `.backward()`, `p.data += -lr * p.grad`: the lecture's own
     batches by chunk       `torch.autograd.grad`, one foreach update, batches gathered by the chunk
     compile, whole step    loss, gradients and update compiled as one graph
-    …, CUDA graph          GRAPH_STEPS steps captured at once, batches drawn and gathered inside
+    …, CUDA graph          GRAPH_STEPS steps captured at once, minibatches drawn inside
     ops                    batches by chunk with the fused ops; in a CUDA graph as for stock
     engine ops             the trainer's engine, which captures one step by itself
-    run, engine run        a chunk in one call: cuda_runs.py
+    run, engine run        a chunk in one call: runs.py
 
-Data, parameters and the drawing of batches are on the GPU for everyone but the engine, which draws
-on the processor by the chunk. For the check all take the batches of the processor's generator.
+Data, parameters and the drawing of minibatches are on the GPU for all but the engine, which draws
+on the CPU by the chunk.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bench.core.providers import (
     Switch,
     compiled,
 )
-from bench.cuda.device_run import DeviceRun, engine_row, on_processor
+from bench.cuda.device_run import DeviceRun, Step, graph_row, on_cpu
 from bench.cuda.many_models import many_contest
 from bench.cuda.providers import (
     BACKENDS,
@@ -45,7 +45,7 @@ from bench.cuda.providers import (
     our_switch,
     stock_switch,
 )
-from bench.cuda.runs import run_rows
+from bench.cuda.runs import engine_row, run_rows
 from bench.training.case import TrainingCase, training_case
 from bench.training.step import NAMES, fused_loss
 from bench.training.stock_loops import (
@@ -59,10 +59,9 @@ from bench.training.stock_loops import (
 )
 from bench.training.stock_rows import BASELINE
 
-GRAPH_STEPS = 10
 OURS_STEP, ENGINE = "ops", "engine ops"
 CASES = (training_case(N=4096, stock_steps=20, run_steps=100),)
-# What one multiprocessor trains, one model or one for each, in float32 and by TF32: cuda_runs.py.
+# What one multiprocessor trains, one model or one for each, in float32 and by TF32: runs.py.
 RUN_CASES = tuple(
     replace(case, dtype=dtype)
     for case in (
@@ -71,34 +70,6 @@ RUN_CASES = tuple(
     )
     for dtype in ("float32", "tf32")
 )
-Step = Callable[[Tensor, Tensor], Tensor]  # ids and targets of a batch to the loss before the step
-
-
-class GraphRun:
-    """Steps of a run captured as one CUDA graph; a replay draws its batches first."""
-
-    def __init__(self, run: DeviceRun, step: Step, gpu: Device, steps: int = GRAPH_STEPS):
-        self.run = run
-        self.rows = run.draw_rows(steps, run.rows)
-        before = [p.clone() for p in run.values]
-        self.graph = gpu.capture(partial(self._steps, step))
-        for p, old in zip(run.values, before, strict=True):  # warming up has trained
-            p.copy_(old)
-
-    def _steps(self, step: Step) -> list[Tensor]:
-        ids, targets = self.run.inputs[self.rows], self.run.targets[self.rows]
-        batches = zip(ids.unbind(), targets.unbind(), strict=True)
-        return [torch.stack([step(*batch) for batch in batches])]
-
-    def call(self) -> None:
-        self.rows.random_(0, len(self.run.targets), generator=self.run.on_device)
-        self.graph.replay()
-
-    def results(self) -> tuple[Tensor, ...]:
-        self.rows.copy_(self.run.check_batches(len(self.rows)))
-        self.graph.outputs[0].fill_(torch.nan)
-        self.graph.replay()
-        return on_processor(self.graph.outputs[0], self.run.values)
 
 
 def cuda_contest(case: TrainingCase, cost: Cost, settings: Settings, gpu: Device) -> Contest:
@@ -126,7 +97,7 @@ def _stock_rows(case: TrainingCase, settings: Settings, gpu: Device) -> list[Pro
         make = partial(_loop_row, case, loop, gpu.device)
         rows.append(Provider(name, STOCK, 1, make, switch))
     for name, step in steps.items():
-        make = partial(_graph_row, case, step, gpu)
+        make = partial(graph_row, case, partial(_fresh, case, step, gpu.device), gpu)
         rows.append(Provider(name + GRAPH, STOCK_GRAPH, 1, make, switch))
     return rows
 
@@ -139,7 +110,8 @@ def _our_rows(case: TrainingCase, gpu: Device) -> list[Provider]:
         make = partial(_loop_row, case, chunk_loop(fused_loss), gpu.device)
         rows.append(Provider(name, MLPKERN, 1, make, switch, backend))
         if backend in CAPTURED:
-            make = partial(_graph_row, case, eager_step(fused_loss), gpu)
+            fresh = partial(_fresh, case, eager_step(fused_loss), gpu.device)
+            make = partial(graph_row, case, fresh, gpu)
             rows.append(Provider(name + GRAPH, MLPKERN, 1, make, switch, backend))
             make = partial(_engine_row, case, gpu.device)
             name = ENGINE if backend == OURS else f"{ENGINE} on {backend}"
@@ -166,13 +138,11 @@ def _loop_row(case: TrainingCase, loop: Loop, device: str) -> Prepared:
     return Prepared(lambda: loop([run], steps), lambda: _checked(case, loop, device), steps)
 
 
-def _graph_row(case: TrainingCase, step: Callable[[DeviceRun], Step], gpu: Device) -> Prepared:
-    def fresh(steps: int) -> GraphRun:
-        run = DeviceRun(case, gpu.device)
-        return GraphRun(run, step(run), gpu, steps)
-
-    timed = fresh(GRAPH_STEPS)
-    return Prepared(timed.call, lambda: fresh(case.checked_steps).results(), GRAPH_STEPS)
+def _fresh(
+    case: TrainingCase, step: Callable[[DeviceRun], Step], device: str
+) -> tuple[DeviceRun, Step]:
+    run = DeviceRun(case, device)
+    return run, step(run)
 
 
 def _engine_row(case: TrainingCase, device: str) -> Prepared:
@@ -185,9 +155,7 @@ def _checked(
     case: TrainingCase, loop: Loop, device: str, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, ...]:
     """Losses and parameters after the checked steps of a fresh run."""
-    run = DeviceRun(case, device)
-    run.parameters = [p.detach().to(dtype).requires_grad_() for p in run.parameters]
-    run.values = [p.detach() for p in run.parameters]
-    run.check_batches(case.checked_steps)
+    run = DeviceRun(case, device, dtype=dtype)
+    run.checked_rows(case.checked_steps)
     losses = torch.stack(loop([run], case.checked_steps)).detach()
-    return on_processor(losses, run.values)
+    return on_cpu(losses, run.values)

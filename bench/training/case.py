@@ -63,6 +63,10 @@ class TrainingCase(Case):
         """The case whose first steps are checked."""
         return self
 
+    def compared(self, results: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """What is checked of the losses and parameters after the checked steps."""
+        return results
+
     def rates(self, m: int, first: int, steps: int) -> list[float]:
         """The learning rates of model m in the steps first, first + 1, …"""
         return [self.rate] * steps

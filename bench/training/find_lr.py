@@ -15,13 +15,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from bench.core.accuracy import Yardstick
 from bench.core.case import Cost, Settings
 from bench.core.providers import Contest, Prepared
+from bench.training import step
 from bench.training.case import LECTURE, SEED, TrainingCase, every_model, shape_of, start
-from bench.training.step import NAMES, OURS, ops_prepared, our_rows
-from bench.training.stock_loops import lecture_loop, stock_results
-from bench.training.stock_rows import stock_rows
 
 LOW, HIGH = 1e-4, 10.0  # those of lr_finder; no seed diverges
 
@@ -36,6 +33,9 @@ class SweepCase(TrainingCase):
 
     def rates(self, m: int, first: int, steps: int) -> list[float]:
         return _sweep(self.run_steps)[first : first + steps]
+
+    def compared(self, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return results[:1]  # the losses: the finder gives no parameters back
 
     @property
     def checked(self) -> SweepCase:
@@ -69,21 +69,7 @@ CASES = (sweep_case(8, LECTURE.sizes),)
 
 def contest(case: SweepCase, cost: Cost, settings: Settings) -> Contest:
     """The provider table of a sweep on a CPU, in the order in which rows are printed."""
-    ours = {
-        "ops": lambda: ops_prepared(case, _losses),
-        OURS: lambda: _finder_prepared(case),
-    }
-    stock = stock_rows(case, settings, _losses)
-    exact = _losses(stock_results(case, lecture_loop, torch.float64))
-    near = _losses(stock_results(case, lecture_loop))
-    return Contest(
-        [*stock, *our_rows(case, settings.threads, ours, reference=False)],
-        Yardstick(NAMES[:1], exact, near),
-    )
-
-
-def _losses(results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return results[:1]
+    return step.contest(case, cost, settings, _finder_prepared)
 
 
 def _finder_prepared(case: SweepCase) -> Prepared:

@@ -13,13 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bench.core.accuracy import Yardstick
 from bench.core.case import Cost, Settings
 from bench.core.providers import Contest, Prepared
+from bench.training import step
 from bench.training.case import LECTURE, TrainingCase, config, every_model, names_dataset, shape_of
-from bench.training.step import NAMES, OURS, ops_prepared, our_rows, stacked
-from bench.training.stock_loops import lecture_loop, stock_results
-from bench.training.stock_rows import stock_rows
 
 RATES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
@@ -52,13 +49,7 @@ CASES = (population_case(8, LECTURE.sizes),)
 
 def contest(case: PopulationCase, cost: Cost, settings: Settings) -> Contest:
     """The provider table of a population on a CPU, in the order in which rows are printed."""
-    ours = {"ops": lambda: ops_prepared(case), OURS: lambda: _population_prepared(case)}
-    stock = stock_rows(case, settings)
-    exact = stock_results(case, lecture_loop, torch.float64)
-    return Contest(
-        [*stock, *our_rows(case, settings.threads, ours, reference=False)],
-        Yardstick(NAMES, exact, stock_results(case, lecture_loop)),
-    )
+    return step.contest(case, cost, settings, _population_prepared)
 
 
 def _population_prepared(case: PopulationCase) -> Prepared:
@@ -73,6 +64,6 @@ def _population_prepared(case: PopulationCase) -> Prepared:
     def results() -> tuple[Tensor, ...]:
         trained = train(case.checked_steps)  # so few that every loss is a point of the curve
         losses = torch.stack([one.losses for one in trained])
-        return (losses, *stacked(list(one.model.parameters()) for one in trained))
+        return (losses, *step.stacked(list(one.model.parameters()) for one in trained))
 
     return Prepared(lambda: train(case.run_steps), results, case.run_steps * len(configs))

@@ -1,18 +1,19 @@
-"""Whole training steps: batch drawing, forward, backward, update. Who takes part, and the checks.
+"""Whole training steps on a CPU: minibatch drawing, forward, backward, update.
 
 Stock are the rows of stock_rows.py. Of mlpkern:
 
-    ops   the engine of that name in `mlpkern.lm`: a loop over batches drawn by the chunk with the
-          fused ops; with AdamW the same loop here, with `torch.optim.AdamW(fused=True)`
-    run   `mlpkern.train_steps`: many steps of all models in one call, on batches drawn before it
+    ops   the engine of that name in `mlpkern.lm`: a loop over minibatches drawn by the chunk with
+          the fused ops; with AdamW the same loop here, with `torch.optim.AdamW(fused=True)`
+    run   `mlpkern.train_steps`: many steps of all models in one call, on minibatches drawn before
 
-All providers train on the same rows, draw the same batches and start from the same parameters.
+All providers train on the same rows, draw the same minibatches and start from the same parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,42 +23,40 @@ from bench.core.case import Cost, Settings
 from bench.core.providers import MLPKERN, Contest, Prepared, Provider, backend_switch, named
 from bench.training.case import BETAS, EPS, WEIGHT_DECAY, TrainingCase, every_model, start
 from bench.training.stock_loops import chunk_loop, lecture_loop, stock_results
-from bench.training.stock_rows import Results, everything, loop_prepared, stock_rows
+from bench.training.stock_rows import loop_prepared, stock_rows
 
 OURS = "run"
 NAMES = ("losses", "embedding", "hidden weight", "hidden bias", "output weight", "output bias")
 
 
-def contest(case: TrainingCase, cost: Cost, settings: Settings) -> Contest:
-    """The provider table of a training step on a CPU, in the order in which rows are printed."""
-    ours = {"ops": lambda: ops_prepared(case), OURS: lambda: _run_prepared(case)}
-    reference = not case.slow
-    rows = [*stock_rows(case, settings), *our_rows(case, settings.threads, ours, reference)]
+def contest(
+    case: TrainingCase,
+    cost: Cost,
+    settings: Settings,
+    run: Callable[..., Prepared] | None = None,
+) -> Contest:
+    """The provider table, in the order in which rows are printed.
+
+    `run` makes the row `run` of a case ready, by default a call of `train_steps`, which the
+    reference backend has as well.
+    """
+    reference = run is None and not case.slow
+    ours = {"ops": partial(ops_prepared, case), OURS: partial(run or run_prepared, case)}
+    rows = stock_rows(case, settings)
+    counts = sorted({settings.threads} if case.slow else {1, settings.threads}, reverse=True)
+    for name, make in ours.items():
+        backends = [(f"{name} on reference", "reference", settings.threads)] if reference else []
+        backends += [(named(name, count, settings.threads), "cpu", count) for count in counts]
+        for label, backend, count in backends:
+            cores = case.cores(count) if name == OURS and backend == "cpu" else count
+            switch = backend_switch(backend, count)
+            rows.append(Provider(label, MLPKERN, count, make, switch, backend, cores))
     exact = stock_results(case, lecture_loop, torch.float64)
     return Contest(rows, Yardstick(NAMES, exact, stock_results(case, lecture_loop)))
 
 
-def our_rows(
-    case: TrainingCase,
-    threads: int,
-    ours: Mapping[str, Callable[[], Prepared]],
-    reference: bool,
-) -> list[Provider]:
-    """Each of `ours` with all threads and with one, with `reference` on that backend too."""
-    counts = {threads} if case.slow else {1, threads}
-    rows = []
-    for name, make in ours.items():
-        settings = [(f"{name} on reference", "reference", threads)] if reference else []
-        settings += [(named(name, n, threads), "cpu", n) for n in sorted(counts, reverse=True)]
-        for label, backend, count in settings:
-            used = case.cores(count) if name == OURS and backend == "cpu" else count
-            switch = backend_switch(backend, count)
-            rows.append(Provider(label, MLPKERN, count, make, switch, backend, used))
-    return rows
-
-
-def ops_prepared(case: TrainingCase, checked: Results = everything) -> Prepared:
-    """The models one after the other by the engine `ops`; `checked` is that of `stock_rows`."""
+def ops_prepared(case: TrainingCase) -> Prepared:
+    """The models one after the other by the engine `ops`."""
     if case.optimizer != "sgd":
         return loop_prepared(case, chunk_loop(fused_loss, "fused"))
     from mlpkern.lm.training.engines import OpsEngine
@@ -76,9 +75,8 @@ def ops_prepared(case: TrainingCase, checked: Results = everything) -> Prepared:
     def results() -> tuple[Tensor, ...]:
         fresh = [start(case.checked, m) for m in every_model(case)]
         losses = torch.stack([engine.run_chunk(state, case.checked_steps) for state in fresh])
-        return checked(
-            (losses, *stacked(list(state.model.parameters()) for state in fresh)),
-        )
+        parameters = stacked(list(state.model.parameters()) for state in fresh)
+        return case.compared((losses, *parameters))
 
     return Prepared(call, results, steps * len(states))
 
@@ -86,12 +84,6 @@ def ops_prepared(case: TrainingCase, checked: Results = everything) -> Prepared:
 def stacked(parameters: Iterable[list[Tensor]]) -> list[Tensor]:
     """The parameters of several models with a leading axis of models."""
     return [torch.stack(same).detach() for same in zip(*parameters, strict=True)]
-
-
-def _run_prepared(case: TrainingCase) -> Prepared:
-    steps, run = case.run_steps, Run(case)
-    units = steps * case.sizes["M"]
-    return Prepared(lambda: run.take(steps), lambda: Run(case).results(), units)
 
 
 def fused_loss(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor:
@@ -105,30 +97,35 @@ def fused_loss(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor
 
 
 class Run:
-    """All models of a case as `mlpkern.train_steps` takes them."""
+    """All models of a case on a device as `mlpkern.train_steps` takes them."""
 
-    def __init__(self, case: TrainingCase):
+    def __init__(self, case: TrainingCase, device: str = "cpu"):
         import mlpkern
 
-        self.case = case
+        self.case, self.device = case, device
         self.states = [start(case, m) for m in every_model(case)]
         single = [mlpkern.MLPParams.from_module(state.model) for state in self.states]
-        self.params = mlpkern.MLPParams.stack(single)
+        self.params = mlpkern.MLPParams.stack(single).map(lambda tensor: tensor.to(device))
+        self.train = self.states[0].train.to(device)
         self.options = {}
         if case.optimizer == "adamw":
             self.options = {"weight_decay": WEIGHT_DECAY, "betas": BETAS, "eps": EPS}
         self.state = mlpkern.OptimizerState.zeros(self.params, case.optimizer)
 
-    def take(self, steps: int) -> Tensor:
-        """Draws the batches of `steps` steps and takes them; losses (M, steps)."""
+    def draw(self, steps: int) -> Tensor:
+        """Row numbers (M, S, N) by the generators of the models, which draw on the CPU."""
+        drawn = torch.stack([state.draw_batches(steps) for state in self.states])
+        return drawn.to(self.device)
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The losses (M, S) of S steps on the minibatches `rows` (M, S, N)."""
         import mlpkern
 
-        train = self.states[0].train
         return mlpkern.train_steps(
             self.params,
-            train.inputs,
-            train.targets,
-            torch.stack([state.draw_batches(steps) for state in self.states]),  # (M, S, N)
+            self.train.inputs,
+            self.train.targets,
+            rows,
             self.case.rate,
             optimizer=self.case.optimizer,
             state=self.state,
@@ -136,4 +133,11 @@ class Run:
         )
 
     def results(self) -> tuple[Tensor, ...]:
-        return (self.take(self.case.checked_steps), *self.params.tensors())
+        """Losses and parameters after the checked steps."""
+        return (self.take(self.draw(self.case.checked_steps)), *self.params.tensors())
+
+
+def run_prepared(case: TrainingCase) -> Prepared:
+    run, steps = Run(case), case.run_steps
+    units = steps * case.sizes["M"]
+    return Prepared(lambda: run.take(run.draw(steps)), lambda: Run(case).results(), units)

@@ -112,4 +112,4 @@ def batched_loop(run: BatchedRun, steps: int, step: Step | None = None) -> list[
 def batched_results(case: TrainingCase, step: Step | None = None) -> tuple[Tensor, ...]:
     run = BatchedRun([StockRun(case.checked, m=m) for m in every_model(case)])
     losses = torch.stack(batched_loop(run, case.checked_steps, step), 1).detach()
-    return (losses, *run.values)
+    return case.compared((losses, *run.values))

@@ -249,4 +249,4 @@ def stock_results(
     runs = [StockRun(case.checked, dtype, m) for m in every_model(case)]
     losses = torch.stack(loop(runs, case.checked_steps)).detach()
     parameters = zip(*(run.values for run in runs), strict=True)
-    return (losses.view(len(runs), -1), *(torch.stack(same) for same in parameters))
+    return case.compared((losses.view(len(runs), -1), *(torch.stack(same) for same in parameters)))

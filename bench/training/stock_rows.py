@@ -37,19 +37,10 @@ from bench.training.stock_loops import (
 from bench.training.two_processes import LOOPS, SideBySide
 
 BASELINE = "lecture loop"
-Results = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
-def everything(results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Losses and parameters: what is checked of a training."""
-    return results
-
-
-def stock_rows(
-    case: TrainingCase, settings: Settings, checked: Results = everything
-) -> list[Provider]:
-    """All of them, in the order in which they are printed; `checked` picks what of the losses and
-    parameters is compared."""
+def stock_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
+    """All of them, in the order in which they are printed."""
     threads, sgd = settings.threads, case.optimizer == "sgd"
     models, steps = case.sizes["M"], case.stock_steps
     counts = sorted({threads} if case.slow else {1, threads})
@@ -62,13 +53,13 @@ def stock_rows(
         rows.append(Provider(named(name, count, threads), STOCK, count, make, switch))
 
     def loop_row(name: str, count: int, loop: Loop) -> None:
-        add(name, count, lambda: loop_prepared(case, loop, checked))
+        add(name, count, lambda: loop_prepared(case, loop))
 
     def batched_row(name: str, count: int, step: Callable[..., Tensor] | None) -> None:
         def make() -> Prepared:
             run = BatchedRun([StockRun(case, m=m) for m in every_model(case)])
             call = lambda: batched_loop(run, steps, step)  # noqa: E731
-            return Prepared(call, lambda: checked(batched_results(case, step)), steps * models)
+            return Prepared(call, lambda: batched_results(case, step), steps * models)
 
         add(name, count, make)
 
@@ -97,22 +88,22 @@ def stock_rows(
         for count in compile_counts:
             batched_row("compile, batched", count, compiled(batched_whole_step(case)))
         if not settings.quick:
-            rows += _processes_rows(case, settings, checked)
+            rows += _processes_rows(case, settings)
     return rows
 
 
-def loop_prepared(case: TrainingCase, loop: Loop, checked: Results = everything) -> Prepared:
+def loop_prepared(case: TrainingCase, loop: Loop) -> Prepared:
     """All models of a case one after the other by `loop`."""
     runs = [StockRun(case, m=m) for m in every_model(case)]
     steps = case.stock_steps
     return Prepared(
         lambda: loop(runs, steps),
-        lambda: checked(stock_results(case, loop)),
+        lambda: stock_results(case, loop),
         steps * len(runs),
     )
 
 
-def _processes_rows(case: TrainingCase, settings: Settings, checked: Results) -> list[Provider]:
+def _processes_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
     """The models dealt out to a process a core, and the numbers of the same loop in this one."""
     loops = {LOOPS[0]: lecture_loop}
     if settings.compile:
@@ -125,7 +116,7 @@ def _processes_rows(case: TrainingCase, settings: Settings, checked: Results) ->
             processes = SideBySide(case, name, count)
             return Prepared(
                 lambda: processes.take(case.stock_steps),
-                lambda: checked(stock_results(case, loop)),
+                lambda: stock_results(case, loop),
                 case.stock_steps * models,
                 processes.close,
             )

@@ -17,16 +17,13 @@ from bench.core.case import Unavailable
 from bench.core.device import Graph
 from bench.core.providers import STOCK
 from bench.core.timer import LocalContestant, interleave
-from bench.cuda import many_models as cuda_many_models
 from bench.cuda import providers as cuda_providers
-from bench.cuda import training as cuda_training
 from bench.cuda.device_timer import LONGEST_SLEEP_S, DeviceContestant
 from bench.cuda.providers import GRAPH, in_turns, replayed
 from bench.ops import cross_entropy
 from bench.ops.embedding_gather import CUDA_CASES, problem
 from bench.runner import graph_ratios, run_case
 from bench.suites import OP_TABLES
-from bench.training.case import cost, training_case
 
 SIZES = {"N": 37, "V": 27, "D": 10, "T": 3, "K": 30, "H": 19}
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -230,72 +227,3 @@ def test_zipf_ids_are_as_frequent_as_they_should_be():
     assert float(counts.max()) == pytest.approx(0.0914, rel=0.05)
     assert int(counts.argmax()) != 0  # spread over the table
     assert float(counts.sort(descending=True).values[:3].sum()) == pytest.approx(0.1676, rel=0.05)
-
-
-# --- training steps ------------------------------------------------------------------------------
-
-TINY = training_case(D=3, H=7, N=5, stock_steps=3, run_steps=6, checked_steps=4)
-
-
-def test_every_way_of_a_training_step_agrees_with_the_lecture_loop(gpu):
-    settings = CUDA_SETTINGS
-    contest = cuda_training.cuda_contest(TINY, cost(TINY), settings, gpu)
-    names = [provider.name for provider in contest.providers]
-    assert len(set(names)) == len(names)
-    ours = {"run", "engine run", "ops", "ops" + GRAPH, "engine ops"}
-    assert {"lecture loop", "eager" + GRAPH} <= set(names)
-    assert ours | {"ops on triton", "ops on triton" + GRAPH, "engine ops on triton"} <= set(names)
-    for provider in contest.providers:
-        with provider.switch():
-            prepared = provider.make()
-            for _ in range(2):
-                checks = contest.yardstick.check(prepared.results())
-                assert [c.message() for c in checks if not c.passed] == [], provider.name
-            prepared.call()
-        steps = cuda_training.GRAPH_STEPS if provider.name.endswith(GRAPH) else TINY.stock_steps
-        runs = provider.name in ("run", "engine run")
-        assert prepared.units == (TINY.run_steps if runs else steps)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "tf32"])
-def test_every_way_of_training_many_models_agrees_with_the_lecture_loop(gpu, dtype):
-    case = replace(TINY, sizes={**TINY.sizes, "M": 3}, dtype=dtype)
-    contest = cuda_training.cuda_contest(case, cost(case), CUDA_SETTINGS, gpu)
-    stock = ["batched products", "vmap"]
-    graphs = [name + GRAPH for name in stock]
-    assert [p.name for p in contest.providers] == ["lecture loop", *stock, *graphs, "run"]
-    for provider in contest.providers:
-        with provider.switch():
-            prepared = provider.make()
-            checks = contest.yardstick.check(prepared.results())
-            assert [c.message() for c in checks if not c.passed] == [], provider.name
-            prepared.call()
-        steps = {"lecture loop": case.stock_steps, "run": case.run_steps}
-        assert prepared.units == 3 * steps.get(provider.name, cuda_many_models.GRAPH_STEPS)
-
-
-def test_the_cases_of_train_steps_are_of_both_precisions_for_one_model_and_for_many():
-    found = {(case.sizes["M"], case.dtype) for case in cuda_training.RUN_CASES}
-    assert found == {(1, "float32"), (1, "tf32"), (132, "float32"), (132, "tf32")}
-    runs, steps = tables.cuda_suites(None)[-2:]
-    assert (runs.ours, runs.ours_graph, runs.cases) == ("run", "run", cuda_training.RUN_CASES)
-    assert (steps.ours, steps.ours_graph) == ("ops", "engine ops")
-
-
-def test_capturing_steps_trains_nothing_and_replaying_does(gpu):
-    untouched = cuda_training.DeviceRun(TINY, gpu.device)
-    captured = cuda_training.DeviceRun(TINY, gpu.device)
-    step = cuda_training.eager_step(cuda_training.loss_of)(captured)
-    graph = cuda_training.GraphRun(captured, step, gpu, steps=2)
-    for a, b in zip(untouched.values, captured.values, strict=True):
-        assert torch.equal(a, b)
-    graph.call()
-    assert not torch.equal(untouched.values[1], captured.values[1])
-
-
-def test_the_lecture_loop_draws_its_own_batches_after_the_checked_ones():
-    run_ = cuda_training.DeviceRun(TINY, "cpu")
-    rows = run_.check_batches(2)
-    assert torch.equal(run_.draw(), rows[0])
-    assert torch.equal(run_.draw(), rows[1])
-    assert run_.draw().shape == (5,)
