@@ -21,7 +21,7 @@ from mlpkern.fusing.rewriting.code import functions
 from mlpkern.fusing.rewriting.rewritten import TELLING
 from mlpkern.fusing.rules import FUSED
 from mlpkern.fusing.survey import CONTAINERS, Place, Survey, is_sequential, places
-from mlpkern.fusing.tracing.trace import Trace
+from mlpkern.tracing.trace import Trace
 
 _TANH = (torch.tanh, F.tanh, "tanh", "tanh_")
 _JOINS = (torch.flatten, torch.reshape, torch.cat, torch.concat, torch.concatenate, torch.hstack)

@@ -17,7 +17,7 @@ from torch import nn
 from mlpkern.fusing.rewriting.code import Function, Uses, functions, held_by_functions, hooks
 from mlpkern.fusing.rewriting.rewritten import Method
 from mlpkern.fusing.rules import REPLACES
-from mlpkern.fusing.tracing.trace import Trace
+from mlpkern.tracing.trace import Trace
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mlpkern.functional
-from mlpkern.fusing.tracing.trace import Trace
 from mlpkern.nn import EmbeddingGather, LinearTanh
+from mlpkern.tracing.trace import Trace
 
 
 @dataclass(frozen=True)

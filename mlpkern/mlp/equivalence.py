@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlpkern.environment import named
-from mlpkern.fusing.tracing.twin import Twins
+from mlpkern.tracing.twin import Twins
 
 Layers = tuple[Tensor, list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
 

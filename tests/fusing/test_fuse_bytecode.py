@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mlpkern.fusing.rewriting.code import uses
-from mlpkern.fusing.tracing.branches import Branches
+from mlpkern.tracing.branches import Branches
 
 
 class Methods:

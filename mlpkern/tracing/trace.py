@@ -18,8 +18,8 @@ import torch.fx
 from torch import nn
 
 import mlpkern.functional
-from mlpkern.fusing.tracing.branches import Branches
-from mlpkern.fusing.tracing.twin import Twins
+from mlpkern.tracing.branches import Branches
+from mlpkern.tracing.twin import Twins
 
 
 class Untraceable(Exception):
