@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mlpkern.functional import cross_entropy, embedding_gather, linear_tanh
+from mlpkern.tracing.fused_steps import computes
 
 __all__ = ["CrossEntropyLoss", "EmbeddingGather", "LinearTanh"]
 
@@ -49,6 +50,7 @@ class EmbeddingGather(torch.nn.Embedding):
                 raise ValueError(f"EmbeddingGather: {name} is not supported, leave its default")
         super().__init__(num_embeddings, embedding_dim, padding_idx, norm_type=norm_type, **kwargs)
 
+    @computes("embedding", "join")
     def forward(self, input: Tensor) -> Tensor:
         return embedding_gather(input, self.weight, padding_idx=self.padding_idx)
 
@@ -59,6 +61,7 @@ class EmbeddingFlatten(EmbeddingGather):
     ``mlpkern.fuse`` puts it in their place.
     """
 
+    @computes("embedding", "join")
     def forward(self, input: Tensor) -> Tensor:
         if input.dim() == 2:
             return super().forward(input)
@@ -73,6 +76,7 @@ class LinearTanh(torch.nn.Linear):
     It is an ``nn.Linear`` by its parameters, not by its output: see the top of this module.
     """
 
+    @computes("linear", "tanh")
     def forward(self, input: Tensor) -> Tensor:
         return linear_tanh(input, self.weight, self.bias)
 

@@ -11,19 +11,23 @@ import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mlpkern.functional
-from mlpkern.nn import EmbeddingGather, LinearTanh
+from mlpkern.tracing.fused_steps import steps_of
 from mlpkern.tracing.trace import Trace
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer or function on the way: its ``kind``, what to call it, and its parameters."""
+    """A layer or function on the way: what it computes, what to call it, and its parameters."""
 
-    kind: str  # embedding, gather, join, linear, tanh, linear_tanh, fused, or other
+    kinds: tuple[str, ...]  # one or several of embedding, join, linear, tanh; or OTHER
     name: str
     parameters: tuple[Tensor | None, ...] = ()
     module: nn.Module | None = None
+
+    @property
+    def linear(self) -> tuple[Tensor | None, ...]:
+        """The weight and, if there is one, the bias of the linear part."""
+        return self.parameters[1:] if "embedding" in self.kinds else self.parameters
 
 
 def chains(model: nn.Module) -> list[list[Step]]:
@@ -40,23 +44,19 @@ def chains(model: nn.Module) -> list[list[Step]]:
     return [_Chain(model, trace).steps(graph) for graph in trace.graphs]
 
 
-_NEITHER = {nn.Identity}
+OTHER = ("other",)
 _MODULES: dict[type[nn.Module], str] = {
     nn.Embedding: "embedding",
     nn.Flatten: "join",
     nn.Linear: "linear",
     nn.Tanh: "tanh",
-    LinearTanh: "linear_tanh",
 }
-_FUNCTIONS: dict[Any, tuple[str, int]] = {  # kind, and where the parameters begin
-    F.embedding: ("embedding", 1),
-    F.linear: ("linear", 1),
-    mlpkern.functional.embedding_gather: ("gather", 1),
-    mlpkern.functional.linear_tanh: ("linear_tanh", 1),
-    mlpkern.functional.embedding_linear_tanh: ("fused", 1),
-    torch.tanh: ("tanh", 1),
-    F.tanh: ("tanh", 1),
-    "tanh": ("tanh", 1),
+_FUNCTIONS: dict[Any, str] = {
+    F.embedding: "embedding",
+    F.linear: "linear",
+    torch.tanh: "tanh",
+    F.tanh: "tanh",
+    "tanh": "tanh",
 }
 _JOINS = frozenset(
     (
@@ -65,6 +65,7 @@ _JOINS = frozenset(
         torch.cat, torch.concat, torch.concatenate, torch.hstack, operator.getitem,
     )
 )  # fmt: skip
+_HELD = {"embedding": ("weight",), "linear": ("weight", "bias")}  # by the layer of such a step
 _CASTS = frozenset(("long", "int", "to"))
 _SIZES = frozenset((len, "size", "dim", "numel"))
 _ARITHMETIC = frozenset((operator.getitem, operator.mul, operator.floordiv, operator.sub))
@@ -89,13 +90,13 @@ class _Chain:
                 found.append(step)
             node, following = before, passed
         self._used_once(node, following)
-        return found[::-1] or [Step("other", type(self._model).__name__)]
+        return found[::-1] or [Step(OTHER, type(self._model).__name__)]
 
     def _step(self, node: torch.fx.Node) -> tuple[Step | None, torch.fx.Node, set[torch.fx.Node]]:
         """What ``node`` is, the node it gets its tensor from, and the nodes between the two."""
         if _joins(node):
             source, passed = _joined(node)
-            return Step("join", _name(node)), source, passed
+            return Step(("join",), _name(node)), source, passed
         module = self._trace.module(node)
         inputs = [other for other in node.all_input_nodes if other.op != "get_attr"]
         inputs = [other for other in inputs if not _is_size(other)]
@@ -109,26 +110,26 @@ class _Chain:
         return self._function(node), inputs[0], {node}
 
     def _layer(self, module: nn.Module) -> Step | None:
-        kind = type(module)
-        if kind in _NEITHER:
+        cls = type(module)
+        if cls is nn.Identity:
             return None
-        what = "gather" if isinstance(module, EmbeddingGather) else _MODULES.get(kind, "other")
-        held = [getattr(module, name, None) for name in ("weight", "bias")]
-        wanted = what in ("embedding", "gather", "linear", "linear_tanh")
-        parameters = held[: 1 if what in ("embedding", "gather") else 2] if wanted else []
-        return Step(what, kind.__name__, tuple(parameters), module)
+        kinds = (_MODULES[cls],) if cls in _MODULES else steps_of(cls.forward)
+        names = [name for kind in kinds for name in _HELD.get(kind, ())]
+        parameters = [getattr(module, name) for name in names]
+        return Step(kinds or OTHER, cls.__name__, tuple(parameters), module)
 
     def _function(self, node: torch.fx.Node) -> Step:
         if _lookup(node):
-            return Step("embedding", "indexing", (self._parameter(node.args[0]),))
-        kind, first = _FUNCTIONS.get(node.target, ("other", 0))
+            return Step(("embedding",), "indexing", (self._parameter(node.args[0]),))
+        known = _FUNCTIONS.get(node.target)
+        kinds = (known,) if known else steps_of(node.target)
         options = {key: value for key, value in node.kwargs.items() if key != "norm_type"}
-        values = [*node.args[first:], *options.values()]
+        values = [*node.args[1:], *options.values()]
         given = [value for value in values if isinstance(value, torch.fx.Node)]
         plain = [value for value in values if not isinstance(value, torch.fx.Node)]
-        if kind == "other" or any(value not in (None, False) for value in plain):
-            return Step("other", _name(node))  # options, such as padding_idx
-        return Step(kind, _name(node), tuple(map(self._parameter, given)))
+        if not kinds or any(value not in (None, False) for value in plain):
+            return Step(OTHER, _name(node))  # options, such as padding_idx
+        return Step(kinds, _name(node), tuple(map(self._parameter, given)))
 
     def _parameter(self, node: Any) -> Tensor:
         path, _, name = str(node.target).rpartition(".")

@@ -106,37 +106,31 @@ def _flat(layers: Layers) -> list[Tensor]:
 
 
 def _in_order(steps: list[Step]) -> Layers:
-    at = 0
+    """The parameters of embedding, join, then linear and tanh at least once, then linear."""
+    parts = [(kind, at) for at, step in enumerate(steps) for kind in step.kinds]
+    done = 0
 
-    def take(*kinds: str) -> Step | None:
-        nonlocal at
-        if at < len(steps) and steps[at].kind in kinds:
-            at += 1
-            return steps[at - 1]
-        return None
+    def take(kind: str) -> Step | None:
+        nonlocal done
+        if done == len(parts) or parts[done][0] != kind:
+            return None
+        done += 1
+        return steps[parts[done - 1][1]]
 
-    table = None
-    hidden = []
-    if fused := take("fused"):
-        table, *pair = fused.parameters
-        hidden.append(_with_bias(*pair))
-    elif first := take("embedding", "gather"):
+    table, hidden = None, []
+    if first := take("embedding"):
         table = first.parameters[0] if first.module is None else _weight(first.module)
-        if first.kind == "embedding":
-            take("join")
-    if table is None:
-        raise _unexpected(steps, at)
-    while True:
-        if layer := take("linear_tanh"):
-            hidden.append(_with_bias(*layer.parameters))
-        elif layer := take("linear"):
-            if at == len(steps) and hidden:
-                return table, hidden, _with_bias(*layer.parameters)
-            if not take("tanh"):
-                raise _unexpected(steps, at if at < len(steps) else at - 1)
-            hidden.append(_with_bias(*layer.parameters))
+        take("join")
+    while table is not None and (layer := take("linear")):
+        pair = _with_bias(*layer.linear)
+        if take("tanh"):
+            hidden.append(pair)
+        elif done == len(parts) and hidden:
+            return table, hidden, pair
         else:
-            raise _unexpected(steps, at)
+            done = min(done, len(parts) - 1)
+            break
+    raise _unexpected(steps, parts[done][1] if done < len(parts) else len(steps))
 
 
 def _weight(embedding: Any) -> Tensor:

@@ -8,13 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
+from torch.overrides import handle_torch_function
 
 from mlpkern.checks import require_same_dtype
 from mlpkern.ops.autocast import any_autocast, cast, loss_dtype
 from mlpkern.ops.cross_entropy_arguments import REDUCTIONS, check, check_rows
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
-from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, needs_weight_gradient, ordinary, route
+from mlpkern.ops.routing import (
+    COMPOSED,
+    LIBRARY,
+    PLAIN,
+    needs_weight_gradient,
+    ordinary,
+    route,
+    stands_for_tensor,
+)
 from mlpkern.reference import cross_entropy_backward as reference_backward
 from mlpkern.reference.bounds import check_ids
 from mlpkern.reference.cross_entropy import cross_entropy as reference
@@ -181,6 +190,16 @@ def _checked(
     label_smoothing: float,
 ) -> Tensor:
     """Everything but the common case: say what is wrong, or bring the arguments to rows."""
+    tensors = (input, target, weight)
+    if stands_for_tensor(*tensors):
+        return handle_torch_function(
+            cross_entropy,
+            tensors,
+            *tensors,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
     check(input, target, weight, ignore_index, reduction, label_smoothing)
     options = (int(ignore_index), REDUCTIONS[reduction], float(label_smoothing))
     probabilities = target.is_floating_point()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
+from torch.overrides import handle_torch_function
 
 from mlpkern.checks import (
     integer,
@@ -18,14 +19,16 @@ from mlpkern.checks import (
 )
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
-from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
+from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route, stands_for_tensor
 from mlpkern.reference import embedding_gather_backward as reference_backward
 from mlpkern.reference.embedding_gather import embedding_gather as reference
 from mlpkern.registry import select
+from mlpkern.tracing.fused_steps import computes
 
 _OP = "embedding_gather"
 
 
+@computes("embedding", "join")
 def embedding_gather(input: Tensor, weight: Tensor, *, padding_idx: int | None = None) -> Tensor:
     """The embedded contexts, (..., T*D): the rows of ``weight`` that ``input`` names, side by side.
 
@@ -117,6 +120,9 @@ def _check(input: Tensor, weight: Tensor) -> None:
 
 def _checked(input: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
     """Everything but the common case: say what is wrong, or take the way the call needs."""
+    tensors = (input, weight)
+    if stands_for_tensor(*tensors):
+        return handle_torch_function(embedding_gather, tensors, *tensors, padding_idx=padding_idx)
     _check(input, weight)
     rows = weight.shape[0]
     padding = -1

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
+from torch.overrides import handle_torch_function
 
 from mlpkern.checks import (
     require_float,
@@ -19,14 +20,16 @@ from mlpkern.checks import (
 from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
-from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
+from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route, stands_for_tensor
 from mlpkern.reference import embedding_linear_tanh_backward as reference_backward
 from mlpkern.reference.embedding_linear_tanh import embedding_linear_tanh as reference
 from mlpkern.registry import select
+from mlpkern.tracing.fused_steps import computes
 
 _OP = "embedding_linear_tanh"
 
 
+@computes("embedding", "join", "linear", "tanh")
 def embedding_linear_tanh(
     input: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
@@ -114,6 +117,9 @@ def _forward(input: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | No
 
 def _checked(input: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Everything but the common case: say what is wrong, or take the way the call needs."""
+    tensors = (input, embedding, weight, bias)
+    if stands_for_tensor(*tensors):
+        return handle_torch_function(embedding_linear_tanh, tensors, *tensors)
     named = ("input", input), ("embedding", embedding), ("weight", weight), ("bias", bias)
     for name, value in named:
         if value is not None or name != "bias":

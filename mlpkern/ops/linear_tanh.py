@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
+from torch.overrides import handle_torch_function
 
 from mlpkern.checks import (
     require_float,
@@ -18,14 +19,16 @@ from mlpkern.checks import (
 from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
-from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route
+from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route, stands_for_tensor
 from mlpkern.reference import linear_tanh_backward as reference_backward
 from mlpkern.reference.linear_tanh import linear_tanh as reference
 from mlpkern.registry import select
+from mlpkern.tracing.fused_steps import computes
 
 _OP = "linear_tanh"
 
 
+@computes("linear", "tanh")
 def linear_tanh(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The activations tanh(input · weightᵀ + bias), (..., H).
 
@@ -101,6 +104,9 @@ def _forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Everything but the common case: say what is wrong, or take the way the call needs."""
+    tensors = (input, weight, bias)
+    if stands_for_tensor(*tensors):
+        return handle_torch_function(linear_tanh, tensors, *tensors)
     for name, value in (("input", input), ("weight", weight), ("bias", bias)):
         if value is not None or name != "bias":
             require_tensor(_OP, name, value)

@@ -32,6 +32,17 @@ def ordinary() -> bool:
     )
 
 
+def stands_for_tensor(*arguments: Any) -> bool:
+    """Whether an argument is no tensor but takes torch's functions: a ``torch.fx.Proxy``, say.
+
+    Such an object records the call, or does it in its own way, through ``__torch_function__``.
+    """
+    return not torch.compiler.is_compiling() and any(
+        not isinstance(one, torch.Tensor) and hasattr(type(one), "__torch_function__")
+        for one in arguments
+    )
+
+
 def route(*tensors: torch.Tensor | None) -> str:
     """The way of a call that ``ordinary`` or the types of its tensors kept off the direct one."""
     if torch.compiler.is_compiling() or jit_tracing():

@@ -17,7 +17,6 @@ from typing import Any
 import torch.fx
 from torch import nn
 
-import mlpkern.functional
 from mlpkern.tracing.branches import Branches
 from mlpkern.tracing.twin import Twins
 
@@ -153,11 +152,13 @@ def _subsets(names: list[str]) -> list[tuple[str, ...]]:
 
 @contextmanager
 def _recorded(tracer: torch.fx.Tracer, root: nn.Module) -> Iterator[None]:
-    """``len``, ``math`` and the ops of mlpkern become nodes of the graph while this is active."""
-    named = [getattr(mlpkern.functional, name) for name in mlpkern.functional.__all__]
-    named += [function for function in vars(math).values() if callable(function)]
-    ops = {id(function): _recording(tracer, function) for function in named}
-    spaces = {id(space): space for space in map(vars, (math, mlpkern, mlpkern.functional))}
+    """``len`` and the functions of ``math`` become nodes of the graph while this is active.
+
+    Python's own functions do not know of proxies; torch's and those of this package do.
+    """
+    of_math = [function for function in vars(math).values() if callable(function)]
+    recorded = {id(function): _recording(tracer, function) for function in of_math}
+    spaces = {id(vars(math)): vars(math)}
     in_python = (m for m in root.modules() if not isinstance(m, torch.jit.ScriptModule))
     for cls in {type(module) for module in in_python}:
         space = getattr(inspect.unwrap(cls.forward), "__globals__", {})
@@ -165,7 +166,9 @@ def _recorded(tracer: torch.fx.Tracer, root: nn.Module) -> Iterator[None]:
             spaces[id(space)] = space
     undo = []
     for space in spaces.values():
-        changed = {name: ops[id(value)] for name, value in space.items() if id(value) in ops}
+        changed = {
+            name: recorded[id(value)] for name, value in space.items() if id(value) in recorded
+        }
         if "len" not in space:
             changed["len"] = _recording(tracer, len)
         undo.append((space, {name: space.get(name) for name in changed}))

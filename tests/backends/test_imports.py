@@ -1,7 +1,8 @@
-"""The modules of the package: none hidden by a function, and few loaded at start-up."""
+"""The modules of the package: no circle, none hidden by a function, and few loaded at start-up."""
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import json
@@ -18,6 +19,35 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a file imports, also in functions; not for type checks."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    unread = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else str(node.module) for name in full}
+    return names & MODULES.keys()
+
+
+def test_no_circle_of_imports():
+    waiting = {name: imported(path) - {name} for name, path in MODULES.items()}
+    while ready := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    assert not waiting  # what is left is in a circle, or imports one
 
 
 def test_no_module_is_hidden_by_a_function_of_its_name():
