@@ -1,4 +1,4 @@
-"""What tests ask of a figure: the size of its PNG, and which of its texts cover each other."""
+"""What tests of pictures share: alphabets, the size of a PNG, which texts cover each other."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ from itertools import combinations
 
 import pytest
 
+from mlpkern import lm
 from mlpkern.lm import plots
 
 pytest.importorskip("matplotlib", reason="the pictures need matplotlib")
+
+LATIN = "abcdefghijklmnopqrstuvwxyz"
+MANY = (
+    LATIN + "àâäçéèêëîïôöùûüßñóåø" + "αβγδεζηθικλμνξοπρστυφχψω" + "абвгдежзийклмнопрстуфхцчшщъыьэюя"
+)
+
+
+def vocab_of(symbols):
+    return lm.Vocab((".", *symbols))
 
 
 def png_size(content):
