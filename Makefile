@@ -98,7 +98,8 @@ sanitize: $(tools)
 cuda-check: $(tools) cuda-library
 	$(with_tools) $(py) tests/cuda/machine_code/check.py $(CUDA_LIBRARY)
 # Where the tests otherwise skip what is missing.
-	$(with_tools) MLPKERN_CUDA_CHECK=1 $(py) -m pytest tests/gpu/test_cuda_build.py
+	$(with_tools) MLPKERN_CUDA_CHECK=1 $(py) -m pytest \
+		tests/gpu/test_cuda_machine_code.py tests/gpu/test_cuda_build.py
 
 cuda-budget: $(tools) cuda-library
 	$(with_tools) $(py) tests/cuda/machine_code/check.py --write $(CUDA_LIBRARY)

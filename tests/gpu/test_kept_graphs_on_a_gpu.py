@@ -9,11 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from support.cuda import needs_gpu
 from support.train_problems import Problem, problem
 
 import mlpkern
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = needs_gpu
 
 LARGE = {"V": 3000, "D": 32, "hidden": (900, 300), "N": 64, "rows": 500}
 

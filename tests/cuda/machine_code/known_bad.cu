@@ -1,5 +1,5 @@
 // Kernels that the checks of the machine code must refuse, and at the end some that they must not.
-// tests/gpu/test_cuda_build.py says which rule each breaks.
+// tests/gpu/test_cuda_machine_code.py says which rule each breaks.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
