@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mlpkern import cli
 
@@ -44,6 +46,24 @@ def test_every_command_of_the_pages_is_taken(capsys):
                     wrong.append(f"{page.name}: {shlex.join(arguments)}: {capsys.readouterr().err}")
     assert wrong == []
     assert seen > 40
+
+
+def refusals() -> list[tuple[str, str]]:
+    """The commands and messages of the errors that the pages show and that need no run."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    shown = re.findall(r"^\$ mlpkern (.*)\n(mlpkern .*: error: .*)$", text, re.M)
+    return [(arguments, message) for arguments, message in shown if "runs/" not in arguments]
+
+
+@pytest.mark.parametrize(("arguments", "message"), refusals())
+def test_errors_are_those_of_the_pages(arguments, message, capsys, monkeypatch, tmp_path):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("shown is a machine without a GPU")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(SystemExit):
+        cli.main(shlex.split(arguments))
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.split("this machine has")[0] == message.split("this machine has")[0]
 
 
 @pytest.fixture(scope="module")

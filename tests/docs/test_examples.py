@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.lm_words import one_thread  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
