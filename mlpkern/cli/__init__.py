@@ -1,26 +1,70 @@
 """The command line ``mlpkern``: one parser, and how errors become one line and an exit code.
 
-Each group of commands has a module with ``add_commands``.
+Each command is a module of ``commands``, with its parser and its work.
 
 Exit codes: 0 done; 1 the work failed (diverged, disk full); 2 a wrong argument, file or run
 folder; 128 + signal number when stopped (130 after Ctrl-C). A command that leaves files goes on
-without a display (streams.py), one that only prints ends with 1.
+when its output fails (streams.py), one that only prints ends with 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NoReturn
 
 from mlpkern import __version__
-from mlpkern.cli import analysis, streams, sweeping, trained, training, words
-from mlpkern.cli.command import Parser, with_flags
-from mlpkern.cli.commands import info as about
+from mlpkern.cli import streams
+from mlpkern.cli.commands import (
+    compare,
+    data,
+    evaluate,
+    find_lr,
+    info,
+    ngram,
+    plot,
+    report,
+    sample,
+    sweep,
+    train,
+)
 
 __all__ = ["main"]
+
+# In the order of `mlpkern --help`. Each has SUMMARY, EPILOG, add_flags(parser) and run(args).
+COMMANDS: dict[str, ModuleType] = {
+    "info": info, "data": data, "ngram": ngram, "train": train, "find-lr": find_lr,
+    "sample": sample, "evaluate": evaluate, "plot": plot, "report": report, "compare": compare,
+    "sweep": sweep,
+}  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse's; but a command's own parser refuses what it does not know, and a value
+        ``--``, which argparse would turn into an empty list."""
+        given = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is not None:
+            return super().parse_known_args(given, namespace)
+        for text in given:
+            if re.fullmatch(r"--?\w[\w-]*=--", text):
+                self.error(f"argument {text[:-3]}: expected a value, got '--'")
+        values, unknown = super().parse_known_args(given, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return values, unknown
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +72,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     with streams.prepared():
         args = _parser().parse_args(argv)
         return _run(args)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="mlpkern",
+        description="Fused kernels for small PyTorch models, and the makemore MLP on them.",
+        epilog="mlpkern COMMAND --help explains a command, with examples.",
+    )
+    parser.add_argument("--version", action="version", version=f"mlpkern {__version__}")
+    group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        summary = command.SUMMARY
+        own = group.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=command.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        # leaves_files: whether the command, with these arguments, is run for files that it writes
+        own.set_defaults(run_command=command.run, parser=own, leaves_files=lambda _: False)
+        command.add_flags(own)
+    return parser
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -59,7 +127,7 @@ def _run(args: argparse.Namespace) -> int:
     except WriteError as error:
         return fail(error, 2 if error.wrong_place else 1)
     except LMError as error:
-        return fail(with_flags(str(error), args.parser), 2)
+        return fail(_with_flag(str(error), args.parser), 2)
     except NonFiniteLossError as error:
         return fail(error, 1)
     except Interrupted as stopped:
@@ -81,14 +149,12 @@ def _run(args: argparse.Namespace) -> int:
         return fail(f"not enough memory for these sizes: {str(error)[:200]!r}", 1)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="mlpkern",
-        description="Fused kernels for small PyTorch models, and the makemore MLP on them.",
-        epilog="mlpkern COMMAND --help explains a command, with examples.",
-    )
-    parser.add_argument("--version", action="version", version=f"mlpkern {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (about, words, training, trained, analysis, sweeping):
-        group.add_commands(commands)
-    return parser
+def _with_flag(message: str, parser: argparse.ArgumentParser) -> str:
+    """``message`` with a flag in place of the setting that it begins with: "steps must be at least
+    0" becomes "--steps must be at least 0"."""
+    bare = re.sub(r"^(lr_finder|sweep): ", "", message)
+    for action in parser._actions:
+        for name in [action.dest, *(flag.lstrip("-") for flag in action.option_strings)]:
+            if action.option_strings and bare.startswith(f"{name} "):
+                return f"{action.option_strings[-1]}{bare.removeprefix(name)}"
+    return message

@@ -1,12 +1,69 @@
-"""The arguments that several commands share."""
+"""The flags that several commands share, and those of the settings of a run."""
 
 from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.values import number, path, whole, widths
+from mlpkern.cli.values import folder, number, path, schedule, whole, widths
+from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig
+from mlpkern.lm.model.setting import OneOf, Rates, Real, Seed, Whole, Widths
 
-__all__ = ["add_checkpoint", "add_machine", "add_model", "add_optimizer", "add_text", "add_words"]
+__all__ = [
+    "add_device", "add_picture", "add_preset", "add_run", "add_settings", "add_split_seed",
+    "add_text", "add_words",
+]  # fmt: skip
+
+_TYPES = {Whole: whole, Seed: whole, Real: number, Widths: widths, Rates: schedule}
+
+
+def add_settings(
+    parser: argparse.ArgumentParser,
+    title: str,
+    names: list[str],
+    *,
+    base: TrainConfig = PRESETS[DEFAULT_PRESET],
+    **helps: str,
+) -> argparse._ArgumentGroup:
+    """A group of flags, one for each of the settings ``names``; returns it.
+
+    Args:
+        base: the settings that hold without these flags.
+        helps: help that takes the place of a setting's own.
+    """
+    group = parser.add_argument_group(title)
+    for name in names:
+        about, flag = SETTINGS[name], f"--{name.replace('_', '-')}"
+        text = helps.get(name) or about.told(getattr(base, name))
+        if isinstance(about.kind, OneOf):
+            group.add_argument(flag, choices=about.kind.values, help=text)
+        else:
+            kind = _TYPES[type(about.kind)]
+            group.add_argument(flag, type=kind, metavar=about.metavar, help=text)
+    return group
+
+
+def add_preset(parser: argparse.ArgumentParser, help: str) -> None:
+    """--preset."""
+    parser.add_argument("--preset", choices=tuple(PRESETS), help=help)
+
+
+def add_split_seed(parser: argparse.ArgumentParser) -> None:
+    """--split-seed, for commands without other settings."""
+    about = SETTINGS["split_seed"]
+    parser.add_argument(
+        "--split-seed", type=whole, metavar=about.metavar, help=about.told(TrainConfig.split_seed)
+    )
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """FILE or --data: the words to read."""
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("file", nargs="?", type=path, metavar="FILE",
+                       help="UTF-8 text, one word a line, or any with level word; - is standard "
+                       "input; may be compressed by gzip")  # fmt: skip
+    words.add_argument("--data", choices=("embedded", "makemore"),
+                       help="instead of FILE: the names that come with the package, or the list of "
+                       "the makemore project (downloaded once)")  # fmt: skip
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
@@ -25,55 +82,35 @@ def add_text(parser: argparse.ArgumentParser) -> None:
         help="level char: longest word accepted (default 100)")  # fmt: skip
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The sizes of a model and its initial parameters."""
-    add = parser.add_argument_group("model").add_argument
-    add("--block-size", type=whole, metavar="T", help="symbols of context (3)")
-    add("--embedding-dim", type=whole, metavar="D", help="width of the embedding (10)")
-    add("--hidden", type=widths, metavar="H[,H...]", help="width of each hidden layer (200)")
-    add("--init", choices=("lecture", "scaled"),
-        help="initial parameters: lecture: all N(0,1); scaled: by fan-in")  # fmt: skip
-
-
-def add_optimizer(parser: argparse.ArgumentParser) -> None:
-    """The optimizer and what keeps it from overfitting; every engine does the same with them."""
-    add = parser.add_argument_group("optimizer").add_argument
-    add("--optimizer", choices=("sgd", "adamw"), help="sgd (default) or adamw")
-    add("--momentum", type=number, metavar="M", help="of sgd (0)")
-    add("--weight-decay", type=number, metavar="W",
-        help="sgd: of all parameters; adamw: decoupled, not of biases (0)")  # fmt: skip
-    add("--input-dropout", type=number, metavar="P", help="share of the embedded input zeroed (0)")
-    add("--hidden-dropout", type=number, metavar="P", help="share of hidden outputs zeroed (0)")
-    add(
-        "--max-grad-norm", type=number, metavar="G", help="longer gradients are scaled to this norm"
-    )
-    add("--label-smoothing", type=number, metavar="E", help="0 to 1 (0)")
-
-
-def add_words(parser: argparse.ArgumentParser) -> None:
-    """FILE or --data: the words to read."""
-    words = parser.add_mutually_exclusive_group()
-    words.add_argument("file", nargs="?", type=path, metavar="FILE",
-                       help="UTF-8 text, one word a line, or any with level word; - is standard "
-                       "input; may be compressed by gzip")  # fmt: skip
-    words.add_argument("--data", choices=("embedded", "makemore"),
-                       help="instead of FILE: the names that come with the package, or the list of "
-                       "the makemore project (downloaded once)")  # fmt: skip
-
-
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """Which model of a run."""
+def add_run(
+    parser: argparse.ArgumentParser,
+    *,
+    words: bool = True,
+    help: str = "run folder or model.safetensors",
+) -> None:
+    """RUN, the words to use instead of its own, and --checkpoint."""
+    parser.add_argument("run", type=folder, metavar="RUN", help=help)
+    if words:
+        add_words(parser)
     parser.add_argument("--checkpoint", choices=("best", "last"),
                         help="which model of RUN: the one with the lowest dev loss (the default "
                         "where there is one), or the last")  # fmt: skip
 
 
-def add_machine(parser: argparse.ArgumentParser, *, kernels: bool = True) -> None:
+def add_picture(parser: argparse.ArgumentParser, help: str) -> None:
+    """--out PNG, and --force."""
+    parser.add_argument("--out", type=path, metavar="PNG", help=help)
+    parser.add_argument(
+        "--force", action="store_true", help="replace an --out that is already there"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser, *, kernels: bool = True) -> None:
     """--device and --threads, and --kernels where something is evaluated."""
-    group = parser.add_argument_group("machine").add_argument
+    add = parser.add_argument_group("machine").add_argument
     if kernels:
-        group("--kernels", choices=("fused", "stock"),
-              help="forward for evaluation and sampling (train: the engine's; else "
-              "fused)")  # fmt: skip
-    group("--device", default="cpu", help="cpu (default), cuda or cuda:N")
-    group("--threads", type=whole, metavar="N", help="CPU threads (default: torch's choice)")
+        add("--kernels", choices=("fused", "stock"),
+            help="forward for evaluation and sampling (train: the engine's; else "
+            "fused)")  # fmt: skip
+    add("--device", default="cpu", help="cpu (default), cuda or cuda:N")
+    add("--threads", type=whole, metavar="N", help="CPU threads (default: torch's choice)")

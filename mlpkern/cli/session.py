@@ -1,4 +1,4 @@
-"""What several commands make of their arguments: device, threads, settings, words."""
+"""What commands make of their arguments: device, settings, words, a trained model."""
 
 from __future__ import annotations
 
@@ -10,33 +10,72 @@ from typing import Any
 import torch
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint, read_best
 from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.saved.run_words import load_words
+from mlpkern.lm.saved.run_words import load_words, make_dataset
 from mlpkern.lm.words.data import MAX_WORD_LENGTH, Dataset
 from mlpkern.lm.words.text import TextOptions
 
 __all__ = [
-    "chosen_checkpoint",
-    "data_line",
-    "given_settings",
-    "print_words_and_model",
-    "set_threads",
-    "torch_device",
-    "words_of_arguments",
-]
+    "chosen_checkpoint", "chosen_config", "chosen_device", "chosen_words", "data_line",
+    "given_settings", "print_words_and_model",
+]  # fmt: skip
 
 MOST_THREADS = 1024  # far more would end the process where a thread cannot be made
 
-_SETTINGS = [field.name for field in dataclasses.fields(TrainConfig)]
+
+def chosen_device(args: argparse.Namespace) -> torch.device:
+    """The device that ``--device`` names; ``--threads`` holds for the whole process from here on.
+
+    ConfigError for a device that is not there, or an impossible number of threads.
+    """
+    name, threads = args.device, args.threads
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
+    if threads is not None:
+        if not 1 <= threads <= MOST_THREADS:
+            raise ConfigError(f"--threads must be 1 to {MOST_THREADS}, got {threads}")
+        torch.set_num_threads(threads)
+    return device
 
 
 def given_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of `TrainConfig` that the command line names."""
-    values = {name: getattr(args, name, None) for name in _SETTINGS}
+    values = {name: getattr(args, name, None) for name in SETTINGS}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def chosen_config(args: argparse.Namespace, **defaults: Any) -> TrainConfig:
+    """The settings of ``--preset``, with ``defaults`` in place of its own, and the given ones."""
+    preset = PRESETS[args.preset or DEFAULT_PRESET]
+    return dataclasses.replace(preset, **{**defaults, **given_settings(args)})
+
+
+def chosen_words(
+    args: argparse.Namespace, config: TrainConfig
+) -> tuple[list[str], Dataset, dict[str, Any]]:
+    """The words that the command line names, in their order; the dataset of them; and the record
+    of them that a checkpoint keeps."""
+    names = ("level", "lower", "running", "min_count")
+    given = {name: getattr(args, name) for name in names}
+    text = TextOptions(**{name: value for name, value in given.items() if value is not None})
+    if text.level != "word" and args.min_count is not None:
+        raise ConfigError("--min-count needs --level word")
+    if text.level == "word" and args.max_word_length is not None:
+        raise ConfigError("--max-word-length is for --level char")
+    limit = MAX_WORD_LENGTH if args.max_word_length is None else args.max_word_length
+    if limit < 1:
+        raise ConfigError(f"--max-word-length must be at least 1, got {limit}")
+    words, record = load_words(args.file, args.data or "embedded", limit, text)
+    return words, make_dataset(words, config, record), record
 
 
 def chosen_checkpoint(args: argparse.Namespace) -> tuple[Checkpoint, str]:
@@ -57,21 +96,6 @@ def chosen_checkpoint(args: argparse.Namespace) -> tuple[Checkpoint, str]:
         f"the best model, of step {best.step} (dev loss {best.dev_loss:.4f}); the last, of step "
         f"{last}: --checkpoint last"
     )
-
-
-def words_of_arguments(args: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
-    """`load_words` of a command that reads words for the first time."""
-    names = ("level", "lower", "running", "min_count")
-    given = {name: getattr(args, name) for name in names}
-    text = TextOptions(**{name: value for name, value in given.items() if value is not None})
-    if text.level != "word" and args.min_count is not None:
-        raise ConfigError("--min-count needs --level word")
-    if text.level == "word" and args.max_word_length is not None:
-        raise ConfigError("--max-word-length is for --level char")
-    limit = MAX_WORD_LENGTH if args.max_word_length is None else args.max_word_length
-    if limit < 1:
-        raise ConfigError(f"--max-word-length must be at least 1, got {limit}")
-    return load_words(args.file, args.data or "embedded", limit, text)
 
 
 def data_line(dataset: Dataset, data: dict[str, Any]) -> str:
@@ -97,25 +121,3 @@ def print_words_and_model(
         f"model   {count} parameters (T={config.block_size}, D={config.embedding_dim}, H={hidden}, "
         f"V={model.vocab_size}), {config.init} init"
     )
-
-
-def torch_device(name: str) -> torch.device:
-    """The device that ``--device`` names; ConfigError for one that is not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def set_threads(threads: int | None) -> None:
-    """``--threads``, for the whole process; None: torch's choice."""
-    if threads is None:
-        return
-    if not 1 <= threads <= MOST_THREADS:
-        raise ConfigError(f"--threads must be 1 to {MOST_THREADS}, got {threads}")
-    torch.set_num_threads(threads)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import re
 import sys
 
 import pytest
-from support.command_line import fails, refused, words  # noqa: F401
+from support.command_line import fails, parsers, refused, words  # noqa: F401
 from support.lm_words import make_words, one_thread  # noqa: F401
 
 from mlpkern import lm
-from mlpkern.cli import _parser, main
+from mlpkern.cli import main
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.search.rungs import Sweep
 from mlpkern.lm.training.trainer import Trainer
@@ -36,11 +35,6 @@ COMMANDS = {
 }
 
 
-def subparsers():
-    (group,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
-    return group.choices
-
-
 @pytest.fixture
 def folder(words, tmp_path, monkeypatch, capsys):  # noqa: F811
     """A folder with words and a run, in which commands do all but the long work."""
@@ -48,21 +42,20 @@ def folder(words, tmp_path, monkeypatch, capsys):  # noqa: F811
     assert main(["train", "words.txt", *SMALL, "--out", "run"]) == 0
     monkeypatch.setattr(Trainer, "train", lambda _: None)
     monkeypatch.setattr(Sweep, "run_batch", lambda *_: pytest.fail("no trial is to run"))
-    monkeypatch.setattr("mlpkern.cli.commands.sweep.sweep", lambda *_, **__: sys.exit(0))
-    for module in ("plot", "report", "find_lr"):
-        monkeypatch.setattr(f"mlpkern.cli.commands.{module}.plots.png", lambda _: b"")
+    monkeypatch.setattr("mlpkern.lm.search.rungs.sweep", lambda *_, **__: sys.exit(0))
+    monkeypatch.setattr("mlpkern.lm.plots.png", lambda _: b"")
     capsys.readouterr()
     return tmp_path
 
 
 def test_every_command_is_here():
-    assert set(COMMANDS) == set(subparsers())
+    assert set(COMMANDS) == set(parsers())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_argument_with_nasty_values(folder, monkeypatch, capsys, command):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    for action in subparsers()[command]._actions:
+    for action in parsers()[command]._actions:
         if action.nargs == 0:
             continue
         flag = action.option_strings[-1] if action.option_strings else None
@@ -135,7 +128,7 @@ def test_a_failed_allocation_is_one_line(folder, monkeypatch, capsys):
     def fail(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("mlpkern.cli.commands.train.evaluate", fail)
+    monkeypatch.setattr("mlpkern.lm.training.evaluation.evaluate", fail)
     error = fails(capsys, "evaluate", "run", code=1)
     assert "not enough memory for these sizes: " in error
 

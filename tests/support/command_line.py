@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 from support.lm_words import make_words
 
-from mlpkern.cli import main
+from mlpkern.cli import _parser, main
 
 
 @pytest.fixture
@@ -14,6 +16,12 @@ def words(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("\n".join(make_words()) + "\n")
     return str(path)
+
+
+def parsers():
+    """The parser of each command, by its name."""
+    (group,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return group.choices
 
 
 def fails(capsys, *arguments, code=2):

@@ -1,4 +1,4 @@
-"""The command ``mlpkern find-lr``: a sweep, its curve as a file, its suggestions as lines."""
+"""``mlpkern find-lr``: a sweep of the learning rate, its curve as a file, two suggestions."""
 
 from __future__ import annotations
 
@@ -6,44 +6,70 @@ import argparse
 import dataclasses
 import time
 
-from mlpkern.cli.output import check_output
-from mlpkern.cli.session import (
-    given_settings,
-    print_words_and_model,
-    set_threads,
-    torch_device,
-    words_of_arguments,
-)
-from mlpkern.lm import plots
-from mlpkern.lm.atomic_write import write_bytes
-from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.many.lr_finder import lr_finder
-from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, seed_for
-from mlpkern.lm.model.mlp import MLPLanguageModel, check_models_fit
-from mlpkern.lm.saved.run_words import make_dataset
+from mlpkern.cli.flags import add_device, add_preset, add_settings, add_text, add_words
+from mlpkern.cli.values import number, path, whole
+from mlpkern.lm.model.config import settings_of
 
-__all__ = ["find_lr_command"]
+SUMMARY = "sweep the learning rate and suggest one"
+EPILOG = """\
+examples:
+  mlpkern find-lr                                     the embedded names
+  mlpkern find-lr names.txt --preset lecture --seeds 8 --out lr.csv --png lr.png
+
+Every seed trains while the learning rate grows from --low to --high, all of them at once. The last
+two lines printed are the rate at which the median loss is lowest, and the one at which it falls
+fastest, which is more cautious.
+"""
 
 
-def find_lr_command(args: argparse.Namespace) -> int:
-    """``mlpkern find-lr``: a sweep of the learning rate, its curve and two suggestions."""
-    device = torch_device(args.device)
-    set_threads(args.threads)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(leaves_files=lambda args: bool(args.out or args.png))
+    add_words(parser)
+    add_text(parser)
+    add_preset(parser, "settings of the model (quick)")
+    add = parser.add_argument
+    add("--out", type=path, metavar="CSV", help="write the curve to this file")
+    add("--png", type=path, metavar="PNG", help="draw it: median, band over the seeds, suggestions")
+    add("--force", action="store_true", help="replace files that are already there")
+    add_settings(parser, "model", settings_of("model"))
+    names = ["batch_size", "seed", "split_seed"]
+    add = add_settings(parser, "sweep", names, seed="the first of them (0)").add_argument
+    add("--low", type=number, default=1e-4, metavar="LR", help="first learning rate (0.0001)")
+    add("--high", type=number, default=10.0, metavar="LR", help="last learning rate (10)")
+    add("--steps", type=whole, default=1_000, metavar="S", dest="sweep_steps", help="steps (1000)")
+    add("--seeds", type=whole, default=1, metavar="M", help="seeds side by side (1)")
+    add_device(parser, kernels=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    from mlpkern.cli.output import check_output
+    from mlpkern.cli.session import (
+        chosen_config,
+        chosen_device,
+        chosen_words,
+        print_words_and_model,
+    )
+    from mlpkern.lm.atomic_write import write_bytes
+    from mlpkern.lm.errors import ConfigError
+    from mlpkern.lm.many.lr_finder import lr_finder
+    from mlpkern.lm.model.mlp import check_models_fit
+    from mlpkern.lm.model.state import initial_model
+    from mlpkern.lm.plots import finder_plot, png, require_matplotlib
+
+    device = chosen_device(args)
     out = check_output(args.out, force=args.force) if args.out else None
     picture = check_output(args.png, force=args.force, flag="--png") if args.png else None
     if picture:
-        plots.require_matplotlib()
+        require_matplotlib()
     if args.seeds < 1:
         raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
-    config = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], **given_settings(args))
-    words, data = words_of_arguments(args)
-    dataset = make_dataset(words, config, data).to(device)
+    config = chosen_config(args)
+    _, dataset, data = chosen_words(args, config)
+    dataset, symbols = dataset.to(device), len(dataset.vocab)
+    check_models_fit(args.seeds, symbols, config.block_size, config.embedding_dim, config.hidden)
     seeds = range(config.seed, config.seed + args.seeds)
-    sizes = (len(dataset.vocab), config.block_size, config.embedding_dim, config.hidden)
-    check_models_fit(args.seeds, *sizes)
     models = [
-        MLPLanguageModel(*sizes, init=config.init, seed=seed_for(seed, "init")).to(device)
-        for seed in seeds
+        initial_model(dataclasses.replace(config, seed=seed), symbols).to(device) for seed in seeds
     ]
     print_words_and_model(config, models[0], dataset, data)
     began = time.perf_counter()
@@ -60,7 +86,7 @@ def find_lr_command(args: argparse.Namespace) -> int:
         write_bytes(out, curve.to_csv().encode())
         print(f"saved in {out}")
     if picture is not None:
-        write_bytes(picture, plots.png(plots.finder_plot(curve)))
+        write_bytes(picture, png(finder_plot(curve)))
         print(f"saved in {picture}")
     if curve.steepest is None or curve.valley is None:
         raise ConfigError(

@@ -1,29 +1,22 @@
-"""The command about the installation: ``info``."""
+"""``mlpkern info``: what this installation can do."""
 
 from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.command import add_command
-
-__all__ = ["add_commands"]
-
-_INFO = """\
+SUMMARY = "print backends, instruction set and versions"
+EPILOG = """\
 example:
   mlpkern info
 """
 
 
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Adds ``info``."""
-    _add_info(commands)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """It has none."""
 
 
-def _add_info(commands: argparse._SubParsersAction) -> None:
-    def run(_: argparse.Namespace) -> int:
-        from mlpkern.info import report
+def run(args: argparse.Namespace) -> int:
+    from mlpkern.info import report
 
-        print(report())
-        return 0
-
-    add_command(commands, "info", run, "print backends, instruction set and versions", _INFO)
+    print(report())
+    return 0

@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 
-from mlpkern.cli.session import (
-    given_settings,
-    print_words_and_model,
-    set_threads,
-    torch_device,
-    words_of_arguments,
-)
+from mlpkern.cli.session import chosen_config, chosen_device, chosen_words, print_words_and_model
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS
-from mlpkern.lm.saved.run_words import make_dataset
 from mlpkern.lm.training.engines import choose_engine
 from mlpkern.lm.training.overfit import overfit_batch
 from mlpkern.lm.training.trainer import Trainer
 
-__all__ = ["overfit_command"]
-
 STEPS = 1_000  # unless --steps says otherwise
 
 
-def overfit_command(args: argparse.Namespace) -> int:
+def run_overfit(args: argparse.Namespace) -> int:
     """Trains on one batch, prints the loss beside its floor."""
     for flag in ("resume", "out", "force", "tensorboard"):
         if getattr(args, flag):
             raise ConfigError(f"--{flag} does not go with --overfit-batch, which writes nothing")
-    device = torch_device(args.device)
-    set_threads(args.threads)
-    preset = dataclasses.replace(PRESETS[args.preset or DEFAULT_PRESET], steps=STEPS)
-    config = dataclasses.replace(preset, **given_settings(args))
-    words, data = words_of_arguments(args)
-    dataset = make_dataset(words, config, data)
+    device = chosen_device(args)
+    config = chosen_config(args, steps=STEPS)
+    _, dataset, data = chosen_words(args, config)
     engine, why = choose_engine(args.engine or "auto", device, config)
     model = Trainer.start(config, dataset, engine, device=device).state.model
     print_words_and_model(config, model, dataset, data)

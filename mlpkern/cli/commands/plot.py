@@ -1,67 +1,76 @@
-"""The command ``mlpkern plot``: pictures of a run, in its folder or where the user says."""
+"""``mlpkern plot``: pictures of a run, in its folder or where the user says."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
-
-from mlpkern.cli.output import check_output
-from mlpkern.cli.session import chosen_checkpoint, set_threads, torch_device
-from mlpkern.lm import plots
-from mlpkern.lm.analysis.ngram import ngram_name
-from mlpkern.lm.analysis.report import ngram_losses
-from mlpkern.lm.atomic_write import write_bytes
-from mlpkern.lm.errors import CheckpointError, ConfigError, DataError
-from mlpkern.lm.plots.confusion import MAX_VOCAB
-from mlpkern.lm.plots.embedding import MAX_WORDS
-from mlpkern.lm.saved.checkpoint import Checkpoint, check_vocab
-from mlpkern.lm.saved.log import read_log
-from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.saved.run_words import dataset_of_run
-from mlpkern.lm.words.data import Dataset
+from mlpkern.cli.flags import add_device, add_picture, add_run
 
 if TYPE_CHECKING:
+    import torch
     from matplotlib.figure import Figure
 
-__all__ = ["plot_command"]
+    from mlpkern.lm.saved.checkpoint import Checkpoint
+    from mlpkern.lm.saved.run_folder import RunFolder
+    from mlpkern.lm.words.data import Dataset
+
+SUMMARY = "draw pictures of a run"
+EPILOG = """\
+examples:
+  mlpkern plot RUN                                     all four pictures, into the folder RUN
+  mlpkern plot RUN --what embedding --out map.png
+
+embedding: the symbols where the model puts them, vowels marked. loss: train and dev loss with the
+n-gram baselines. lr: the learning rate of every step. confusion: what is predicted for each symbol
+of the dev split. Needs matplotlib: pip install 'mlpkern[plots]'.
+"""
+KINDS = ("embedding", "loss", "lr", "confusion")
 
 
-def plot_command(args: argparse.Namespace) -> int:
-    """``mlpkern plot``: the picture that ``--what`` names, or all four."""
-    kinds: dict[str, Callable[[_Run], Figure]] = {
-        "embedding": _embedding,
-        "loss": _loss,
-        "lr": _lr,
-        "confusion": _confusion,
-    }
-    chosen = list(kinds) if args.what == "all" else [args.what]
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(leaves_files=lambda _: True)
+    add_run(parser)
+    parser.add_argument("--what", choices=(*KINDS, "all"), default="all",
+                        help="which picture (all)")  # fmt: skip
+    add_picture(parser, "file for it (default RUN/WHAT.png, replaced if it is there)")
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from mlpkern.cli.output import check_output
+    from mlpkern.cli.session import chosen_checkpoint, chosen_device
+    from mlpkern.lm.atomic_write import write_bytes
+    from mlpkern.lm.errors import ConfigError
+    from mlpkern.lm.plots import png, require_matplotlib
+    from mlpkern.lm.plots.confusion import MAX_VOCAB
+    from mlpkern.lm.saved.run_folder import RunFolder
+
+    chosen = KINDS if args.what == "all" else (args.what,)
     if args.out and len(chosen) > 1:
         raise ConfigError("--out names one file; choose one picture with --what")
-    plots.require_matplotlib()
-    device = torch_device(args.device)
-    set_threads(args.threads)
+    require_matplotlib()
+    device = chosen_device(args)
     checkpoint, which = chosen_checkpoint(args)
     if which:
         print(which)
-    run = _Run(args, checkpoint, RunFolder.holding(args.run), device)
+    pictures = _Pictures(args, checkpoint, RunFolder.holding(args.run), device)
     for kind in chosen:
         # a picture in the folder of the run follows from it, so a new one may replace it
         own = not args.out
-        path = run.folder.picture(kind) if own else args.out
+        path = pictures.folder.picture(kind) if own else args.out
         out = check_output(path, force=args.force or own)
         if kind == "confusion" and args.what == "all" and len(checkpoint.vocab) > MAX_VOCAB:
             print(f"no confusion: the model has more than {MAX_VOCAB} symbols")
             continue
-        write_bytes(out, plots.png(kinds[kind](run)))
+        figure: Figure = getattr(pictures, kind)()
+        write_bytes(out, png(figure))
         print(f"saved {out}")
     return 0
 
 
-class _Run:
-    """What the pictures are made of, loaded when one of them needs it."""
+class _Pictures:
+    """The pictures of a run, a method each; its words are loaded when one of them needs them."""
 
     def __init__(
         self,
@@ -75,6 +84,9 @@ class _Run:
 
     @property
     def dataset(self) -> Dataset:
+        from mlpkern.lm.saved.checkpoint import check_vocab
+        from mlpkern.lm.saved.run_words import dataset_of_run
+
         if self._dataset is None:
             dataset, _ = dataset_of_run(self.checkpoint, self.args.file, self.args.data)
             check_vocab(self.checkpoint.vocab, dataset.vocab)
@@ -83,31 +95,41 @@ class _Run:
 
     def counts(self, split: str) -> torch.Tensor:
         """How often each symbol is a target."""
+        import torch
+
         targets = self.dataset.splits[split].targets.long()
         return torch.bincount(targets, minlength=len(self.checkpoint.vocab))
 
+    def embedding(self) -> Figure:
+        from mlpkern.lm.plots.embedding import MAX_WORDS, embedding_plot
 
-def _embedding(run: _Run) -> Figure:
-    vocab = run.checkpoint.vocab
-    counts = run.counts("train") if len(vocab) > MAX_WORDS else None
-    return plots.embedding_plot(run.checkpoint.parameters["embedding.weight"], vocab, counts=counts)
+        vocab = self.checkpoint.vocab
+        counts = self.counts("train") if len(vocab) > MAX_WORDS else None
+        return embedding_plot(self.checkpoint.parameters["embedding.weight"], vocab, counts=counts)
 
+    def loss(self) -> Figure:
+        from mlpkern.lm.analysis.ngram import ngram_name
+        from mlpkern.lm.analysis.report import ngram_losses
+        from mlpkern.lm.errors import CheckpointError, DataError
+        from mlpkern.lm.plots import loss_plot
+        from mlpkern.lm.saved.log import read_log
 
-def _loss(run: _Run) -> Figure:
-    baselines = {}
-    try:
-        losses = ngram_losses(run.dataset, run.checkpoint.config.block_size)
-        baselines = {ngram_name(n): loss for n, loss in losses.items()}
-    except (CheckpointError, DataError) as error:
-        print(f"without the lines of n-grams: {error}")
-    return plots.loss_plot(read_log(run.folder.log), baselines)
+        baselines = {}
+        try:
+            losses = ngram_losses(self.dataset, self.checkpoint.config.block_size)
+            baselines = {ngram_name(n): loss for n, loss in losses.items()}
+        except (CheckpointError, DataError) as error:
+            print(f"without the lines of n-grams: {error}")
+        return loss_plot(read_log(self.folder.log), baselines)
 
+    def lr(self) -> Figure:
+        from mlpkern.lm.plots import lr_plot
 
-def _lr(run: _Run) -> Figure:
-    return plots.lr_plot(run.checkpoint.config)
+        return lr_plot(self.checkpoint.config)
 
+    def confusion(self) -> Figure:
+        from mlpkern.lm.plots import confusion_plot, confusion_shares
 
-def _confusion(run: _Run) -> Figure:
-    model = run.checkpoint.make_model(run.args.kernels or "fused").to(run.device)
-    shares = plots.confusion_shares(model, run.dataset.splits["dev"].to(run.device))
-    return plots.confusion_plot(shares, run.checkpoint.vocab, counts=run.counts("dev"))
+        model = self.checkpoint.make_model(self.args.kernels or "fused").to(self.device)
+        shares = confusion_shares(model, self.dataset.splits["dev"].to(self.device))
+        return confusion_plot(shares, self.checkpoint.vocab, counts=self.counts("dev"))

@@ -1,30 +1,47 @@
-"""The command ``mlpkern report``: tables, the verdict, the curves, and the test loss at the end."""
+"""``mlpkern report``: tables, the verdict, the curves, and the test loss at the end."""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
+from typing import TYPE_CHECKING
 
-from mlpkern.cli.output import check_output
-from mlpkern.cli.session import chosen_checkpoint, set_threads, torch_device
-from mlpkern.lm import plots
-from mlpkern.lm.analysis.ngram import ngram_name
-from mlpkern.lm.analysis.report import Group, Report, report
-from mlpkern.lm.atomic_write import write_bytes
-from mlpkern.lm.errors import ConfigError, MissingPackageError
-from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.words.describe import WIDTH, in_columns
-from mlpkern.lm.words.symbols import shown
+from mlpkern.cli.flags import add_device, add_picture, add_run
 
-__all__ = ["report_command", "report_text"]
+if TYPE_CHECKING:
+    from mlpkern.lm.analysis.report import Group, Report
 
+SUMMARY = "print losses, baselines and a verdict on a run, and draw its curves"
+EPILOG = """\
+examples:
+  mlpkern report RUN                    on the words it was trained on
+  mlpkern report RUN other.txt          on other words, split the same way
+
+Losses of the splits beside those of counting n-grams of the same words, the dev loss by place in
+the word and by symbol, and whether the model is overfit (dev more than 5 % above train, or risen by
+1 %), underfit (not better than counting with the same context, or still falling) or near capacity.
+The curves go into RUN/curves.png. The last line is the test loss.
+"""
 MOST_SYMBOLS = 60  # lines of a table that is longer end here
 
 
-def report_command(args: argparse.Namespace) -> int:
-    """``mlpkern report``."""
-    device = torch_device(args.device)
-    set_threads(args.threads)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(leaves_files=lambda _: True)
+    add_run(parser, help="run folder")
+    add_picture(parser, "file for the curves (default RUN/curves.png, replaced)")
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from mlpkern.cli.output import check_output
+    from mlpkern.cli.session import chosen_checkpoint, chosen_device
+    from mlpkern.lm.analysis.report import report
+    from mlpkern.lm.atomic_write import write_bytes
+    from mlpkern.lm.errors import ConfigError, MissingPackageError
+    from mlpkern.lm.plots import png, report_plot
+    from mlpkern.lm.saved.run_folder import RunFolder
+
+    device = chosen_device(args)
     folder = RunFolder.holding(args.run)
     own = not args.out
     out = check_output(folder.picture("curves") if own else args.out, force=args.force or own)
@@ -41,7 +58,7 @@ def report_command(args: argparse.Namespace) -> int:
         print(f"model   {which}")
     print(report_text(found))
     try:
-        picture = plots.png(plots.report_plot(found))
+        picture = png(report_plot(found))
     except (ConfigError, MissingPackageError) as error:
         print(f"no curves: {error}")
     else:
@@ -53,6 +70,9 @@ def report_command(args: argparse.Namespace) -> int:
 
 def report_text(found: Report) -> str:
     """The tables and the verdict, without the test loss."""
+    from mlpkern.lm.analysis.ngram import ngram_name
+    from mlpkern.lm.words.describe import WIDTH
+
     train, dev = found.splits["train"], found.splits["dev"]
     lines = [
         f"train   loss {train.loss:.4f}  accuracy {train.accuracy:.4f}  ({train.rows} rows)",
@@ -64,13 +84,16 @@ def report_text(found: Report) -> str:
         "dev loss by symbol, the largest share first",
         *_table(found.symbols[:MOST_SYMBOLS]),
     ]
-    if rest := len(found.symbols) - MOST_SYMBOLS:
-        lines += [f"  and {rest} more"] if rest > 0 else []
+    if (rest := len(found.symbols) - MOST_SYMBOLS) > 0:
+        lines.append(f"  and {rest} more")
     lines += textwrap.wrap(f"verdict {found.verdict}", WIDTH, subsequent_indent=" " * 8)
     return "\n".join(lines)
 
 
 def _table(groups: list[Group]) -> list[str]:
+    from mlpkern.lm.words.describe import in_columns
+    from mlpkern.lm.words.symbols import shown
+
     labels = [shown(group.label) for group in groups]
     wide = max(map(len, labels))
     digits = max(len(str(group.rows)) for group in groups)

@@ -1,4 +1,4 @@
-"""The command ``mlpkern sweep``: flags and a plan file in, a table, pictures and a run out."""
+"""``mlpkern sweep``: flags and a plan file in, a table, pictures and a run out."""
 
 from __future__ import annotations
 
@@ -7,43 +7,83 @@ import dataclasses
 import shlex
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from mlpkern.cli.session import (
-    data_line,
-    given_settings,
-    set_threads,
-    torch_device,
-    words_of_arguments,
-)
-from mlpkern.lm.atomic_write import write_bytes
-from mlpkern.lm.errors import ConfigError, MissingPackageError
-from mlpkern.lm.saved.run_words import make_dataset
-from mlpkern.lm.search.folder import SweepFolder, trials_csv
-from mlpkern.lm.search.plan import SweepPlan, read_plan
-from mlpkern.lm.search.rungs import Sweep, sweep
-from mlpkern.lm.search.space import SearchSpace, parse_entries
-from mlpkern.lm.search.study import finished_trials, last_loss
+from mlpkern.cli.flags import add_device, add_settings, add_text, add_words
+from mlpkern.cli.values import folder, number, path, shares, whole
+from mlpkern.lm.model.config import settings_of
+from mlpkern.lm.search.plan import DEFAULT_BASE
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-__all__ = ["sweep_command"]
+    from mlpkern.lm.search.plan import SweepPlan
+    from mlpkern.lm.search.rungs import Sweep
 
+SUMMARY = "search settings, many runs at once"
+EPILOG = """\
+examples:
+  mlpkern sweep names.txt --out SWEEP            the default search, under ten minutes on two cores
+  mlpkern sweep names.txt --out SWEEP --trials 96             goes on with the same study
+  mlpkern sweep --trials 16 --steps 3000 --search lr=0.001:0.03:log --search hidden=64,128
+  mlpkern sweep names.txt --block-size 3 --plan plan.yaml     what is given here is not searched
+  mlpkern sample SWEEP/best
+
+Trials train side by side; after some of the steps only those with the lowest dev loss go on. Any
+number of processes may work on one folder, also from several machines. Ctrl-C keeps the study. The
+test split is never looked at. Needs optuna, and pyyaml for --plan: pip install 'mlpkern[sweep]'.
+"""
 SHOWN = 10  # trials in the printed table
+BUDGET = ("trials", "batch", "shapes", "keep", "rungs", "cooldown", "seed")
 
 
-def sweep_command(args: argparse.Namespace) -> int:
-    """``mlpkern sweep``: searches, then says what it found."""
-    device = torch_device(args.device)
-    set_threads(args.threads)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(leaves_files=lambda _: True)
+    add_words(parser)
+    add_text(parser)
+    add = parser.add_argument
+    add("--out", type=folder, metavar="SWEEP",
+        help="folder of the study; an existing one goes on (runs/sweep-DATE)")  # fmt: skip
+    add("--plan", type=path, metavar="YAML",
+        help="search space, fixed settings and budget from this file")  # fmt: skip
+    search = parser.add_argument_group("search").add_argument
+    search("--search", action="append", metavar="NAME=VALUES",
+           help="add to the space or replace: lr=0.001:0.01:log, hidden=128,256")  # fmt: skip
+    search("--trials", type=whole, metavar="N",
+           help="stop when the study has so many (64)")  # fmt: skip
+    search("--minutes", type=number, metavar="M",
+           help="begin no batch of trials that would end later; 0: no limit (9)")  # fmt: skip
+    search("--batch", type=whole, metavar="N", help="trials that train together (16)")
+    search("--shapes", type=whole, metavar="N", help="different shapes among them (8)")
+    search("--rungs", type=shares, metavar="P[,P...]",
+           help="shares of the steps after which trials are pruned (0.4)")  # fmt: skip
+    search("--cooldown", type=number, metavar="P",
+           help="there, the dev loss is that of a copy after this share of the steps so far at "
+           "falling rates (0.1)")  # fmt: skip
+    search("--keep", type=number, metavar="K", help="at a rung one in K goes on (4)")
+    add_settings(parser, "model", settings_of("model"))
+    add_settings(
+        parser, "training", settings_of("training"), base=DEFAULT_BASE,
+        steps=f"optimizer steps of a trial ({DEFAULT_BASE.steps})",
+        lr="do not search it, take this",
+        schedule=f"of the learning rate ({DEFAULT_BASE.schedule})",
+        seed="of the search, and of every trial (0)",
+    )  # fmt: skip
+    add_settings(parser, "optimizer", settings_of("optimizer"), base=DEFAULT_BASE)
+    add_device(parser, kernels=False)
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from mlpkern.cli.session import chosen_device, chosen_words, data_line
+    from mlpkern.lm.search.folder import SweepFolder
+    from mlpkern.lm.search.rungs import sweep
+
+    device = chosen_device(args)
     plan = _plan(args)
-    folder = SweepFolder.open(args.out or f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
-    words, data = words_of_arguments(args)
-    dataset = make_dataset(words, plan.base, data).to(device)
+    study = SweepFolder.open(args.out or f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
+    _, dataset, data = chosen_words(args, plan.base)
     print(data_line(dataset, data))
     print(f"search  {', '.join(plan.space.entries)}")
     limit_text = "" if plan.minutes is None else f" or {plan.minutes:g} minutes"
@@ -52,55 +92,63 @@ def sweep_command(args: argparse.Namespace) -> int:
         f"{plan.batch} together on {torch.get_num_threads()} threads; one in {plan.keep:g} goes on "
         f"at {', '.join(f'{share:.0%}' for share in plan.rungs) or 'no rung'}"
     )
-    began, processor = time.perf_counter(), time.process_time()
+    began, busy = time.perf_counter(), time.process_time()
     try:
-        done = sweep(plan, dataset, folder, data=data, report=lambda line: print(line, flush=True))
+        done = sweep(
+            plan, dataset.to(device), study, data=data,
+            report=lambda line: print(line, flush=True),
+        )  # fmt: skip
     except KeyboardInterrupt:
-        print(f"stopped; the same command with --out {shlex.quote(str(folder.path))} goes on")
+        print(f"stopped; the same command with --out {shlex.quote(str(study.path))} goes on")
         raise
-    elapsed, processor = time.perf_counter() - began, time.process_time() - processor
+    elapsed, busy = time.perf_counter() - began, time.process_time() - busy
     if done.trained:
-        pace = 60 * done.trained / elapsed
         print(
-            f"{done.trained} trials in {elapsed:.1f} s ({processor:.1f} s of CPU time), "
-            f"{pace:.1f} a minute"
+            f"{done.trained} trials in {elapsed:.1f} s ({busy:.1f} s of CPU time), "
+            f"{60 * done.trained / elapsed:.1f} a minute"
         )
     return 0 if _print_results(done) else 1
 
 
 def _plan(args: argparse.Namespace) -> SweepPlan:
     """The default plan, then the file, then the flags; a setting that a flag gives is fixed."""
+    from mlpkern.cli.session import given_settings
+    from mlpkern.lm.errors import ConfigError
+    from mlpkern.lm.search.plan import SweepPlan, read_plan
+    from mlpkern.lm.search.space import SearchSpace, parse_entries
+
     plan = read_plan(args.plan) if args.plan else SweepPlan()
     fixed = given_settings(args)
     given = parse_entries(args.search or [])
     if both := sorted(set(fixed) & set(given)):
         raise ConfigError(f"sweep: {', '.join(both)}: both given and searched")
-    searched = {n: e for n, e in plan.space.entries.items() if n not in fixed}
+    searched = {n: entry for n, entry in plan.space.entries.items() if n not in fixed}
     space = SearchSpace({**searched, **given})
-    names = ("trials", "batch", "shapes", "keep", "rungs", "cooldown")
-    budget = {n: v for n in names if (v := getattr(args, n)) is not None}
+    budget = {name: v for name in BUDGET if (v := getattr(args, name)) is not None}
     if args.minutes is not None:
         budget["minutes"] = args.minutes or None
-    if args.seed is not None:
-        budget["seed"] = args.seed
     base = dataclasses.replace(plan.base, **fixed)
     return dataclasses.replace(plan, base=base, space=space, **budget)
 
 
 def _print_results(done: Sweep) -> bool:
     """The table of the best trials, the files, and how to go on; whether there is a best one."""
+    from mlpkern.lm.atomic_write import write_bytes
+    from mlpkern.lm.search.folder import trials_csv
+    from mlpkern.lm.search.study import finished_trials, last_loss
+
     trials = finished_trials(done.study)
-    folder, names = done.folder, list(done.plan.space.entries)
-    write_bytes(folder.table, trials_csv(trials, names).encode())
+    study, names = done.folder, list(done.plan.space.entries)
+    write_bytes(study.table, trials_csv(trials, names).encode())
     ended = sorted((t for t in trials if t.state.name == "COMPLETE"), key=last_loss)
     print(f"{len(trials)} trials in the study, {len(ended)} of them to the last step; the best:")
-    for line in table(ended[:SHOWN], names):
+    for line in _table(ended[:SHOWN], names):
         print(line)
     pictures = _write_pictures(done, trials)
-    best = ", the best run in best" if folder.best.checkpoint.is_file() else ""
-    print(f"saved in {folder.path}: {folder.table.name}, {pictures}{best}")
+    best = ", the best run in best" if study.best.checkpoint.is_file() else ""
+    print(f"saved in {study.path}: {study.table.name}, {pictures}{best}")
     if best:
-        print(f"next: mlpkern sample {shlex.quote(str(folder.best.path))}")
+        print(f"next: mlpkern sample {shlex.quote(str(study.best.path))}")
     if ended:
         print(f"best dev loss {ended[0].value:.4f}")
     else:
@@ -108,22 +156,25 @@ def _print_results(done: Sweep) -> bool:
     return bool(ended)
 
 
-def table(trials: list[FrozenTrial], names: list[str]) -> list[str]:
+def _table(trials: list[FrozenTrial], names: list[str]) -> list[str]:
     """Lines of a table: a trial a line, a setting a column."""
+
+    def short(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
     rows = [["trial", "dev loss", *names]]
     for trial in trials:
-        settings = [_short(trial.params[name]) for name in names]
+        settings = [short(trial.params[name]) for name in names]
         rows.append([str(trial.number), f"{trial.value:.4f}", *settings])
-    wide = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    return ["  ".join(cell.rjust(w) for cell, w in zip(row, wide, strict=True)) for row in rows]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.rjust, row, wide)) for row in rows]
 
 
 def _write_pictures(done: Sweep, trials: list[FrozenTrial]) -> str:
-    """Writes history.png and parallel.png; says so, or why not."""
+    """Writes history.png and parallel.png; returns their names, or why there are none."""
+    from mlpkern.lm.atomic_write import write_bytes
+    from mlpkern.lm.errors import MissingPackageError
+
     try:
         from mlpkern.lm.plots import png
         from mlpkern.lm.search.pictures import history_plot, parallel_plot
@@ -135,5 +186,5 @@ def _write_pictures(done: Sweep, trials: list[FrozenTrial]) -> str:
     except MissingPackageError as error:
         return f"no pictures ({error})"
     for name, figure in figures.items():
-        write_bytes(Path(done.folder.path) / name, png(figure))
+        write_bytes(done.folder.path / name, png(figure))
     return ", ".join(figures)

@@ -1,4 +1,4 @@
-"""The commands of the command line: parsed arguments in, printed lines and files out."""
+"""``mlpkern train``: a new run, or the rest of one; overfit.py has its sanity check."""
 
 from __future__ import annotations
 
@@ -9,43 +9,91 @@ import shlex
 import sys
 import time
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from mlpkern.cli.flags import add_device, add_preset, add_settings, add_text, add_words
+from mlpkern.cli.values import folder
+from mlpkern.lm.model.config import settings_of
 
-from mlpkern.cli.resume import rate_change, resumed_config
-from mlpkern.cli.session import (
-    chosen_checkpoint,
-    given_settings,
-    print_words_and_model,
-    set_threads,
-    torch_device,
-    words_of_arguments,
-)
-from mlpkern.lm.analysis.sample import sample, share_seen
-from mlpkern.lm.errors import LMError
-from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS
-from mlpkern.lm.saved.checkpoint import (
-    Checkpoint,
-    check_vocab,
-    load_checkpoint,
-)
-from mlpkern.lm.saved.records import write_config, write_summary
-from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.saved.run_words import dataset_of_run, make_dataset
-from mlpkern.lm.training.engines import choose_engine
-from mlpkern.lm.training.evaluation import evaluate
-from mlpkern.lm.training.progress import make_progress
-from mlpkern.lm.training.tensorboard import TensorBoardProgress, require_tensorboard
-from mlpkern.lm.training.trainer import Trainer
+if TYPE_CHECKING:
+    import torch
 
-__all__ = ["evaluate_command", "sample_command", "train_command"]
+    from mlpkern.lm.model.config import TrainConfig
+    from mlpkern.lm.saved.checkpoint import Checkpoint
+    from mlpkern.lm.saved.run_folder import RunFolder
+    from mlpkern.lm.training.trainer import Trainer
+
+SUMMARY = "train the MLP language model on words"
+EPILOG = """\
+examples:
+  mlpkern train                                        the embedded names, a few seconds
+  mlpkern train names.txt --preset lecture --out RUN   the run of the makemore lecture
+  mlpkern train --data makemore --hidden 300 --lr 0.1,0.01@50000 --steps 100000
+  mlpkern train --optimizer adamw --lr 0.004 --schedule cosine --input-dropout 0.1
+  mlpkern train book.txt --level word --running --lower   any text, word by word
+  mlpkern train --overfit-batch                        can the model learn one batch by heart?
+  mlpkern train --eval-every 500 --patience 5          end when dev has stopped falling
+  mlpkern train --resume RUN                           go on after Ctrl-C, bit for bit
+  mlpkern train --resume RUN --steps 300000            go on after the end
+
+The last two lines printed are the losses over the whole train and dev split. A run folder holds
+config.json, log.csv, model.safetensors (the last model), best.safetensors (the one with the lowest
+dev loss) and summary.json. A run that diverges is saved, says so, and exits with 1. At the size of
+the lecture one thread is usually fastest: --threads 1.
+"""
+# what --resume cannot change: where the run lies, and how its text is read
+FIXED = (
+    "out", "preset", "force", "max_word_length", "level", "lower", "running", "min_count",
+)  # fmt: skip
 
 
-def train_command(args: argparse.Namespace) -> int:
-    """``mlpkern train``: a new run, or with ``--resume`` the rest of one."""
-    device = torch_device(args.device)
-    set_threads(args.threads)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(leaves_files=lambda args: not args.overfit_batch)
+    add_words(parser)
+    add_text(parser)
+    add_preset(
+        parser,
+        "settings that the flags below override: quick (default; 20,000 steps), lecture "
+        "(makemore part 2; 200,000 steps) or best (a sweep's; 20,000 larger ones)",
+    )
+    add = parser.add_argument
+    add("--out", type=folder, metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
+    add("--force", action="store_true", help="replace a run that is already in --out")
+    add("--resume", type=folder, metavar="RUN",
+        help="continue this run where its checkpoint stands")  # fmt: skip
+    add("--overfit-batch", action="store_true",
+        help="a sanity check instead of a run: the same batch in every step (of 1,000), until its "
+        "loss is near the lowest possible")  # fmt: skip
+    add_settings(parser, "model", settings_of("model"))
+    steps = add_settings(parser, "training", settings_of("training"))
+    steps.add_argument("--engine", choices=("auto", "run", "ops", "stock"),
+                       help="run: thousands of steps in one call; ops: the fused ops, step by "
+                       "step; stock: the lecture's own torch code; auto (default): the fastest "
+                       "that applies")  # fmt: skip
+    add_settings(parser, "optimizer", settings_of("optimizer"))
+    often = add_settings(parser, "on the way", settings_of("on the way"))
+    often.add_argument("--tensorboard", action="store_true",
+                       help="write the log as event files into the run folder, too")  # fmt: skip
+    add_device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.overfit_batch:
+        from mlpkern.cli.commands.overfit import run_overfit
+
+        return run_overfit(args)
+
+    from mlpkern.cli.session import chosen_config, chosen_device, chosen_words
+    from mlpkern.lm.saved.checkpoint import load_checkpoint
+    from mlpkern.lm.saved.records import write_config
+    from mlpkern.lm.saved.run_folder import RunFolder
+    from mlpkern.lm.saved.run_words import dataset_of_run
+    from mlpkern.lm.training.engines import choose_engine
+    from mlpkern.lm.training.progress import make_progress
+    from mlpkern.lm.training.tensorboard import TensorBoardProgress, require_tensorboard
+    from mlpkern.lm.training.trainer import Trainer
+
+    device = chosen_device(args)
     if args.tensorboard:
         require_tensorboard()
     with contextlib.ExitStack() as held:
@@ -54,16 +102,14 @@ def train_command(args: argparse.Namespace) -> int:
             run = RunFolder.open(args.resume)
             lock = held.enter_context(run.lock())
             checkpoint = load_checkpoint(run.path)
-            config = resumed_config(args, checkpoint)
+            config = _resumed_config(args, checkpoint)
             dataset, data = dataset_of_run(checkpoint, args.file, args.data, same_words=True)
         else:
             out = args.out or f"runs/{time.strftime('%Y%m%d-%H%M%S')}"
             run = RunFolder.check_free(out, force=args.force)
             lock = run.lock()
-            preset = PRESETS[args.preset or DEFAULT_PRESET]
-            config = dataclasses.replace(preset, **given_settings(args))
-            words, data = words_of_arguments(args)
-            dataset = make_dataset(words, config, data)
+            config = chosen_config(args)
+            _, dataset, data = chosen_words(args, config)
         name = args.engine or (checkpoint.engine if checkpoint else "auto")
         engine, why = choose_engine(name, device, config)
         options: dict[str, Any] = {
@@ -85,8 +131,8 @@ def train_command(args: argparse.Namespace) -> int:
             device=device,
         )  # fmt: skip
         _print_header(trainer, why, device)
-        if checkpoint and (line := rate_change(checkpoint, config)):
-            print(line)
+        if checkpoint:
+            _print_new_rate(checkpoint, config)
         if args.tensorboard:
             done = trainer.state.step
             trainer.progress = TensorBoardProgress(run.path, trainer.progress, done=done)
@@ -99,58 +145,53 @@ def train_command(args: argparse.Namespace) -> int:
     return 1 if trainer.diverged else 0
 
 
-def sample_command(args: argparse.Namespace) -> int:
-    """``mlpkern sample``: one word a line, then how many of them the model may know by heart."""
-    device = torch_device(args.device)
-    set_threads(args.threads)
-    checkpoint, which = chosen_checkpoint(args)
-    model = checkpoint.make_model(args.kernels or "fused").to(device).eval()
-    words = sample(
-        model, checkpoint.vocab, args.count, seed=args.seed, prefix=args.prefix,
-        temperature=args.temperature, top_k=args.top_k, max_length=args.max_length,
-    )  # fmt: skip
-    for word in words:
-        print(word)
-    sys.stdout.flush()
-    if which:
-        print(which, file=sys.stderr)
-    if words:
-        print(_seen_line(words, checkpoint), file=sys.stderr)
-    return 0
+def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainConfig:
+    """The settings of the rest of a run.
+
+    ConfigError for what cannot be changed, and where more steps alone would raise the learning
+    rate, as they do on a cosine that has fallen: that undoes what the low rate has reached, so
+    --schedule or --lr must say that it is wanted.
+    """
+    from mlpkern.cli.session import given_settings
+    from mlpkern.lm.errors import ConfigError
+    from mlpkern.lm.saved.resumed import next_rates, resumed_config
+
+    for flag in FIXED:
+        if getattr(args, flag) not in (None, False):
+            raise ConfigError(f"--{flag.replace('_', '-')} does not go with --resume")
+    given = given_settings(args)
+    config = resumed_config(checkpoint, given, args.resume)
+    planned, rate = next_rates(checkpoint, config)
+    longer = config.steps != checkpoint.config.steps and not {"lr", "schedule"} & set(given)
+    if longer and rate > planned:
+        raise ConfigError(
+            f"--steps {config.steps} stretches the cosine: the learning rate would rise from "
+            f"{planned:.3g} to {rate:.3g} at step {checkpoint.step}; accept that with "
+            "--schedule cosine, or choose rates with --schedule staged --lr LR"
+        )
+    return config
 
 
-def _seen_line(words: list[str], checkpoint: Checkpoint) -> str:
-    try:
-        training = map(checkpoint.vocab.as_read, dataset_of_run(checkpoint)[0].words["train"])
-    except LMError as error:  # the file may be gone; the samples are good all the same
-        return f"how many of them occur in the training set is unknown: {error}"
-    share = share_seen(words, training)
-    return (
-        f"{round(share * len(words))} of {len(words)} ({100 * share:.0f} %) occur in the "
-        "training set"
+def _print_new_rate(checkpoint: Checkpoint, config: TrainConfig) -> None:
+    """A line about the learning rate of the next step where it is not the planned one."""
+    from mlpkern.lm.saved.resumed import next_rates
+
+    planned, rate = next_rates(checkpoint, config)
+    if rate == planned or checkpoint.step == config.steps:
+        return
+    over = f"{config.schedule} over {config.steps} steps"
+    warm = f", warm-up {config.warmup}" if config.warmup else ""
+    print(
+        f"lr      {rate:.3g} from step {checkpoint.step} on, where the run had planned "
+        f"{planned:.3g}: {over}{warm}; --lr and --schedule choose others"
     )
 
 
-def evaluate_command(args: argparse.Namespace) -> int:
-    """``mlpkern evaluate``: loss and accuracy over whole splits."""
-    device = torch_device(args.device)
-    set_threads(args.threads)
-    checkpoint, which = chosen_checkpoint(args)
-    dataset, _ = dataset_of_run(checkpoint, args.file, args.data)
-    check_vocab(checkpoint.vocab, dataset.vocab)
-    model = checkpoint.make_model(args.kernels or "fused").to(device)
-    if which:
-        print(which, file=sys.stderr, flush=True)
-    for name in args.split:
-        metrics = evaluate(model, dataset.splits[name].to(device))
-        print(
-            f"{name:<5} loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}"
-            f"  ({metrics.rows} rows)"
-        )
-    return 0
-
-
 def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
+    import torch
+
+    from mlpkern.cli.session import print_words_and_model
+
     state = trainer.state
     print_words_and_model(state.config, state.model, trainer.dataset, trainer.data)
     print(f"engine  {trainer.engine.name} on {device}, {torch.get_num_threads()} threads: {why}")
@@ -160,6 +201,9 @@ def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
 
 def _print_summary(trainer: Trainer, run: RunFolder) -> None:
     """Evaluates, writes summary.json and prints; the losses are the last two lines."""
+    from mlpkern.lm.saved.records import write_summary
+    from mlpkern.lm.training.evaluation import evaluate
+
     state, splits, best = trainer.state, trainer.dataset.splits, trainer.best
     train, dev = (evaluate(state.model, splits[name]) for name in ("train", "dev"))
     write_summary(

@@ -7,22 +7,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.config import SETTINGS, TrainConfig, settings_of
+from mlpkern.lm.model.setting import setting_text
 from mlpkern.lm.saved.best import Best
 from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint, read_best
 from mlpkern.lm.saved.log import LogRow, read_log
 from mlpkern.lm.saved.records import read_losses
 from mlpkern.lm.saved.run_folder import RunFolder
 
-__all__ = ["ComparedRun", "Comparison", "compare", "differing", "setting_text"]
+__all__ = ["ComparedRun", "Comparison", "compare", "differing"]
 
 
 @dataclass(frozen=True)
@@ -115,25 +114,10 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
 def differing(configs: Sequence[TrainConfig]) -> dict[str, list[str]]:
     """Setting -> its values, for the settings in which ``configs`` differ. The number of steps and
     how often something is written or measured are left out."""
-    left_out = {"steps", "log_every", "eval_every", "checkpoint_every", "patience"}
-    names = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in left_out]
+    left_out = {"steps", *settings_of("on the way")}
+    names = [name for name in SETTINGS if name not in left_out]
     values = {name: [setting_text(getattr(config, name)) for config in configs] for name in names}
     return {name: texts for name, texts in values.items() if len(set(texts)) > 1}
-
-
-def setting_text(value: Any) -> str:
-    """A setting as the command line takes it.
-
-    >>> setting_text((300, 100)), setting_text(((0, 0.1), (100, 0.01))), setting_text(None)
-    ('300,100', '0.1,0.01@100', '-')
-    """
-    if value is None:
-        return "-"
-    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
-        return ",".join(f"{rate:g}@{step}" if step else f"{rate:g}" for step, rate in value)
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _read(name: str, folder: RunFolder, checkpoint: Checkpoint) -> ComparedRun:

@@ -34,10 +34,9 @@ from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.group import Group, judged_every
 from mlpkern.lm.many.jobs import Job, kernel_threads, run_jobs
 from mlpkern.lm.many.trained import Trained
-from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.config import SHAPE, TrainConfig
 from mlpkern.lm.training.divergence import ADVICE
 from mlpkern.lm.training.evaluation import Metrics
-from mlpkern.lm.training.options import common_options
 from mlpkern.lm.training.progress import NoProgress, Progress
 from mlpkern.lm.words.data import Dataset
 from mlpkern.registry import refusal
@@ -185,5 +184,4 @@ def _cut(members: list[int], parts: int) -> list[list[int]]:
 
 def group_key(config: TrainConfig) -> tuple[object, ...]:
     """What configurations with the same number of steps must share to advance together."""
-    shape = (config.block_size, config.embedding_dim, config.hidden, config.batch_size)
-    return (*shape, *common_options(config).values())
+    return tuple(getattr(config, name) for name in SHAPE)

@@ -5,130 +5,134 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import operator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.schedule import SCHEDULES, Stages, check_stages, learning_rates
+from mlpkern.lm.model.schedule import SCHEDULES, learning_rates
+from mlpkern.lm.model.setting import (
+    OneOf,
+    Rates,
+    Real,
+    Seed,
+    Setting,
+    Whole,
+    Widths,
+    check_seed,
+    setting,
+)
 from mlpkern.mlp.optimizer_state import OPTIMIZERS
 
-__all__ = ["DEFAULT_PRESET", "INITS", "PRESETS", "TrainConfig", "check_seed", "seed_for"]
+__all__ = [
+    "DEFAULT_PRESET", "INITS", "PRESETS", "SETTINGS", "SHAPE", "TrainConfig", "check_seed",
+    "seed_for", "settings_of",
+]  # fmt: skip
 
 INITS = ("lecture", "scaled")
-MOST = 1 << 40  # of any size or count of steps: beyond, something would overflow far from here
+_NOT_NEGATIVE = Real("finite and at least 0", lambda value: 0 <= value < math.inf)
+_DROPOUT = Real("at least 0 and below 1", lambda value: 0 <= value < 1)
+_SHARE = Real("0 to 1", lambda value: 0 <= value <= 1)
+_BOUND = Real("above 0 and finite", lambda value: 0 < value < math.inf, optional=True)
+
+_INTERVAL: Any = {"group": "on the way", "metavar": "S", "searchable": False, "resumable": True}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the numbers of a run, then what decides how it is carried out.
+    """Everything that decides the numbers of a run, then how often it logs, evaluates and saves.
 
-    Numbers may be of Python, numpy or torch; they are kept as those of Python.
+    Each setting is declared once, by `setting`; ``help(TrainConfig)`` and ``mlpkern train --help``
+    tell what it means. Numbers may be of Python, numpy or torch; they are kept as those of Python.
+    ConfigError names a setting that is out of range.
 
-    Attributes:
-        block_size: T, symbols of context; >= 1
-        embedding_dim: D, width of the embedding; >= 1
-        hidden: width of each hidden tanh layer; one or more, each >= 1
-        init: "lecture" (all N(0, 1)) or "scaled" (model.py)
-        batch_size: N, rows of a step, drawn with replacement; >= 1
-        steps: optimizer steps of the whole run; >= 0
-        lr: ((step, learning rate), ...), each from its step on, the first from 0
-        schedule: "staged": lr as it is; "cosine": times a cosine that falls to 0 at ``steps``
-        warmup: steps over which the rate rises from 0 first; >= 0 (schedule.py)
-        optimizer: "sgd" or "adamw", as in `mlpkern.train_steps`
-        momentum: of sgd; >= 0
-        weight_decay: sgd: of every parameter; adamw: decoupled, not of biases; >= 0
-        input_dropout: probability of a zero in the embedded input; 0 <= p < 1
-        hidden_dropout: the same for the output of each hidden layer; 0 <= p < 1
-        max_grad_norm: bound of the norm of all gradients together; > 0, None: no bound
-        label_smoothing: as in ``F.cross_entropy``; 0 to 1
-        seed: initial parameters, batches and dropout, a stream of its own each (`seed_for`); 0 <=
-            seed < 2^64
-        split_seed: the shuffle before the words are split
-        log_every: steps between log rows; >= 1
-        eval_every: steps between dev losses, 0: only at the end
-        checkpoint_every: steps between checkpoints, 0: only at the end
-        patience: the run ends after so many dev losses in a row that are not below the lowest
-            before, 0: never; >= 0, with eval_every
-
-    Dropout and smoothing belong to the steps: the losses of steps are with them, those of
-    evaluations without.
+    ``lr`` holds (step, learning rate) pairs, each from its step on, the first from step 0. Batches
+    are drawn with replacement. Dropout and label smoothing belong to the steps: the losses of steps
+    are with them, those of evaluations without. Initial parameters, batches and dropout draw from
+    one stream each (`seed_for`).
     """
 
-    block_size: int = 3
-    embedding_dim: int = 10
-    hidden: tuple[int, ...] = (200,)
-    init: str = "scaled"
-    batch_size: int = 32
-    steps: int = 20_000
-    lr: Stages = ((0, 0.1), (15_000, 0.01))
-    schedule: str = "staged"
-    warmup: int = 0
-    optimizer: str = "sgd"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    input_dropout: float = 0.0
-    hidden_dropout: float = 0.0
-    max_grad_norm: float | None = None
-    label_smoothing: float = 0.0
-    seed: int = 0
-    split_seed: int = 42
-    log_every: int = 1_000
-    eval_every: int = 5_000
-    checkpoint_every: int = 5_000
-    patience: int = 0
+    block_size: int = setting(
+        3, Whole(1), "symbols of context ({})", "model", "T", "context T", per_call=True
+    )
+    embedding_dim: int = setting(
+        10, Whole(1), "width of the embedding ({})", "model", "D", "embedding D", per_call=True
+    )
+    hidden: tuple[int, ...] = setting(
+        (200,), Widths(), "width of each hidden layer ({})", "model", "H[,H...]", "hidden H",
+        per_call=True,
+    )  # fmt: skip
+    init: str = setting(
+        "scaled", OneOf(INITS),
+        "initial parameters: lecture: all N(0,1); scaled: by fan-in", "model",
+    )  # fmt: skip
+    batch_size: int = setting(
+        32, Whole(1), "rows of a step ({})", "training", "N", "batch N", per_call=True
+    )
+    steps: int = setting(
+        20_000, Whole(), "optimizer steps of the whole run", "training", "S",
+        searchable=False, resumable=True,
+    )  # fmt: skip
+    lr: tuple[tuple[int, float], ...] = setting(
+        ((0, 0.1), (15_000, 0.01)), Rates(),
+        "learning rate, and others from later steps on: 0.1,0.01@100000", "training",
+        "LR[,LR@STEP...]", "learning rate", resumable=True,
+    )  # fmt: skip
+    schedule: str = setting(
+        "staged", OneOf(SCHEDULES),
+        "staged (default): --lr as it is; cosine: it falls to 0 at the end", "training",
+        resumable=True,
+    )  # fmt: skip
+    warmup: int = setting(
+        0, Whole(), "steps over which the rate rises first ({})", "training", "S", resumable=True
+    )
+    optimizer: str = setting(
+        "sgd", OneOf(OPTIMIZERS), "sgd or adamw ({})", "optimizer", per_call=True
+    )
+    momentum: float = setting(0.0, _NOT_NEGATIVE, "of sgd ({})", "optimizer", "M", per_call=True)
+    weight_decay: float = setting(
+        0.0, _NOT_NEGATIVE, "sgd: of all parameters; adamw: decoupled, not of biases ({})",
+        "optimizer", "W",
+    )  # fmt: skip
+    input_dropout: float = setting(
+        0.0, _DROPOUT, "share of the embedded input zeroed ({})", "optimizer", "P"
+    )
+    hidden_dropout: float = setting(
+        0.0, _DROPOUT, "share of hidden outputs zeroed ({})", "optimizer", "P"
+    )
+    max_grad_norm: float | None = setting(
+        None, _BOUND, "longer gradients are scaled to this norm", "optimizer", "G",
+        "gradient norm", per_call=True,
+    )  # fmt: skip
+    label_smoothing: float = setting(0.0, _SHARE, "0 to 1 ({})", "optimizer", "E", per_call=True)
+    seed: int = setting(
+        0, Seed(), "seed of initial parameters, batches and dropout ({})", "training", "SEED",
+        searchable=False,
+    )  # fmt: skip
+    split_seed: int = setting(
+        42, Seed(), "seed of the shuffle before the split ({})", "training", "SEED",
+        searchable=False,
+    )  # fmt: skip
+    log_every: int = setting(1_000, Whole(1), "steps between log rows", **_INTERVAL)
+    eval_every: int = setting(
+        5_000, Whole(), "steps between dev losses; 0: only at the end", **_INTERVAL
+    )
+    checkpoint_every: int = setting(
+        5_000, Whole(), "steps between checkpoints; 0: only at the end", **_INTERVAL
+    )
+    patience: int = setting(
+        0, Whole(), "end after N dev losses in a row above the lowest; {} (default): never",
+        "on the way", "N", searchable=False, resumable=True,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        set_field = partial(object.__setattr__, self)
-        set_field("hidden", tuple(_whole("hidden", width) for width in self.hidden))
-        set_field("lr", tuple((_whole("lr", s), _number("lr", v)) for s, v in self.lr))
-        at_least = {
-            "block_size": 1, "embedding_dim": 1, "batch_size": 1, "steps": 0, "warmup": 0,
-            "seed": 0, "split_seed": 0, "log_every": 1, "eval_every": 0, "checkpoint_every": 0,
-            "patience": 0,
-        }  # fmt: skip
-        for name, low in at_least.items():
-            value = _whole(name, getattr(self, name))
-            if name.endswith("seed"):
-                check_seed(name, value)
-            elif not low <= value <= MOST:
-                limit = f"at least {low}" if value < low else f"at most {MOST}"
-                raise ConfigError(f"{name} must be {limit}, got {value}")
-            set_field(name, value)
-        if max(self.hidden, default=0) > MOST:
-            raise ConfigError(f"hidden must be at most {MOST}, got {list(self.hidden)}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(
-                f"hidden must be one width or more, each at least 1, got {list(self.hidden)}"
-            )
-        choices = {"init": INITS, "schedule": SCHEDULES, "optimizer": OPTIMIZERS}
-        for name, values in choices.items():
-            if (value := getattr(self, name)) not in values:
-                raise ConfigError(f"{name} must be one of {', '.join(values)}, got {value!r}")
+        for name, about in SETTINGS.items():
+            object.__setattr__(self, name, about.kind.checked(name, getattr(self, name)))
         if self.patience and not self.eval_every:
             raise ConfigError(
                 f"patience {self.patience} needs dev losses on the way, got eval_every 0"
             )
-        check_stages(self.lr)
-        self._check_numbers()
-
-    def _check_numbers(self) -> None:
-        for name in _NUMBERS:
-            if (value := getattr(self, name)) is not None or name != "max_grad_norm":
-                object.__setattr__(self, name, _number(name, value))
-        for name in ("momentum", "weight_decay"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ConfigError(f"{name} must be finite and at least 0, got {value}")
-        for name in ("input_dropout", "hidden_dropout"):
-            if not 0 <= (value := getattr(self, name)) < 1:
-                raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
-        if not 0 <= self.label_smoothing <= 1:
-            raise ConfigError(f"label_smoothing must be 0 to 1, got {self.label_smoothing}")
-        if self.max_grad_norm is not None and not 0 < self.max_grad_norm < math.inf:
-            raise ConfigError(f"max_grad_norm must be above 0 and finite, got {self.max_grad_norm}")
         if self.optimizer == "adamw" and self.momentum:
             raise ConfigError(f"momentum is for optimizer sgd, got {self.momentum} with adamw")
 
@@ -138,7 +142,8 @@ class TrainConfig:
 
     def beyond_plain_sgd(self) -> dict[str, Any]:
         """The settings of the steps that differ from plain SGD, by name."""
-        return {name: value for name in _OF_STEPS if (value := getattr(self, name)) != _PLAIN[name]}
+        values = {name: getattr(self, name) for name in settings_of("optimizer")}
+        return {name: v for name, v in values.items() if v != getattr(TrainConfig, name)}
 
     def to_json(self) -> dict[str, Any]:
         """The settings as JSON values."""
@@ -147,8 +152,7 @@ class TrainConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
         """The config that `to_json` wrote; ConfigError names settings that are unknown."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
+        if unknown := sorted(set(values) - set(SETTINGS)):
             raise ConfigError(f"unknown settings: {', '.join(unknown)}")
         try:
             return cls(**values)
@@ -156,28 +160,24 @@ class TrainConfig:
             raise ConfigError(f"settings: {error}") from None
 
 
-def check_seed(name: str, seed: int) -> None:
-    """ConfigError unless ``seed`` is one that torch's generators take."""
-    if (number := _whole(name, seed)) < 0 or number >= 1 << 64:
-        limit = "at least 0" if number < 0 else "below 2^64"
-        raise ConfigError(f"{name} must be {limit}, got {seed}")
+SETTINGS: dict[str, Setting] = {
+    field.name: field.metadata["setting"] for field in dataclasses.fields(TrainConfig)
+}
+
+# the settings that models must share to train in one call
+SHAPE = tuple(name for name, about in SETTINGS.items() if about.per_call)
 
 
-def _whole(name: str, value: Any) -> int:
-    """``value`` as a Python int, which JSON can hold."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        kind = type(value).__name__
-        raise ConfigError(f"{name} must be a whole number, got {value!r} ({kind})") from None
+def settings_of(group: str) -> list[str]:
+    """The names of the settings whose flags are in ``group``, in their order."""
+    return [name for name, about in SETTINGS.items() if about.group == group]
 
 
-def _number(name: str, value: Any) -> float:
-    """``value`` as a Python float, which JSON can hold."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise ConfigError(f"{name} must be a number, got {value!r}") from None
+_TOLD = [
+    f"        {name}: {about.told(getattr(TrainConfig, name))}; {about.kind.bounds}"
+    for name, about in SETTINGS.items()
+]
+TrainConfig.__doc__ = "\n".join([TrainConfig.__doc__ or "", "    Attributes:", *_TOLD])
 
 
 def seed_for(seed: int, purpose: str) -> int:
@@ -189,13 +189,6 @@ def seed_for(seed: int, purpose: str) -> int:
     digest = hashlib.sha256(f"mlpkern {seed} {purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
-
-_OF_STEPS = (
-    "optimizer", "momentum", "weight_decay", "input_dropout", "hidden_dropout", "max_grad_norm",
-    "label_smoothing",
-)  # fmt: skip
-_NUMBERS = tuple(name for name in _OF_STEPS if name != "optimizer")
-_PLAIN = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
 
 DEFAULT_PRESET = "quick"
 PRESETS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from mlpkern.lm.model.config import SETTINGS
 from mlpkern.lm.plots.style import (
     GRID,
     LABEL_SIZE,
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 __all__ = ["history_plot", "parallel_plot"]
-
-LABELS = {
-    "block_size": "context T", "embedding_dim": "embedding D", "hidden": "hidden H",
-    "batch_size": "batch N", "lr": "learning rate", "weight_decay": "weight decay",
-    "input_dropout": "input dropout", "hidden_dropout": "hidden dropout",
-    "max_grad_norm": "gradient norm", "label_smoothing": "label smoothing",
-}  # fmt: skip
 
 
 def history_plot(trials: list[FrozenTrial]) -> Figure:
@@ -89,7 +83,7 @@ def parallel_plot(trials: list[FrozenTrial], space: SearchSpace) -> Figure:
     for share in (0.0, 0.5, 1.0):
         _tick(axes, columns - 1, share, f"{low + share * scale:.3f}")
     axes.vlines(range(columns), 0, 1, color=PALETTE["black"], linewidth=0.9, zorder=3)
-    labels = [*(LABELS.get(n, n.replace("_", " ")) for n in names), "dev loss"]
+    labels = [*(SETTINGS[n].label or n.replace("_", " ") for n in names), "dev loss"]
     axes.set_xticks(range(columns), labels, fontsize=LABEL_SIZE)
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", length=0)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpkern.lm.errors import ConfigError, MissingPackageError
-from mlpkern.lm.model.config import TrainConfig, check_seed
+from mlpkern.lm.model.config import TrainConfig, check_seed, settings_of
 from mlpkern.lm.search.space import SearchSpace
 
 __all__ = ["DEFAULT_BASE", "DEFAULT_SPACE", "SweepPlan", "read_plan"]
@@ -103,8 +103,7 @@ class SweepPlan:
     def identity(self) -> dict[str, Any]:
         """What must not change between two calls on the same study."""
         settings = self.base.to_json()
-        aside = ("log_every", "eval_every", "checkpoint_every", "patience")
-        for name in (*self.space.entries, *aside):
+        for name in (*self.space.entries, *settings_of("on the way")):
             del settings[name]
         return {"search": self.space.to_json(), "set": settings}
 

@@ -18,22 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.config import SETTINGS, TrainConfig
+from mlpkern.lm.model.setting import Widths
 
-__all__ = ["SHAPE", "Choice", "Range", "SearchSpace", "parse_entries"]
+__all__ = ["Choice", "Range", "SearchSpace", "parse_entries"]
 
-# the settings that configurations must share to train in one call (population.py)
-SHAPE = (
-    "block_size", "embedding_dim", "hidden", "batch_size", "optimizer", "momentum",
-    "max_grad_norm", "label_smoothing",
-)  # fmt: skip
-_WHOLE = ("block_size", "embedding_dim", "hidden", "batch_size", "warmup")
-_REAL = (
-    "lr", "momentum", "weight_decay", "input_dropout", "hidden_dropout", "max_grad_norm",
-    "label_smoothing",
-)  # fmt: skip
-_WORDS = ("init", "schedule", "optimizer")
-_NAMES = (*_WHOLE, *_REAL, *_WORDS)
+_KINDS = {name: about.kind for name, about in SETTINGS.items() if about.searchable}
 
 Value = int | float | str
 
@@ -68,9 +58,9 @@ class SearchSpace:
         if not self.entries:
             raise ConfigError("sweep: the search space is empty")
         for name, entry in self.entries.items():
-            if name not in _NAMES:
+            if name not in _KINDS:
                 raise ConfigError(
-                    f"sweep: {name} cannot be searched; the names are {', '.join(_NAMES)}"
+                    f"sweep: {name} cannot be searched; the names are {', '.join(_KINDS)}"
                 )
             if isinstance(entry, Range):
                 _check_range(name, entry)
@@ -79,7 +69,7 @@ class SearchSpace:
 
     def config(self, base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
         """``base`` with ``values`` in place; adamw, which has no momentum, goes without."""
-        settings = {name: _setting(name, value) for name, value in values.items()}
+        settings = {name: _KINDS[name].of_search(value) for name, value in values.items()}
         if settings.get("optimizer", base.optimizer) == "adamw":
             settings["momentum"] = 0.0
         return dataclasses.replace(base, **settings)
@@ -136,7 +126,7 @@ class SearchSpace:
         for name, entry in self.entries.items():
             if isinstance(entry, Choice):
                 found[name] = of.CategoricalDistribution(entry.values)
-            elif name in _WHOLE:
+            elif _KINDS[name].searched is int:
                 found[name] = of.IntDistribution(int(entry.low), int(entry.high), log=entry.log)
             else:
                 found[name] = of.FloatDistribution(entry.low, entry.high, log=entry.log)
@@ -165,44 +155,33 @@ def parse_entries(texts: Sequence[str]) -> dict[str, Choice | Range]:
     return entries
 
 
-def _setting(name: str, value: Any) -> Any:
-    """What `TrainConfig` takes for a value of the space."""
-    if name == "lr":
-        return ((0, value),)
-    if name == "hidden":
-        try:
-            return tuple(int(width) for width in str(value).removesuffix(".0").split("+"))
-        except ValueError:
-            raise ConfigError(f"expected a width, or widths as in 200+100, got {value!r}") from None
-    return int(value) if name in _WHOLE else value
-
-
 def _parsed(name: str, text: str) -> Value:
-    kind = int if name in _WHOLE else float if name in _REAL else str
+    kind = _KINDS.get(name)
     try:
-        return kind(text)
+        return kind.searched(text) if kind else text
     except ValueError:
-        if name == "hidden":
+        if isinstance(kind, Widths):
             return text
         raise ConfigError(f"sweep: {name}: expected a number, got {text!r}") from None
 
 
 def _flat(name: str, value: Any) -> Value:
     """A choice as Optuna can keep it: a list of widths as text."""
-    if name == "hidden" and isinstance(value, (list, tuple)):
+    if isinstance(_KINDS.get(name), Widths) and isinstance(value, (list, tuple)):
         return "+".join(map(str, value))
     return value
 
 
 def _check_range(name: str, entry: Range) -> None:
     low, high = entry.low, entry.high
-    if name in _WORDS:
+    searched = _KINDS[name].searched
+    if searched is str:
         raise ConfigError(f"sweep: {name} must be a list of choices, it is no number")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"sweep: {name}: expected finite bounds low < high, got {low:g}:{high:g}")
     if entry.log and low <= 0:
         raise ConfigError(f"sweep: {name}: a logarithmic range must begin above 0, got {low:g}")
-    if name in _WHOLE and (low != int(low) or high != int(high)):
+    if searched is int and (low != int(low) or high != int(high)):
         raise ConfigError(f"sweep: {name} is a whole number, got {low:g}:{high:g}")
 
 
@@ -211,11 +190,10 @@ def _check_choice(name: str, entry: Choice) -> None:
         raise ConfigError(f"sweep: {name} has no choices")
     if len(set(entry.values)) < len(entry.values):
         raise ConfigError(f"sweep: {name} has a choice twice: {list(entry.values)}")
+    kind = _KINDS[name]
+    types = (int, float) if kind.searched is float else (kind.searched,)
     for value in entry.values:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        real = whole or isinstance(value, float)
-        good = {_WHOLE: whole, _REAL: real, _WORDS: isinstance(value, str)}
-        if name == "hidden" and isinstance(value, str):
+        if isinstance(kind, Widths) and isinstance(value, str):
             continue
-        if not next(ok for names, ok in good.items() if name in names):
+        if not isinstance(value, types) or isinstance(value, bool):
             raise ConfigError(f"sweep: {name}: {value!r} is not a value it can have")

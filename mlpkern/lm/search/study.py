@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpkern.lm.errors import CheckpointError, MissingPackageError, WriteError
+from mlpkern.lm.model.config import SHAPE
 from mlpkern.lm.search.plan import SweepPlan
-from mlpkern.lm.search.space import SHAPE
 
 if TYPE_CHECKING:
     from optuna import Study

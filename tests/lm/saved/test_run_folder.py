@@ -14,7 +14,6 @@ from support.lm_training import CONFIG, DATASET, finished, trainer
 from support.lm_words import one_thread  # noqa: F401
 
 from mlpkern.cli import main
-from mlpkern.cli.commands import train as commands
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 from mlpkern.lm.saved.folder_lock import FolderInUseError, FolderLock
 from mlpkern.lm.saved.log import read_log
@@ -114,7 +113,7 @@ def test_a_new_run_that_another_process_was_quicker_with_is_refused(
         train(words, out, "--steps", 10)  # the other, from beginning to end
         return start(*args, **options)
 
-    monkeypatch.setattr(commands.Trainer, "start", slow)
+    monkeypatch.setattr(Trainer, "start", slow)
     error = fails(capsys, "train", words, *FAST, "--out", out, "--steps", 20)
     assert f"{out}: holds a run" in error
     assert load_checkpoint(out).step == 10

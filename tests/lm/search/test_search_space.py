@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.config import SHAPE, TrainConfig
 from mlpkern.lm.search.plan import DEFAULT_BASE, DEFAULT_SPACE, SweepPlan, read_plan
-from mlpkern.lm.search.space import SHAPE, Choice, Range, SearchSpace, parse_entries
+from mlpkern.lm.search.space import Choice, Range, SearchSpace, parse_entries
 
 
 def space(**entries):

@@ -8,7 +8,6 @@ from support.lm_training import DATASET, engine_names, losses_of, same_bits, tra
 from support.lm_words import one_thread  # noqa: F401
 from torch.nn import functional as F
 
-from mlpkern.cli.training import PRESET_NAMES
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import PRESETS, TrainConfig, seed_for
 from mlpkern.lm.training import engines
@@ -107,7 +106,6 @@ def test_preset_best_is_one_plain_layer_and_every_preset_has_a_flag():
     p = PRESETS["best"]
     assert p.block_size <= 10
     assert len(p.hidden) == 1
-    assert set(PRESET_NAMES) == set(PRESETS)
 
 
 @pytest.mark.parametrize(

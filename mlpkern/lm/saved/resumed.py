@@ -1,0 +1,42 @@
+"""What may change when a saved run goes on, and what that does to its learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.model.config import SETTINGS, TrainConfig
+from mlpkern.lm.model.setting import setting_text
+from mlpkern.lm.saved.checkpoint import Checkpoint
+
+__all__ = ["next_rates", "resumed_config"]
+
+
+def resumed_config(checkpoint: Checkpoint, given: dict[str, Any], run: str | Path) -> TrainConfig:
+    """The settings of the rest of a run: those of ``checkpoint`` with the ``given`` ones.
+
+    ConfigError, which names the folder ``run``, for a setting that only a new run can have, and for
+    fewer steps than are done.
+    """
+    before = checkpoint.config
+    for name, value in given.items():
+        begun = getattr(before, name)
+        if not SETTINGS[name].resumable and value != begun:
+            raise ConfigError(
+                f"{name} {setting_text(value)}: {run} was begun with {setting_text(begun)}"
+            )
+    config = dataclasses.replace(before, **given)
+    if config.steps < checkpoint.step:
+        raise ConfigError(f"steps {config.steps}: {run} is at step {checkpoint.step}")
+    return config
+
+
+def next_rates(checkpoint: Checkpoint, config: TrainConfig) -> tuple[float, float]:
+    """The learning rate of the next step as the run had planned it, and under ``config``."""
+    planned, rate = (
+        settings.learning_rates(checkpoint.step, 1).item()
+        for settings in (checkpoint.config, config)
+    )
+    return planned, rate
