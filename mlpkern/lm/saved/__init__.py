@@ -1,1 +1,1 @@
-"""What a run keeps on disk: its folder, log and checkpoints."""
+"""A run on disk: its folder and lock, log, checkpoints, JSON records, and its words."""

@@ -1,4 +1,4 @@
-"""The lowest dev loss of a run, and how many have been taken since.
+"""The lowest dev loss of a run, and the number of dev losses since then.
 
 >>> best = Best()
 >>> [best.take(step, loss) for step, loss in [(100, 2.5), (200, 2.3), (300, 2.4)]]
@@ -17,9 +17,10 @@ __all__ = ["Best"]
 
 @dataclass
 class Best:
-    """
+    """The lowest dev loss so far.
+
     Attributes:
-        step: the step of the lowest dev loss so far; None: none was finite yet
+        step: its step; None: no dev loss was finite yet
         dev_loss: that dev loss
         waited: dev losses since then
     """
@@ -29,10 +30,10 @@ class Best:
     waited: int = 0
 
     def take(self, step: int, dev_loss: float) -> bool:
-        """Counts an evaluation; whether its loss is the lowest so far, the first of equals.
+        """Counts a dev loss; returns whether it is lower than all before.
 
-        A run that goes on from a checkpoint before the best takes the steps up to it again; nobody
-        waits on the way there.
+        A run resumed from a checkpoint before the best step repeats the steps up to it; those are
+        not counted in ``waited``.
         """
         lower = dev_loss < self.dev_loss
         if lower:
@@ -42,5 +43,5 @@ class Best:
         return lower
 
     def ends(self, patience: int) -> bool:
-        """Whether a run with so much ``patience`` (`TrainConfig`) is over."""
+        """Whether a run with this ``patience`` (see `TrainConfig`) has ended."""
         return 0 < patience <= self.waited

@@ -1,15 +1,15 @@
-"""Checkpoints: the parameters of a run, the state from which it goes on, and its settings.
+"""Checkpoints: the parameters, the training state and the settings of a run at one step.
 
-In the file (checkpoint_file.py) the parameters carry the names of the model's ``state_dict``; what
-else a run needs to go on lies beside them under "trainer.":
+In the file (checkpoint_file.py) the parameters have the names of the model's ``state_dict``. The
+other tensors that a run needs to continue are named "trainer.…":
 
     trainer.generator   uint8: state of the batch generator
     trainer.pending     float32: losses of the steps since the last log row
     trainer.first.*     momenta (sgd) or mean gradients (adamw) of the parameter after "first."
     trainer.second.*    mean squared gradients (adamw)
 
-The settings name "level" and "lower" of the vocabulary where they are not "char" and false,
-"dev_loss" where it was taken at this step, and "waited" where it is not 0.
+The settings contain "level" and "lower" of the vocabulary only if they are not "char" and false,
+"dev_loss" only if it was taken at this step, and "waited" only if it is not 0.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Checkpoint:
         data: where the words came from and their digest, as the command line recorded it
         dev_loss: the dev loss of these parameters, in the file of the best; None: not taken
         waited: dev losses since the lowest (`Best`)
-        verified: whether it was read from a file whose digest proved right
+        verified: whether it was read from a file whose digest was checked
     """
 
     config: TrainConfig
@@ -79,10 +79,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, state: TrainState, **rest: Any) -> Checkpoint:
-        """The checkpoint of ``state`` at this moment, which later steps do not change.
-
-        ``rest``: the fields that a state does not have.
-        """
+        """A copy of ``state``, which later steps do not change; ``rest``: all other fields."""
         return cls(
             config=state.config,
             step=state.step,
@@ -139,12 +136,12 @@ def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Che
     """The checkpoint in the file ``path`` or in the run folder ``path``.
 
     Args:
-        checkpoint: which of a run folder: "last", from which a run goes on, "best", the one with
-            the lowest dev loss, or None: the best where there is one.
+        checkpoint: which one of a run folder: "last", from which a run continues; "best", with the
+            lowest dev loss; None: the best if there is one, else the last.
 
-    CheckpointError, in one line, for a file that is missing, damaged, of another program or
-    version, or whose tensors do not fit its settings. A file of an earlier version has no digest to
-    tell damage by: RuntimeWarning.
+    CheckpointError for a file that is missing, damaged, of another program or version, or whose
+    tensors do not fit its settings. RuntimeWarning for a file of an earlier version, which has no
+    digest by which damage would be found.
     """
     path = RunFolder.checkpoint_file(path, checkpoint)
     header, tensors, verified = read_tensors(path)
@@ -197,15 +194,15 @@ def load_model(
 ) -> tuple[MLPLanguageModel, Vocab]:
     """The model of a run, ready to evaluate or sample, and its vocabulary.
 
-    ``path``: a run folder, of which ``checkpoint`` names the "best" (lowest dev loss) or the
-    "last", None: the best where there is one; or a checkpoint file.
+    ``path``: a checkpoint file, or a run folder; there ``checkpoint`` chooses the "best" (lowest
+    dev loss) or the "last", None: the best if there is one.
     """
     found = load_checkpoint(path, checkpoint=checkpoint)
     return found.make_model(kernels).to(device).eval(), found.vocab
 
 
 def check_vocab(trained: Vocab, given: Vocab) -> None:
-    """Raises CheckpointError unless a model trained on the one can read the other."""
+    """CheckpointError unless a model with vocabulary ``trained`` can read ids of ``given``."""
     if (trained.level, trained.lower) != (given.level, given.lower):
         raise CheckpointError(
             f"the text was read at {_reading(given)}, the model is one of {_reading(trained)}"
@@ -223,7 +220,7 @@ def _reading(vocab: Vocab) -> str:
 
 
 def moments_by_name(optimizer: OptimizerState) -> dict[str, Tensor]:
-    """The tensors of ``optimizer`` that a checkpoint keeps: all but its counters."""
+    """The tensors of ``optimizer`` that a checkpoint keeps: all except its counters."""
     named = optimizer.state_dict()
     return {name: named[name] for name in named if name not in ("step", "stopped")}
 

@@ -1,18 +1,18 @@
 """The lock of a folder: one process at a time writes there, on one machine or on several.
 
-The lock is a small file, made with O_EXCL, which one process alone achieves, on NFS as well. flock
-and fcntl are not asked: on a shared folder it is up to the mount options whether other machines see
-them. The file names its holder: process, host, and what tells this process from a later one of the
-same number (the boot of the machine, the start of the process).
+The lock is a small file created with O_EXCL, at which only one process succeeds, on NFS as well.
+flock and fcntl are not used: on a shared folder it depends on mount options whether other machines
+see them. The file names its holder: the process, the host, and the boot of the machine and start of
+the process, by which a later process with the same number differs.
 
-Who has died holds nothing. A process of this machine is looked up. Of one elsewhere only the
-heartbeat is known: a thread touches the file every `BEAT` seconds, and without that the holder
-counts as dead after `STALE` seconds. Both times are those of the file server, so that the clocks of
-the machines need not agree.
+A dead holder has no lock. A process of this machine is looked up. A process elsewhere is known only
+by its heartbeat: a thread touches the file every `BEAT` seconds, and a holder counts as dead after
+`STALE` seconds without. Both times are those of the file server, so the clocks of the machines need
+not agree.
 
-To take over the lock of a dead holder, a process makes the file "<lock>.<the holder's token>" with
-O_EXCL, so that of several rivals one wins, and renames it over the lock. If it dies in between,
-that file is the one to be taken over, in the same way.
+To take over the lock of a dead holder, a process creates the file "<lock>.<the holder's token>"
+with O_EXCL, so that one of several rivals wins, and renames it over the lock. If it dies in
+between, that file is taken over in the same way.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from mlpkern.lm.saved.process import host_name, is_running, machine, start_of
 __all__ = ["FolderInUseError", "FolderLock", "is_of_a_lock"]
 
 NAME = ".lock"
-BEAT = 10.0  # seconds between two signs of life
-STALE = 60.0  # without one for so long a process elsewhere counts as dead
+BEAT = 10.0  # seconds between heartbeats
+STALE = 60.0  # seconds without a heartbeat after which a process elsewhere counts as dead
 
 
 class FolderInUseError(CheckpointError):
@@ -42,7 +42,7 @@ class FolderInUseError(CheckpointError):
 
 @dataclass(frozen=True)
 class _Holder:
-    """What a lock file says; ``token`` is unique to one taking of the lock."""
+    """The content of a lock file; ``token`` is unique to each time that the lock is taken."""
 
     pid: int
     host: str
@@ -59,7 +59,7 @@ class _Holder:
 
     @property
     def is_near(self) -> bool:
-        """Whether it can be looked up from here."""
+        """Whether this process can look it up."""
         return self.machine != "" and self.machine == machine()
 
     def __str__(self) -> str:
@@ -69,15 +69,15 @@ class _Holder:
 
 @dataclass(frozen=True)
 class _Found:
-    """A lock file as it was read. ``holder`` is None while it is being written, or after a crash in
-    the middle of that; ``token`` then stands for the file as it is."""
+    """A lock file as read. ``holder`` is None while the file is being written, or after a crash in
+    the middle of that; ``token`` then identifies the file by its time."""
 
     holder: _Holder | None
     token: str
     changed: float
 
     def age(self, folder: Path) -> float:
-        """Seconds since the last sign of life."""
+        """Seconds since the last heartbeat."""
         return _now(folder) - self.changed
 
     def is_alive(self, folder: Path) -> bool:
@@ -87,15 +87,15 @@ class _Found:
 
 
 class FolderLock:
-    """The right to write in ``folder``, which is made if it is not there.
+    """The right to write in ``folder``, which is created if it does not exist.
 
         with FolderLock(folder):  # FolderInUseError names the process that is there already
             ...
 
     Args:
-        wait: seconds for which a holder is waited for before the error.
+        wait: seconds to wait for a holder before the error.
 
-    A second one in the same process is refused like any other. A forked child does not hold the
+    A second lock in the same process is refused like any other. A forked child does not hold the
     lock of its parent.
     """
 
@@ -135,12 +135,12 @@ class FolderLock:
         return self._holder is not None
 
     def check(self) -> None:
-        """FolderInUseError if the lock is no longer this one's, as after a machine has slept.
+        """FolderInUseError if another process has taken over the lock, as while a machine slept.
 
-        A lock file that is gone, because somebody deleted it, is made again.
+        A lock file that somebody deleted is created again.
         """
         me = self._holder
-        assert me is not None, "check belongs into the with block"
+        assert me is not None, "check is for use within the with block"
         try:
             found = _read(self._file)
             if found is None:
@@ -154,14 +154,14 @@ class FolderLock:
             raise FolderInUseError(f"{self.folder}: was taken over: {found.holder or 'by another'}")
 
     def _take(self, me: _Holder, *, patient: bool) -> bool:
-        """Whether the lock is now that of ``me``; False: look again.
+        """Whether ``me`` now holds the lock; False: try again.
 
         FolderInUseError for a living holder, unless ``patient``.
         """
         place, dead = self._file, []
         while not _make(place, me):
             found = _read(place)
-            if found is None:  # released in this moment
+            if found is None:  # just released
                 return False
             if found.is_alive(self.folder):
                 if patient:
@@ -170,7 +170,7 @@ class FolderLock:
             dead.append(found.token)
             place = self._file.with_name(f"{NAME}.{found.token}")
         if dead:
-            # the maker of a claim that succeeds no lock any more came too late
+            # too late if the dead holder that this claim is to succeed has no lock any more
             head = _read(self._file)
             if head is None or head.token != dead[0]:
                 place.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ class FolderLock:
         return f"{self.folder}: {who}; one process at a time may"
 
     def _sweep(self) -> None:
-        """Removes what rivals that died have left of the lock."""
+        """Removes claims left by rivals that died."""
         for file in self.folder.glob(f"{NAME}.*"):
             with contextlib.suppress(OSError):
                 file.unlink()
@@ -206,12 +206,12 @@ class FolderLock:
 
 
 def is_of_a_lock(file: str) -> bool:
-    """Whether ``file`` is the name of a lock or of a part of it."""
+    """Whether ``file`` is the name of a lock or of a claim to one."""
     return file == NAME or file.startswith(f"{NAME}.")
 
 
 def _make(path: Path, holder: _Holder) -> bool:
-    """Makes a lock file that ``holder`` holds; False where there is one."""
+    """Creates a lock file for ``holder``; False if the file exists."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -227,7 +227,7 @@ def _make(path: Path, holder: _Holder) -> bool:
 
 
 def _read(path: Path) -> _Found | None:
-    """The lock file ``path``, None where there is none; opening it makes NFS ask its server."""
+    """The lock file ``path``, None if there is none; opening it makes NFS ask its server."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             text, status = file.read(), os.fstat(file.fileno())
@@ -241,7 +241,7 @@ def _read(path: Path) -> _Found | None:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the machine that keeps ``folder``: that of a file made there."""
+    """The time on the clock of the machine that stores ``folder``: that of a new file there."""
     probe = folder / f"{NAME}.{secrets.token_hex(4)}.now"
     try:
         handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

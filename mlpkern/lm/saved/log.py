@@ -17,7 +17,8 @@ __all__ = ["LogRow", "append_rows", "read_log", "truncate_log", "write_log"]
 
 @dataclass(frozen=True)
 class LogRow:
-    """
+    """A row of the log.
+
     Attributes:
         step: steps done
         lr: learning rate of the last step

@@ -1,4 +1,4 @@
-"""Which process is which: what tells one from another of the same number, here and elsewhere."""
+"""The identity of a process, by which it differs from another one with the same number."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["host_name", "is_running", "machine", "start_of"]
 
 
 def host_name() -> str:
-    """The name of this machine, for a person to find it."""
+    """The name of this machine, for messages."""
     return platform.node() or "localhost"
 
 
 @functools.cache
 def machine() -> str:
-    """What all processes share that can look each other up by number: one boot of one machine and,
-    on Linux, one PID namespace (containers of a machine have their own). Empty where unknown."""
+    """An identifier shared by all processes that can find each other by number: one boot of one
+    machine and, on Linux, one PID namespace (each container has its own). Empty if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -28,8 +28,8 @@ def machine() -> str:
 
 
 def start_of(pid: int) -> str:
-    """When the process began, as the system counts it, so that a later process with the same
-    number differs; "ended" of one that only waits to be collected; empty where unknown."""
+    """When the process began, in the system's own count, so that a later process with the same
+    number differs; "ended" for a zombie; empty if unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return "ended" if fields[0] in (b"Z", b"X") else fields[19].decode()  # proc(5)
@@ -39,7 +39,7 @@ def start_of(pid: int) -> str:
 
 
 def is_running(pid: int, start: str) -> bool:
-    """Whether the process that `start_of` described as ``start`` still runs on this machine."""
+    """Whether process ``pid``, for which `start_of` gave ``start``, still runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

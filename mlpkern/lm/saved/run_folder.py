@@ -1,14 +1,14 @@
-"""The folder of a run: what lies where, and the rule that nothing is overwritten unasked.
+"""The folder of a run: its files, and the rule that nothing is overwritten unless asked.
 
 config.json         settings, data, engine, versions: for reading; resuming does not need it
 log.csv             step, lr, train_loss, dev_loss, seconds
-model.safetensors   the checkpoint: parameters, state and settings in one file (checkpoint.py)
-best.safetensors    the same at the step with the lowest dev loss of all that were taken
+model.safetensors   the last checkpoint: parameters, state and settings (checkpoint.py)
+best.safetensors    the same at the step with the lowest dev loss
 summary.json        losses of the finished run
-embedding.png, …    pictures of it (`picture`), which the commands that draw them may replace
-events.out.tfevents.*   what TensorBoard reads, where it was asked for
-.lock               while a process writes here: which one (folder_lock.py)
-.NAME.XXXXXXXX.tmp  where a file is in the making (atomic_write.py)
+embedding.png, …    pictures (`RunFolder.picture`), which the commands that draw them may replace
+events.out.tfevents.*   for TensorBoard, if asked for
+.lock               names the process that writes here (folder_lock.py)
+.NAME.XXXXXXXX.tmp  a file being written (atomic_write.py)
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ class RunFolder:
         return self.path / "summary.json"
 
     def picture(self, kind: str) -> Path:
-        """Where a picture of the run belongs: one of `PICTURES`."""
+        """The file of a picture of the run; ``kind``: one of `PICTURES`."""
         return self.path / f"{kind}.png"
 
     def _files(self) -> tuple[Path, ...]:
         return (self.config, self.log, self.checkpoint, self.best, self.summary)
 
     def _derived(self) -> tuple[Path, ...]:
-        """Files that would be wrong beside another run, but do not make a folder one of a run."""
+        """Files made from a run: wrong beside another run, but not what makes a run folder."""
         pictures = (self.picture(kind) for kind in PICTURES)
         return (*pictures, *self.path.glob("events.out.tfevents.*"))
 
     @classmethod
     def check_free(cls, path: str | Path, *, force: bool = False) -> RunFolder:
-        """The folder for a new run at ``path``; touches nothing.
+        """The folder for a new run at ``path``; changes nothing on disk.
 
-        CheckpointError when there is a file, a folder of something else, or a run and no ``force``.
+        CheckpointError if it is a file, a folder of something else, or has a run and not ``force``.
         """
         run = cls(Path(path))
         if not run.path.exists():
@@ -92,14 +92,14 @@ class RunFolder:
         return run
 
     def lock(self, *, wait: float = 0.0) -> FolderLock:
-        """The right to write here, for a with block; makes the folder."""
+        """The lock of this folder, for a with block; makes the folder."""
         return FolderLock(self.path, wait=wait)
 
     def remove_earlier(self) -> None:
-        """Removes what an earlier run has left beside the checkpoint and the settings.
+        """Removes the files of an earlier run, except for the checkpoint and the settings.
 
-        For the holder of the lock, once the new run has replaced the checkpoint of an earlier one:
-        that one rename ends the earlier run, and until then all of it is there.
+        For the holder of the lock, after the new run has replaced the checkpoint of the earlier
+        one: that rename ends the earlier run, whose files are complete until then.
         """
         for file in (self.best, self.log, self.summary, *self._derived()):
             try:
@@ -109,21 +109,22 @@ class RunFolder:
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
-        """Removes the temporary files of a killed run; for the holder of the lock."""
+        """Removes temporary files that a killed process left; for the holder of the lock."""
         remove_leftovers(self.path, [file.name for file in self._files()])
 
     @classmethod
     def holding(cls, path: str | Path) -> RunFolder:
-        """The folder that ``path`` is, or that the checkpoint file ``path`` lies in."""
+        """The folder ``path``, or the folder that contains the checkpoint file ``path``."""
         path = Path(path)
         return cls(path.parent if path.is_file() else path)
 
     @classmethod
     def checkpoint_file(cls, path: str | Path, which: str | None = None) -> Path:
-        """The file ``path``, or of the run folder ``path`` the checkpoint that ``which`` names:
-        "best", "last", or None for the best where there is one.
+        """The file ``path``, or the checkpoint ``which`` of the run folder ``path``.
 
-        CheckpointError when it is not there, ConfigError for another ``which``, and for the best of
+        ``which``: "best", "last", or None for the best if there is one, else the last.
+
+        CheckpointError if it does not exist. ConfigError for another ``which``, and for the best of
         a file.
         """
         if which not in (None, *CHECKPOINTS):
@@ -145,7 +146,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """The folder of an existing run; CheckpointError when there is no checkpoint in it."""
+        """The folder of an existing run; CheckpointError if it has no checkpoint."""
         run = cls(Path(path))
         if not run.path.is_dir():
             raise CheckpointError(f"{run.path}: no such run folder")

@@ -1,5 +1,4 @@
-"""The words of a run: loaded for a new one with the record of them that a checkpoint keeps, and
-found again from that record."""
+"""The words of a run: loaded for a new run, and loaded again from the record in its checkpoint."""
 
 from __future__ import annotations
 
@@ -26,8 +25,12 @@ __all__ = ["dataset_of_run", "load_words", "make_dataset"]
 def load_words(
     file: str | None, data: str, limit: int, text: TextOptions
 ) -> tuple[list[str], dict[str, Any]]:
-    """The words of ``file``, or of the known list ``data``, and the record of them that a
-    checkpoint keeps."""
+    """The words of ``file``, or of the list ``data``, and the record of them for a checkpoint.
+
+    Args:
+        data: "embedded" or "makemore".
+        limit: the longest word accepted.
+    """
     if file is None and data == "embedded":
         words, source = embedded_names(text=text), data
     else:
@@ -41,9 +44,9 @@ def load_words(
 def make_dataset(
     words: list[str], config: TrainConfig, data: dict[str, Any], vocab: Vocab | None = None
 ) -> Dataset:
-    """The dataset of ``words``; its digest goes into the record ``data``.
+    """The dataset of ``words``; adds its digest to their record ``data``.
 
-    ``vocab``: that of a model, which decides at level "word".
+    ``vocab``: at level "word" the vocabulary of a model; None: a new one.
     """
     dataset = build_dataset(
         words, block_size=config.block_size, split_seed=config.split_seed, source=data["source"],
@@ -60,17 +63,17 @@ def dataset_of_run(
     *,
     same_words: bool = False,
 ) -> tuple[Dataset, dict[str, Any]]:
-    """The words a checkpoint was trained on, or those that ``file`` or ``data`` name instead, read
-    with the same text options and, at level "word", with its vocabulary; and the record of them.
+    """The words that a checkpoint was trained on, or those named by ``file`` or ``data``, read with
+    the options of its text and, at level "word", with its vocabulary; and the record of them.
 
-    DataError when they came through a pipe; CheckpointError when the words on record are no longer
-    what they were, and with ``same_words`` when others are named.
+    DataError if the words came through a pipe. CheckpointError if the recorded words have changed
+    since, and with ``same_words`` also if the named ones are others.
     """
     named = file or data
     source = str(checkpoint.data.get("source", "embedded"))
     limit = int(checkpoint.data.get("max_word_length", MAX_WORD_LENGTH))
     vocab = checkpoint.vocab
-    own = {"level": vocab.level, "lower": vocab.lower}  # of a run that names no source
+    own = {"level": vocab.level, "lower": vocab.lower}  # for a checkpoint without a record
     text = TextOptions.from_json(checkpoint.data.get("text", own))
     if not named:
         if source in ("embedded", "makemore"):

@@ -1,4 +1,4 @@
-"""What a trainer writes into the folder of its run, and what happens where that is impossible."""
+"""Writes the log and the checkpoints of a run; retries where the disk is full."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from mlpkern.lm.saved.run_folder import RunFolder
 
 __all__ = ["RunWriter"]
 
-RETRY_SECONDS = 30.0  # from a checkpoint that could not be written to the next attempt
+RETRY_SECONDS = 30.0  # between attempts to write a checkpoint
 
 
 class RunWriter:
-    """Log rows and checkpoints of a run, written under the lock of its folder.
+    """Writes log rows and checkpoints of a run under the lock of its folder.
 
-    A full disk on the way does not end a training: a RuntimeWarning names the file, the rows wait
-    in memory, and the next write is the next attempt. What has no room at the end is an error.
+    A full disk does not end a training: a RuntimeWarning names the file, the rows stay in memory,
+    and the next write tries again. Only a failure at the end of the run is an error.
 
     Args:
         run: None: nothing is written, and nothing fails.
-        lock: that of the folder, where the caller has it; it is entered where that is not done yet.
+        lock: the lock of the folder, if the caller has one; entered here unless it is already.
     """
 
     def __init__(self, run: RunFolder | None, lock: FolderLock | None = None) -> None:
         self._run = run
         self._lock = lock or (run.lock() if run else None)
-        self._rows: list[LogRow] = []  # that are not in the log yet
-        self._next_try: dict[Path, float] = {}  # of files that could not be written
+        self._rows: list[LogRow] = []  # not in the log yet
+        self._next_try: dict[Path, float] = {}  # times, for the files that could not be written
         self._best_flushed = True
 
     @contextmanager
     def training_from(self, step: int) -> Iterator[None]:
-        """The time of a training that goes on from ``step``; at its end nothing waits.
+        """Holds the lock while a training goes on from ``step``; writes all rows at the end.
 
-        FolderInUseError when another process writes in the folder.
+        FolderInUseError if another process writes in the folder.
         """
         if self._run is None:
             yield
@@ -53,23 +53,23 @@ class RunWriter:
             try:
                 yield
             except BaseException:
-                with suppress(LMError):  # what ends the run is the error to be seen
+                with suppress(LMError):  # the error that ended the run matters more
                     self._write_rows()
                 raise
             self._write_rows()
 
     def row(self, row: LogRow) -> None:
-        """Takes ``row`` for the log; `flush` writes it."""
+        """Adds ``row`` to the rows that `flush` writes."""
         if self._run:
             self._rows.append(row)
 
     def flush(self) -> None:
-        """Writes the rows that wait, or warns."""
+        """Writes the rows not in the log yet, or warns."""
         if self._run and self._rows:
             self.attempt(self._run.log, self._write_rows)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replaces the checkpoint; after a WriteError it is the one before."""
+        """Replaces the checkpoint; after a WriteError the old one is still there."""
         if self._run:
             with self._held():
                 if not self._best_flushed and self._run.best.exists():
@@ -81,7 +81,7 @@ class RunWriter:
     def save_best(self, checkpoint: Checkpoint) -> bool:
         """Replaces the best checkpoint, or warns and returns False.
 
-        A run may find many best ones, so it is the next checkpoint that flushes it to the disk.
+        It is flushed to the disk only with the next checkpoint, since a run may find many bests.
         """
 
         def write() -> None:
@@ -95,7 +95,7 @@ class RunWriter:
         return self.attempt(best, write)
 
     def attempt(self, path: Path, write: Callable[[], None]) -> bool:
-        """``write()``, which writes ``path``; False and, once, a warning where it cannot."""
+        """Calls ``write``, which writes ``path``; on a WriteError warns once, returns False."""
         try:
             write()
         except WriteError as error:
@@ -114,7 +114,7 @@ class RunWriter:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """The lock, entered unless it is already, and still that of this process."""
+        """Holds the lock, entered here unless it is already, and checks that it is still ours."""
         assert self._lock is not None
         with nullcontext() if self._lock.is_held else self._lock:
             self._lock.check()

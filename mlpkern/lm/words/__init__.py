@@ -1,1 +1,1 @@
-"""From a text to windows of ids: reading, splitting, symbols, and the names that come along."""
+"""From a text file to windows of ids: reading, splitting, vocabularies, and a list of names."""

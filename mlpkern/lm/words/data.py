@@ -1,13 +1,12 @@
 """Words to training examples: text file -> words -> split by word -> context windows.
 
-As in the lecture: a word of L symbols gives L + 1 examples, each the T symbols before a position
-and the symbol at it; the boundary "." (id 0) fills the places before the first symbol and ends the
-word::
+As in the lecture, a word of L symbols gives L + 1 examples: the T symbols before a position, and
+the symbol at that position. The boundary "." (id 0) pads the first contexts and ends the word::
 
     emma, T=3:  ... -> e    ..e -> m    .em -> m    emm -> a    mma -> .
 
-At level "word" (text.py) a sequence of tokens takes the place of a word, a token that of a symbol;
-it is one string with blanks between the tokens. The boundary is then "<s>", and id 1 is "<unk>".
+At level "word" (text.py) the words are sequences of tokens and the symbols are tokens; a sequence
+is one string with spaces between its tokens. The boundary is "<s>", and id 1 is "<unk>".
 
 Sizes: T context length, V vocabulary, rows = number of examples.
 """
@@ -70,7 +69,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three splits of a list of words, with its vocabulary and the digest of the words."""
+    """The three splits of a list of words, the vocabulary, and a digest of the words."""
 
     vocab: Vocab
     splits: dict[str, Split]
@@ -101,15 +100,14 @@ class Dataset:
 def read_words(
     path: str | Path, *, max_word_length: int = MAX_WORD_LENGTH, text: TextOptions | None = None
 ) -> list[str]:
-    """The words of a UTF-8 text file with one word a line, in order, repetitions kept; at level
-    "word" the sequences of ``text``, of any length and with any symbols but control characters.
+    """The words of a UTF-8 text file with one word a line, in order and with repetitions; at level
+    "word" its sequences, of any length and with any symbols but control characters.
 
-    "-" is standard input; what gzip compressed is decompressed, whatever its name.
+    The path "-" is standard input. Data compressed by gzip are decompressed, whatever the name.
 
     Blank lines, spaces around a word, a byte-order mark and any kind of line ending are dropped.
-    Raises DataError, with the file and the line, for a file that is missing, no file, empty, not
-    UTF-8, or that holds a control character, a word with the boundary "." or a word longer than
-    ``max_word_length``.
+    DataError, with file and line, if the file is missing, not a file, empty or not UTF-8, or if it
+    has a control character, a word with the boundary "." or one longer than ``max_word_length``.
     """
     raw = read_file(path)
     return parse_words(raw, shown_source(path), max_word_length=max_word_length, text=text)
@@ -134,7 +132,7 @@ def parse_words(
     max_word_length: int = MAX_WORD_LENGTH,
     text: TextOptions | None = None,
 ) -> list[str]:
-    """The words in the bytes of a text file called ``source`` in messages. See `read_words`."""
+    """The words in the bytes of a text file, see `read_words`; messages call it ``source``."""
     options = text or TextOptions()
     content = _decoded(raw, source).replace("\r\n", "\n").replace("\r", "\n")
     if options.lower:
@@ -183,9 +181,9 @@ def split_words(
 ) -> dict[str, list[str]]:
     """Train, dev and test words: shuffled, then cut at 80 % and 90 %.
 
-    The order is that of ``random.seed(seed); random.shuffle(words)`` in the lecture; Python's
-    global generator is not touched. DataError, which calls the words ``unit``, when a split would
-    be empty.
+    The order is that of ``random.seed(seed); random.shuffle(words)`` in the lecture; the global
+    generator of Python is not used. DataError if a split would be empty; its message calls the
+    words ``unit``.
     """
     shuffled = list(words)
     random.Random(seed).shuffle(shuffled)
@@ -203,9 +201,9 @@ def split_words(
 def windows(words: Sequence[str], vocab: Vocab, block_size: int) -> Split:
     """Every example of ``words`` in order: contexts of ``block_size`` ids and the id that follows.
 
-    The words are laid into one stream, each after T boundaries, so that the boundaries before a
-    word also end the one before it; a context is then a window of the stream. DataError for a
-    symbol outside ``vocab``; at level "word" it is ``<unk>``.
+    The words form one stream, each after T boundaries, the first of which also ends the word
+    before; a context is a window of this stream. DataError for a symbol outside ``vocab``; at level
+    "word" it becomes ``<unk>``.
     """
     if block_size < 1:
         raise ConfigError(f"block_size must be at least 1, got {block_size}")
@@ -240,8 +238,8 @@ def build_dataset(
     """Vocabulary, splits and windows of ``words``.
 
     Args:
-        text: how `read_words` read them; None: level "char".
-        vocab: that of a model, at level "word"; None makes one of the train split.
+        text: the options that the words were read with; None: level "char".
+        vocab: at level "word" the vocabulary of a model; None: a new one from the train split.
     """
     options = text or TextOptions()
     if options.level == "char":

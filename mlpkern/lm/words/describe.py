@@ -1,4 +1,4 @@
-"""What a list of words consists of, and the examples it gives, as text.
+"""A list of words described as text: its size, its symbols, and its first examples.
 
 >>> from mlpkern import lm
 >>> words = ["emma", "olivia", "ava"] * 4
@@ -19,17 +19,17 @@ import numpy as np
 import torch
 
 from mlpkern.lm.words.data import Dataset, Vocab, windows
-from mlpkern.lm.words.symbols import shown, shown_all
+from mlpkern.lm.words.symbols import shown
 
 __all__ = ["describe_dataset", "in_columns", "show_windows"]
 
 WIDTH = 80
-MOST_TOKENS = 60  # of a word model's tokens the most frequent are shown
+MOST_TOKENS = 60  # at level "word" only so many are shown, the most frequent
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """Words or sequences, their lengths, the count of every symbol or of the most frequent tokens,
-    and the three splits."""
+    """The number of words or sequences, their lengths, the count of every symbol or of the most
+    frequent tokens, and the sizes of the three splits."""
     every = [word for part in dataset.words.values() for word in part]
     vocab = dataset.vocab
     targets = torch.cat([split.targets.cpu() for split in dataset.splits.values()]).numpy()
@@ -53,26 +53,24 @@ def describe_dataset(dataset: Dataset) -> str:
 
 
 def show_windows(words: Sequence[str], vocab: Vocab, block_size: int) -> str:
-    """Every example of ``words`` as the lecture prints them: the word, then context and label."""
+    """Every example of ``words`` as the lecture prints it: the word, then contexts and labels."""
     split = windows(words, vocab, block_size)
+    between = " " if vocab.level == "word" else ""
     lines, rows, word = [], [], []
-
-    def together(symbols: list[str]) -> str:
-        return " ".join(map(shown, symbols)) if vocab.level == "word" else shown_all(symbols)
-
     for context, target in zip(split.inputs.tolist(), split.targets.tolist(), strict=True):
-        label = vocab.symbols[target]
-        rows.append(f"{together([vocab.symbols[i] for i in context])} ---> {shown(label)}")
+        before = between.join(shown(vocab.symbols[i]) for i in context)
+        label = shown(vocab.symbols[target])
+        rows.append(f"{before} ---> {label}")
         if target != 0:
             word.append(label)
             continue
-        lines += [together(word), *rows]
+        lines += [between.join(word), *rows]
         rows, word = [], []
     return "\n".join(lines)
 
 
 def in_columns(cells: Iterable[str]) -> list[str]:
-    """``cells`` of one width in lines of at most `WIDTH`, read downwards."""
+    """``cells``, all of one width, in columns on lines of at most `WIDTH`, read downwards."""
     cells = list(cells)
     across = max(1, (WIDTH + 2) // (max(map(len, cells)) + 4))
     down = -(-len(cells) // across)

@@ -1,4 +1,4 @@
-"""The names list of the makemore project: downloaded once, checked, kept in a cache folder."""
+"""The list of names of the makemore project: downloaded once, checked, kept in a cache folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["cache_folder", "makemore_names"]
 MAKEMORE_URL = "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt"
 MAKEMORE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"
 TIMEOUT_SECONDS = 30
-MAX_BYTES = 1 << 20  # the file has 228,145; never read an endless answer
+MAX_BYTES = 1 << 20  # the file has 228,145; a wrong answer may be endless
 
 
 def cache_folder() -> Path:
@@ -25,20 +25,20 @@ def cache_folder() -> Path:
     if own := os.environ.get("MLPKERN_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # the XDG specification: a relative path is invalid and ignored
+    # by the XDG specification a relative path is invalid and ignored
     if os.path.isabs(base):
         return Path(base) / "mlpkern"
     try:
         return Path.home() / ".cache" / "mlpkern"
-    except RuntimeError:  # neither a variable nor the system names one
+    except RuntimeError:  # not set, and the system knows none
         raise DataError("no home folder is known; set MLPKERN_CACHE to a folder") from None
 
 
 def makemore_names() -> Path:
     """The path of the 32,033 makemore names, downloaded on first use.
 
-    DataError when the file is neither cached nor reachable (it says which file to put where), or
-    when what arrives is not the expected list; WriteError when it cannot be kept.
+    DataError if the file is neither cached nor reachable (the message says which file to put
+    where), or if the download is not the expected list; WriteError if it cannot be stored.
     """
     path = cache_folder() / "makemore-names.txt"
     try:

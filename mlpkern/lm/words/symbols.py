@@ -1,19 +1,19 @@
-"""Symbols as people read them: what stands for one in a table or a plot, and which are vowels."""
+"""How a symbol is shown in a table or a plot, and whether it is a vowel."""
 
 from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["is_vowel", "shown", "shown_all"]
+__all__ = ["is_vowel", "shown"]
 
-# Latin, Greek and Cyrillic; accents are taken off before the comparison
+# Latin, Greek and Cyrillic; compared after accents are removed
 _VOWELS = frozenset("aeiouæœøıαεηιουωаеиоуыэюяєіїё")
 _STAND_INS = {" ": "␣", "\t": "⇥", "\u00a0": "⍽"}
 
 
 def shown(symbol: str) -> str:
-    """``symbol`` with something to see: a sign for blanks, a circle under combining marks, the code
-    point for what has no picture.
+    """``symbol`` as something visible: a sign for white space, a circle under a combining mark, the
+    code point of a character without a glyph.
 
     >>> shown("a"), shown(" "), shown("\\u0301"), shown("\\u200b")
     ('a', '␣', '◌́', 'U+200B')
@@ -28,18 +28,8 @@ def shown(symbol: str) -> str:
     return symbol
 
 
-def shown_all(symbols: tuple[str, ...] | list[str]) -> str:
-    """A sequence of symbols: letters side by side, longer symbols with spaces between.
-
-    >>> shown_all(["e", "m", "m", "a"]), shown_all(["the", "cat"])
-    ('emma', 'the cat')
-    """
-    joint = " " if any(len(symbol) > 1 for symbol in symbols) else ""
-    return joint.join(map(shown, symbols))
-
-
 def is_vowel(symbol: str) -> bool:
-    """Whether ``symbol`` is a Latin, Greek or Cyrillic vowel, with or without an accent; y is none.
+    """Whether ``symbol`` is a Latin, Greek or Cyrillic vowel, with or without accent; not y.
 
     >>> [s for s in "aéyüбя." if is_vowel(s)]
     ['a', 'é', 'ü', 'я']

@@ -4,14 +4,14 @@ Level "char": every line is a word, and its symbols are its characters (data.py)
 
 Level "word": a sequence is a line or, in running text, a paragraph. Its symbols are its tokens:
 
-- text is cut at blanks; a punctuation mark or sign (Unicode P or S) is a token of its own, unless
-  it is an apostrophe or a hyphen between two letters: ``don't``, ``well-known``
-- ``<unk>``, which stands for every word the model does not know, is one token
+- white space separates tokens; a punctuation mark or sign (Unicode P or S) is a token of its own,
+  except an apostrophe or hyphen between two letters: ``don't``, ``well-known``
+- ``<unk>``, which stands for every word that the model does not know, is one token
 
-Paragraphs, which blank lines separate, and not one stream of the whole file: a boundary then means
-something a model can learn, samples end by themselves, and the splits are drawn from all over the
-text. Line ends within a paragraph are blanks. A paragraph of more than 256 tokens, which may be a
-whole file, goes on as another sequence after every 256.
+Running text is cut into paragraphs (at blank lines), and is not one stream of the whole file: so a
+boundary has a meaning that a model can learn, samples end by themselves, and the splits come from
+all over the text. Line ends within a paragraph are spaces. A paragraph of more than 256 tokens,
+possibly a whole file, is cut after every 256.
 
 >>> tokens("Don't panic: it's a well-known <unk>, isn't it?")
 ["Don't", 'panic', ':', "it's", 'a', 'well-known', '<unk>', ',', "isn't", 'it', '?']
@@ -30,7 +30,7 @@ from mlpkern.lm.errors import ConfigError, DataError
 
 __all__ = ["BOUNDARIES", "LEVELS", "UNKNOWN", "TextOptions", "sequences", "tokens"]
 
-# the symbol with id 0, which begins and ends a sequence: no word and no token of a text is one
+# the symbol with id 0, which begins and ends a sequence; no token of a text equals it
 BOUNDARIES = {"char": ".", "word": "<s>"}
 LEVELS = tuple(BOUNDARIES)
 UNKNOWN = "<unk>"
@@ -44,9 +44,9 @@ class TextOptions:
 
     Attributes:
         level: "char" or "word": what a symbol is
-        lower: whether the text is turned into lower case
+        lower: whether the text is converted to lower case
         running: level word: a sequence is a paragraph, or a part of a long one, not a line
-        min_count: level word: what occurs less often in the train split is ``<unk>``; >= 1
+        min_count: level word: tokens that are rarer in the train split become ``<unk>``; >= 1
 
     With ``min_count`` 1 no ``<unk>`` occurs in the train split, and a model cannot learn how likely
     an unknown word is.
@@ -67,7 +67,7 @@ class TextOptions:
 
     @property
     def unit(self) -> str:
-        """What a sequence is, in messages."""
+        """What messages call the sequences."""
         return "words" if self.level == "char" else "paragraphs" if self.running else "lines"
 
     def to_json(self) -> dict[str, Any]:
@@ -84,14 +84,14 @@ class TextOptions:
 
 
 def tokens(text: str) -> list[str]:
-    """The tokens of ``text``, by the rule above; none of them holds a blank."""
+    """The tokens of ``text``, by the rule above; none of them contains white space."""
     return _pattern().findall(text)
 
 
 def sequences(text: str, source: str, options: TextOptions) -> list[str]:
-    """The sequences of ``text`` at level word, each as its tokens with one blank between.
+    """The sequences of ``text`` at level word, each as its tokens with one space between them.
 
-    DataError, with the line, for a control character, and for a text without a token.
+    DataError, with the line, for a control character; DataError for a text without tokens.
     """
     if control := _CONTROL.search(text):
         line = text.count("\n", 0, control.start()) + 1
@@ -111,8 +111,8 @@ def sequences(text: str, source: str, options: TextOptions) -> list[str]:
 
 @functools.cache
 def _pattern() -> re.Pattern[str]:
-    # the re module knows no categories; it has a table for the first plane, and tries the ranges of
-    # others one by one, so of those only the pictographs count as signs
+    # The re module knows no Unicode categories. Its sets are fast within the first plane and slow
+    # beyond it, so of the other planes only the pictographs count as signs.
     first_plane = map(chr, range(0x10000))
     signs = "".join(re.escape(c) for c in first_plane if unicodedata.category(c)[0] in "PS")
     signs += "\U0001f000-\U0001faff"

@@ -33,10 +33,10 @@ def tokens_of(sequence: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Vocab:
-    """The symbols a model knows; the id of a symbol is its place, and id 0 is the boundary: "." at
+    """The symbols that a model knows. The id of a symbol is its place; id 0 is the boundary: "." at
     level "char", "<s>" at level "word", where id 1 is "<unk>".
 
-    ``lower``: the model knows lower case only, and whatever it reads is turned into it.
+    ``lower``: the model knows lower case only, and its input is converted to it.
     """
 
     symbols: tuple[str, ...]
@@ -63,10 +63,8 @@ class Vocab:
     def from_sequences(
         cls, train: Sequence[str], options: TextOptions, *, source: str = "text"
     ) -> Vocab:
-        """At level "word": the boundary, ``<unk>``, then every token that occurs ``min_count``
-        times or more in the sequences ``train``, in code-point order.
-
-        DataError when there is none.
+        """At level "word": the boundary, ``<unk>``, then the tokens that occur at least
+        ``min_count`` times in the sequences ``train``, in code-point order; DataError without any.
         """
         counts = Counter(chain.from_iterable(map(tokens_of, train)))
         del counts[UNKNOWN]
@@ -83,8 +81,8 @@ class Vocab:
         return len(self.symbols)
 
     def encode(self, word: str) -> list[int]:
-        """The ids of the symbols of ``word``, at level "word" of the tokens of a text; DataError
-        names the first that is unknown."""
+        """The ids of the symbols of ``word``, or of the tokens of a text; DataError names the first
+        that is unknown."""
         ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
         text = word.lower() if self.lower else word
         symbols = list(text) if self.level == "char" else tokens(text)
@@ -99,8 +97,7 @@ class Vocab:
         return [ids[symbol] for symbol in symbols]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The word that ``ids`` spell, or the tokens with blanks between; boundaries are left
-        out."""
+        """The word that ``ids`` spell, or their tokens with spaces; without boundaries."""
         return self._joint.join(self.symbols[i] for i in ids if i != 0)
 
     def as_read(self, sequence: str) -> str:
@@ -110,7 +107,7 @@ class Vocab:
         return self.decode(self.ids_as_read([sequence]))
 
     def ids_as_read(self, sequences: Iterable[str]) -> Iterator[int]:
-        """At level "word" the ids of all tokens of ``sequences``, unknown ones as ``<unk>``."""
+        """The ids of all tokens of ``sequences`` at level "word", unknown ones as ``<unk>``."""
         ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
         return map(ids.get, chain.from_iterable(map(tokens_of, sequences)), repeat(1))
 

@@ -1,6 +1,6 @@
 """The bytes of a file of words: a path, standard input or a pipe, plain or compressed by gzip.
 
-What came through a pipe cannot be read again, so the record of a run says that it did.
+The data of a pipe cannot be read again, so the record of a run says that they came from one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mlpkern.lm.errors import DataError
 
 __all__ = ["check_readable_again", "read_file", "recorded_source", "shown_source"]
 
-STANDARD_INPUT, PIPE = "standard input", "a pipe"  # in the place of a path, which is absolute
+STANDARD_INPUT, PIPE = "standard input", "a pipe"  # recorded instead of an absolute path
 _NAMES_OF_STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _GZIP = b"\x1f\x8b"  # no UTF-8 text begins with it
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of ``path``, of "-" standard input's, decompressed where it is gzip's, whatever
-    the name. DataError, in one line, where it cannot be read or the compressed data are damaged."""
+    """The content of ``path`` or, for "-", of standard input; gzip data are decompressed, whatever
+    the name. DataError if it cannot be read or the compressed data are damaged."""
     source = shown_source(path)
     try:
         raw = _standard_input() if str(path) == "-" else Path(path).read_bytes()
@@ -41,14 +41,14 @@ def read_file(path: str | Path) -> bytes:
 
 
 def shown_source(path: str | Path) -> str:
-    """What messages call ``path``."""
+    """The name of ``path`` in messages."""
     return STANDARD_INPUT if str(path) == "-" else str(path)
 
 
 def recorded_source(path: str) -> str:
-    """What a run remembers of ``path``: the absolute path of a file, or that it was a pipe."""
+    """What the record of a run says of ``path``: a file's absolute path, or that it was a pipe."""
     if path != "-":
-        if stat.S_ISREG(os.stat(path).st_mode):  # `< names.txt` makes /dev/stdin a file, too
+        if stat.S_ISREG(os.stat(path).st_mode):  # with `< names.txt` /dev/stdin is a file as well
             return str(Path(path).resolve())
         if path not in _NAMES_OF_STANDARD_INPUT:
             return PIPE
@@ -56,7 +56,7 @@ def recorded_source(path: str) -> str:
 
 
 def check_readable_again(source: str) -> None:
-    """DataError where the recorded ``source`` was a pipe."""
+    """DataError if the recorded ``source`` was a pipe."""
     if source in (STANDARD_INPUT, PIPE):
         raise DataError(
             f"the words of this run came from {source}, which is read once; name a FILE that holds "
