@@ -1,4 +1,4 @@
-"""The files of a result: written so that none is ever seen half complete."""
+"""The files of a result, each written atomically."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
 
 
 def keep_data(result: dict[str, Any], path: Path) -> None:
-    """Writes the JSON alone, in one step, for a run that goes on."""
+    """Writes the JSON alone, atomically, while the run goes on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(as_json(result))
@@ -51,7 +51,7 @@ def as_json(result: dict[str, Any]) -> bytes:
 
 
 def machine_stem(result: dict[str, Any]) -> str:
-    """How the files of a result begin: "cpu", or the name of the card as in "nvidia-h200"."""
+    """How the files of a result begin: "cpu", or the name of the GPU as in "nvidia-h200"."""
     if not on_gpu(result):
         return "cpu"
     return re.sub(r"[^a-z0-9]+", "-", machine_name(result).lower()).strip("-")

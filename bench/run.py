@@ -34,7 +34,7 @@ from bench.core.case import DTYPES, Case, Settings, Unavailable
 from bench.core.device import Device, answers, first_line
 from bench.core.providers import MLPKERN
 from bench.cuda import limits as cuda_limits
-from bench.cuda.gpu import Gpu
+from bench.cuda.gpu import find_gpu
 from bench.cuda.population_run import train_population
 from bench.result_files import keep, keep_data, show
 from bench.runner import rate, run_case
@@ -252,11 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     gpu = None
     if options.device == "cuda":
-        try:
-            gpu = Gpu()
-        except Unavailable as error:
-            print(f"bench/run.py: --device cuda: {error}", file=sys.stderr)
-            return 2
+        gpu = find_gpu("bench/run.py: --device cuda")
     cases = training_first(chosen(options, cuda_suites(gpu))) if gpu else chosen(options)
     if not cases:
         print("bench/run.py: no case matches the selection", file=sys.stderr)

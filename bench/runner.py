@@ -1,4 +1,4 @@
-"""One case from start to end: prepare, check, time in turns, and the numbers as plain data."""
+"""Measures one case: prepares and checks its providers, times them in turns, computes ratios."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Row = dict[str, Any]
 
 SLOW_ROUNDS = 3
 
-# The backend in plain torch gets a second look. In one process of some hundred, its first results
-# were off by 1e-5, as large as the errors of MKL's exp in its mode "enhanced performance", which
-# torch does not ask for; the cause is not proven. What was seen stays in the row.
+# The backend in plain torch is checked again where its first results are wrong. In one process of
+# some hundred they were off by 1e-5, as large as the errors of MKL's exp in its mode "enhanced
+# performance", which torch does not ask for; the cause is not proven. The row says so.
 PLAIN_TORCH = "reference"
 
 
@@ -130,7 +130,7 @@ def graph_ratios(rows: list[Row], ours_name: str, baseline: str) -> dict[str, An
 
 
 def ratios(rows: list[Row], ours_name: str = OURS, baseline: str = "") -> dict[str, Any]:
-    """Who is the best of stock, and how many times faster our row is; None where not timed.
+    """The best stock provider, and how many times faster our row is; None where not timed.
 
     ratio               best stock provider / ours
     ratio_keeps_pages   best stock provider with a malloc that keeps its pages / ours

@@ -30,9 +30,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.core.case import Unavailable
 from bench.core.timer import seconds_of
-from bench.cuda.gpu import Gpu
+from bench.cuda.gpu import Gpu, find_gpu
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
     from mlpkern.lm import Dataset, TrainConfig
@@ -142,11 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("--seeds must be at least 2", file=sys.stderr)
         return 2
     if args.device == "cuda":
-        try:
-            Gpu()
-        except Unavailable as error:
-            print(f"--device cuda: {error}", file=sys.stderr)
-            return 2
+        find_gpu("bench/seeds.py: --device cuda")
     torch.set_num_threads(args.threads)
     words = read_words(args.file) if args.file else embedded_names()
     base = replace(

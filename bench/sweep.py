@@ -29,8 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from mlpkern.lm import Dataset, SweepPlan, TrainConfig, TrainState
-    from mlpkern.lm.training.evaluation import Metrics
+    from mlpkern.lm import Dataset, Metrics, SweepPlan, TrainConfig, TrainState
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -52,9 +51,7 @@ class StockTrainees:
     """What `mlpkern.lm.sweep` asks of a population, by the engine `stock`, a trial at a time."""
 
     def __init__(self, configs: Sequence[TrainConfig], dataset: Dataset) -> None:
-        from mlpkern.lm.training.engines import StockEngine
-        from mlpkern.lm.training.trainer import Trainer
-        from mlpkern.lm.words.data import Dataset
+        from mlpkern.lm import Dataset, StockEngine, Trainer
 
         self.states, self._dev = {}, {}
         for i, config in enumerate(configs):
@@ -69,7 +66,7 @@ class StockTrainees:
             train_stock(state, state.learning_rates(steps))
 
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
-        from mlpkern.lm.training.evaluation import evaluate
+        from mlpkern.lm import evaluate
 
         found = {}
         for i, state in self.states.items():
@@ -114,7 +111,7 @@ def seconds_of(
 ) -> tuple[float, float]:
     """Wall and CPU time of the rungs of one batch, models and windows made before."""
     models = make(configs, dataset)
-    began, processor = time.perf_counter(), time.process_time()
+    began, used = time.perf_counter(), time.process_time()
     for share in (*plan.rungs, 1.0):
         models.advance(share)
         cooldown = round(plan.cooldown * share * configs[0].steps) if share < 1 else 0
@@ -122,7 +119,7 @@ def seconds_of(
         if share < 1:
             ranked = sorted(dev, key=lambda i: dev[i].loss)
             models.keep(ranked[: math.ceil(len(ranked) / plan.keep)])
-    return time.perf_counter() - began, time.process_time() - processor
+    return time.perf_counter() - began, time.process_time() - used
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,9 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, several in times.items():
         pace = 60 * args.trials / medians[name]
         spread = ", ".join(f"{wall:.3f}" for wall, _ in sorted(several))
-        processor = statistics.median(cpu for _, cpu in several)
+        used = statistics.median(cpu for _, cpu in several)
         print(
-            f"{name:<24} {medians[name]:8.3f} s a batch ({spread}), {processor:.3f} s of CPU time"
+            f"{name:<24} {medians[name]:8.3f} s a batch ({spread}), {used:.3f} s of CPU time"
             f"  {pace:7.1f} trials a minute"
         )
     best = min(seconds for name, seconds in medians.items() if name != ours)

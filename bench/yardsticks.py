@@ -1,9 +1,9 @@
-"""What the card and plain torch can do, by themselves: figures to judge any kernel by.
+"""What a GPU and plain torch can do without mlpkern: figures to judge any kernel by.
 
     python bench/yardsticks.py --out DIR    leaves yardsticks.json there
 
-Needs torch and a CUDA device, nothing of mlpkern. Measured are the limits of cuda_limits.py, and
-what the benchmark has no row for: the gradient of an embedding by other means than torch's own
+Needs torch and a CUDA device, nothing of mlpkern. Measures the limits of cuda/limits.py, and what
+the benchmark has no row for: the gradient of an embedding by other means than torch's own
 backward, and a step of many lecture models at once, batched in a CUDA graph.
 """
 
@@ -30,7 +30,7 @@ from bench.core.device import Device, first_line
 from bench.core.timer import LocalContestant, interleave
 from bench.cuda import limits as cuda_limits
 from bench.cuda.device_timer import DeviceContestant
-from bench.cuda.gpu import Gpu
+from bench.cuda.gpu import find_gpu
 from bench.cuda.providers import with_precision
 from bench.ops import embedding_gather
 from bench.result_files import keep_data
@@ -45,14 +45,10 @@ BUDGET_S = 0.5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="What the card and plain torch can do.")
+    parser = argparse.ArgumentParser(description="What a GPU and plain torch can do.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", metavar="DIR")
     options = parser.parse_args(arguments)
-    try:
-        gpu = Gpu()
-    except Unavailable as error:
-        print(f"bench/yardsticks.py: {error}", file=sys.stderr)
-        return 2
+    gpu = find_gpu("bench/yardsticks.py")
     path = options.out / "yardsticks.json"
     result = measure(gpu, partial(keep_data, path=path))
     print(f"\nwrote {path}")

@@ -1,45 +1,55 @@
-"""Where and with what a result was measured: machine, versions, commit, date."""
+"""Where and with what a result was measured: machine, versions, commit, date.
+
+Only the standard library is imported with this module: bench/gpu.sh uses it too.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
-
 from bench import ROOT
 
 
 def describe(threads: int) -> dict[str, object]:
-    """The machine: processor, cores this process may use, instruction set, memory, system."""
+    """The machine: CPU, cores this process may use, instruction sets, memory, system."""
+    import torch
+
     return {
         "cpu": cpu_model(),
         "cores": usable_cores(),
         "threads": threads,
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
         "mlpkern_isa": mlpkern_isa(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-        if hasattr(os, "sysconf")
-        else None,
+        "memory_gb": memory_gb(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
 def versions(device: str = "cpu") -> dict[str, str | None]:
     """Versions of everything that had a part in the numbers."""
-    return {
+    import torch
+
+    compiler = os.environ.get("CXX") or "g++"  # the one that torch.compile uses
+    found = {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "mlpkern": _version("mlpkern"),
-        "compiler": compiler(),
-        **({"triton": _version("triton"), "nvcc": nvcc()} if device == "cuda" else {}),
+        "mlpkern": version("mlpkern"),
+        "compiler": first_line(compiler, "--version"),
     }
+    if device == "cuda":
+        nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+        release = re.search(r"release.*V([\d.]+)", output(nvcc, "--version"))
+        found |= {"triton": version("triton"), "nvcc": release[1] if release else None}
+    return found
 
 
 def now() -> str:
@@ -52,9 +62,7 @@ def commit() -> str | None:
     named = os.environ.get("MLPKERN_COMMIT")  # of a copy of the tree without its repository
     if not (ROOT / ".git").exists():
         return named
-    return (
-        _first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"]) or named
-    )
+    return first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags") or named
 
 
 def usable_cores() -> int:
@@ -64,8 +72,14 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_gb() -> float | None:
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
 def cpu_model() -> str:
-    """Name of the processor as the system gives it, with family and model where it is vague."""
+    """Name of the CPU as the system gives it, with family and model where it is vague."""
     fields: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -88,44 +102,32 @@ def mlpkern_isa() -> str | None:
     return str(_C.isa())
 
 
-def compiler() -> str | None:
-    """First line of the C++ compiler's version: the one torch.compile uses here."""
-    name = os.environ.get("CXX") or "g++"
-    path = shutil.which(name)
-    return _first_line([path, "--version"]) if path else None
-
-
-def nvcc() -> str | None:
-    """The release line of nvcc, where there is one."""
-    path = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
-    done = subprocess.run([path, "--version"], capture_output=True, text=True) if path else None
-    found = [part for line in (done.stdout.splitlines() if done else []) if "release" in line
-             for part in line.split(", ") if part.startswith("V")]  # fmt: skip
-    return found[0].removeprefix("V") if found else None
-
-
 def command() -> str:
     """The command line of this run; of absolute paths, which are this machine's, the name alone."""
     arguments = (Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])
     return " ".join(["python", "bench/run.py", *arguments])
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """That of an installed package, or of one that lies on the path; None without it."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         pass
     try:
-        module = __import__(package)
+        return getattr(importlib.import_module(package), "__version__", None)
     except ImportError:
         return None
-    return getattr(module, "__version__", None)
 
 
-def _first_line(arguments: list[str]) -> str | None:
+def output(*command: str) -> str:
+    """What a program prints; nothing where it is missing or fails."""
     try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    lines = done.stdout.splitlines()
-    return lines[0].strip() if done.returncode == 0 and lines else None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def first_line(*command: str) -> str | None:
+    return next(iter(output(*command).splitlines()), None)

@@ -1,4 +1,4 @@
-"""The providers: who is timed on a case, under which settings, and what enters the ratio.
+"""The providers: what is timed on a case, and under which settings.
 
 On a CPU: stock eager and torch.compile with one and all threads, torch.compile max-autotune, and
 the backends of mlpkern. For cases with large outputs also stock under a malloc that keeps its

@@ -1,9 +1,9 @@
-"""Time on the GPU alone, by events: a contestant for the timer beside the one that a user sees.
+"""Time on the GPU alone, by events: a contestant beside the one for the time that a user sees.
 
-The stream is put to sleep first, long enough for the processor to enqueue all calls of a sample
-behind it. So the events at both ends see the kernels back to back, without the processor's time for
-launching them. Where the GPU reaches the first event before the last call is enqueued, launches are
-part of the sample: `exposed` counts such samples (a call that waits for the GPU is always one).
+The stream sleeps first, long enough for the CPU to enqueue all calls of a sample behind the sleep.
+So the events at both ends see the kernels back to back, without the CPU's time for launching them.
+Where the GPU reaches the first event before the last call is enqueued, launches are part of the
+sample: `exposed` counts such samples (a call that waits for the GPU always makes one).
 """
 
 from __future__ import annotations

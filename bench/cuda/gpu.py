@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from bench.core import machine
 from bench.core.case import Unavailable
 from bench.core.device import Event, Graph, first_line
 
@@ -40,7 +41,7 @@ class Gpu:
         self._clock = 1e3 * float(getattr(properties, "clock_rate", 0)) or CLOCK_FALLBACK
 
     def describe(self) -> dict[str, object]:
-        """The card, its driver and clocks, as plain data."""
+        """The GPU, its driver and clocks, as plain data."""
         return {
             "name": self.name,
             "capability": self.capability,
@@ -91,19 +92,25 @@ class Gpu:
         return Graph(graph.replay, outputs)
 
     def release(self) -> None:
-        """Gives memory that nobody uses back to the card."""
+        """Frees the cached memory that is not in use."""
         gc.collect()
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
 
 
+def find_gpu(program: str) -> Gpu:
+    """The GPU for a program; without one the program ends with status 2 and the reason."""
+    try:
+        return Gpu()
+    except Unavailable as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 def _driver() -> dict[str, object]:
     """Driver and clocks as nvidia-smi gives them; empty without it."""
     fields = ("driver_version", "clocks.max.sm", "clocks.max.mem", "power.limit")
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    values = done.stdout.splitlines()[0].split(", ") if done.stdout else []
-    return dict(zip((f.replace(".", "_") for f in fields), values, strict=False))
+    query = ("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+    line = machine.first_line(*query)
+    names = (field.replace(".", "_") for field in fields)
+    return dict(zip(names, line.split(", "), strict=False)) if line else {}

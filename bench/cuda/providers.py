@@ -33,13 +33,13 @@ STOCK_GRAPH = "stock, CUDA graph"
 GRAPH = ", CUDA graph"
 OURS = "cuda"
 BACKENDS = (OURS, "triton", "reference")
-CAPTURED = (OURS, "triton")  # plain torch is there to be compared with, not to be fast
+CAPTURED = (OURS, "triton")  # the reference is not meant to be fast
 MAX_COPIES = 32
 
 
 @contextlib.contextmanager
 def with_precision(dtype: str) -> Iterator[None]:
-    """float32 products of everyone by TF32 for the dtype "tf32", in full otherwise."""
+    """float32 products, stock's and ours, use TF32 for the dtype "tf32", full float32 otherwise."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     try:
@@ -134,8 +134,8 @@ def replayed(graph: Graph) -> Callable[[], tuple[Tensor, ...]]:
 
 
 def _need_memory(case: Case, cost: Cost, gpu: Device) -> None:
-    """The float64 reference of the check is what needs most."""
+    """Raises `Unavailable` where the float64 reference of the check would not fit the memory."""
     needed = 3 * cost.footprint * max(1, 8 // itemsize(case))
     if needed > 0.9 * gpu.memory_bytes:
-        card = f"{gpu.name} has {gpu.memory_bytes / 1e9:.0f} GB"
-        raise Unavailable(f"its check in float64 needs about {needed / 1e9:.0f} GB, {card}")
+        there = f"{gpu.name} has {gpu.memory_bytes / 1e9:.0f} GB"
+        raise Unavailable(f"its check in float64 needs about {needed / 1e9:.0f} GB, {there}")

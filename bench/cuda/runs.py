@@ -20,8 +20,7 @@ from bench.training.step import OURS as RUN
 from bench.training.step import Run
 
 if TYPE_CHECKING:
-    from mlpkern.lm.model.state import TrainState
-    from mlpkern.lm.training.engines import Engine
+    from mlpkern.lm import Engine, TrainState
 
 ENGINE_RUN = "engine run"
 
@@ -58,7 +57,7 @@ def run_rows(case: TrainingCase, device: str) -> list[Provider]:
         return Prepared(models.call, lambda: DeviceModels(case, device).results(), units)
 
     def engine() -> Prepared:
-        from mlpkern.lm.training.engines import RunEngine
+        from mlpkern.lm import RunEngine
 
         return engine_row(case, device, RunEngine, case.run_steps)
 

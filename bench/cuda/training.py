@@ -146,7 +146,7 @@ def _fresh(
 
 
 def _engine_row(case: TrainingCase, device: str) -> Prepared:
-    from mlpkern.lm.training.engines import OpsEngine
+    from mlpkern.lm import OpsEngine
 
     return engine_row(case, device, OpsEngine, case.stock_steps)
 

@@ -1,19 +1,16 @@
-"""What is here: the card and its limits, clocks, driver, versions, the processor.
+"""What is here: the GPU and its limits, clocks, driver, versions, the CPU.
 
     python -m bench.gpu.card [--out FILE]
 
 The attributes are asked of the driver: torch does not know how much of a block's shared memory the
-driver keeps for itself. Exit status 1 without a card.
+driver keeps for itself. Exit status 1 without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import importlib.metadata
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,7 +40,7 @@ CLOCKS = "clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.limit,mig.mode
 
 
 def driver_attributes(device: int = 0) -> dict[str, int]:
-    """The attributes of the card; empty where the driver does not answer."""
+    """The attributes of the GPU; empty where the driver does not answer."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -57,29 +54,18 @@ def driver_attributes(device: int = 0) -> dict[str, int]:
     return found
 
 
-def said(*command: str) -> str:
-    """The first line that a program prints that says something, or why there is none."""
-    path = shutil.which(command[0])
-    if path is None:
+def tool_version(name: str) -> str:
+    """The line of a tool's --version that has the version; "missing" without the tool."""
+    if not shutil.which(name):
         return "missing"
-    try:
-        done = subprocess.run([path, *command[1:]], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"fails: {error}"
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    lines = [line.strip() for line in machine.output(name, "--version").splitlines()]
     versions = [line for line in lines if "ersion" in line or "release" in line or "V1" in line]
-    return next(iter(versions or [line for line in lines if line]), f"status {done.returncode}")
+    return next(iter([*versions, *lines]), "says nothing")[:80]
 
 
 def clocks() -> str:
-    return said("nvidia-smi", f"--query-gpu={CLOCKS}", "--format=csv,noheader")
-
-
-def version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "missing"
+    query = ("nvidia-smi", f"--query-gpu={CLOCKS}", "--format=csv,noheader")
+    return machine.first_line(*query) or "unknown"
 
 
 def facts(gpu: Gpu) -> dict[str, Any]:
@@ -91,10 +77,10 @@ def facts(gpu: Gpu) -> dict[str, Any]:
         "clocks": clocks(),
         "python": sys.version.split()[0],
         "cuda of torch": torch.version.cuda,
-        "packages": {name: version(name) for name in PACKAGES.split()},
-        "tools": {name: said(name, "--version")[:80] for name in TOOLS.split()},
-        "processor": f"{machine.cpu_model()}, {machine.usable_cores()} cores",
-        "memory GB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "packages": {name: machine.version(name) or "missing" for name in PACKAGES.split()},
+        "tools": {name: tool_version(name) for name in TOOLS.split()},
+        "CPU": f"{machine.cpu_model()}, {machine.usable_cores()} cores",
+        "memory GB": machine.memory_gb(),
     }
 
 
@@ -115,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = facts(Gpu())
     except Unavailable as error:
-        print(f"• no card: {error}")
+        print(f"• no GPU: {error}")
         return 1
     print("\n".join(lines(found)))
     if options.out:

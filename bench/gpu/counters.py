@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.core.case import OpTable, Unavailable, forward_backward
+from bench.core.case import OpTable, forward_backward
 from bench.cuda import training as cuda_training
-from bench.cuda.gpu import Gpu
+from bench.cuda.gpu import Gpu, find_gpu
 from bench.cuda.providers import OURS, with_cuda_backend
 from bench.cuda.runs import DeviceModels
 from bench.ops import cross_entropy, embedding_gather, linear_tanh
@@ -124,11 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--program", action="store_true", help="only launch the kernels")
     options = parser.parse_args(arguments)
     if options.program:
-        try:
-            program(Gpu())
-        except Unavailable as error:
-            print(f"bench.gpu.counters: {error}", file=sys.stderr)
-            return 2
+        program(find_gpu("bench.gpu.counters"))
         return 0
     ncu = shutil.which("ncu")
     if ncu is None:

@@ -2,11 +2,11 @@
 
     python -m bench.gpu.first_figures [--out FILE] [--seconds S]
 
-First the limits of the card, then `train_steps` for 1 and for 132 of the lecture's models in
-float32 and by TF32, then the three ops at the shapes of the README: the cases and the rows of the
-benchmark, checked and timed as there, but stock only eager and in a CUDA graph, and ours only on
-the backend cuda. FILE gets a result of the benchmark's form after each case. No case begins after S
-seconds. Exit status 1 where a kernel gave wrong numbers or broke, 3 where cases were left out.
+First the limits of the GPU, then `train_steps` for 1 and for 132 of the lecture's models in
+float32 and by TF32, then the three ops: cases of the benchmark, checked and timed as there, with
+stock only eager and in a CUDA graph, and ours only on the backend cuda. FILE gets a result in the
+benchmark's format after each case. No case begins after S seconds. Exit status 1 where a kernel
+gave wrong numbers or broke, 3 where cases were left out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import run
-from bench.core.case import Case, Cost, Settings, Unavailable
+from bench.core.case import Case, Cost, Settings
 from bench.core.providers import Contest
 from bench.cuda import training as cuda_training
-from bench.cuda.gpu import Gpu
+from bench.cuda.gpu import find_gpu
 from bench.cuda.providers import GRAPH, OURS
 from bench.gpu.card import clocks
 from bench.result_files import keep_data, show
@@ -94,11 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="the figures as JSON")
     parser.add_argument("--seconds", type=float, default=120, help="begin no case after this")
     options = parser.parse_args(arguments)
-    try:
-        gpu = Gpu()
-    except Unavailable as error:
-        print(f"bench.gpu.first_figures: {error}", file=sys.stderr)
-        return 2
+    gpu = find_gpu("bench.gpu.first_figures")
     # `quick`: the limits are measured once, and for a short time
     budgets = {"budget_s": BUDGET_S, "min_sample_s": MIN_SAMPLE_S}
     settings = Settings(1, quick=True, compile=False, device="cuda", **budgets)

@@ -1,4 +1,4 @@
-"""Whether a backend of mlpkern serves here; says how or why not. Exit status 0 if so.
+"""Prints whether a backend of mlpkern is available, or why not. Exit status 0 if it is.
 
 python -m bench.gpu.has_backend cuda
 """
@@ -12,7 +12,7 @@ def main(arguments: list[str]) -> int:
     import mlpkern
 
     backend = mlpkern.backends()[arguments[0]]
-    said = backend.detail if backend.available else f"does not serve: {backend.reason}"
+    said = backend.detail if backend.available else f"is not available: {backend.reason}"
     print(f"• backend {arguments[0]} {said}")
     return 0 if backend.available else 1
 

@@ -2,12 +2,12 @@
 
     python -m bench.gpu.prebuilt [PYTHON]    builds them: a wheel in build/gpu-libraries
 
-PYTHON is the interpreter that the other machine has, a path or a version such as 3.12, and this one
-by default: mlpkern/_C is made for one version of Python, while _cuda.so knows none. nvcc has to be
-here, a card has not. MLPKERN_CUDA_ARCHITECTURES says for which cards, sm_90 by default.
+PYTHON is the interpreter of the other machine, a path or a version such as 3.12; by default this
+one. mlpkern/_C is built for one version of Python, _cuda.so for any. It needs
+nvcc, but no GPU. MLPKERN_CUDA_ARCHITECTURES says for which GPUs, sm_90 by default.
 
-`take` puts the libraries where the package loads them, if they were built from the sources of this
-tree and for this Python. Imports nothing but the standard library.
+`take` copies the libraries into the package, if they were built from the sources of this tree and
+for this Python. Imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RECORD, CUDA = "mlpkern/_build_info.json", "mlpkern/_cuda.so"
 
 
 class Unusable(Exception):
-    """Nothing can be taken, and why. `cuda` is a _cuda.so that setup.py can take all the same."""
+    """Why nothing can be taken. `cuda` is a _cuda.so that setup.py can still use."""
 
     def __init__(self, reason: str, cuda: Path | None = None):
         super().__init__(reason)
@@ -89,7 +89,7 @@ def newest(folder: Path, sources: str) -> tuple[Path, dict[str, Any]]:
 
 
 def prepared(folder: Path = FOLDER, root: Path = ROOT) -> str:
-    """What lies ready for another machine; raises `Unusable` where nothing does."""
+    """Describes what is ready for another machine; raises `Unusable` where nothing is."""
     path, record = newest(folder, build_record().sources(root))
     return f"{path.name}: {described(record)}"
 

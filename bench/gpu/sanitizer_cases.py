@@ -128,7 +128,7 @@ def out_of_range(device: str) -> list[str]:
                 mlpkern.check_errors()
             except IndexError:
                 continue
-            wrong.append(f"{name}: {bad} is out of range and nobody said so")
+            wrong.append(f"{name}: {bad} is out of range and was not reported")
     return wrong
 
 

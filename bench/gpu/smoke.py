@@ -1,10 +1,10 @@
-"""Are the kernels of a GPU right? Every op and every way to train, small, in under a minute.
+"""Checks the kernels of a GPU: every op and every way to train, small, in under a minute.
 
     python -m bench.gpu.smoke [--backend cuda] [--out FILE]
 
 Each line is one check: how many results, the largest error over the largest value, and how much is
 allowed. The ops, forward and backward, are those of sanitizer_cases.py against plain torch in
-float64, `train_steps` and `evaluate` against the reference backend in float64 on the processor.
+float64, `train_steps` and `evaluate` against the reference backend in float64 on the CPU.
 FILE gets the same as JSON after each check. Exit status 1 where one of them is wrong.
 
 The limits tell a wrong kernel from rounding, and TF32 from float32; the tests have the sharp ones.
@@ -25,9 +25,8 @@ from typing import Any
 import torch
 
 import mlpkern
-from bench.core.case import Unavailable
 from bench.core.device import Device, answers, first_line
-from bench.cuda.gpu import Gpu
+from bench.cuda.gpu import find_gpu
 from bench.cuda.providers import with_precision
 from bench.gpu import sanitizer_cases
 from bench.gpu.sanitizer_cases import Run, difference, results
@@ -39,8 +38,8 @@ OPS = {
     "tf32": (torch.float32, 1e-2),
     "bfloat16": (torch.bfloat16, 6e-2),
 }
-# What the way of a training is called, what `mlpkern.explain` says of it, and a model that takes
-# it: one layer up to the sizes of the lecture; two layers.
+# The kernels of train_steps: what `mlpkern.explain` says of each, and a model that it trains (one
+# layer up to the sizes of the lecture; two layers).
 WAYS = {
     "narrow": ("dealt out to warps", (27, 3, 10, (200,), 32)),
     "block": ("by the whole block", (40, 3, 12, (60, 50), 32)),
@@ -87,7 +86,7 @@ def op_errors(op: str, dtype: torch.dtype, device: str) -> Found:
 
 
 def run_errors(run: Run, said: str, device: str) -> Found:
-    """`said` is how the backend has to explain this training."""
+    """The errors of a training, which `mlpkern.explain` must describe by the words `said`."""
     start, data, batches = run.tensors()
     params = mlpkern.MLPParams.from_tensors([t.to(device) for t in start])
     batches = batches.to(device)
@@ -134,11 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backend", default="cuda", help="whose kernels (cuda)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the checks as JSON")
     options = parser.parse_args(arguments)
-    try:
-        gpu = Gpu()
-    except Unavailable as error:
-        print(f"bench.gpu.smoke: {error}", file=sys.stderr)
-        return 2
+    gpu = find_gpu("bench.gpu.smoke")
     rows = smoke(options.backend, gpu, options.out)
     wrong = sum(not row["passed"] for row in rows)
     print(f"{len(rows)} checks on {options.backend}, {wrong} wrong")

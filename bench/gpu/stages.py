@@ -1,7 +1,8 @@
 """The stages of bench/gpu.sh: steps one after another, each within its time, the summary last.
 
-A step that fails or runs out of its time stops no other. result.json and log.txt are written after
-each step, so whatever ends the stage leaves what was done. Only the standard library is imported.
+A step that fails or runs out of time does not stop the others. result.json and log.txt are written
+after each step, so an interrupted stage leaves the results of its finished steps. Only
+the standard library is imported.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +20,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from bench.core import machine
 from bench.gpu import prebuilt
 from bench.gpu.rehearsal import tools as rehearsal_tools
 from bench.gpu.steps import STAGES, STEPS
@@ -28,12 +29,12 @@ from bench.gpu.work import ROOT, OutOfTime, Work
 OUT = ROOT / "bench" / "out" / "gpu"  # where nothing else is asked for
 SUMMARY = 11_500  # characters: of a command's output often only the last 12,000 can be seen
 WIDEST = 320  # a line of it
-LEAST_S = 5  # less is not worth beginning a step
+LEAST_S = 5  # with less time left a step is not started
 RAN_OUT, INTERRUPTED = 124, 130  # statuses, as a shell has them
 
 
 class Stage:
-    """Some steps, the files they leave in `folder`, and what is told of them."""
+    """Steps, the files they leave in `folder`, and the lines that the summary shows of them."""
 
     def __init__(self, name: str, steps: list[str], seconds: float, out: Path, rehearsing: bool):
         self.name, self.steps, self.rehearsing = name, steps, rehearsing
@@ -47,7 +48,7 @@ class Stage:
         self.interrupted = False
 
     def run(self) -> bool:
-        """Whether every step was well."""
+        """Runs the steps; whether all succeeded."""
         for name in self.steps:
             self.rows.append(self.step(name))
             self.save()
@@ -87,8 +88,8 @@ class Stage:
     def save(self) -> None:
         result = {
             "stage": self.name,
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "commit": commit(),
+            "date": machine.now(),
+            "commit": machine.commit() or "unknown",
             "seconds": round(time.monotonic() - self.began, 1),
             "steps": self.rows,
         }
@@ -97,7 +98,7 @@ class Stage:
         os.replace(temporary, self.folder / "result.json")
 
     def summary(self) -> str:
-        """Everything to be known of the stage, in at most SUMMARY characters."""
+        """The outcome of every step, in at most SUMMARY characters."""
         seconds = time.monotonic() - self.began
         lines = [f"=== {self.name}: {seconds:.0f} s, files in {self.folder}"]
         lines += [shown(row) for row in self.rows]
@@ -108,7 +109,7 @@ class Stage:
         return "\n".join(lines)
 
     def asked(self, told: dict[str, Any]) -> int:
-        """The room that the steps ask for together, at least what there is."""
+        """The characters that the steps ask for together, at least SUMMARY."""
         return max(SUMMARY, sum(STEPS[name].room + 20 for name in told))
 
 
@@ -119,7 +120,7 @@ def shown(row: dict[str, Any]) -> str:
 
 
 def fitting(lines: list[str], room: int) -> list[str]:
-    """The first of them that fit into so many characters, and how many more there are."""
+    """The first lines that fit into `room` characters, and the number of those left out."""
     kept: list[str] = []
     for line in lines:
         room -= len(line) + 1
@@ -127,16 +128,6 @@ def fitting(lines: list[str], room: int) -> list[str]:
             return [*kept, f"... {len(lines) - len(kept)} lines more in log.txt"]
         kept.append(line)
     return kept
-
-
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    done = (
-        subprocess.run(command, capture_output=True, text=True)
-        if (ROOT / ".git").exists()
-        else None
-    )
-    return (done.stdout.strip() if done else "") or os.environ.get("MLPKERN_COMMIT", "unknown")
 
 
 def wanted(arguments: list[str]) -> list[tuple[str, float, list[str]]]:

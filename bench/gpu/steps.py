@@ -1,6 +1,6 @@
-"""The steps and stages of bench/gpu.sh: what each runs, in which time, and what of it is told.
+"""The steps and stages of bench/gpu.sh: what each runs, its time, and the lines it shows.
 
-A step is a function of a `Work`; it returns whether all was well. Only the standard library is
+A step is a function of a `Work`; it returns whether it succeeded. Only the standard library is
 imported.
 """
 
@@ -15,12 +15,12 @@ from bench.gpu import prebuilt
 from bench.gpu import tests as gpu_tests
 from bench.gpu.tests import words
 from bench.gpu.told import benchmarked, last, marked, tested
-from bench.gpu.work import ROOT, Work
+from bench.gpu.work import Work
 
 
 @dataclass(frozen=True)
 class Step:
-    """`tells` picks the lines of the log that the summary has, of at most `room` characters."""
+    """A step; `tells` picks the lines of its log for the summary, at most `room` characters."""
 
     run: Callable[[Work], bool]
     seconds: int  # at most
@@ -70,8 +70,8 @@ def counters(work: Work) -> bool:
 
 def bench(work: Work) -> bool:
     """Keeps a complete result as bench/results/CARD-DATE.json where no other folder was named."""
-    # With an empty cache the first call of a row is what it costs whoever makes it for the first
-    # time. The last case that begins may take a minute.
+    # An empty cache makes the first call of a row cost what it costs on a new machine. The last
+    # case that begins may take a minute.
     seconds = str(int(max(20, work.left() - 60)))
     record = ["--record"] if os.environ.get("RECORD") and not work.rehearsing else []
     with tempfile.TemporaryDirectory() as cache:
@@ -80,16 +80,6 @@ def bench(work: Work) -> bool:
             *("--out", str(work.folder / "bench"), *record, *words()),
             env={"TRITON_CACHE_DIR": cache},
         )
-
-
-def jax(work: Work) -> bool:
-    if not work.has("jax"):
-        work.say("• JAX is not installed")
-    elif not (ROOT / "bench" / "jax_rows.py").exists():
-        work.say("• JAX is installed; the benchmark has no rows of it")
-    else:
-        return work.program("bench.jax_rows", "--out", str(work.folder / "jax.json")) == 0
-    return True
 
 
 def yardsticks(work: Work) -> bool:
@@ -110,11 +100,10 @@ STEPS: dict[str, Step] = {
     "triton": Step(gpu_tests.triton, 110, tested, 1200),
     "seeds": Step(gpu_tests.seeds, 45, last, 900),
     "bench": Step(bench, 480, benchmarked, 7000),
-    "jax": Step(jax, 60, marked, 300),
     "yardsticks": Step(yardsticks, 45, last, 1800),
 }
 STAGES: dict[str, tuple[int, Sequence[str]]] = {  # seconds for all of it, and its steps
     "1": (360, ("machine", "build", "smoke", "memory", "figures", "counters")),
     "2": (540, ("build", "device", "test", "sanitize", "compile", "triton", "seeds")),
-    "3": (540, ("build", "bench", "jax", "yardsticks")),
+    "3": (540, ("build", "bench", "yardsticks")),
 }

@@ -24,7 +24,7 @@ GPU_TESTS = tuple(
 
 
 def memory(work: Work) -> bool:
-    """Two promises that only a card can break: they are tests of these names."""
+    """Two promises that only a GPU can break, each a test of this name."""
     word = f"({' or '.join(PROMISES)}) and not triton"
     return work.backend("cuda") and work.pytest("-k", word, *GPU_TESTS) == 0
 
@@ -59,7 +59,7 @@ def test(work: Work) -> bool:
 
 
 def compiling(work: Work) -> bool:
-    """torch.compile works on the processor's cores: many processes."""
+    """torch.compile needs the CPU: many processes."""
     return work.backend("cuda") and suite(work, "cuda", 8, "tests/compile")
 
 
@@ -69,8 +69,8 @@ def sanitize(work: Work) -> bool:
         work.say("• compute-sanitizer is missing")
         return False
     help_text = work.together({"help": ["compute-sanitizer", "--help"]}, {})["help"][1]
-    # Our kernels only, by their namespace: checking those of torch takes minutes. The option's
-    # name depends on the version.
+    # Our kernels only, by their namespace: checking those of torch takes minutes. The name of
+    # the option depends on the version.
     ours = []
     if "--kernel-name" in help_text:
         ours = ["--kernel-name", "kernel_substring=mlpkern"]
@@ -84,7 +84,7 @@ def sanitize(work: Work) -> bool:
     )
     good = True
     for tool, (status, text) in found.items():
-        # The summary says that the tool was at work: an exit status of 0 alone does not.
+        # Only the summary shows that the tool checked something: the exit status 0 does not.
         clean = re.search(r"(?:ERROR|RACECHECK) SUMMARY: 0", text)
         mark = "ok    " if status == 0 and clean else "WRONG "
         good = good and mark != "WRONG "
@@ -102,7 +102,7 @@ def triton(work: Work) -> bool:
         for part in ("mlpkern", "tests", "bench"):
             shutil.copytree(ROOT / part, copy / part, ignore=without)
         shutil.copy(ROOT / "pyproject.toml", copy)
-        # An editable install would still find the one of the tree.
+        # An editable install would still find the library of the tree.
         (copy / "mlpkern" / "_C.py").write_text('raise ImportError("left out here")\n')
         alone = {
             "PYTHONPATH": os.pathsep.join(filter(None, [name, os.environ.get("PYTHONPATH")])),
@@ -115,12 +115,12 @@ def triton_alone(work: Work, copy: Path, alone: dict[str, str]) -> bool:
     asked = "import mlpkern, sys; b = mlpkern.backends(); print(mlpkern.__file__); "
     asked += "sys.exit(b['cpu'].available or b['cuda'].available)"
     if work.call(work.python, "-c", asked, cwd=copy, env=alone):
-        work.say("• a native library is still there")
+        work.say("• a native library is still found")
         return False
     if work.call(*work.command("bench.gpu.has_backend", "triton"), cwd=copy, env=alone):
         return False
     # Compiling takes most of the time: many processes, and each kernel in one configuration. The
-    # tests of the offline compiler and of the benchmark need no card.
+    # tests of the offline compiler and of the benchmark need no GPU.
     untuned = {**alone, "MLPKERN_TRITON_TUNE": "0"}
     good = suite(
         work,

@@ -1,4 +1,4 @@
-"""What of a step's output the summary tells."""
+"""Picks the lines of a step's output that the summary shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def marked(text: str) -> list[str]:
-    """The lines that a program marked as its figures."""
+    """The lines that a program marked as its results."""
     starts = ("• ", "ok    ", "WRONG ")
     return [line for line in text.splitlines() if line.startswith(starts)] or last(text)
 
@@ -16,7 +16,7 @@ def last(text: str) -> list[str]:
 
 
 def tested(text: str) -> list[str]:
-    """What pytest says of failures, and its last line; the last lines where it said nothing."""
+    """The failures and the totals of pytest, or the last lines where it printed none."""
     failed = re.findall(r"^(?:FAILED|ERROR) .*", text, re.MULTILINE)
     counted = r"\d+ (?:passed|failed|error|skipped|deselected)\b|[\d/]+ tests? collected|no tests "
     totals = re.findall(rf"^(?:=+ )?((?:{counted}).*?)(?: =+)?$", text, re.MULTILINE)
@@ -24,7 +24,7 @@ def tested(text: str) -> list[str]:
 
 
 def benchmarked(text: str) -> list[str]:
-    """The population and the table at the end of the benchmark; what it refused."""
+    """The population, the rows that were refused, and the table at the end of the benchmark."""
     parts = r"^(?:population .*(?:\n  .*)*|REFUSED .*|bench/run\.py: .*)"
     found = [line for part in re.findall(parts, text, re.MULTILINE) for line in part.splitlines()]
     start = text.rfind("ratio: best stock")

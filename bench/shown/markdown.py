@@ -27,7 +27,7 @@ CPU_EXPLANATION = (
 GPU_EXPLANATION = (
     "Medians per call; an op is its forward + backward, a training step all of it. Ratio: best "
     "stock provider / ours, in brackets eager (of a step: the lecture's loop) / ours; then the "
-    "same with everybody's call captured in a CUDA graph. Of limit: on the GPU alone. On "
+    "same with every call captured in a CUDA graph. Of limit: on the GPU alone. On "
     "Triton: the same by that backend; its first call compiles and tunes."
 )
 

@@ -1,7 +1,7 @@
-"""The cases of a training step: sizes, optimizer, data, start and floors, the same for everyone.
+"""The cases of a training step: sizes, optimizer, data, start and floors.
 
 A case trains M models on one core each or on all; the unit of its times is one step of one model.
-Models start from seeds of their own and draw their batches from generators of their own.
+Each model has a seed of its own and draws its minibatches from a generator of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +17,7 @@ import torch
 from bench.core.case import Case, Cost
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
-    from mlpkern.lm.model.config import TrainConfig
-    from mlpkern.lm.model.mlp import MLPLanguageModel
-    from mlpkern.lm.model.state import TrainState
-    from mlpkern.lm.words.data import Dataset, Split
+    from mlpkern.lm import Dataset, MLPLanguageModel, Split, TrainConfig, TrainState
 
 SEED = 1
 LR = {"sgd": 0.1, "adamw": 1e-3}
@@ -34,11 +31,11 @@ class TrainingCase(Case):
     """Sizes V, T, D, H, N and M of a training, and how many steps are taken at a time."""
 
     optimizer: str = "sgd"
-    stock_steps: int = 100  # that a call of the loops makes, and how many batches it draws at once
-    run_steps: int = 1000  # the same of train_steps
+    stock_steps: int = 100  # of a call of the loops, which may draw their minibatches at once
+    run_steps: int = 1000  # of a call of train_steps
     checked_steps: int = 10
     one_core: bool = False  # whether train_steps keeps a model on one core (its steps are small)
-    frozen_embedding: bool = False  # nobody trains it, nor computes its gradient
+    frozen_embedding: bool = False  # not trained; no gradient of it is computed
 
     def cores(self, threads: int) -> int:
         """How many cores train_steps works on."""
@@ -55,7 +52,7 @@ class TrainingCase(Case):
 
     @property
     def length(self) -> int:
-        """After how many steps a model begins again from its start, 0 for never."""
+        """Steps after which a model begins again from its start; 0 for never."""
         return 0
 
     @property
@@ -138,8 +135,8 @@ CASES = (
 
 def cost(case: TrainingCase) -> Cost:
     """Of one step of one model: six flops per weight of the two products and row (the dense count),
-    four where the gradient of what the product reads is not needed; parameters, and what AdamW
-    keeps of them, read and, unless frozen, written once."""
+    four where the gradient of what the product reads is not needed; parameters and the
+    moments of AdamW are read once and, unless frozen, written once."""
     rows, classes, hidden = case.sizes["N"], case.sizes["V"], case.sizes["H"]
     width = case.sizes["T"] * case.sizes["D"]
     products = width * hidden + hidden * classes
@@ -160,7 +157,7 @@ def cost(case: TrainingCase) -> Cost:
 @cache
 def names_dataset(context: int) -> Dataset:
     """The embedded names, of 27 symbols."""
-    from mlpkern.lm.words.data import build_dataset, embedded_names
+    from mlpkern.lm import build_dataset, embedded_names
 
     names = build_dataset(embedded_names(), block_size=context, source="embedded names")
     if len(names.vocab) != 27:
@@ -171,7 +168,7 @@ def names_dataset(context: int) -> Dataset:
 @cache
 def training_rows(classes: int, context: int) -> Split:
     """The embedded names for their 27 symbols, uniform random ids for other vocabularies."""
-    from mlpkern.lm.words.data import Split
+    from mlpkern.lm import Split
 
     if classes == 27:
         return names_dataset(context).splits["train"]
@@ -185,8 +182,8 @@ def training_rows(classes: int, context: int) -> Split:
 
 
 def start(case: TrainingCase, m: int = 0) -> TrainState:
-    """Model `m` at step 0: parameters, training rows and the generator of the batches."""
-    from mlpkern.lm.model.state import TrainState
+    """Model `m` at step 0: parameters, training rows and the generator of its minibatches."""
+    from mlpkern.lm import TrainState
 
     class CaseState(TrainState):
         """Its learning rates are those of the case."""
@@ -201,8 +198,8 @@ def start(case: TrainingCase, m: int = 0) -> TrainState:
 
 
 def config(case: TrainingCase, m: int) -> TrainConfig:
-    """What model `m` is to the trainer of mlpkern, with its first learning rate."""
-    from mlpkern.lm.model.config import TrainConfig
+    """The configuration of model `m` for the trainer of mlpkern, with its first learning rate."""
+    from mlpkern.lm import TrainConfig
 
     sizes = case.sizes
     return TrainConfig(
@@ -217,8 +214,8 @@ def config(case: TrainingCase, m: int) -> TrainConfig:
 
 @lru_cache(maxsize=1)  # drawing a hundred million parameters takes longer than a step
 def _first_model(V: int, T: int, D: int, H: int, seed: int) -> MLPLanguageModel:
+    from mlpkern.lm import MLPLanguageModel
     from mlpkern.lm.model.config import seed_for
-    from mlpkern.lm.model.mlp import MLPLanguageModel
 
     return MLPLanguageModel(V, T, D, H, seed=seed_for(seed, "init"))
 

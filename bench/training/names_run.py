@@ -16,10 +16,7 @@ from bench.core.providers import with_threads
 from bench.core.timer import seconds_of
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
-    from mlpkern.lm.model.config import TrainConfig
-    from mlpkern.lm.model.state import TrainState
-    from mlpkern.lm.training.engines import Engine
-    from mlpkern.lm.words.data import Dataset, Split
+    from mlpkern.lm import Dataset, Engine, Split, TrainConfig, TrainState
 
 ENGINES = ("stock", "ops", "run")
 SHORT_STEPS = 1_000
@@ -38,7 +35,7 @@ class Plan:
         return 5 if self.short else 20
 
     def config(self) -> TrainConfig:
-        from mlpkern.lm.model.config import PRESETS
+        from mlpkern.lm import PRESETS
 
         lecture = PRESETS["lecture"]
         if not self.short:
@@ -46,7 +43,7 @@ class Plan:
         return replace(lecture, init="scaled", steps=SHORT_STEPS, lr=((0, 0.1),))
 
     def dataset(self, config: TrainConfig) -> Dataset:
-        from mlpkern.lm.words.data import build_dataset, embedded_names, read_words
+        from mlpkern.lm import build_dataset, embedded_names, read_words
 
         words = read_words(self.file) if self.file else embedded_names()
         return build_dataset(words, block_size=config.block_size)
@@ -60,8 +57,7 @@ def train_all(plan: Plan, *, config: TrainConfig | None = None) -> dict[str, Any
     other: an impression, not a measurement like those of the cases.
     """
     try:
-        from mlpkern.lm.training.engines import choose_engine
-        from mlpkern.lm.training.trainer import Trainer
+        from mlpkern.lm import Trainer, choose_engine
     except ImportError as error:
         raise Unavailable(f"mlpkern.lm cannot be imported: {error}") from error
     config = config or plan.config()
@@ -99,7 +95,7 @@ def reached(dev_losses: list[float], piece_seconds: list[float], reach: float) -
 
 
 def _train(engine: Engine, state: TrainState, dev: Split, every: int) -> dict[str, Any]:
-    from mlpkern.lm.training.evaluation import evaluate
+    from mlpkern.lm import evaluate
 
     chunks: list[Tensor] = []
 

@@ -59,7 +59,7 @@ def ops_prepared(case: TrainingCase) -> Prepared:
     """The models one after the other by the engine `ops`."""
     if case.optimizer != "sgd":
         return loop_prepared(case, chunk_loop(fused_loss, "fused"))
-    from mlpkern.lm.training.engines import OpsEngine
+    from mlpkern.lm import OpsEngine
 
     engine, steps = OpsEngine(), case.stock_steps
     states = [start(case, m) for m in every_model(case)]

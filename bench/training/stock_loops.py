@@ -1,14 +1,14 @@
-"""Training loops in plain torch, from the lecture's own to all that torch can be made to do.
+"""Training loops in plain torch, from the lecture's own to the fastest that torch offers.
 
-    lecture loop         draws a batch, zeroes gradients, `.backward()`, `p.data += -lr * p.grad`
+    lecture loop         draws, zeroes gradients, `.backward()`, `p.data += -lr * p.grad`
     foreach update       `torch.autograd.grad`, one `torch._foreach_add_` for all parameters
-    batches by chunk     also draws and gathers the batches of a whole chunk at once
+    batches by chunk     also draws and gathers the minibatches of a chunk at once
     compile              the same with the loss compiled
     compile, whole step  loss, gradients and update compiled as one graph
 
-With AdamW the lecture loop calls `torch.optim.AdamW` as it comes, "foreach update" and "batches by
-chunk" that with `foreach=True`, "fused update" and "compile" with `fused=True`. Several models as
-one are in stock_batched.py.
+With AdamW the lecture loop uses `torch.optim.AdamW` with its defaults, "foreach update" and
+"batches by chunk" with `foreach=True`, "fused update" and "compile" with `fused=True`. Several
+models as one are in stock_batched.py.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class StockRun:
         return zip(ids.unbind(), targets.unbind(), strict=True)
 
     def adamw(self, kind: str = "") -> torch.optim.AdamW:
-        """torch's AdamW on these parameters: as it comes, or "foreach", or "fused"."""
+        """torch's AdamW on these parameters: with its defaults, or "foreach", or "fused"."""
         if kind not in self._optimizers:
             matrices = [p for p in self.parameters if p.dim() == 2]
             biases = [p for p in self.parameters if p.dim() == 1]
@@ -82,7 +82,7 @@ class StockRun:
         return rates
 
     def extras(self, steps: int) -> Iterable[tuple[object, ...]]:
-        """What a compiled step takes beside parameters and batch, for each of the next steps."""
+        """What a compiled step takes besides parameters and minibatch, for each step."""
         if not self.sgd:
             return ((*self.moments, correction) for correction in self.corrections(steps))
         rates = self.rates(steps)
@@ -91,7 +91,7 @@ class StockRun:
         return zip(torch.tensor(rates, dtype=self.values[0].dtype).unbind(), strict=True)
 
     def corrections(self, steps: int) -> Iterator[Tensor]:
-        """AdamW's rate over its bias correction, and the root of the other one: (2,) a step."""
+        """Of each step (2,): rate over AdamW's first bias correction, root of the second."""
         done = torch.arange(1, steps + 1, dtype=torch.float64) + self.steps_done
         self.steps_done += steps
         rates = self.case.rate / (1 - BETAS[0] ** done)
@@ -104,7 +104,7 @@ class StockRun:
         return [p for p in self.parameters if p.requires_grad]
 
     def update(self, grads: tuple[Tensor, ...], kind: str, rate: float) -> None:
-        """The update of the loops that get the gradients of what is trained at once."""
+        """Updates what is trained, in the loops that get all gradients at once."""
         if self.sgd:
             torch._foreach_add_(self.values[-len(grads) :], grads, alpha=-rate)
             return
@@ -125,8 +125,8 @@ def loss_of(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor:
 
 def sgd_step(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> Tensor:
     grads, loss = torch.func.grad_and_value(loss_of)(parameters, ids, targets)
-    # not p.add_(grad, alpha=-LR): torch 2.13 compiles it into a wrong update on a CPU, alpha is
-    # lost where the gradient is a matrix product
+    # not p.add_(grad, alpha=-LR): torch 2.13 compiles it into a wrong update on a CPU, which loses
+    # alpha where the gradient is a matrix product
     torch._foreach_add_(parameters, grads, alpha=-LR["sgd"])
     return loss
 
@@ -169,7 +169,7 @@ def adamw_step(
 ) -> Tensor:
     """AdamW written out, so that it can be compiled with the rest.
 
-    `correction` comes from outside: torch 2.13 compiles a step counter that never counts.
+    `correction` comes from outside: in what torch 2.13 compiles a step counter stays the same.
     """
     rate, root = correction.unbind()
     grads, loss = torch.func.grad_and_value(loss_of)(parameters, ids, targets)
@@ -230,7 +230,7 @@ def chunk_loop(loss_function: Loss, kind: str = "foreach") -> Loop:
 
 
 def step_loop(step: Step) -> Loop:
-    """The loop of a whole step in one function: that of `whole_step`, compiled or not."""
+    """The loop around a whole step in one function, `whole_step` or what it compiles to."""
 
     def loop(runs: list[StockRun], steps: int) -> list[Tensor]:
         losses = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from dataclasses import replace
 
@@ -11,12 +12,13 @@ import torch
 from support.bench_fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeEvent, FakeGpu, fake_gpu, suite_of
 from support.bench_tiny import nan, off_by_a_little, row_of
 
-from bench import run
+from bench import run, yardsticks
 from bench import suites as tables
 from bench.core.case import Unavailable
 from bench.core.device import Graph
 from bench.core.providers import STOCK
 from bench.core.timer import LocalContestant, interleave
+from bench.cuda import limits as cuda_limits
 from bench.cuda import providers as cuda_providers
 from bench.cuda.device_timer import LONGEST_SLEEP_S, DeviceContestant
 from bench.cuda.providers import GRAPH, in_turns, replayed
@@ -227,3 +229,33 @@ def test_zipf_ids_are_as_frequent_as_they_should_be():
     assert float(counts.max()) == pytest.approx(0.0914, rel=0.05)
     assert int(counts.argmax()) != 0  # spread over the table
     assert float(counts.sort(descending=True).values[:3].sum()) == pytest.approx(0.1676, rel=0.05)
+
+
+# --- yardsticks -----------------------------------------------------------------------------------
+
+
+def small_gather(rows):
+    sizes = {"V": 5, "D": 3, "N": rows, "T": 2}
+    return replace(yardsticks.embedding_gather.CUDA_CASES[0], sizes=sizes)
+
+
+def test_yardsticks_have_a_row_for_each_and_say_what_failed(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(cuda_limits, "measure", lambda *args, **kwargs: FAST)
+    case = small_gather(4)
+    monkeypatch.setattr(yardsticks.embedding_gather, "CUDA_CASES", (case,))
+    monkeypatch.setattr(yardsticks, "MODELS", (1, 2))
+    monkeypatch.setattr(yardsticks, "BUDGET_S", 0.01)
+    monkeypatch.setitem(yardsticks.GRADIENTS, "broken", lambda case, gpu: 1 / 0)
+    measured = yardsticks.measure(gpu)
+    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+    rows = {row["name"].split(": ")[-1]: row for row in measured["rows"]}
+    assert rows["broken"]["failed"].startswith("ZeroDivisionError")
+    assert rows["index_add"]["device_s"] > 0
+    assert rows["lecture step of 2 models, batched, CUDA graph"]["steps_per_s"] > 0
+
+
+def test_the_ways_to_a_gradient_of_an_embedding_agree(gpu):
+    case = small_gather(40)
+    found = [make(case, gpu)() for make in yardsticks.GRADIENTS.values()]
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])

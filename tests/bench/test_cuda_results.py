@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-import torch
 from support.bench_fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeGpu, fake_gpu, suite_of
 from support.bench_tiny import MACHINE
-from support.lm_words import make_words
 
-from bench import report, result_files, run, yardsticks
+from bench import report, result_files, run
 from bench import suites as tables
-from bench.core import limits
 from bench.core.case import Cost
 from bench.core.providers import with_threads
 from bench.cuda import limits as cuda_limits
-from bench.cuda import population_run
-from bench.cuda import providers as cuda_providers
-from bench.gpu import sanitizer_cases
 from bench.shown.cases import first_call_lines
 from bench.shown.markdown import GPU_TABLE, NOT_MEASURED, gpu_markdown
-from bench.shown.summary import TRITON_COLUMNS, summary_lines
+from bench.shown.summary import TRITON_COLUMNS
 from bench.shown.text import WIDTH, line
-from bench.shown.training import population_lines
 from bench.training.case import training_case
-from bench.training.names_run import Plan
-from mlpkern.lm.model.config import TrainConfig
-from mlpkern.lm.words.data import build_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,9 +68,6 @@ def test_bound_is_the_scarcer_resource_at_the_rate_of_the_dtype():
     assert MACHINE.peak_of("bfloat16", 1) is None
 
 
-# --- the run -------------------------------------------------------------------------------------
-
-
 def test_result_is_json_that_names_the_card(result):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["device"] == "cuda"
@@ -93,74 +76,6 @@ def test_result_is_json_that_names_the_card(result):
     assert {"triton", "nvcc", "torch"} <= result["versions"].keys()
     assert result_files.machine_stem(result) == "fake-gpu-1"
     assert run.broken(result) == []
-
-
-def test_no_case_begins_after_the_time_is_up(gpu, fast_limits):
-    result = run.run([(suite_of(gpu), CASE)], CUDA_SETTINGS, gpu=gpu, seconds=0)
-    assert result["cases"] == []
-    assert list(result["not_run"]) == [CASE.name]
-    assert not result["complete"]
-    assert "not run" in "\n".join(summary_lines(result))
-
-
-def test_autotuning_is_left_out_when_half_of_the_time_is_gone(gpu, fast_limits, monkeypatch):
-    seen = []
-
-    def spy(suite, case, settings, measured):
-        seen.append(settings.autotune)
-        return {}
-
-    monkeypatch.setattr(run, "run_case", spy)
-    monkeypatch.setattr(run, "case_lines", lambda case: [])
-    monkeypatch.setattr(run, "summary_lines", lambda result: [])
-    monkeypatch.setattr(run, "rate", lambda *args: None)
-    times = iter([0.0, 1.0, 1.0, 60.0, 60.0, *[61.0] * 9])
-    monkeypatch.setattr(run.time, "monotonic", lambda: next(times))
-    settings = replace(CUDA_SETTINGS, quick=False, compile=True)
-    result = run.run([(suite_of(gpu), CASE)] * 2, settings, gpu=gpu, seconds=100)
-    assert seen == [True, False]
-    assert [case["hurried"] for case in result["cases"]] == [False, True]
-
-
-def test_a_case_without_enough_memory_is_named_and_the_next_is_run(gpu, fast_limits):
-    cases = [(suite_of(FakeGpu(memory_bytes=1000)), CASE), (suite_of(gpu), CASE)]
-    result = run.run(cases, CUDA_SETTINGS, gpu=gpu)
-    assert len(result["cases"]) == 1
-    assert "needs about" in result["not_run"][CASE.name]
-    assert gpu.released == 2  # what a case held is free when the next begins
-
-
-def test_a_gpu_that_takes_no_more_work_ends_the_run(gpu, fast_limits, monkeypatch):
-    def lost(*args):
-        raise RuntimeError("CUDA error: an illegal memory access\nsecond line")
-
-    def no_answer():
-        raise RuntimeError("CUDA error")
-
-    monkeypatch.setattr(run, "run_case", lost)
-    monkeypatch.setattr(gpu, "synchronize", no_answer)
-    result = run.run([(suite_of(gpu), CASE)] * 3, CUDA_SETTINGS, gpu=gpu)
-    assert len(result["errors"]) == 2
-    assert result["errors"][0].endswith("an illegal memory access")
-    assert run.broken(result)
-
-
-def test_sigterm_keeps_what_was_measured():
-    def stop() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), run.ended_by_sigterm():
-        stop()
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_without_a_gpu_the_command_says_so(capsys):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    assert run.main(["--device", "cuda"]) == 2
-    assert "--device cuda: " in capsys.readouterr().err
-    assert yardsticks.main([]) == 2
 
 
 # --- report --------------------------------------------------------------------------------------
@@ -241,113 +156,3 @@ def test_files_of_a_gpu_result(result, tmp_path, capsys, monkeypatch):
     kept = tmp_path / "results" / f"fake-gpu-1-{result['date'][:10]}.json"
     assert json.loads(kept.read_text()) == result
     assert not (tmp_path / "out" / "ladder.png").exists()
-
-
-# --- what needs no kernel, and what needs a sanitizer --------------------------------------------
-
-
-def small_gather(rows):
-    sizes = {"V": 5, "D": 3, "N": rows, "T": 2}
-    return replace(yardsticks.embedding_gather.CUDA_CASES[0], sizes=sizes)
-
-
-def test_yardsticks_have_a_row_for_each_and_say_what_failed(gpu, fast_limits, monkeypatch, capsys):
-    case = small_gather(4)
-    monkeypatch.setattr(yardsticks.embedding_gather, "CUDA_CASES", (case,))
-    monkeypatch.setattr(yardsticks, "MODELS", (1, 2))
-    monkeypatch.setattr(yardsticks, "BUDGET_S", 0.01)
-    monkeypatch.setitem(yardsticks.GRADIENTS, "broken", lambda case, gpu: 1 / 0)
-    measured = yardsticks.measure(gpu)
-    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
-    rows = {row["name"].split(": ")[-1]: row for row in measured["rows"]}
-    assert rows["broken"]["failed"].startswith("ZeroDivisionError")
-    assert rows["index_add"]["device_s"] > 0
-    assert rows["lecture step of 2 models, batched, CUDA graph"]["steps_per_s"] > 0
-
-
-def test_the_ways_to_a_gradient_of_an_embedding_agree(gpu):
-    case = small_gather(40)
-    found = [make(case, gpu)() for make in yardsticks.GRADIENTS.values()]
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0])
-
-
-def test_the_cases_for_the_sanitizer_pass_on_plain_torch_and_catch_a_wrong_op(monkeypatch):
-    import mlpkern
-
-    assert sanitizer_cases.main(["reference"]) == 0
-    real = mlpkern.linear_tanh
-    monkeypatch.setattr(mlpkern, "linear_tanh", lambda *args: real(*args) * 1.01)
-    assert sanitizer_cases.main(["reference"]) == 1
-
-
-def test_the_sanitizer_s_runs_catch_a_wrong_step_and_a_wrong_evaluation(monkeypatch):
-    import mlpkern
-
-    assert sanitizer_cases.runs("cpu") == []
-    train_steps, evaluate = mlpkern.train_steps, mlpkern.evaluate
-
-    def rough(params, inputs, targets, batches, lr, **options):
-        wrong = params.embedding.dtype == torch.float32
-        return train_steps(params, inputs, targets, batches, lr * (1 + wrong), **options)
-
-    monkeypatch.setattr(mlpkern, "train_steps", rough)
-    assert len(sanitizer_cases.runs("cpu")) > 3
-    monkeypatch.setattr(mlpkern, "train_steps", train_steps)
-
-    def off(params, *data):
-        measured = evaluate(params, *data)
-        return measured._replace(
-            loss=measured.loss * (1 + 0.01 * (measured.loss.dtype.itemsize == 4))
-        )
-
-    monkeypatch.setattr(mlpkern, "evaluate", off)
-    assert len(sanitizer_cases.runs("cpu")) == len(sanitizer_cases.RUNS)
-
-
-# --- the population at the end -------------------------------------------------------------------
-
-
-def test_a_population_is_trained_at_both_precisions_and_told(monkeypatch):
-    seen = []
-    real = population_run.with_cuda_backend
-
-    def plain(name, dtype):
-        seen.append((name, dtype))
-        return cuda_providers.with_precision(dtype)
-
-    assert real is cuda_providers.with_cuda_backend
-    monkeypatch.setattr(population_run, "with_cuda_backend", plain)
-    monkeypatch.setattr(population_run, "WARM_STEPS", 2)
-    config = TrainConfig(embedding_dim=3, hidden=(7,), batch_size=5, steps=20)
-    dataset = build_dataset(make_words(), block_size=3)
-    plan = SimpleNamespace(config=lambda: config, dataset=lambda _: dataset, file=None)
-    result = population_run.train_population(plan, "cpu", models=3)
-    assert seen == [("cuda", "float32"), ("cuda", "tf32")]
-    assert (result["models"], result["steps"]) == (3, 20)
-    for run_ in result["runs"].values():
-        assert run_["seconds"] > 0
-        assert run_["dev_best"] <= run_["dev_mean"] < 4
-    text = "\n".join(population_lines(result))
-    assert "population of 3 models, 20 steps each" in text
-    assert "tf32" in text
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-
-
-def test_a_population_that_breaks_costs_no_case(gpu, fast_limits, monkeypatch, capsys):
-    def broken(plan, device):
-        raise RuntimeError("no memory\nand more")
-
-    monkeypatch.setattr(run, "train_population", broken)
-    result = run.run([], CUDA_SETTINGS, Plan(short=True), gpu=gpu)
-    assert result["population"] == {"reason": "RuntimeError: no memory"}
-    assert result["complete"]
-    assert "population: not run: RuntimeError: no memory" in capsys.readouterr().out
-
-
-def test_a_run_on_the_processor_has_no_gpu(monkeypatch):
-    monkeypatch.setattr(limits, "measure", lambda *args, **kwargs: MACHINE)
-    result = run.run([], replace(CUDA_SETTINGS, device="cpu"))
-    assert result["device"] == "cpu"
-    assert "gpu" not in result["machine"]
-    assert "triton" not in result["versions"]

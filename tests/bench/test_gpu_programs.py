@@ -7,14 +7,16 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from support.bench_fake_gpu import FAST, FakeGpu, fake_gpu
 
 import mlpkern
 from bench import ROOT, run
 from bench import suites as tables
+from bench.cuda import gpu
 from bench.cuda import limits as cuda_limits
 from bench.cuda import training as cuda_training
-from bench.gpu import card, counters, first_figures, smoke
+from bench.gpu import card, counters, first_figures, sanitizer_cases, smoke
 from bench.gpu import stages as gpu_stages
 from bench.ops import linear_tanh
 from bench.training.case import training_case
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def checks(monkeypatch, tmp_path):
     """The rows of a smoke test of the reference backend, by name, and what the file holds."""
-    monkeypatch.setattr(smoke, "Gpu", FakeGpu)
+    monkeypatch.setattr(gpu, "Gpu", FakeGpu)
     monkeypatch.setattr(smoke, "STEPS", 4)
     small = {"narrow": ("", (11, 2, 3, (9,), 5)), "block": ("", (11, 2, 3, (9, 7), 5))}
     monkeypatch.setattr(smoke, "WAYS", small)
@@ -120,7 +122,7 @@ def figures(monkeypatch, tmp_path):
     """A training and an op, both tiny."""
     fake_gpu(monkeypatch)
     monkeypatch.setattr(cuda_limits, "measure", lambda *args, **kwargs: FAST)
-    monkeypatch.setattr(first_figures, "Gpu", FakeGpu)
+    monkeypatch.setattr(gpu, "Gpu", FakeGpu)
     monkeypatch.setattr(first_figures, "BUDGET_S", 0.0)
     monkeypatch.setattr(first_figures, "MIN_SAMPLE_S", 1e-5)
     step = training_case(D=3, H=7, N=5, stock_steps=2, run_steps=2, checked_steps=2)
@@ -241,14 +243,50 @@ def test_the_card_s_facts_are_told_in_lines(monkeypatch, tmp_path, capsys):
     assert "• attributes: shared memory of a block 49152" in text
     found = json.loads((tmp_path / "card.json").read_text())
     assert found["tools"]["nvcc"]
-    assert card.said("no-such-program") == "missing"
+    assert card.tool_version("no-such-program") == "missing"
 
 
 def test_without_a_card_that_is_said(capsys):
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert card.main([]) == 1
-    assert smoke.main([]) == first_figures.main([]) == counters.main(["--program"]) == 2
-    assert "• no card: " in capsys.readouterr().out
+    for main, arguments in (
+        (smoke.main, []),
+        (first_figures.main, []),
+        (counters.main, ["--program"]),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+    assert "• no GPU: " in capsys.readouterr().out
+
+
+# The cases for the sanitizer
+
+
+def test_the_cases_for_the_sanitizer_pass_on_plain_torch_and_catch_a_wrong_op(monkeypatch):
+    assert sanitizer_cases.main(["reference"]) == 0
+    real = mlpkern.linear_tanh
+    monkeypatch.setattr(mlpkern, "linear_tanh", lambda *args: real(*args) * 1.01)
+    assert sanitizer_cases.main(["reference"]) == 1
+
+
+def test_the_sanitizer_s_runs_catch_a_wrong_step_and_a_wrong_evaluation(monkeypatch):
+    assert sanitizer_cases.runs("cpu") == []
+    train_steps, evaluate = mlpkern.train_steps, mlpkern.evaluate
+
+    def rough(params, inputs, targets, batches, lr, **options):
+        wrong = params.embedding.dtype == torch.float32
+        return train_steps(params, inputs, targets, batches, lr * (1 + wrong), **options)
+
+    monkeypatch.setattr(mlpkern, "train_steps", rough)
+    assert len(sanitizer_cases.runs("cpu")) > 3
+    monkeypatch.setattr(mlpkern, "train_steps", train_steps)
+
+    def off(params, *data):
+        measured = evaluate(params, *data)
+        return measured._replace(
+            loss=measured.loss * (1 + 0.01 * (measured.loss.dtype.itemsize == 4))
+        )
+
+    monkeypatch.setattr(mlpkern, "evaluate", off)
+    assert len(sanitizer_cases.runs("cpu")) == len(sanitizer_cases.RUNS)

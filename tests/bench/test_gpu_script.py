@@ -53,8 +53,8 @@ def test_each_stage_and_step_stands_alone(gpu_sh):
     assert (list(found), status) == (["stage1"], 0)
     assert "bench.run" not in calls
     assert text.rstrip().splitlines()[-1].startswith("• figure of ")
-    found, _, calls, _ = gpu_sh("jax", "yardsticks")
-    assert statuses(found) == [("jax", 0), ("yardsticks", 0)]
+    found, _, calls, _ = gpu_sh("counters", "yardsticks")
+    assert statuses(found) == [("counters", 0), ("yardsticks", 0)]
     assert "bench.yardsticks" in calls
 
 
@@ -79,8 +79,8 @@ def test_a_step_that_breaks_is_told_and_stops_no_other(gpu_sh, monkeypatch):
         raise ValueError("no wheel")
 
     monkeypatch.setattr(prebuilt, "take", broken)
-    found, status, _, _ = gpu_sh("build", "jax")
-    assert (statuses(found), status) == ([("build", 1), ("jax", 0)], 1)
+    found, status, _, _ = gpu_sh("build", "counters")
+    assert (statuses(found), status) == ([("build", 1), ("counters", 0)], 1)
     assert found["steps"]["steps"][0]["told"][-1] == "ValueError: no wheel"
 
 
@@ -120,9 +120,9 @@ def test_a_step_that_runs_out_of_its_time_is_ended_with_all_that_it_started(gpu_
 def test_what_ends_the_script_leaves_what_was_done(gpu_sh):
     timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
-    found, status, _, text = gpu_sh("jax", "yardsticks", "device", fake="yardsticks=slow")
+    found, status, _, text = gpu_sh("counters", "yardsticks", "device", fake="yardsticks=slow")
     timer.join()
-    assert statuses(found) == [("jax", 0), ("yardsticks", 130)]
+    assert statuses(found) == [("counters", 0), ("yardsticks", 130)]
     assert status == 1
     assert "=== steps: " in text
 
@@ -138,8 +138,8 @@ def test_a_killed_script_has_written_the_steps_before(gpu_sh, tmp_path, monkeypa
             gpu_told.last,
         ),
     )
-    gpu_sh("jax", "yardsticks")
-    assert [row["step"] for row in json.loads(seen[0])["steps"]] == ["jax"]
+    gpu_sh("counters", "yardsticks")
+    assert [row["step"] for row in json.loads(seen[0])["steps"]] == ["counters"]
 
 
 # What is told

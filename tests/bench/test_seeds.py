@@ -11,6 +11,7 @@ import torch
 from support.lm_words import make_words, one_thread  # noqa: F401
 
 from bench import seeds
+from bench.cuda import gpu
 from bench.gpu.rehearsal.stand_in import StandIn
 
 pytestmark = pytest.mark.skipif(not find_spec("scipy"), reason="SciPy makes the tests")
@@ -52,14 +53,15 @@ def test_a_small_run_prints_both_distributions(tmp_path, capsys):
 
 def test_both_precisions_of_a_gpu_are_compared_with_the_processor(monkeypatch, capsys):
     if not torch.cuda.is_available():
-        assert seeds.main(["--device", "cuda", "--seeds", "3"]) == 2
+        with pytest.raises(SystemExit, match="2"):
+            seeds.main(["--device", "cuda", "--seeds", "3"])
     asked = []
 
     def on_gpu(precision, configs, dataset):
         asked.append(precision)
         return [loss + 1e-6 for loss in seeds.dev_losses_of_run(configs, dataset)]
 
-    monkeypatch.setattr(seeds, "Gpu", StandIn)
+    monkeypatch.setattr(gpu, "Gpu", StandIn)
     monkeypatch.setattr(seeds, "dev_losses_on_gpu", on_gpu)
     monkeypatch.setattr(seeds, "RELABELINGS", 500)
     arguments = ["--device", "cuda", "--seeds", "4", "--steps", "30", "--alpha", "0"]

@@ -1,10 +1,10 @@
-"""A program of the benchmark with a stand-in for the GPU, at sizes of nothing: every line runs.
+"""Runs a program of the benchmark with a stand-in for the GPU, at tiny sizes.
 
     python -m bench.gpu.rehearsal.program bench.gpu.smoke --out FILE
 
-`bench/gpu.sh --rehearse` runs its programs so. What is printed measures nothing: the processor is
-the card, the backend cpu (or reference) is cuda and triton, and what torch.compile would compile
-runs as it is.
+`bench/gpu.sh --rehearse` runs its programs this way. The figures mean nothing: the CPU stands in
+for the GPU, the backend cpu (or reference) for cuda, reference for triton, and nothing is
+compiled.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ BUDGET = {"budget_s": 0.0, "min_sample_s": 1e-5}
 
 
 def small(case: Any, **more: Any) -> Any:
-    """The case under its own name, at sizes of nothing."""
+    """The case under its own name, at tiny sizes."""
     sizes = {letter: min(size, LARGEST[letter]) for letter, size in case.sizes.items()}
     return replace(case, sizes=sizes, **more)
 
 
 def stand_in() -> None:
-    """Before any other module of the benchmark is imported: most take these by name."""
+    """Replaces GPU, torch.compile and backends; before other modules import them by name."""
     import mlpkern
     from bench.core import providers
     from bench.cuda import gpu
@@ -40,8 +40,8 @@ def stand_in() -> None:
     gpu.Gpu = StandIn  # type: ignore[assignment, misc]
     providers.compiled = lambda function, mode=None: function  # type: ignore[assignment]
     here = mlpkern.backends()
-    processor = "cpu" if here["cpu"].available else "reference"
-    names = {"cuda": processor, "triton": "reference"}
+    cuda = "cpu" if here["cpu"].available else "reference"
+    names = {"cuda": cuda, "triton": "reference"}
     states = {name: here[names.get(name, name)] for name in here}
     named = mlpkern.use_backend
     mlpkern.use_backend = lambda name: named(names.get(name, name))  # type: ignore[assignment]
@@ -80,7 +80,7 @@ def no_time() -> None:
 
     counters.STEPS = 3
     run.CUDA = BUDGET
-    smoke.WAYS = {way: ("", sizes) for way, (_, sizes) in smoke.WAYS.items()}  # as on a processor
+    smoke.WAYS = {way: ("", sizes) for way, (_, sizes) in smoke.WAYS.items()}
     first_figures.BUDGET_S, first_figures.MIN_SAMPLE_S = BUDGET.values()
     yardsticks.BUDGET_S, yardsticks.MODELS = 0.0, (1, 2)
 

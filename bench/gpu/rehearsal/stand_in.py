@@ -1,4 +1,4 @@
-"""A device that is no GPU: the processor in its place, so that the benchmark runs anywhere."""
+"""The CPU in the place of a GPU, so that the benchmark of a GPU runs anywhere."""
 
 from __future__ import annotations
 

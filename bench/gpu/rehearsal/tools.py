@@ -1,4 +1,4 @@
-"""Stand-ins for the programs that need a card: they print what the real ones would."""
+"""Stand-ins for the programs that need a GPU: they print what the real ones would print."""
 
 from __future__ import annotations
 
