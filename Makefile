@@ -69,10 +69,10 @@ test: $(installed)
 
 test-torch:
 	$(if $(TORCH),,$(error name a version of torch: make test-torch TORCH=2.14.1))
-	$(MAKE) test VENV=$(TORCH_VENV) versions='-c constraints-tools.txt torch==$(TORCH)'
+	$(MAKE) test VENV=$(TORCH_VENV) versions='-c .ci/constraints-tools.txt torch==$(TORCH)'
 
 test-oldest:
-	$(MAKE) test VENV=$(OLDEST_VENV) versions='-c constraints-oldest.txt' \
+	$(MAKE) test VENV=$(OLDEST_VENV) versions='-c .ci/constraints-oldest.txt' \
 		TEST_ARGS='$(OLDEST_TESTS) $(TEST_ARGS)'
 
 bench: $(installed)
@@ -136,10 +136,10 @@ $(VENV)/bin/python:
 $(installed) $(tools): | $(VENV)/bin/python
 endif
 
-$(installed): setup.py CMakeLists.txt pyproject.toml $(wildcard constraints*.txt) $(native)
+$(installed): setup.py CMakeLists.txt pyproject.toml $(wildcard constraints.txt .ci/constraints*.txt) $(native)
 	$(py) -m pip install $(versions) -e '.[test,bench]' || { $(not_installed); }
 	@mkdir -p $(@D) && touch $@
 
-$(tools): pyproject.toml $(wildcard constraints*.txt)
+$(tools): pyproject.toml $(wildcard constraints.txt .ci/constraints*.txt)
 	$(py) -m pip install $(versions) -e '.[test,bench,dev,docs]' || { $(not_installed); }
 	@mkdir -p $(@D) && touch $@ $(installed)

@@ -26,7 +26,9 @@ def numbers(version: str, count: int = 2) -> tuple[int, ...]:
 
 def test_the_oldest_versions_are_the_bounds():
     """What `make test-oldest` installs is what the package promises to serve."""
-    pins = dict(re.findall(r"^(\w+)==(\S+)", (ROOT / "constraints-oldest.txt").read_text(), re.M))
+    pins = dict(
+        re.findall(r"^(\w+)==(\S+)", (ROOT / ".ci" / "constraints-oldest.txt").read_text(), re.M)
+    )
     bounds = re.findall(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert [numbers(bound) for bound in bounds] == [numbers(pins["torch"])]
     assert numbers(pins["triton"]) == backend.OLDEST
