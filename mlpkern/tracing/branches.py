@@ -7,6 +7,7 @@ flag, the kind of an argument, the state of torch) it does not fail, but the oth
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -15,13 +16,19 @@ from typing import Any
 
 
 class Branches:
-    """While active, records the steps of all code but that of torch and the standard library."""
+    """While active, records the steps of all code but that of torch and the standard library.
+
+    The garbage collector waits meanwhile: a finalizer that it runs is no code of the forward.
+    """
 
     def __init__(self) -> None:
+        self._collecting = False
         self._steps: dict[CodeType, set[tuple[int, int]]] = {}
         self._outer: Any = None
 
     def __enter__(self) -> Branches:
+        self._collecting = gc.isenabled()
+        gc.disable()
         self._outer = sys.gettrace()
         sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one such frame in settrace
         sys.settrace(self._called)
@@ -34,6 +41,8 @@ class Branches:
         traceback: TracebackType | None,
     ) -> None:
         sys.settrace(self._outer)
+        if self._collecting:
+            gc.enable()
 
     def _called(self, frame: FrameType, event: str, arg: Any) -> Callable[..., Any] | None:
         package = str(frame.f_globals.get("__name__")).partition(".")[0]
