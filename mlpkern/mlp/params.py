@@ -13,13 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlpkern.checks import (
-    dtype_name,
-    require_same_device,
-    require_same_dtype,
-    require_tensor,
-    shape,
-)
+from mlpkern.checks import shape
+from mlpkern.mlp.layers import layer_names, require_layers
 
 __all__ = ["MLPParams"]
 
@@ -140,8 +135,7 @@ class MLPParams:
 
     def names(self) -> list[str]:
         """The names of `tensors`: embedding, hidden.0.weight, hidden.0.bias, …, output.bias."""
-        layers = [f"hidden.{i}" for i in range(len(self.hidden))] + ["output"]
-        return ["embedding", *(f"{layer}.{part}" for layer in layers for part in _PARTS)]
+        return layer_names(len(self.hidden))
 
     def named_tensors(self) -> dict[str, Tensor]:
         """`tensors` by their `names`."""
@@ -219,72 +213,7 @@ class MLPParams:
 
     def check(self, op: str) -> None:
         """Raise what the docstring of the class announces, in the name of ``op``."""
-        if not self.hidden:
-            raise ValueError(f"{op}: hidden must have at least one (weight, bias), got none")
-        tensors = self.tensors()
-        embedding = tensors[0]
-        if not self._alike(tensors):
-            self._say_what_differs(op)
-        lead = embedding.shape[:-2]
-        sizes = embedding.shape[-2:]
-        if len(lead) > 1 or len(sizes) != 2:
-            raise ValueError(
-                f"{op}: embedding must be (V, D), or (M, V, D) for M models, got {shape(embedding)}"
-            )
-        width = tensors[1].shape[-1] if tensors[1].dim() else 0
-        if sizes[1] == 0 or width == 0 or width % sizes[1]:
-            raise ValueError(
-                f"{op}: hidden.0.weight must be {_expected(lead, 'H', f'T*{sizes[1]}')} to match "
-                f"embedding {shape(embedding)}, got {shape(tensors[1])}"
-            )
-        for i in range(1, len(tensors), 2):
-            weight, bias = tensors[i], tensors[i + 1]
-            rows = "C" if i == len(tensors) - 2 else "H"
-            if weight.dim() != len(lead) + 2 or weight.shape != (*lead, weight.shape[-2], width):
-                raise ValueError(
-                    f"{op}: {self.names()[i]} must be {_expected(lead, rows, width)} to match "
-                    f"embedding {shape(embedding)} and the layers before, got {shape(weight)}"
-                )
-            width = weight.shape[-2]
-            if bias.shape != weight.shape[:-1]:
-                raise ValueError(
-                    f"{op}: {self.names()[i + 1]} must be {_expected(lead, width)} to match "
-                    f"{self.names()[i]} {shape(weight)}, got {shape(bias)}"
-                )
-            if weight.numel() == 0:
-                raise ValueError(
-                    f"{op}: every size must be at least 1, got {self.names()[i]} {shape(weight)}"
-                )
-        if embedding.numel() == 0:
-            raise ValueError(
-                f"{op}: every size must be at least 1, got embedding {shape(embedding)}"
-            )
-
-    def _alike(self, tensors: list[Tensor]) -> bool:
-        """Whether all are dense tensors of one dtype that is allowed, on one device."""
-        first = tensors[0]
-        if not isinstance(first, Tensor) or first.dtype not in (torch.float32, torch.float64):
-            return False
-        dtype, device = first.dtype, first.device
-        return all(
-            isinstance(t, Tensor)
-            and t.dtype is dtype
-            and t.device == device
-            and t.layout is torch.strided
-            for t in tensors
-        )
-
-    def _say_what_differs(self, op: str) -> None:
-        for name, tensor in self.named_tensors().items():
-            require_tensor(op, name, tensor)
-            if tensor.dtype not in (torch.float32, torch.float64):
-                kind = dtype_name(tensor)
-                raise TypeError(f"{op}: {name} must be float32 or float64, got {kind}")
-            require_same_dtype(op, name, tensor, "embedding", self.embedding)
-            require_same_device(op, name, tensor, "embedding", self.embedding)
-
-
-_PARTS = ("weight", "bias")
+        require_layers(op, self.tensors())
 
 
 def _pair(name: str, layer: Any) -> tuple[Tensor, Tensor]:
@@ -305,9 +234,3 @@ def _wants_no_gradient(tensor: Tensor) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "nothing"
-
-
-def _expected(lead: Sequence[int], *sizes: Any) -> str:
-    """``(200, 30)``, or with a leading M ``(8, 200, 30)``, for a message."""
-    text = ", ".join(map(str, (*lead, *sizes)))
-    return f"({text},)" if len(lead) + len(sizes) == 1 else f"({text})"
