@@ -6,7 +6,7 @@ one op.
 
 from __future__ import annotations
 
-from mlpkern.ops.cross_entropy import CrossEntropy
+from mlpkern.ops.cross_entropy_function import CrossEntropy
 from mlpkern.ops.embedding_gather import EmbeddingGather
 from mlpkern.ops.embedding_linear_tanh import EmbeddingLinearTanh
 from mlpkern.ops.linear_tanh import LinearTanh

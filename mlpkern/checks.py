@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.compiler import is_compiling
 
+#: The tensor types a backend may be handed. A subclass may have no memory of its own.
+PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
 FLOATS = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 INTEGERS = frozenset((torch.uint8, torch.int16, torch.int32, torch.int64))
 

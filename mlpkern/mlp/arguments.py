@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active as transforms_active
 
-from mlpkern.checks import require_integer, require_same_device, require_tensor, shape
+from mlpkern.checks import PLAIN, require_integer, require_same_device, require_tensor, shape
 from mlpkern.mlp.params import MLPParams
-from mlpkern.ops.routing import PLAIN
 
 
 def require_params(op: str, params: Any) -> list[Tensor]:

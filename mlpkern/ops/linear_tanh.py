@@ -10,6 +10,7 @@ from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function
 
 from mlpkern.checks import (
+    PLAIN,
     require_float,
     require_same_device,
     require_same_dtype,
@@ -19,7 +20,7 @@ from mlpkern.checks import (
 from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
-from mlpkern.ops.routing import COMPOSED, LIBRARY, PLAIN, ordinary, route, stands_for_tensor
+from mlpkern.ops.routing import COMPOSED, LIBRARY, ordinary, route, stands_for_tensor
 from mlpkern.reference import linear_tanh_backward as reference_backward
 from mlpkern.reference.linear_tanh import linear_tanh as reference
 from mlpkern.registry import select

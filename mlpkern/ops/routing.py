@@ -19,8 +19,7 @@ from torch._C import _are_functorch_transforms_active as transforms_active
 from torch._C import _is_tracing as jit_tracing
 from torch._C import _len_torch_dispatch_stack as dispatch_modes
 
-#: The tensor types a backend may be handed. A subclass may have no memory of its own.
-PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
+from mlpkern.checks import PLAIN
 
 DIRECT, LIBRARY, COMPOSED = "direct", "library", "composed"
 

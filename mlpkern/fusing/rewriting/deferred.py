@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import mlpkern.functional as ops
-from mlpkern.fusing.rewriting.guards import FLOATS, plain, usual
-from mlpkern.ops.routing import PLAIN
+from mlpkern.checks import FLOATS, PLAIN
+from mlpkern.fusing.rewriting.guards import plain, usual
 
 _CROSS_ENTROPY = F.cross_entropy  # as torch has it
 

@@ -9,9 +9,8 @@ from torch import nn
 from torch.compiler import is_compiling
 from torch.nn.modules.module import _has_any_global_hook
 
-from mlpkern.ops.routing import PLAIN, ordinary
-
-FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+from mlpkern.checks import FLOATS, PLAIN
+from mlpkern.ops.routing import ordinary
 
 # As torch has them: a library that puts others in their place, to count or trace calls, is heeded.
 _FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.Embedding)}
