@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from mlpkern import autograd, functional, nn
+from mlpkern import autograd, functional, nn, registry
 from mlpkern.backend_choice import use_backend
 from mlpkern.explanation import explain
 from mlpkern.functional import (
@@ -17,14 +17,14 @@ from mlpkern.functional import (
     linear_tanh,
     train_steps,
 )
-from mlpkern.fusing import fuse, unfuse
 from mlpkern.mlp.optimizer_state import OptimizerState
 from mlpkern.mlp.params import MLPParams
 from mlpkern.ops.evaluate import Evaluation
-from mlpkern.registry import Backend, backends, check_errors, status
+from mlpkern.registry import Backend, backends, check_errors
 
 if TYPE_CHECKING:
     from mlpkern import lm
+    from mlpkern.fusing import fuse, unfuse
 
 __version__ = "0.1.0"
 
@@ -55,12 +55,12 @@ __all__ = [
 
 
 def empty_cache() -> None:
-    """Give memory that is kept for reuse back: on a CPU to the system, of CUDA graphs to torch.
+    """Free the memory that is kept for reuse.
 
-    That of outputs and scratch of the compiled CPU kernels, and the graphs that ``train_steps`` of
-    large models keeps on a GPU, with their arrays.
+    The compiled CPU kernels keep outputs and scratch, which go back to the system. On a GPU
+    ``train_steps`` of large models keeps CUDA graphs with their arrays, which go back to torch.
     """
-    if status("cpu").available:
+    if registry.status("cpu").available:
         from mlpkern._C import empty_cache
 
         empty_cache()
@@ -69,9 +69,13 @@ def empty_cache() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """``mlpkern.lm``, imported at its first use, so that the ops alone do not pay for it."""
+    """What is imported at its first use, since most programs do not need it."""
     if name == "lm":
         return importlib.import_module("mlpkern.lm")
+    if name in ("fuse", "unfuse"):
+        from mlpkern import fusing
+
+        return globals().setdefault(name, getattr(fusing, name))
     raise AttributeError(f"module 'mlpkern' has no attribute {name!r}")
 
 

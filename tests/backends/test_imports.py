@@ -94,3 +94,12 @@ assert main(["train", "--steps", "2", "--hidden", "8", "--out", sys.argv[1]]) ==
     unwanted = ("triton", "sympy", "torch._dynamo", "torch._inductor", "matplotlib", "optuna")
     unwanted += ("mlpkern.triton_kernels", "mlpkern.cuda.backend", "mlpkern.cuda.models")
     assert not {m for m in found if m.startswith(unwanted)}
+
+
+def test_importing_the_package_loads_the_ops_alone():
+    found = loaded("import mlpkern")
+    assert "mlpkern.ops.linear_tanh" in found
+    unwanted = ("mlpkern.fusing", "mlpkern.mlp.from_module", "mlpkern.cpu", "mlpkern._C")
+    unwanted += ("mlpkern.lm", "mlpkern.triton_kernels", "mlpkern.cuda", "torch", "triton", "sympy")
+    assert not {m for m in found if m.startswith(unwanted)}
+    assert len(found) < 60
