@@ -1,1 +1,1 @@
-"""Many models in training side by side, and the learning-rate finder."""
+"""Many models trained side by side, and the learning-rate finder."""

@@ -1,7 +1,7 @@
-"""The batches of many models, chunk after chunk: where a GPU trains, drawn by threads meanwhile.
+"""Draws the minibatches of many models, ahead of training on threads when a GPU trains.
 
-Every model has a generator of its own, so threads may draw for different models at once, and each
-gets the numbers that it would draw alone. Sizes: M models, S steps of a chunk, N rows of a batch.
+Every model has its own generator, so threads can draw for different models at once, and each model
+gets the same numbers as alone. Sizes: M models, S steps of a chunk, N rows of a batch.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from mlpkern.lm.model.state import TrainState
 __all__ = ["Drawing", "Drawn", "draws_ahead"]
 
 MAX_THREADS = 16
-# Steps drawn at a time: their row numbers stay in the cache on the way to their place.
+# Steps drawn at a time, so that their row numbers are still in the cache when they are copied.
 PIECE = 1024
 
 
 def draws_ahead(device: torch.device) -> bool:
-    """Whether the processor has time to draw while a chunk runs: a GPU works alone."""
+    """Whether to draw while a chunk runs: on a GPU, which leaves the CPU idle."""
     return device.type == "cuda"
 
 
 class Drawn(NamedTuple):
-    """A chunk, perhaps still being drawn.
+    """The batches of a chunk, which threads may still be drawing.
 
     Attributes:
-        batches: (M, S, N) row numbers, int32 where these suffice
+        batches: (M, S, N) row numbers, int32 if these suffice
         rates: (M, S) float64, on the CPU
     """
 
@@ -47,10 +47,10 @@ class Drawn(NamedTuple):
 
 
 class Drawing:
-    """Draws for ``states`` in the order of the calls of ``begin``; a context manager.
+    """Draws for ``states``, chunk after chunk; a context manager.
 
-    A chunk once begun has moved the generators, so nothing is to be begun that is not trained.
-    What is to be done with its losses goes aside as well.
+    `begin` moves the generators, so every chunk begun must also be trained. The work on its losses
+    can run on the same threads, see `aside`.
     """
 
     def __init__(self, states: Sequence[TrainState], device: torch.device) -> None:
@@ -75,12 +75,12 @@ class Drawing:
                 self._last.result()
 
     def begin(self, first: int, steps: int) -> Drawn:
-        """The chunk of ``steps`` steps from step ``first`` on; finished where nothing is ahead."""
+        """Begins to draw ``steps`` steps from step ``first`` on; on a CPU returns them finished."""
         states = self._states
         size = (len(states), steps, states[0].config.batch_size)
         fits = len(states[0].train) < 2**31
         dtype = torch.int32 if fits else torch.int64
-        # Pinned, it travels to the GPU as fast as the bus allows.
+        # Pinned memory is copied to the GPU at the full speed of the bus.
         batches = torch.empty(size, dtype=dtype, device="cpu", pin_memory=self._pins)
         rates = torch.empty(size[:2], dtype=torch.float64, device="cpu", pin_memory=self._pins)
         work = [(s, first, batches[m], rates[m]) for m, s in enumerate(states)]
@@ -91,7 +91,7 @@ class Drawing:
         return Drawn(batches, rates, [self._pool.submit(_draw, *one) for one in work])
 
     def aside(self, work: Callable[[Tensor], None], losses: Tensor) -> None:
-        """``work(losses)``, by a thread where a GPU trains; one call after the other."""
+        """Calls ``work(losses)``, on a thread if a GPU trains; one call after the other."""
         if self._pool is None:
             work(losses)
             return

@@ -1,4 +1,4 @@
-"""Models of a population that have one shape: what a single call of train_steps advances.
+"""The models of a population that have one shape, trained by one call of `mlpkern.train_steps`.
 
 Sizes: M models of a group, S steps of a chunk, N rows of a batch.
 """
@@ -12,10 +12,10 @@ import time
 from collections.abc import Collection, Generator
 
 import torch
-from torch import Tensor
 
 import mlpkern
 from mlpkern.lm.many.drawn_batches import Drawing, Drawn
+from mlpkern.lm.many.loss_curve import LossCurve
 from mlpkern.lm.many.trained import KeptBest, Trained, copy_into
 from mlpkern.lm.model.config import TrainConfig, seed_for
 from mlpkern.lm.model.state import TrainState, initial_model
@@ -27,18 +27,17 @@ from mlpkern.lm.words.data import Dataset
 
 __all__ = ["Group", "judged_every"]
 
-CHUNK_SECONDS = 0.5  # how often the progress moves
+CHUNK_SECONDS = 0.5  # between updates of the progress
 FIRST_CHUNK = 64
-# Row numbers of a chunk on a GPU, 128 MB: between two chunks it waits for the processor.
+# Row numbers of a chunk on a GPU, 128 MB; large, because between chunks the GPU waits for the CPU.
 CUDA_ROWS = 32_000_000
 
 
 class Group:
     """Models of one shape, number of steps and optimizer.
 
-    Where `judged_every` says so, their dev losses are taken on the way, the best model of each is
-    kept, and a model whose patience has ended is done: it leaves the arrays, which changes nothing
-    for the others.
+    If `judged_every` asks for dev losses during the run, the best model of each is kept, and a
+    model whose patience has ended leaves the arrays, which does not change the others.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Group:
         max_points: int,
         keep_best: bool = False,
     ) -> None:
-        self._rows = list(configs)  # (M) the numbers of the models in the rows of every tensor
+        self._rows = list(configs)  # (M) the number of the model in each row of every tensor
         self._done: dict[int, Trained] = {}
         self._best = {i: KeptBest() for i in configs}
         first = configs[self._rows[0]]
@@ -68,24 +67,24 @@ class Group:
         self._optimizer = mlpkern.OptimizerState.zeros(
             self._params, first.optimizer, first.momentum
         )
-        self._curve = _Curve(len(own), self.steps, max_points)
+        self._curve = LossCurve(len(own), self.steps, max_points)
         self._chunk = FIRST_CHUNK
-        self._pace = math.inf  # seconds a step of the last chunk
+        self._pace = math.inf  # seconds per step in the last chunk
 
     def seconds(self, end: int) -> float:
-        """How long it will take to train to step ``end``; inf before the first chunk."""
+        """The time that training to step ``end`` will take; inf before the first chunk."""
         left = end - self._optimizer.step if self._rows else 0
         return left * self._pace if left > 0 else 0.0
 
     @property
     def members(self) -> list[int]:
-        """The numbers that the models are called by."""
+        """The numbers of all models, also of those whose patience has ended."""
         return [*self._rows, *self._done]
 
     def advance(self, end: int) -> Generator[int, None, None]:
-        """Trains all to step ``end``, a chunk at a time; yields the steps of each, of all models.
+        """Trains all to step ``end`` in chunks; yields the steps of each chunk, over all models.
 
-        train_steps warns of a model that stops.
+        `mlpkern.train_steps` warns of a model that stops.
         """
         while self._rows and (done := self._optimizer.step) < end:
             every = self._eval_every
@@ -130,11 +129,11 @@ class Group:
                 yield chunk * len(configs)
 
     def _judge(self) -> None:
-        """Takes the dev losses, keeps the best models, and ends those without patience left."""
+        """Takes the dev losses, keeps the best models, ends those without patience left."""
         step, going = self._optimizer.step, []
         for m, (i, metrics) in enumerate(self._measured(self._params).items()):
             best, config = self._best[i], self._states[m].config
-            if best.take(step, metrics.loss) and step < self.steps:  # else the model itself is kept
+            if best.take(step, metrics.loss) and step < self.steps:  # the last model is kept anyway
                 best.keep(metrics, self._params.model(m))
             if step < self.steps and best.ends(config.patience):
                 self._done[i] = self._result(m, metrics)
@@ -144,8 +143,8 @@ class Group:
             self._keep_rows(going)
 
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
-        """The metrics of each on the dev split, or after a cool-down of so many steps; of those
-        that are done, the metrics they ended with."""
+        """The metrics of each model on dev, after a cool-down of so many steps if not 0; of models
+        whose patience has ended, their last metrics."""
         done = {i: trained.dev for i, trained in self._done.items()}
         if not self._rows:
             return done
@@ -159,9 +158,9 @@ class Group:
         return dict(zip(self._rows, metrics, strict=True))
 
     def _cooled(self, steps: int) -> mlpkern.MLPParams:
-        """Copies after ``steps`` more steps at rates that fall evenly from the present one to 0.
+        """Copies of the parameters after ``steps`` more steps, at rates falling linearly to 0.
 
-        Their batches are a stream of their own, so the runs themselves take no notice.
+        The batches are drawn from other generators, so the runs themselves do not change.
         """
         params, optimizer = self._params.clone(), self._optimizer.clone()
         configs = [state.config for state in self._states]
@@ -187,7 +186,7 @@ class Group:
         return params
 
     def keep(self, members: Collection[int]) -> None:
-        """Drops every other model."""
+        """Drops all other models."""
         self._done = {i: trained for i, trained in self._done.items() if i in members}
         self._keep_rows([i for i in self._rows if i in members])
 
@@ -204,13 +203,13 @@ class Group:
         self._curve.keep(rows)
 
     def results(self) -> dict[int, Trained]:
-        """What became of each, by its number; later steps do not change it."""
+        """The result of each model by its number; a copy, which later steps do not change."""
         measured = self._measured(self._params) if self._rows else {}
         going = {i: self._result(m, dev) for m, (i, dev) in enumerate(measured.items())}
         return going | self._done
 
     def _result(self, m: int, dev: Metrics) -> Trained:
-        """What became of row ``m``, whose present metrics are ``dev``."""
+        """The result of row ``m``, whose metrics are ``dev``."""
         state, old = _copied(self._states[m]), self._optimizer
         copy_into(state.model, self._params.model(m))
         moments = [None if p is None else p.model(m).clone() for p in (old.first, old.second)]
@@ -230,12 +229,12 @@ class Group:
 
 
 def judged_every(config: TrainConfig, keep_best: bool) -> int | None:
-    """The steps between dev losses of a model, 0: only at the end; None: none are needed."""
+    """The steps between dev losses of a model; 0: only at the end; None: not needed at all."""
     return config.eval_every if keep_best or config.patience else None
 
 
 def _copied(state: TrainState) -> TrainState:
-    """``state`` with a model and a generator of its own, which later steps leave alone."""
+    """A copy of ``state`` with its own model and generator, which later steps do not change."""
     generator = torch.Generator()
     generator.set_state(state.generator.get_state())
     return dataclasses.replace(state, model=copy.deepcopy(state.model), generator=generator)
@@ -243,37 +242,3 @@ def _copied(state: TrainState) -> TrainState:
 
 def _rows_of(params: mlpkern.MLPParams, rows: list[int]) -> mlpkern.MLPParams:
     return params.map(lambda tensor: tensor[rows])
-
-
-class _Curve:
-    """Means of every ``every`` losses of M models, the same bits however the chunks are cut.
-
-    Sums run one after the other in float64 and are carried from chunk to chunk.
-    """
-
-    def __init__(self, models: int, steps: int, max_points: int) -> None:
-        self.every = max(1, -(-steps // max_points))
-        self._sums = torch.zeros(models, 1, dtype=torch.float64, device="cpu")  # so far
-        self._kept = [self._sums]  # the sums after every `every` steps
-        self._steps, self._total = 0, steps
-
-    def add(self, losses: Tensor) -> None:
-        """The next losses (M, S)."""
-        sums = torch.cat([self._sums, losses.double()], 1).cumsum(1)[:, 1:]  # (M, S)
-        ends = torch.arange(losses.shape[1], device="cpu") + self._steps + 1
-        self._kept.append(sums[:, (ends % self.every == 0) | (ends == self._total)])
-        self._sums = sums[:, -1:]
-        self._steps += losses.shape[1]
-
-    def keep(self, rows: list[int]) -> None:
-        """Drops the curves of all other models."""
-        self._sums = self._sums[rows]
-        self._kept = [kept[rows] for kept in self._kept]
-
-    def points(self, m: int) -> Tensor:
-        """The curve of model ``m`` so far: (points,) float32."""
-        sums = torch.cat([kept[m] for kept in self._kept])
-        counts = torch.full_like(sums[1:], self.every)
-        if self._steps == self._total and self._total % self.every:
-            counts[-1] = self._total % self.every
-        return (sums.diff() / counts).float()

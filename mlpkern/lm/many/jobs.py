@@ -1,8 +1,8 @@
-"""Jobs of unequal length on the threads of the CPU, so that all of them end at about the same time.
+"""Schedules jobs of unequal length on CPU threads so that all end at about the same time.
 
-A job is done in pieces. Each thread takes the job that needs the longest from here, does a piece of
-it with kernels that use this thread alone, and puts it back. Where there are fewer jobs than
-threads, their kernels share the threads. No kernel's bits depend on that.
+A job consists of pieces. Each thread takes the job with the most time left, does one piece of it
+with kernels that use this thread alone, and puts it back. With fewer jobs than threads, the kernels
+share the threads. The bits of a kernel do not depend on its number of threads.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ __all__ = ["Job", "kernel_threads", "run_jobs"]
 
 @dataclass
 class Job:
-    """
+    """Work that can be done in pieces.
+
     Attributes:
-        pieces: does a piece of the work at every ``next``, from whichever thread; yields its steps
-        left: how long the rest will take, in the same units for all jobs; inf where nobody knows
+        pieces: does a piece at every ``next``, on any thread; yields the steps of the piece
+        left: the time that the rest will take, in the same unit for all jobs; inf if unknown
     """
 
     pieces: Generator[int, None, None]
@@ -34,16 +35,16 @@ class Job:
 
 
 def kernel_threads(device: torch.device) -> int:
-    """How many jobs on ``device`` are worth doing at once: a GPU's kernels fill it alone."""
+    """How many jobs to run at once on ``device``; one on a GPU, which a single job fills."""
     compiled = not cpu.native_failure()
     return torch.get_num_threads() if device.type == "cpu" and compiled else 1
 
 
 def run_jobs(jobs: Sequence[Job], threads: int, report: Callable[[int], None]) -> None:
-    """Does all of ``jobs``, ``threads`` at a time; ``report`` gets the steps of every piece.
+    """Does all of ``jobs``, ``threads`` at a time; calls ``report`` with the steps of every piece.
 
-    After an error in one, or in a handler of a signal (Ctrl-C), the pieces under way end within a
-    fraction of a second, finished or not, and it is raised.
+    An exception in a job or in a signal handler (Ctrl-C) stops the pieces under way within a
+    fraction of a second, unfinished, and is then raised.
     """
     try:
         if min(threads, len(jobs)) <= 1:
@@ -58,18 +59,18 @@ def run_jobs(jobs: Sequence[Job], threads: int, report: Callable[[int], None]) -
 
 
 class _Crew:
-    """Threads at work on what is left of the jobs."""
+    """The threads that share the jobs."""
 
     def __init__(self, jobs: Sequence[Job], threads: int, report: Callable[[int], None]) -> None:
         self._waiting = list(jobs)
         self._threads, self._report = threads, report
         self._lock = threading.Lock()
         self.at_work = min(threads, len(jobs))
-        self._stop = StopFlag()  # no signal reaches these threads
+        self._stop = StopFlag()  # signals do not reach these threads
 
     def do_all(self) -> None:
         with ThreadPoolExecutor(self.at_work, "mlpkern-job") as pool:
-            # the backend chosen by use_backend is part of the context
+            # the backend chosen by use_backend is a context variable
             ends = [
                 pool.submit(contextvars.copy_context().run, self.work) for _ in range(self.at_work)
             ]
@@ -78,11 +79,11 @@ class _Crew:
             finally:
                 self._stop.set()
         for error in errors:
-            if not isinstance(error, Stopped):  # what made the others stop
+            if not isinstance(error, Stopped):  # the error that stopped the others
                 raise error
 
     def work(self) -> None:
-        """What each thread does."""
+        """The function of each thread."""
         try:
             with self._stop.obeyed():
                 self._work()
@@ -110,7 +111,7 @@ class _Crew:
                 self._report(steps)
 
     def _longest(self, done: Job | None) -> Job | None:
-        """Puts back what a piece was ``done`` of and takes the job that needs the longest."""
+        """Puts back the job of which a piece was ``done``, takes the one with the most left."""
         with self._lock:
             if done:
                 self._waiting.append(done)

@@ -1,10 +1,10 @@
-"""The learning-rate finder: the loss while the learning rate grows exponentially, and what it says.
+"""The learning-rate finder: losses while the learning rate grows exponentially, and suggestions.
 
     lr_s = low * (high / low)^(s / (S - 1))        one SGD step each, s = 0 … S-1
 
-The loss stays flat while the rate is too small, falls, and rises or stops being a number where the
-rate is too large. Sources: Smith, "Cyclical learning rates for training neural networks", WACV 2017
-(arXiv 1506.01186), section 3.3, for the sweep and the valley; fastai,
+The loss stays flat while the rate is too small, then falls, and rises or is no longer finite once
+the rate is too large. Sources: Smith, "Cyclical learning rates for training neural networks", WACV
+2017 (arXiv 1506.01186), section 3.3, for the sweep and the valley; fastai,
 ``fastai/callback/schedule.py``, function ``steep``, for the steepest descent.
 
 Sizes: S steps, M seeds.
@@ -33,34 +33,32 @@ from mlpkern.registry import refusal
 
 __all__ = ["LRCurve", "lr_finder"]
 
-STOP_AT = 4.0  # the curve ends where it exceeds this many times its lowest loss before, as fastai's
+STOP_AT = 4.0  # the curve ends above this multiple of its lowest loss so far, as in fastai
 
 
 @dataclass(frozen=True)
 class LRCurve:
-    """What a sweep measured and what follows from it.
+    """The losses of a sweep, and the learning rates that they suggest.
 
     Attributes:
         lrs: (S,) float64: the learning rate of each step
         losses: (M, S): the loss of each seed before each update; nan after a seed's first loss that
             is not finite
         smoothed: (K,) float64, K <= S: the median of the seeds at each step, up to where it exceeds
-            four times its lowest value before or half of the seeds have ended; then twice the mean
-            over a centered window of ``window`` steps (shorter at the ends)
+            four times its lowest value so far or half of the seeds have ended; smoothed twice by a
+            centered mean over ``window`` steps (fewer at the ends)
         window: K // 10, made odd
-        valley: the learning rate where ``smoothed`` is lowest, the first of equals: the upper bound
-            that Smith reads off, where progress ends. On the makemore names it is the best constant
-            rate to within a factor of two
-        steepest: the learning rate up to there where ``smoothed`` falls fastest per factor of
-            learning rate: the least difference of neighbors, at steps where the whole window fits
-            (fastai's ``steep``). The cautious choice, a few times smaller. Both are None where the
-            loss never falls. fastai's own ``valley`` is another thing, the middle of the longest
-            fall, which begins where the fall is still very slow: on the makemore names twenty times
-            below the best rate
-        diverged: how many seeds had diverged by the end, as they should at rates that are too
-            large: over the last twentieth of the steps the mean loss was not finite, or higher than
-            both ln V and the loss of the first step by the margin by which a run counts as
-            diverged
+        valley: the learning rate where ``smoothed`` is lowest, the first of equals: Smith's upper
+            bound, where progress ends. On the makemore names it is within a factor of two of the
+            best constant rate
+        steepest: the learning rate before the valley where ``smoothed`` falls fastest per factor of
+            learning rate, at steps where the whole window fits (fastai's ``steep``). The cautious
+            choice, a few times smaller. Both are None if the loss never falls. fastai's ``valley``
+            differs: the middle of the longest fall, which begins while the fall is still very slow;
+            on the makemore names it is twenty times below the best rate
+        diverged: the number of seeds that had diverged by the end, as expected at too large rates:
+            their mean loss over the last twentieth of the steps was not finite, or exceeded both
+            ln V and the loss of the first step by the margin of divergence.py
     """
 
     lrs: Tensor
@@ -71,16 +69,16 @@ class LRCurve:
     steepest: float | None
     diverged: int
 
-    def band(self, low: float = 0.1, high: float = 0.9) -> Tensor:
-        """(2, K) float64: the quantiles ``low`` and ``high`` of the seeds at each step, smoothed
-        like ``smoothed``. A seed that has ended counts as the worst loss at that step."""
+    def band(self) -> Tensor:
+        """(2, K) float64: the quantiles 0.1 and 0.9 of the seeds at each step, smoothed like
+        ``smoothed``. A seed that has ended counts as the worst loss at that step."""
         worst = self.losses.nan_to_num(nan=-torch.inf, posinf=-torch.inf).amax(0)
         losses = torch.where(self.losses.isfinite(), self.losses, worst)[:, : len(self.smoothed)]
-        quantiles = [torch.quantile(losses.double(), share, dim=0) for share in (low, high)]
+        quantiles = [torch.quantile(losses.double(), share, dim=0) for share in (0.1, 0.9)]
         return torch.stack([_smooth(line)[0] for line in quantiles])
 
     def to_csv(self) -> str:
-        """The columns lr, smoothed, then the loss of each seed; empty where there is none."""
+        """CSV with the columns lr, smoothed, and the loss of each seed; empty where missing."""
         smoothed = [f"{value:.6f}" for value in self.smoothed.tolist()]
         smoothed += [""] * (len(self.lrs) - len(smoothed))
         columns = (self.lrs.tolist(), smoothed, self.losses.T.tolist())
@@ -105,17 +103,17 @@ def lr_finder(
     batch_size: int = 32,
     seeds: Sequence[int] = (0,),
 ) -> LRCurve:
-    """The losses of an exponential sweep of the learning rate over all seeds, in one call.
+    """Sweeps the learning rate exponentially, for all seeds in one call.
 
     Args:
-        model: where every seed starts, or one model for each seed, all of one shape. They are
-            copied, never changed.
+        model: the initial model of all seeds, or one model for each seed, all of one shape. They
+            are copied, never changed.
         train: the rows that batches are drawn from, on the model's device.
         low: the learning rate of the first step, above 0.
         high: the learning rate of the last step, above ``low``.
         steps: S, at least 2.
         batch_size: N, rows of a step, at least 1.
-        seeds: of the batches. A seed draws those that `TrainConfig.seed` draws in a training.
+        seeds: seeds of the batches, which are those of a training with this `TrainConfig.seed`.
 
     Raises ConfigError for values out of range, and for a backend, named by `mlpkern.use_backend` or
     in the environment, that has no `train_steps`.
@@ -156,7 +154,7 @@ def lr_finder(
 
 
 def _batches(seeds: Sequence[int], train: Split, steps: int, batch_size: int) -> Tensor:
-    """(M, S, N) row numbers; those of a seed are the first of a training with that seed."""
+    """(M, S, N) row numbers; for each seed the first ones of a training with that seed."""
     drawn = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed_for(seed, "batches"))
@@ -166,7 +164,7 @@ def _batches(seeds: Sequence[int], train: Split, steps: int, batch_size: int) ->
 
 
 def _diverged(losses: Tensor, guess: float, batch_size: int) -> int:
-    """How many of the seeds (M, S) ended far above a uniform guess and where they began."""
+    """How many seeds of (M, S) ended far above both a uniform guess and their first loss."""
     seeds, steps = losses.shape
     room = margin(steps * batch_size)
     end = losses[:, -max(1, steps // 20) :].double().mean(1)
@@ -175,10 +173,10 @@ def _diverged(losses: Tensor, guess: float, batch_size: int) -> int:
 
 
 def _median_curve(losses: Tensor) -> Tensor:
-    """The median over the seeds (M, S) -> (K,) float64, cut where it explodes or most have ended.
+    """The median over the seeds, (M, S) -> (K,) float64, cut where it is too high or not finite.
 
-    A seed that has ended counts as infinitely bad, so the median moves when few are left, and is
-    not finite once half of them have ended.
+    The loss of a seed that has ended counts as infinite, so the median is not finite once half of
+    them have ended.
     """
     ended = losses.double().nan_to_num(nan=torch.inf).sort(0).values  # (M, S)
     count = len(ended)
@@ -189,14 +187,14 @@ def _median_curve(losses: Tensor) -> Tensor:
 
 
 def _smooth(curve: Tensor) -> tuple[Tensor, int]:
-    """``curve`` (K,) after two centered means, and the number of steps in their window."""
+    """``curve`` (K,) smoothed twice by a centered mean, and the length of its window."""
     window = max(1, len(curve) // 10) | 1
     if len(curve) == 0:
         return curve, window
     half = window // 2
     counts = F.avg_pool1d(
         F.pad(torch.ones_like(curve)[None], (half, half)), window, stride=1
-    )  # the share of each window that lies on the curve
+    )  # the share of each window that is on the curve
     smoothed = curve[None]
     for _ in range(2):
         smoothed = F.avg_pool1d(F.pad(smoothed, (half, half)), window, stride=1) / counts

@@ -1,7 +1,7 @@
 """Many configurations trained side by side.
 
-One call of `mlpkern.train_steps` advances all of one shape, or on a CPU some of them: shapes are
-unequal, and so every thread trains models of its own, none of them idle (jobs.py).
+One call of `mlpkern.train_steps` trains all models of one shape, or on a CPU a part of them: shapes
+need unequal times, and so every thread trains its own models, and none is idle (jobs.py).
 
 >>> from dataclasses import replace
 >>> from mlpkern import lm
@@ -13,7 +13,7 @@ unequal, and so every thread trains models of its own, none of them idle (jobs.p
 >>> best.config.hidden, best.dev.loss < 3
 ((...,), True)
 
-A `Population` is the same in pieces, for a search that drops what looks bad:
+A `Population` trains in pieces, for a search that drops poor configurations:
 
 >>> some = lm.Population(widths, dataset)
 >>> some.advance(0.2)  # a fifth of the steps
@@ -52,26 +52,26 @@ def population(
     progress: Progress | None = None,
     keep_best: bool = False,
 ) -> list[Trained]:
-    """Every one of ``configs`` trained on the words of ``dataset``, in the order given.
+    """The results of training each of ``configs`` on the words of ``dataset``, in their order.
 
     On a GPU configurations with the same block size, widths, batch size, number of steps and
-    optimizer (with its momentum, gradient bound and label smoothing) advance together; learning
-    rates, decay, dropout, seeds and initial parameters may differ. Each result has the bits of a
-    training of that configuration alone with the engine `run`, whatever else is in the list.
+    optimizer (with its momentum, gradient bound and label smoothing) train together; learning
+    rates, decay, dropout, seeds and initial parameters may differ. Each result has the bits of
+    training that configuration alone with the engine `run`, whatever else is in the list.
 
     Args:
-        configs: what to train. Of each, ``split_seed`` and the intervals of logs and checkpoints
+        configs: what to train. Their ``split_seed`` and their intervals of logs and checkpoints
             have no effect: the splits are those of ``dataset``, and nothing is written. Dev losses
-            are taken every ``eval_every`` steps of those with ``patience``, which end early when it
-            does, and of all with ``keep_best``; else only at the end.
-        dataset: its device is where the training happens. For a block size other than its own the
-            windows are made from its words.
-        max_points: the most points of a loss curve, at least 1.
-        progress: told of every step of every model (`mlpkern.lm.training.progress`).
-        keep_best: keeps the model with the lowest dev loss of each in ``best``, as patience does.
+            are taken every ``eval_every`` steps for configurations with ``patience``, which may end
+            them early, and for all with ``keep_best``; otherwise only at the end.
+        dataset: training runs on its device. For another block size the windows are made from its
+            words.
+        max_points: the largest number of points in a loss curve, at least 1.
+        progress: gets the steps of all models (`mlpkern.lm.training.progress`).
+        keep_best: also keeps the model with the lowest dev loss of each, in ``best``.
 
-    A model whose loss is not finite stops with a RuntimeWarning that names its place in the list;
-    the others go on. One that has diverged at a finite loss is named as well. Ctrl-C, or another
+    A model whose loss is not finite stops, with a RuntimeWarning that names its place in the list;
+    the others continue. A model that diverged at a finite loss is named as well. Ctrl-C, or another
     signal whose handler raises, ends the call within 0.3 s.
     """
     everything = Population(
@@ -89,12 +89,12 @@ def population(
 
 
 class Population:
-    """Configurations in training side by side, in pieces; arguments as those of `population`.
+    """Configurations trained side by side in pieces; the arguments are those of `population`.
 
-    A configuration is called by its place in the list, also after others have been dropped. Where
-    the pieces end, and who is dropped, changes nothing for the others: each has the bits of a
-    training alone. A model whose loss is not finite stops, without a warning. After an exception
-    out of one of its methods, as after Ctrl-C, a population cannot go on.
+    The number of a configuration is its place in the list, also after others were dropped. Neither
+    the ends of the pieces nor dropped configurations change the others: each has the bits of
+    training it alone. A model whose loss is not finite stops without a warning. After an exception
+    in one of its methods, such as Ctrl-C, a population cannot continue.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Population:
             key = (*group_key(config), config.steps, judged_every(config, keep_best))
             members.setdefault(key, []).append(i)
         self._threads = kernel_threads(dataset.splits["train"].targets.device)
-        # One shape that fills the threads evenly is best left to one call.
+        # One shape that fills the threads evenly is fastest in one call.
         even = len(members) == 1 and len(configs) % self._threads == 0
         parts = 1 if even or self._threads == 1 else 2 * self._threads
         self._groups = [
@@ -126,7 +126,7 @@ class Population:
         ]
 
     def advance(self, share: float) -> None:
-        """Trains each to ``share`` of its steps, 0 to 1 (rounded); backwards nothing happens."""
+        """Trains each to ``share`` of its steps, 0 to 1 (rounded); does nothing if past it."""
         if not 0 <= share <= 1:
             raise ConfigError(f"population: share must be 0 to 1, got {share}")
         jobs = []
@@ -136,17 +136,17 @@ class Population:
         self._run(jobs)
 
     def _run(self, jobs: Sequence[Job]) -> None:
-        with warnings.catch_warnings():  # `population` says it with the place in its list
+        with warnings.catch_warnings():  # `population` warns with the place in its list
             warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
             run_jobs(jobs, self._threads, self._progress.advance)
 
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
-        """Loss and accuracy on dev of every one that is still in; of one whose patience has ended,
-        those it ended with.
+        """Loss and accuracy on dev of every configuration not dropped; those at its end for one
+        whose patience has ended.
 
-        ``cooldown``: of a copy of each after so many more steps, at learning rates that fall from
-        the present one to 0. In the middle of a run the noise of a high rate hides how good the
-        parameters are, so without it low rates look better than they end. The runs take no notice.
+        ``cooldown``: measures a copy after so many more steps, at learning rates that fall from the
+        current one to 0. The noise of a high rate hides how good the parameters are, so without a
+        cool-down low rates look better during a run than at its end. The runs do not change.
         """
         if cooldown < 0:
             raise ConfigError(f"population: cooldown must be at least 0, got {cooldown}")
@@ -162,7 +162,7 @@ class Population:
         return dict(sorted(found.items()))
 
     def keep(self, members: Collection[int]) -> None:
-        """Drops all others for good; ConfigError for one that is not in."""
+        """Drops all others for good; ConfigError for a member that does not exist."""
         known = {i for group in self._groups for i in group.members}
         if strangers := sorted(set(members) - known):
             raise ConfigError(f"population: cannot keep {strangers}, which are not in training")
@@ -171,17 +171,17 @@ class Population:
         self._groups = [group for group in self._groups if group.members]
 
     def results(self) -> list[Trained]:
-        """What became of those that are in, in the order of the list; copies of their models."""
+        """The results of those not dropped, in the order of the list; with copies of the models."""
         found = {i: trained for group in self._groups for i, trained in group.results().items()}
         return [found[i] for i in sorted(found)]
 
 
 def _cut(members: list[int], parts: int) -> list[list[int]]:
-    """``members`` in at most so many parts of the same size."""
+    """``members`` in at most ``parts`` parts of nearly equal size."""
     size = math.ceil(len(members) / parts)
     return [members[i : i + size] for i in range(0, len(members), size)]
 
 
 def group_key(config: TrainConfig) -> tuple[object, ...]:
-    """What configurations with the same number of steps must share to advance together."""
+    """The settings that configurations must share to train in one call."""
     return tuple(getattr(config, name) for name in SHAPE)

@@ -1,4 +1,4 @@
-"""What a population makes of a configuration: the last model, and the best."""
+"""The result of a configuration in a population: the last model, and the best."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Trained:
 
     Attributes:
         losses: (points,) float32: the mean loss of every ``every`` steps, of fewer at the end
-        stopped: the step whose loss was not finite, where this model stopped; None: there was none.
-            ``losses`` are nan from there on, and ``model`` is what it was before that step
-        state: all that a trainer needs to go on from here; its model is ``model``, and its step is
-            below ``config.steps`` where the patience of ``config`` has ended
-        best: the model with the lowest dev loss of those taken on the way; where none were, and
-            where it is the lowest, the last
+        stopped: the step whose loss was not finite, at which this model stopped; None: no such
+            step. ``losses`` are nan from there on, and ``model`` is the one before that step
+        state: the state from which a trainer can continue; its model is ``model``, its step is
+            below ``config.steps`` if patience has ended the run
+        best: the model with the lowest dev loss; the last model if that is the lowest, or if no dev
+            losses were taken during the run
         diverged: why it counts as diverged (divergence.py); None: it does not
     """
 
@@ -60,11 +60,11 @@ class KeptBest(Best):
     _params: mlpkern.MLPParams | None = None
 
     def keep(self, dev: Metrics, params: mlpkern.MLPParams) -> None:
-        """Copies the parameters that have just been taken."""
+        """Copies ``params``, whose dev loss has just been the lowest."""
         self._dev, self._params = dev, params.clone()
 
     def model(self, state: TrainState, dev: Metrics) -> BestModel:
-        """The best; that of ``state``, whose metrics are ``dev``, where it is the last."""
+        """The best model; the one of ``state``, with the metrics ``dev``, if the last is best."""
         if self.step is None or self._params is None or self.step == state.step:
             return BestModel(state.step, dev, state.model)
         model = copy.deepcopy(state.model)
@@ -73,7 +73,7 @@ class KeptBest(Best):
 
 
 def copy_into(model: MLPLanguageModel, params: mlpkern.MLPParams) -> None:
-    """Makes ``params`` the parameters of ``model``, by copying them."""
+    """Copies ``params`` into the parameters of ``model``."""
     with torch.no_grad():
         own = mlpkern.MLPParams.from_module(model).tensors()
         for ours, theirs in zip(own, params.tensors(), strict=True):

@@ -1,4 +1,4 @@
-"""The best model of a run, and where it is kept: in the run's folder, or in memory without one."""
+"""Keeps the best model of a run: in the folder of the run, or in memory without one."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ __all__ = ["BestKeeper"]
 
 
 class BestKeeper:
-    """
+    """Counts dev losses, and keeps the model with the lowest.
+
     Attributes:
         best: the lowest dev loss so far
-        is_lost: whether dev losses were taken before, but the model of the lowest was not kept: the
-            model that the run goes on with is then the best that is known
+        is_lost: whether dev losses were taken, but the model of the lowest was not kept; the best
+            known model is then the one that the run continues with
     """
 
     def __init__(self, run: RunFolder | None, writer: RunWriter) -> None:
         self.best = Best()
         self.is_lost = False
         self._run, self._writer = run, writer
-        self._parameters: dict[str, Tensor] = {}  # where there is no folder
+        self._parameters: dict[str, Tensor] = {}  # if there is no folder
 
     def find(self, checkpoint: Checkpoint, patience: int) -> None:
-        """Makes ``best`` that of a run that goes on from ``checkpoint``. If it had ended because
-        ``patience`` had, that begins anew."""
+        """Finds the best of a run that continues from ``checkpoint``. If ``patience`` had ended the
+        run, it counts from 0 again."""
         config = checkpoint.config
-        # at step 0 it can only be one of an earlier run in the folder, after a crash
+        # at step 0 a best in the folder is that of an earlier run, left by a crash
         found = self._kept() if checkpoint.step else None
         if found:
             self.best = Best(found.step, math.inf if found.dev_loss is None else found.dev_loss)
@@ -47,7 +48,7 @@ class BestKeeper:
             self.is_lost = due or checkpoint.step >= config.steps
 
     def _kept(self) -> Checkpoint | None:
-        """The best in the folder, or None; of a damaged one, as after a power cut, it warns."""
+        """The best in the folder, or None; RuntimeWarning if it is damaged, as by a power cut."""
         if not self._run or not self._run.best.is_file():
             return None
         try:
@@ -61,10 +62,7 @@ class BestKeeper:
             return None
 
     def take(self, step: int, dev_loss: float, checkpoint: Callable[[float], Checkpoint]) -> None:
-        """Counts the dev loss of a model at ``step``; where it is the lowest, keeps the model.
-
-        ``checkpoint``: makes the one of the model from its dev loss.
-        """
+        """Counts the dev loss at ``step``; if it is the lowest, keeps ``checkpoint(dev_loss)``."""
         before = replace(self.best, waited=0)
         self.is_lost = False
         if not self.best.take(step, dev_loss):

@@ -1,12 +1,10 @@
-"""The sanity check of the lecture: a model must be able to learn a single batch by heart.
+"""The sanity check of the lecture: a model must be able to overfit a single batch.
 
-The loss then nears a floor that is not 0: where two rows have the same context and different
-targets, no model can be sure of both. With n(c) rows of context c, n(c, t) of them with target t,
-the best possible mean loss over N rows is
+Its loss then approaches a floor above 0 if two rows have the same context and different targets:
+no model can be sure of both. With n(c) rows of context c, n(c, t) of them with target t, the lowest
+possible mean loss over N rows is the conditional entropy of the batch:
 
     floor = -1/N * sum over (c, t) of  n(c, t) * log(n(c, t) / n(c))
-
-the conditional entropy of the batch, which the model that answers with these shares attains.
 
 Source: Karpathy, "Building makemore part 2: MLP", "implementing the training loop, overfitting one
 batch".
@@ -30,17 +28,17 @@ from mlpkern.lm.words.data import Dataset, Split
 
 __all__ = ["Overfit", "lowest_loss", "overfit_batch"]
 
-PIECES = 10  # of a run, between which it reports
+PIECES = 10  # reports during a run
 
 
 @dataclass(frozen=True)
 class Overfit:
-    """A batch learned by heart.
+    """The result of training on a single batch.
 
     Attributes:
-        batch: the rows: the first batch of a training with this seed
-        contexts: different contexts in it
-        ambiguous: how many of them have more than one target
+        batch: its rows, those of the first batch of a training with this seed
+        contexts: the number of different contexts in it
+        ambiguous: the number of contexts with more than one target
         floor: the lowest possible mean loss
         losses: (S,) float32: the loss before each step
         loss: the loss after the last step, without dropout and smoothing
@@ -64,10 +62,10 @@ def overfit_batch(
     device: torch.device | str = "cpu",
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Overfit:
-    """Trains the model of ``config`` for ``config.steps`` steps on one and the same batch.
+    """Trains the model of ``config`` for ``config.steps`` steps on the same batch.
 
-    ``report`` gets the number of steps done and the loss of the last, ten times. Raises
-    NonFiniteLossError when the loss is not finite.
+    ``report`` is called ten times, with the number of steps done and the loss of the last step.
+    NonFiniteLossError if a loss is not finite.
 
     Examples:
         >>> from mlpkern import lm
@@ -114,7 +112,7 @@ def _entropy(split: Split) -> tuple[float, int, int]:
 
 
 class _SameBatch(TrainState):
-    """A run whose training rows are one batch, which every step takes whole."""
+    """A run whose training rows are one batch; every step uses all of them."""
 
     def draw_batches(self, steps: int) -> Tensor:
         return torch.arange(len(self.train), device="cpu").expand(steps, -1)

@@ -1,6 +1,6 @@
-"""What a user sees of a running training: a bar on a terminal, plain lines anywhere else.
+"""The display of a running training: a progress bar on a terminal, plain lines elsewhere.
 
-Display never decides about the work: the trainer goes on without a progress that raises.
+A display that raises never ends a training: the trainer goes on without it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ __all__ = [
 
 
 class Progress(Protocol):
-    """What the trainer tells of a run. After the first exception of a method it warns and tells no
-    more (`display_failed`); the run goes on. KeyboardInterrupt and SystemExit end it."""
+    """What the trainer calls during a run. After the first exception of a method it warns
+    (`display_failed`) and goes on without calls. KeyboardInterrupt and SystemExit end the run."""
 
     def advance(self, steps: int) -> None:
         """``steps`` more steps are done."""
@@ -46,13 +46,11 @@ class NoProgress:
     def close(self) -> None: ...
 
 
-class LineProgress:
+class LineProgress(NoProgress):
     """One line of text per log row, on standard output."""
 
     def __init__(self, total: int) -> None:
         self._total = total
-
-    def advance(self, steps: int) -> None: ...
 
     def row(self, row: LogRow) -> None:
         dev = "" if row.dev_loss is None else f"  dev {row.dev_loss:.4f}"
@@ -62,8 +60,6 @@ class LineProgress:
             f"train {row.train_loss:.4f}{dev}  {row.seconds:.1f} s",
             flush=True,
         )
-
-    def close(self) -> None: ...
 
 
 class BarProgress:
@@ -93,13 +89,13 @@ def make_progress(total: int, done: int) -> Progress:
     """A bar when standard error is a terminal, else lines."""
     try:
         terminal = sys.stderr is not None and sys.stderr.isatty()
-    except ValueError:  # it was closed
+    except ValueError:  # closed
         terminal = False
     return BarProgress(total, done) if terminal else LineProgress(total)
 
 
 def display_failed(error: Exception) -> None:
-    """Warns that a display raised ``error``; also where warnings are errors, the work goes on."""
+    """Warns that a display raised ``error``; raises nothing, even if warnings are errors."""
     with contextlib.suppress(RuntimeWarning):
         what = " ".join(f"{type(error).__name__}: {error}".split())
         warnings.warn(
@@ -110,7 +106,7 @@ def display_failed(error: Exception) -> None:
 
 
 def _size_is_known() -> bool:
-    """Whether the terminal tells its size; some recorders tell 0, which makes a bar of no width."""
+    """Whether the terminal reports its size; some recorders report 0, a bar without width."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):  # ValueError: a stream without a descriptor

@@ -1,6 +1,8 @@
-"""What signals do: in a training they wait for the end of a chunk, Ctrl-C, SIGTERM and SIGHUP as a
-request to end there, others until their handlers, which may raise, can do no harm. Elsewhere
-SIGTERM and SIGHUP can end a command as Ctrl-C does, so that what is under way is put in order.
+"""Signals: a training handles them at the end of a chunk, where it is safe to stop or to raise.
+
+There Ctrl-C, SIGTERM and SIGHUP request the end of the training, and the handlers of other signals
+run, which may raise. Outside of a training SIGTERM and SIGHUP can end a command by an exception, as
+Ctrl-C does, so that it cleans up.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows h
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; the state is saved in the run folder ``run``, if there is one."""
+    """A signal has stopped the training; its state is saved in the folder ``run``, if any."""
 
     def __init__(self, step: int, signum: int, run: Path | None) -> None:
         advice = f"; saved; continue with: mlpkern train --resume {run}" if run else ""
@@ -31,7 +33,7 @@ class Interrupted(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP came, see `terminating`."""
+    """SIGTERM or SIGHUP was received, see `terminating`."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -40,9 +42,9 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """While entered, SIGTERM and SIGHUP raise `Terminated` where they have no handler yet.
+    """Within the block SIGTERM and SIGHUP raise `Terminated`, unless they have a handler already.
 
-    Outside the main thread, where Python allows no handlers, nothing changes.
+    No effect outside the main thread, where Python allows no handlers.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -62,21 +64,20 @@ def terminating() -> Iterator[None]:
 
 
 class StopSignal:
-    """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted in ``received``.
+    """Within the block the first SIGINT, SIGTERM or SIGHUP is only recorded in ``received``.
 
-    The second one acts as if this were not there, so a user can always get out; but not a second
-    SIGHUP, which the terminal and the shell may both send when one window is closed. Where SIGHUP
-    is ignored (``nohup``), it stays ignored.
+    A second one has its usual effect, so a user can always get out; except SIGHUP, which terminal
+    and shell may both send when a window is closed. If SIGHUP is ignored (``nohup``), it stays so.
 
-    The handlers of other signals run in `deliver` and on leaving. Outside the main thread, where
-    Python allows no handlers, nothing changes.
+    The handlers of other signals run in `deliver` and at the end of the block. No effect outside
+    the main thread, where Python allows no handlers.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._requests: dict[int, Any] = {}  # by number, the handler before
+        self._requests: dict[int, Any] = {}  # number -> the handler before
         self._others: dict[int, Any] = {}
-        self._waiting: dict[int, Any] = {}  # by number, the handler that is to run
+        self._waiting: dict[int, Any] = {}  # number -> the handler to run
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
@@ -96,7 +97,7 @@ class StopSignal:
         self.deliver()
 
     def deliver(self) -> None:
-        """Runs the handlers that wait; they may raise."""
+        """Runs the handlers of signals received since the last call; they may raise."""
         while self._waiting:
             number, handler = self._waiting.popitem()
             handler(number, sys._getframe(1))
@@ -112,7 +113,7 @@ class StopSignal:
     @staticmethod
     def _restore(handlers: dict[int, Any], ours: Callable[..., None]) -> None:
         for number, handler in handlers.items():
-            if signal.getsignal(number) == ours:  # a handler may have set another one
-                # None: the handler before was not set from Python
+            if signal.getsignal(number) == ours:  # unless a handler has set another one
+                # None: the earlier handler was not set from Python
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         handlers.clear()

@@ -1,9 +1,9 @@
-"""The log of a run as TensorBoard's event files, beside log.csv.
+"""The log of a run as event files of TensorBoard, beside log.csv.
 
     tensorboard --logdir runs
 
 Scalars, at the steps of the log rows: ``loss/train`` (mean of the batches since the row before),
-``loss/dev``, ``learning rate``. The package ``tensorboard`` is imported where it is asked for.
+``loss/dev``, ``learning rate``. The package ``tensorboard`` is imported only if asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["TensorBoardProgress", "require_tensorboard"]
 
 
 def require_tensorboard() -> None:
-    """MissingPackageError without the package: for a command to say so before it works."""
+    """MissingPackageError without the package, so that a command fails before it works."""
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
@@ -28,11 +28,11 @@ def require_tensorboard() -> None:
 
 
 class TensorBoardProgress:
-    """Passes everything on to ``shown``, and writes the log rows into ``folder``.
+    """Passes every call on to ``shown``, and writes the log rows into ``folder``.
 
     Args:
-        done: steps of the run so far; what an earlier part wrote for later steps is discarded by
-            TensorBoard, as those rows are from log.csv.
+        done: steps of the run so far; TensorBoard discards what an earlier part of the run wrote
+            for later steps, as log.csv does.
     """
 
     def __init__(self, folder: Path, shown: Progress, *, done: int = 0) -> None:
@@ -63,7 +63,7 @@ class TensorBoardProgress:
         self._write("close")
 
     def _write(self, call: str, *values: Any) -> None:
-        """Calls a method of the writer; after its first error the run is shown without it."""
+        """Calls a method of the writer; after its first error the run goes on without it."""
         try:
             if self._writer is not None:
                 getattr(self._writer, call)(*values)

@@ -1,4 +1,4 @@
-"""The trainer: cuts a run into chunks for an engine; logs, evaluates and saves between them."""
+"""The trainer: has an engine do a run in chunks; logs, evaluates and saves between them."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ __all__ = ["Trainer"]
 
 @dataclass
 class Trainer:
-    """A run: a state, the engine that advances it, and what happens between chunks.
+    """A run: its state, the engine that trains it, and the work between chunks.
 
     Use `start` or `resume`, then `train`. Where chunks end never changes the numbers of a run.
 
     Attributes:
         run: folder for log and checkpoints, or None to write nothing
-        lock: the lock of that folder, where the caller holds it for longer than `train`; or None
+        lock: the lock of that folder if the caller holds it; None: `train` takes it
         data: description of the words, kept in checkpoints
         pending: losses since the last log row
         seconds: time spent on steps since step 0
-        dev: metrics of the present model on dev; None: not taken
-        diverged: why a run that has ended counts as diverged (divergence.py); None: it does not
+        dev: metrics of the current model on dev; None: not taken
+        diverged: why a finished run counts as diverged (divergence.py); None: it does not
     """
 
     state: TrainState
@@ -106,11 +106,11 @@ class Trainer:
         device: torch.device | str = "cpu",
         **options: Any,
     ) -> Trainer:
-        """The run of ``checkpoint``, to go on as if it had never stopped.
+        """The run of ``checkpoint``, which continues as if it had never stopped.
 
         ``config``: replaces the checkpoint's, for more steps or other intervals. CheckpointError
-        when ``dataset`` has another vocabulary. Of a run that its patience had ended, the count of
-        dev losses without a new lowest begins again at 0.
+        if ``dataset`` has another vocabulary. If patience had ended the run, it counts dev losses
+        from 0 again.
         """
         check_vocab(checkpoint.vocab, dataset.vocab)
         config = config or checkpoint.config
@@ -135,12 +135,11 @@ class Trainer:
     def train(self) -> None:
         """Runs to ``config.steps``, or until ``config.patience`` ends, and saves.
 
-        Warns (RuntimeWarning) when the run has diverged, see ``diverged``. Raises `Interrupted`
-        after Ctrl-C, SIGTERM or SIGHUP, with the state saved, and NonFiniteLossError when a loss or
-        parameter is no longer finite, with the last good checkpoint kept; FolderInUseError when
-        another process writes in the run folder. A disk that is full on the way is a warning
-        (`RunWriter`), at the end WriteError. An error of ``progress`` is a RuntimeWarning, and the
-        run goes on without it.
+        RuntimeWarning if the run has diverged, see ``diverged``. `Interrupted` after Ctrl-C,
+        SIGTERM or SIGHUP, with the state saved. NonFiniteLossError if a loss or parameter is not
+        finite; the last good checkpoint is kept. FolderInUseError if another process writes in the
+        run folder. A full disk is a RuntimeWarning during the run (`RunWriter`), at its end a
+        WriteError. An error of ``progress`` is a RuntimeWarning, and the run goes on without it.
         """
         state = self.state
         longest = FIRST_CHUNK
@@ -174,7 +173,7 @@ class Trainer:
 
     @property
     def ended(self) -> bool:
-        """Whether the run has taken all of its steps, or its patience has ended."""
+        """Whether the run has done all of its steps, or its patience has ended it."""
         config = self.state.config
         return self.state.step >= config.steps or self.best.ends(config.patience)
 
@@ -186,14 +185,14 @@ class Trainer:
         return model
 
     def save(self) -> None:
-        """Writes a checkpoint of this moment, where there is a run folder."""
+        """Writes a checkpoint of the current state, if there is a run folder."""
         checkpoint = self._checkpoint()
         if self.run:
             self._writer.save(checkpoint)
             self.saved_step = self.state.step
 
     def _checkpoint(self, dev_loss: float | None = None) -> Checkpoint:
-        """This moment; NonFiniteLossError when a parameter is not finite."""
+        """The current state; NonFiniteLossError if a parameter is not finite."""
         state = self.state
         if not all(torch.isfinite(p).all() for p in state.model.state_dict().values()):
             raise self._not_finite("a parameter is not finite", state.step)
@@ -210,7 +209,7 @@ class Trainer:
         )
 
     def _advance(self, steps: int) -> float:
-        """One chunk; returns its seconds."""
+        """Trains one chunk; returns the seconds it took."""
         first = self.state.step
         began = time.perf_counter()
         losses = self.engine.run_chunk(self.state, steps).cpu()  # (steps,)
@@ -225,7 +224,7 @@ class Trainer:
         return elapsed
 
     def _take(self, losses: Tensor, first: int, pace: float) -> None:
-        """The losses from step ``first`` on into log rows; a step took ``pace`` seconds."""
+        """Makes log rows of the losses from step ``first`` on; a step took ``pace`` seconds."""
         every, step = self.state.config.log_every, first
         while len(losses):
             part = losses[: every - step % every]
@@ -237,7 +236,7 @@ class Trainer:
         self._writer.flush()
 
     def _after_chunk(self) -> None:
-        """The dev loss and the checkpoint that are due where the chunk ended."""
+        """Takes the dev loss and writes the checkpoint if they are due at this step."""
         config, step = self.state.config, self.state.step
         if is_evaluated(config, step):
             dev = self._evaluate()
@@ -266,7 +265,7 @@ class Trainer:
         self._show("row", row)
 
     def _show(self, call: str, *values: Any) -> None:
-        """Calls a method of the progress, whose errors never end a training."""
+        """Calls a method of ``progress``, whose errors never end a training."""
         try:
             getattr(self.progress, call)(*values)
         except Exception as error:

@@ -1,0 +1,43 @@
+"""The loss curves of models that train together, in a bounded number of points."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["LossCurve"]
+
+
+class LossCurve:
+    """The mean of every ``every`` losses of M models; at most ``max_points`` means.
+
+    Running sums in float64 are carried from chunk to chunk, so the bits do not depend on where
+    chunks end.
+    """
+
+    def __init__(self, models: int, steps: int, max_points: int) -> None:
+        self.every = max(1, -(-steps // max_points))
+        self._sums = torch.zeros(models, 1, dtype=torch.float64, device="cpu")  # so far
+        self._kept = [self._sums]  # the sums after every ``every`` steps
+        self._steps, self._total = 0, steps
+
+    def add(self, losses: Tensor) -> None:
+        """The next losses (M, S)."""
+        sums = torch.cat([self._sums, losses.double()], 1).cumsum(1)[:, 1:]  # (M, S)
+        ends = torch.arange(losses.shape[1], device="cpu") + self._steps + 1
+        self._kept.append(sums[:, (ends % self.every == 0) | (ends == self._total)])
+        self._sums = sums[:, -1:]
+        self._steps += losses.shape[1]
+
+    def keep(self, rows: list[int]) -> None:
+        """Drops the curves of all other models."""
+        self._sums = self._sums[rows]
+        self._kept = [kept[rows] for kept in self._kept]
+
+    def points(self, m: int) -> Tensor:
+        """The curve of model ``m`` so far: (points,) float32."""
+        sums = torch.cat([kept[m] for kept in self._kept])
+        counts = torch.full_like(sums[1:], self.every)
+        if self._steps == self._total and self._total % self.every:
+            counts[-1] = self._total % self.every
+        return (sums.diff() / counts).float()
