@@ -17,7 +17,7 @@ OLDEST_VENV ?= build/torch-oldest
 OLDEST_TESTS ?= $(wildcard $(addprefix tests/ops/test_,cross_entropy*.py embedding_*.py linear_tanh*.py)) \
 	tests/ops/test_numeric_options.py tests/compile \
 	$(patsubst %,tests/mlp/test_%.py,evaluate train_steps) \
-	$(patsubst %,tests/backends/test_%.py,triton_backend versions) \
+	$(patsubst %,tests/backends/test_%.py,triton_backend triton_tuning versions) \
 	tests/cli/test_cli.py::test_train_sample_evaluate
 # What `make cuda-check` looks at; the default is built by it first.
 CUDA_LIBRARY ?= build/cuda/_cuda.so

@@ -1,9 +1,8 @@
-"""The choice of a backend: automatic, named, refused, explained; and what a native call refuses."""
+"""The choice of a backend: automatic, named, refused, explained."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -11,36 +10,13 @@ import types
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from support.backends import needs_native, run_python
 
 import mlpkern
 from mlpkern import registry
 from mlpkern.registry import select
 
-NATIVE = pytest.mark.skipif(
-    not mlpkern.backends()["cpu"].available, reason=mlpkern.backends()["cpu"].reason
-)
-
-ALL = (True, True, True)  # the gradients asked for
 X, W, B = torch.randn(6, 5), torch.randn(4, 5), torch.randn(4)
-
-
-@pytest.fixture
-def fresh(monkeypatch):
-    """The registry without what earlier calls left in it."""
-    for name in ("_chosen", "_status"):
-        monkeypatch.setattr(registry, name, {})
-    monkeypatch.delenv("MLPKERN_BACKEND", raising=False)
-
-
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_the_four_backends_in_the_order_of_the_choice():
@@ -92,7 +68,7 @@ def test_use_backend_holds_for_its_own_thread(fresh):
     assert seen == [select("linear_tanh", X)]
 
 
-@NATIVE
+@needs_native
 def test_a_backward_runs_where_its_forward_ran(fresh, monkeypatch):
     w = W.clone().requires_grad_()
     with mlpkern.use_backend("reference"):
@@ -161,13 +137,16 @@ CALL = "import torch, mlpkern; print(mlpkern.explain('linear_tanh', torch.ones(1
 
 
 def test_environment_variable():
-    assert "reference: named by MLPKERN_BACKEND" in run(CALL, MLPKERN_BACKEND="reference").stdout
-    assert "MLPKERN_BACKEND" not in run(CALL, MLPKERN_BACKEND="").stdout
+    assert (
+        "reference: named by MLPKERN_BACKEND"
+        in run_python("-c", CALL, MLPKERN_BACKEND="reference").stdout
+    )
+    assert "MLPKERN_BACKEND" not in run_python("-c", CALL, MLPKERN_BACKEND="").stdout
 
 
 def test_environment_variable_that_names_nothing():
-    assert run("import mlpkern", MLPKERN_BACKEND="fast").returncode == 0
-    error = run(CALL, MLPKERN_BACKEND="fast").stderr
+    assert run_python("-c", "import mlpkern", MLPKERN_BACKEND="fast").returncode == 0
+    error = run_python("-c", CALL, MLPKERN_BACKEND="fast").stderr
     assert "ValueError: MLPKERN_BACKEND: backend must be one of cpu, " in error
 
 
@@ -205,27 +184,6 @@ def test_explain_refuses(arguments, error):
         mlpkern.explain(*arguments)
 
 
-# The compiled module
-
-
-@pytest.mark.parametrize("name", ["cpu", "reference"])
-def test_a_refusal_below_is_told_in_the_words_of_the_op(name):
-    if not mlpkern.backends()[name].available:
-        pytest.skip(mlpkern.backends()[name].reason)
-    ids = torch.zeros(6, 2, dtype=torch.int64)
-    with mlpkern.use_backend(name):
-        for needs_grad in (False, True):
-            w = W.clone().requires_grad_(needs_grad)
-            with pytest.raises(ValueError, match=r"weight must be \(H, 4\) to match"):
-                mlpkern.linear_tanh(X[:, :4], w, B)
-            with pytest.raises(ValueError, match=r"weight must be \(V, D\), got \(5,\)"):
-                mlpkern.embedding_gather(ids, w[0])
-            with pytest.raises(ValueError, match=r"weight must be \(H, 10\) to match"):
-                mlpkern.embedding_linear_tanh(ids, w, w)
-            with pytest.raises(ValueError, match=r"target must be \(4,\) class ids"):
-                mlpkern.cross_entropy(w, ids[:, 0])
-
-
 def test_why_the_compiled_module_is_missing(tmp_path):
     code = """
 import sys
@@ -247,66 +205,3 @@ print(mlpkern.linear_tanh(torch.ones(1, 2), torch.ones(3, 2)).shape, mlpkern.emp
         assert "available=False" in done.stdout
         assert reason in done.stdout
         assert "torch.Size([1, 3]) None" in done.stdout
-
-
-FAKE = FakeTensorMode()
-
-
-@NATIVE
-@pytest.mark.parametrize("kind", ["list", "meta", "fake", "sparse"])
-def test_a_native_call_refuses_what_has_no_memory(kind):
-    from mlpkern import _C
-
-    make = {
-        "list": lambda t: t.tolist(),
-        "meta": lambda t: t.to("meta"),
-        "fake": lambda t: FAKE.from_tensor(t.clone()),
-        "sparse": lambda t: t.to_sparse(),
-    }[kind]
-    ids, target = torch.zeros(6, 2, dtype=torch.int64), torch.zeros(6, dtype=torch.int64)
-    for function, arguments in (
-        (_C.linear_tanh_forward, (X, W, B)),
-        (_C.embedding_gather_forward, (ids, W)),
-        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W[:, :4], B)),
-        (_C.cross_entropy_forward, (X, target, None, -100, 1, 0.0)),
-        (_C.linear_tanh_backward, (X[:, :4], X, W, X[:, :4], True, True, True)),
-        (
-            _C.embedding_linear_tanh_backward,
-            (X[:, :4], ids, W[:, :2], W[:, :4], X[:, :4], True, True, True),
-        ),
-    ):
-        for i, argument in enumerate(arguments):
-            if isinstance(argument, torch.Tensor):
-                bad = [*arguments[:i], make(argument), *arguments[i + 1 :]]
-                with pytest.raises(TypeError, match=r"must be a (real, dense CPU|torch\.T)"):
-                    function(*bad)
-
-
-@NATIVE
-def test_a_native_call_refuses_shapes_that_do_not_match():
-    """The checks of memory safety: below those of the functionals, for callers of mlpkern._C."""
-    from mlpkern import _C
-
-    ids, target = torch.zeros(6, 2, dtype=torch.int64), torch.zeros(6, dtype=torch.int64)
-    loss = torch.ones(())
-    lse, total = torch.zeros(2, 6), torch.ones(())
-    for function, arguments in (
-        (_C.linear_tanh_forward, (X, W[:, :4], B)),
-        (_C.linear_tanh_forward, (X, W, B[:3])),
-        (_C.linear_tanh_backward, (X[:5, :4], X, W, X[:, :4], True, True, True)),
-        (_C.linear_tanh_backward, (X[:, :4], X, W, X[:, :3], True, True, True)),
-        (_C.embedding_gather_forward, (ids, W[0])),
-        (_C.embedding_gather_backward, (X, ids[:5], 4, -1)),
-        (_C.embedding_gather_backward, (X, ids, 4, -1)),  # 5 columns are not 2 rows of D
-        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W, B)),
-        (_C.embedding_linear_tanh_forward, (ids, W[0], W[:, :4], B)),
-        (_C.embedding_linear_tanh_forward, (ids, W[:, :2], W[:, :4], B[:3])),
-        (_C.embedding_linear_tanh_backward, (X[:5, :4], ids, W[:, :2], W[:, :4], X[:, :4], *ALL)),
-        (_C.embedding_linear_tanh_backward, (X[:, :4], ids, W[:, :2], W[:, :4], X[:, :3], *ALL)),
-        (_C.cross_entropy_forward, (X, target[:5], None, -100, 1, 0.0)),
-        (_C.cross_entropy_forward, (X, target, B, -100, 1, 0.0)),
-        (_C.cross_entropy_backward, (loss, X, target, None, lse[:, :5], total, -100, 1, 0.0)),
-        (_C.cross_entropy_backward, (X[:5, 0], X, target, None, lse, total, -100, 0, 0.0)),
-    ):
-        with pytest.raises(ValueError, match=r"must be|must have"):
-            function(*arguments)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import setuptools
 import torch
+from support.backends import needs_native, run_python
 
 import mlpkern
 from mlpkern import environment, info, registry
@@ -23,9 +21,6 @@ from mlpkern.lm.training.engines import choose_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 X = torch.randn(2, 3)
-NATIVE = pytest.mark.skipif(
-    not mlpkern.backends()["cpu"].available, reason=mlpkern.backends()["cpu"].reason
-)
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +29,6 @@ def fresh(monkeypatch):
     monkeypatch.setattr(registry, "_chosen", {})
     for name in ("BACKEND", "ISA", "CACHE_LIMIT", "TRITON_TUNE"):
         monkeypatch.delenv(f"MLPKERN_{name}", raising=False)
-
-
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 WRONG = [
@@ -111,14 +96,14 @@ print(facts["native"]["cache"]["limit_bytes"])
 """
 
 
-@NATIVE
+@needs_native
 def test_an_instruction_set_that_cannot_be_used_is_an_error():
     from mlpkern import _C
 
     unknown = [("sse9", "is no instruction set of this build")]
     lacking = set(info.build_info()["isas"]) - set(_C.isas_available().split(","))
     for isa, why in unknown + [(isa, "this CPU does not have") for isa in sorted(lacking)]:
-        done = run("-c", ISA, MLPKERN_ISA=isa, MLPKERN_CACHE_LIMIT="12345")
+        done = run_python("-c", ISA, MLPKERN_ISA=isa, MLPKERN_CACHE_LIMIT="12345")
         assert done.returncode == 0, done.stderr
         told, limit = done.stdout.splitlines()
         said, reason, problems = json.loads(told)
@@ -167,7 +152,7 @@ except AttributeError as error:
 
 
 def test_the_language_model_is_there_at_its_first_use():
-    done = run("-c", IMPORT)
+    done = run_python("-c", IMPORT)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "[]", "function True", "True True", "[]", "module 'mlpkern' has no attribute 'ml'",

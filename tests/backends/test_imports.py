@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from support.backends import needs_native
 
 import mlpkern
 
@@ -82,9 +82,7 @@ def loaded(work: str, *arguments: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.skipif(
-    not mlpkern.backends()["cpu"].available, reason=mlpkern.backends()["cpu"].reason
-)
+@needs_native
 def test_a_training_on_the_cpu_asks_no_other_backend(tmp_path):
     work = """
 from mlpkern.cli import main

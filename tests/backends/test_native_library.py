@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.backends import run_python
 
 import mlpkern
 from mlpkern import info
@@ -23,16 +24,6 @@ _C = pytest.importorskip(
     "mlpkern._C", reason=mlpkern.backends()["cpu"].reason, exc_type=ImportError
 )
 LIBRARY = Path(_C.__file__)
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def tool(name: str) -> str:
@@ -114,7 +105,7 @@ for t in (loss.reshape(1), h, e.grad, w.grad, b.grad):
 
 
 def results_on(isa: str) -> list[torch.Tensor]:
-    done = run_python(RESULTS, MLPKERN_ISA=isa)
+    done = run_python("-c", RESULTS, MLPKERN_ISA=isa)
     assert done.returncode == 0, done.stderr
     name, *arrays = done.stdout.splitlines()
     assert name == isa
@@ -132,13 +123,13 @@ def test_every_instruction_set_gives_the_same_numbers_to_rounding() -> None:
 
 def test_unknown_instruction_set_is_refused_with_the_choices() -> None:
     code = "import mlpkern; print(mlpkern.backends()['cpu'].reason)"
-    done = run_python(code, MLPKERN_ISA="sse9")
+    done = run_python("-c", code, MLPKERN_ISA="sse9")
     assert done.returncode == 0, done.stderr
     assert "MLPKERN_ISA" in done.stdout
     assert _C.isas_available() in done.stdout
 
     code = "import mlpkern, torch\nwith mlpkern.use_backend('cpu'): pass"
-    done = run_python(code, MLPKERN_ISA="sse9")
+    done = run_python("-c", code, MLPKERN_ISA="sse9")
     assert done.returncode == 1
     assert "RuntimeError: use_backend: backend cpu cannot run here" in done.stderr
     assert "MLPKERN_ISA" in done.stderr
@@ -182,7 +173,7 @@ for limit in (1, 0):
     counts.append(len(os.listdir("/proc/self/task")))
 print([count - counts[0] for count in counts[1:]])
 """
-    done = run_python(code)
+    done = run_python("-c", code)
     assert done.stdout == "[0, 3]\n", done.stderr
 
 

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from support.backends import needs_native
 
 import mlpkern
 
-pytestmark = pytest.mark.skipif(
-    not mlpkern.backends()["cpu"].available, reason=mlpkern.backends()["cpu"].reason
-)
+pytestmark = needs_native
 
 
 @pytest.fixture(autouse=True)

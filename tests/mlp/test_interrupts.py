@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 import torch
+from support.backends import needs_native
 from support.interrupts import (
     Alarm,
     alarm,
     assert_same,
     long_problem,
-    needs_native,
     raise_alarm,
     soon,
     start,

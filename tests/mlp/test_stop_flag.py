@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from support.backends import needs_native
 from support.interrupts import (
     DELAY,
     SOON,
     alarm,
     assert_same,
     long_problem,
-    needs_native,
     start,
     train,
 )

@@ -20,9 +20,6 @@ from mlpkern import MLPParams, OptimizerState
 DELAY = 0.25  # seconds before an alarm
 SOON = 2.0  # seconds in which a call ends after it; an idle machine needs a tenth
 
-needs_native = pytest.mark.skipif(
-    not mlpkern.backends()["cpu"].available, reason=mlpkern.backends()["cpu"].reason
-)
 Run = tuple[MLPParams, OptimizerState]
 
 

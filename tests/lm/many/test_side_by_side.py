@@ -6,14 +6,13 @@ import threading
 
 import pytest
 import torch
+from support.backends import needs_native
 from support.lm_words import one_thread  # noqa: F401
 
 import mlpkern
 from mlpkern import cpu
 from mlpkern.lm.many.jobs import Job, _Crew, kernel_threads, run_jobs
 from mlpkern.registry import select
-
-needs_native = pytest.mark.skipif(bool(cpu.native_failure()), reason="needs the compiled kernels")
 
 
 def counting_job(pieces, done, name, left=None):

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.interrupts import Alarm, alarm, needs_native, raise_alarm, soon
+from support.backends import needs_native
+from support.interrupts import Alarm, alarm, raise_alarm, soon
 from support.lm_training import CONFIG, DATASET, same_bits, trainer
 from support.lm_words import one_thread  # noqa: F401
 
