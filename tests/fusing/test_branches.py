@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import repeat
 
 import pytest
 
@@ -27,30 +28,36 @@ def decide(value: int) -> int:
 
 
 @pytest.fixture
-def eager_collector():
-    """A collection after every few allocations."""
-    before, thresholds = gc.isenabled(), gc.get_threshold()
+def collector():
+    """The garbage collector, on and with nothing to do."""
+    before = gc.isenabled()
     gc.enable()
-    gc.set_threshold(1, 1, 1)
+    gc.collect()
     yield
-    gc.set_threshold(*thresholds)
     (gc.enable if before else gc.disable)()
 
 
-def test_a_finalizer_that_the_collector_runs_is_not_code_of_the_forward(eager_collector):
+def test_a_finalizer_that_the_collector_runs_is_not_code_of_the_forward(collector):
+    before = InACircle.finalized
+    InACircle()
     with Branches() as branches:
-        before = InACircle.finalized
-        for _ in range(50):
-            InACircle()
+        held = list(map(list, repeat((), 10 * gc.get_threshold()[0])))  # enough for a collection
         assert InACircle.finalized == before
-    assert gc.isenabled()
     assert branches.open() == ""
+    assert gc.isenabled()
+    del held
+
+
+def test_a_branch_that_goes_one_way_is_open():
     with Branches() as branches:
         decide(1)
     assert "of decide has a branch" in branches.open()
+    with branches:
+        decide(0)
+    assert branches.open() == ""
 
 
-def test_a_collector_that_was_off_stays_off(eager_collector):
+def test_a_collector_that_was_off_stays_off(collector):
     gc.disable()
     with pytest.raises(KeyError), Branches():
         raise KeyError
