@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mlpkern.fusing.answer import Fused, Swap
-from mlpkern.fusing.rewriting.rewritten import (
+from mlpkern.fusing.result import Fused, Swap
+from mlpkern.fusing.rewriting.classes import (
     Method,
     is_rewritten,
     methods,

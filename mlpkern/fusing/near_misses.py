@@ -16,9 +16,9 @@ import torch.fx
 from torch import nn
 from torch.nn import functional as F
 
-from mlpkern.fusing.answer import Fused
-from mlpkern.fusing.rewriting.code import functions
-from mlpkern.fusing.rewriting.rewritten import TELLING
+from mlpkern.fusing.bytecode import functions
+from mlpkern.fusing.result import Fused
+from mlpkern.fusing.rewriting.classes import TELLING
 from mlpkern.fusing.rules import FUSED
 from mlpkern.fusing.survey import CONTAINERS, Place, Survey, is_sequential, places
 from mlpkern.tracing.trace import Trace

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from mlpkern.fusing.rewriting.code import Function, Uses, functions, held_by_functions, hooks
-from mlpkern.fusing.rewriting.rewritten import Method
+from mlpkern.fusing.bytecode import Function, Uses, functions, held_by_functions, hooks
+from mlpkern.fusing.rewriting.classes import Method
 from mlpkern.fusing.rules import REPLACES
 from mlpkern.tracing.trace import Trace
 

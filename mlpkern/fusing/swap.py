@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from torch import nn
 
-from mlpkern.fusing.answer import Fused, Swap
 from mlpkern.fusing.forward import fuse_forward
 from mlpkern.fusing.near_misses import say_what_else
+from mlpkern.fusing.result import Fused, Swap
 from mlpkern.fusing.rules import FUSED, fused_class, is_pair, mark, not_plain, objection, replaced
 from mlpkern.fusing.survey import CONTAINERS, Place, Survey, is_sequential, places
 from mlpkern.nn import CrossEntropyLoss

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from mlpkern.fusing.answer import Fused, Swap
-from mlpkern.fusing.rewriting.rewritten import is_rewritten, stock
+from mlpkern.fusing.result import Fused, Swap
+from mlpkern.fusing.rewriting.classes import is_rewritten, stock
 from mlpkern.fusing.rules import FUSED, REPLACES, is_marked, partners, replaced
 from mlpkern.nn import CrossEntropyLoss
 

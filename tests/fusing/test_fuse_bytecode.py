@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mlpkern.fusing.rewriting.code import uses
+from mlpkern.fusing.bytecode import uses
 from mlpkern.tracing.branches import Branches
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from mlpkern.fusing.rewriting.rewritten import is_rewritten
+from mlpkern.fusing.rewriting.classes import is_rewritten
 
 #: Modules whose own code calls what they hold as a whole, or not at all.
 TRUSTED = (nn.Sequential, nn.ModuleList, nn.ModuleDict, DataParallel, DistributedDataParallel)
