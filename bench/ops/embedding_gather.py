@@ -89,10 +89,4 @@ def stock(input: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(input, weight).flatten(-2)
 
 
-def fused(input: Tensor, weight: Tensor) -> Tensor:
-    import mlpkern
-
-    return mlpkern.embedding_gather(input, weight)
-
-
-TABLE = OpTable("embedding_gather", CASES, problem, cost, stock, fused, CUDA_CASES)
+TABLE = OpTable("embedding_gather", CASES, problem, cost, stock, CUDA_CASES)

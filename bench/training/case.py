@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -78,33 +78,14 @@ def training_case(
     H: int = 200,
     N: int = 32,
     M: int = 1,
-    optimizer: str = "sgd",
-    stock_steps: int = 100,
-    run_steps: int = 1000,
-    checked_steps: int = 10,
-    one_core: bool = False,
-    frozen_embedding: bool = False,
-    slow: bool = False,
+    **fields: Any,
 ) -> TrainingCase:
     """A case of these sizes; its name says what differs from one model under SGD."""
     sizes = {"V": V, "T": T, "D": D, "H": H, "N": N, "M": M}
-    shape = shape_of(sizes) + (" AdamW" if optimizer == "adamw" else "")
+    shape = shape_of(sizes) + (" AdamW" if fields.get("optimizer") == "adamw" else "")
     shape += f", {M} models" if M > 1 else ""
-    shape += ", frozen embedding" if frozen_embedding else ""
-    return TrainingCase(
-        "training_step",
-        shape,
-        "float32",
-        sizes,
-        quick,
-        optimizer=optimizer,
-        stock_steps=stock_steps,
-        run_steps=run_steps,
-        checked_steps=checked_steps,
-        one_core=one_core,
-        frozen_embedding=frozen_embedding,
-        slow=slow,
-    )
+    shape += ", frozen embedding" if fields.get("frozen_embedding") else ""
+    return TrainingCase("training_step", shape, "float32", sizes, quick, **fields)
 
 
 def shape_of(sizes: Mapping[str, int]) -> str:
@@ -120,17 +101,9 @@ CASES = (
     training_case(T=8, D=24, H=256, N=256, optimizer="adamw", stock_steps=10, run_steps=50),
     training_case(N=4096, stock_steps=5, run_steps=20),
     training_case(V=1000, D=30, H=1024, N=4096, stock_steps=1, run_steps=2, checked_steps=3),
-    training_case(
-        V=50_000,
-        D=64,
-        H=2048,
-        N=256,
-        stock_steps=1,
-        run_steps=1,
-        checked_steps=1,
-        slow=True,
-    ),
-)
+    training_case(V=50_000, D=64, H=2048, N=256, stock_steps=1, run_steps=1, checked_steps=1,
+                  slow=True),
+)  # fmt: skip
 
 
 def cost(case: TrainingCase) -> Cost:

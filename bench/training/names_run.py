@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bench.core.case import Unavailable
 from bench.core.providers import with_threads
 from bench.core.timer import seconds_of
 
@@ -56,10 +55,8 @@ def train_all(plan: Plan, *, config: TrainConfig | None = None) -> dict[str, Any
     seconds of its steps are kept (evaluation takes none of them). One plain run each, one after the
     other: an impression, not a measurement like those of the cases.
     """
-    try:
-        from mlpkern.lm import Trainer, choose_engine
-    except ImportError as error:
-        raise Unavailable(f"mlpkern.lm cannot be imported: {error}") from error
+    from mlpkern.lm import Trainer, choose_engine
+
     config = config or plan.config()
     dataset = plan.dataset(config)
     every = max(1, config.steps // plan.pieces)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from support.bench_tiny import SETTINGS
 
 from bench import runner, suites
-from bench.core.case import Case, OpTable
+from bench.core.case import Case
 from bench.cuda import providers as cuda_providers
 from bench.cuda.limits import CudaLimits
 from bench.cuda.providers import GRAPH, cuda_op_contest
@@ -38,19 +38,11 @@ def fake_gpu(monkeypatch):
     return FakeGpu()
 
 
-def suite_of(gpu, fused=cross_entropy.fused, case=CASE):
-    table = OpTable(
-        "cross_entropy",
-        (),
-        cross_entropy.problem,
-        cross_entropy.cost,
-        cross_entropy.stock,
-        fused,
-        (case,),
-    )
+def suite_of(gpu, fused=None, case=CASE):
+    table = replace(cross_entropy.TABLE, cuda_cases=(case,), ours=fused)
 
     def contest(case, cost, settings):
         return cuda_op_contest(table, case, cost, settings, gpu)
 
     names = {"ours": "cuda", "ours_graph": "cuda" + GRAPH, "baseline": "eager"}
-    return suites.Suite("cross_entropy", (case,), cross_entropy.cost, contest, **names)
+    return suites.Suite("cross_entropy", (case,), table.cost, contest, **names)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 
 from bench.core import providers
-from bench.core.case import Case, OpTable, Settings
+from bench.core.case import Case, Settings
 from bench.core.limits import Limits
 from bench.ops import cross_entropy
 from bench.suites import Suite
@@ -36,21 +38,14 @@ class FakeProcesses:
         self.steps.clear()
 
 
-def suite_with(fused=cross_entropy.fused, ours="reference") -> Suite:
-    """cross_entropy on 8 rows of 5 classes with `fused` in the place of mlpkern's function."""
-    table = OpTable(
-        "cross_entropy",
-        (CASE,),
-        cross_entropy.problem,
-        cross_entropy.cost,
-        cross_entropy.stock,
-        fused,
-    )
+def suite_with(fused=None, ours="reference") -> Suite:
+    """cross_entropy on 8 rows of 5 classes, with `fused` in the place of mlpkern's function."""
+    table = replace(cross_entropy.TABLE, cases=(CASE,), ours=fused)
 
     def contest(case, cost, settings):
         return providers.op_contest(table, case, cost, settings)
 
-    return Suite("cross_entropy", (CASE,), cross_entropy.cost, contest, ours=ours)
+    return Suite("cross_entropy", (CASE,), table.cost, contest, ours=ours)
 
 
 def row_of(result, provider):
