@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.core.timer import seconds_of
+from bench.core.timer import timed
 from bench.cuda.gpu import Gpu, find_gpu
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
@@ -160,9 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     compared, (other, train) = sides(args.device)
     found: dict[str, Losses] = {}
     for name, work in {**compared, other: train}.items():
-        losses: list[float] = []
-        call = lambda do=work, into=losses: into.extend(do(configs, dataset))  # noqa: E731
-        seconds = seconds_of(call, 1)
+        seconds, losses = timed(partial(work, configs, dataset))
         print(f"{name:<7} {seconds:.1f} s", flush=True)
         found[name] = np.array(losses)
     for name, losses_of in found.items():

@@ -1,8 +1,8 @@
-"""The timer: the only place in the tree that measures how long something takes.
+"""The timer: the only place of the benchmark that measures how long something takes.
 
 Contestants are timed in turns. A round visits each of them once, in a fresh random order: switch
 (threads, backend, output pool), run untimed to get warm after the switch, then time one sample.
-Whatever drifts during a case (clock, neighbors on the machine) so hits all contestants alike. A
+So what drifts during a case (clock, other programs) affects all contestants alike. A
 sample repeats the call until it lasts `min_sample_s`, and reports seconds per call.
 """
 
@@ -16,11 +16,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 MIN_SAMPLE_S = 2e-3
 MIN_ROUNDS = 5
 MAX_ROUNDS = 200
+T = TypeVar("T")
 
 
 class Contestant(Protocol):
@@ -92,6 +93,12 @@ def seconds_of(
     return time.perf_counter() - start
 
 
+def timed(call: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of one call, and its result: for what is too long to repeat."""
+    results: list[T] = []
+    return seconds_of(lambda: results.append(call()), 1), results[0]
+
+
 def repeats_for(contestant: Contestant, min_sample_s: float) -> int:
     """How many calls make a sample of about `min_sample_s`; the contestant is active and warm."""
     repeats = 1
@@ -115,9 +122,9 @@ def interleave(
 ) -> dict[str, Timing]:
     """Times all contestants in turns for about `budget_s` seconds and returns a Timing for each.
 
-    At least `min_rounds` rounds are run, whatever they cost. Without `warm` no untimed calls
-    precede the samples of a round, which calls of a second do not need. The garbage collector runs
-    between rounds and not inside a sample.
+    At least `min_rounds` rounds are run, whatever they cost. Without `warm` no untimed calls come
+    before the samples of a round: calls of a second do not need them. Garbage is collected between
+    rounds, never inside a sample.
     """
     if len({c.name for c in contestants}) != len(contestants):
         raise ValueError("interleave: two contestants have the same name")

@@ -1,17 +1,18 @@
 """A model for every multiprocessor, trained as in the lecture: the wall time of one `population`.
 
-A training is the whole of what a user waits for: models made, batches drawn, all steps, dev losses.
+A training is everything that a user waits for: making the models, drawing, all steps, dev losses.
 One plain run at each precision: an impression, not a measurement like those of the cases.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from bench.core.timer import seconds_of
+from bench.core.timer import timed
 from bench.cuda.providers import OURS, with_cuda_backend
 from bench.training.names_run import Plan
 
@@ -21,7 +22,7 @@ PRECISIONS = ("float32", "tf32")
 
 
 def train_population(plan: Plan, device: str, models: int = MODELS) -> dict[str, Any]:
-    """What a population of the lecture's model takes on ``device``, and the losses it ends at."""
+    """Seconds of a population of the lecture's model on `device`, and its dev losses."""
     from mlpkern.lm import population
 
     config = replace(plan.config(), eval_every=0, checkpoint_every=0)
@@ -31,14 +32,8 @@ def train_population(plan: Plan, device: str, models: int = MODELS) -> dict[str,
     for precision in PRECISIONS:
         with with_cuda_backend(OURS, precision):
             population([replace(c, steps=WARM_STEPS) for c in configs], dataset)
-            found: list[float] = []
-            seconds = seconds_of(
-                lambda found=found: found.extend(  # type: ignore[misc]
-                    one.dev.loss for one in population(configs, dataset)
-                ),
-                1,
-            )
-        losses = torch.tensor(found, dtype=torch.float64)
+            seconds, trained = timed(partial(population, configs, dataset))
+        losses = torch.tensor([one.dev.loss for one in trained], dtype=torch.float64)
         runs[precision] = {
             "seconds": seconds,
             "dev_mean": float(losses.mean()),

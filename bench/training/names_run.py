@@ -1,18 +1,18 @@
-"""A real training of every engine on names: do they learn the same, how fast, how soon?"""
+"""A training of every engine on names: losses side by side, speed, time to a dev loss."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from bench.core.providers import with_threads
-from bench.core.timer import seconds_of
+from bench.core.timer import timed
 
 if TYPE_CHECKING:  # mlpkern.lm is imported where it is used
     from mlpkern.lm import Dataset, Engine, Split, TrainConfig, TrainState
@@ -23,11 +23,11 @@ SHORT_STEPS = 1_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train. `short` is not the lecture's 200,000 steps, but a thousand."""
+    """What to train: the lecture's 200,000 steps, or a thousand where `short`."""
 
     short: bool = False
     file: Path | None = None  # words, one a line; None: the embedded names
-    reach: float | None = None  # a dev loss; None: that of stock at its end, a hundredth rounded up
+    reach: float | None = None  # a dev loss; None: the last of stock, rounded up to a hundredth
 
     @property
     def pieces(self) -> int:
@@ -51,8 +51,8 @@ class Plan:
 def train_all(plan: Plan, *, config: TrainConfig | None = None) -> dict[str, Any]:
     """Trains the lecture's model with every engine from the same seed, on one thread.
 
-    A run is cut into pieces; of each the mean training loss, the dev loss after it and the
-    seconds of its steps are kept (evaluation takes none of them). One plain run each, one after the
+    A run is cut into pieces; of each the mean training loss, the dev loss after it and the seconds
+    of its steps are kept (without those of the evaluation). One plain run each, one after the
     other: an impression, not a measurement like those of the cases.
     """
     from mlpkern.lm import Trainer, choose_engine
@@ -94,17 +94,15 @@ def reached(dev_losses: list[float], piece_seconds: list[float], reach: float) -
 def _train(engine: Engine, state: TrainState, dev: Split, every: int) -> dict[str, Any]:
     from mlpkern.lm import evaluate
 
-    chunks: list[Tensor] = []
-
-    def run_chunk() -> None:
-        chunks.append(engine.run_chunk(state, min(every, state.config.steps - state.step)))
-
-    dev_losses, piece_seconds = [], []
+    losses, dev_losses, piece_seconds = [], [], []
     while state.step < state.config.steps:
-        piece_seconds.append(seconds_of(run_chunk, 1))
+        steps = min(every, state.config.steps - state.step)
+        seconds, chunk = timed(partial(engine.run_chunk, state, steps))
+        piece_seconds.append(seconds)
+        losses.append(float(chunk.double().mean()))
         dev_losses.append(evaluate(state.model, dev).loss)
     return {
-        "losses": [float(chunk.double().mean()) for chunk in chunks],
+        "losses": losses,
         "dev_losses": dev_losses,
         "dev_loss": dev_losses[-1],
         "piece_seconds": piece_seconds,
