@@ -175,7 +175,7 @@ def run(
                 result["not_run"][case.name] = str(error)
                 show(["", f"{case.name}: not run: {error}"])
                 continue
-            except Exception as error:  # one case must not cost the minutes spent on the others
+            except Exception as error:  # one case must not lose the others
                 traceback.print_exc()
                 message = first_line(error) if gpu else str(error)
                 result["errors"].append(f"{case.name}: {type(error).__name__}: {message}")
@@ -207,7 +207,7 @@ def run(
 
 
 def _told(train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result of a training at the end, or why there is none: it must not cost the cases."""
+    """The result of a training, or why there is none: a failure must not lose the cases."""
     try:
         return train()
     except Exception as error:
@@ -277,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
             save=partial(keep_data, path=options.out / "result.json"),
         )
     refused = broken(result)
-    # a run with a refused kernel is shown and kept, but is no record
+    # a run with a refused kernel is shown and kept, but not recorded
     keep(result, options.out, options.record if result["complete"] and not refused else None)
     for line in refused:
         print(f"REFUSED  {line}", file=sys.stderr)

@@ -160,7 +160,7 @@ def ratios(rows: list[Row], ours_name: str = OURS, baseline: str = "") -> dict[s
 
 
 def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) -> _Entry:
-    """Builds a provider and checks its numbers; only a right one gets a contestant."""
+    """Builds a provider and checks its numbers; only a correct one gets a contestant."""
     row: Row = {
         "provider": provider.name,
         "kind": provider.kind,
@@ -222,7 +222,7 @@ def _results(prepared: Prepared) -> tuple[torch.Tensor, ...]:
 
 
 def _check(prepared: Prepared, contest: Contest, first: tuple[torch.Tensor, ...]) -> list[Check]:
-    """Checks the first results after the second were made: no output may be handed out twice."""
+    """Checks the first results after the second call: it may not write into their memory."""
     second = _results(prepared)
     checks = contest.yardstick.check([t.detach() for t in first])
     del second

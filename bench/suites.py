@@ -31,7 +31,7 @@ OP_TABLES: dict[str, OpTable] = {
 
 @dataclass(frozen=True)
 class Suite:
-    """Cases that are measured alike: their floors, and how their providers are prepared."""
+    """Cases that are measured alike: their costs, and how their providers are prepared."""
 
     name: str
     cases: tuple[Case, ...]
@@ -39,7 +39,7 @@ class Suite:
     contest: Callable[[Case, Cost, Settings], Contest]
     ours: str = OURS  # the row that its ratios are about
     ours_graph: str = ""  # on a GPU: the same among the CUDA graphs
-    baseline: str = ""  # a stock provider worth a ratio of its own
+    baseline: str = ""  # a stock provider with a ratio of its own
     table: OpTable | None = None  # of an op that keep_pages.py can run
 
 
@@ -88,7 +88,7 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
             return cuda_op_contest(table, case, cost, settings, gpu)
 
         def cost(case: Case) -> Cost:
-            """Inputs in rotation come from memory, however small they are."""
+            """Rotated inputs come from DRAM, however small they are."""
             floors = table.cost(case)
             if gpu is None or not case.rotate:
                 return floors
@@ -119,7 +119,7 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
             baseline=BASELINE,
         )
 
-    # A call of train_steps has nothing that a CUDA graph of it could save: it stands for both.
+    # A CUDA graph of train_steps would save nothing, so its row stands in both ratios.
     runs = training(cuda_training.RUN_CASES, training_step.OURS, training_step.OURS)
     steps = training(cuda_training.CASES, cuda_training.OURS_STEP, cuda_training.ENGINE)
     ops = (op_suite(table) for table in OP_TABLES.values() if table.cuda_cases)

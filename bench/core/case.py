@@ -1,4 +1,4 @@
-"""What is measured: a case, its tensors, and the bytes and flops it cannot do without."""
+"""A case of the benchmark: its tensors, and the least bytes and flops that it needs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-LARGE_OUTPUT_BYTES = 8 << 20  # from here on fresh pages of outputs are a visible part of a step
+LARGE_OUTPUT_BYTES = 8 << 20  # from here on fresh pages of outputs take a visible time
 
 DTYPES = {
     "float32": torch.float32,
-    "tf32": torch.float32,  # matrix products by the tensor cores, inputs cut to ten bits
+    "tf32": torch.float32,  # matrix products by tensor cores, operands with ten bits of mantissa
     "float64": torch.float64,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -116,7 +116,7 @@ class OpTable:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line asks of every case. `threads` count on a CPU only."""
+    """What the command line asks of every case. `threads` matters on a CPU only."""
 
     threads: int
     quick: bool = False
@@ -124,7 +124,7 @@ class Settings:
     budget_s: float = 8.0  # of timing, per case
     min_sample_s: float = 2e-3
     device: str = "cpu"
-    hurry: bool = False  # no autotuning any more
+    hurry: bool = False  # no autotuning, for want of time
 
     @property
     def compile_threads(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured in the same run as the providers.
+"""The limits of this machine, measured in the same run as the providers.
 
     copy bandwidth   one tensor copied into another, all threads, bytes read + bytes written, for
                      buffers that fit the L2 caches, that exceed them, and of DRAM size
@@ -123,7 +123,7 @@ def measure(
 
 
 def cache_bytes(level: int) -> int:
-    """Bytes of cpu0's data cache of this level; a guess where the system says nothing."""
+    """Bytes of cpu0's data cache of this level; a guess where the system does not say."""
     for index in sorted(CACHES.glob("index*")):
         try:
             if int((index / "level").read_text()) != level:

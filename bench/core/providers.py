@@ -24,7 +24,7 @@ STOCK = "stock"
 STOCK_KEEPS_PAGES = "stock, malloc keeps pages"
 MLPKERN = "mlpkern"
 
-OURS = "cpu"  # the row that the ratios are about: the compiled backend as a user gets it
+OURS = "cpu"  # the row of the ratios: the compiled backend with all threads
 SMALL_CASE_BYTES = 4 << 20  # up to here one thread can win, so torch.compile is tried with one too
 MAX_AUTOTUNE = "max-autotune-no-cudagraphs"
 

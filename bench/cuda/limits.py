@@ -1,4 +1,4 @@
-"""What the GPU can do at best, measured in the same run as the providers.
+"""The limits of the GPU, measured in the same run as the providers.
 
     copy bandwidth   one tensor copied into another, bytes read + bytes written, for buffers that
                      stay in the L2 cache and of DRAM size

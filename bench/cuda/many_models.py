@@ -43,7 +43,7 @@ class ManyModels:
         self.generators = [run.generator for run in runs]
         self.on_device = torch.Generator(device).manual_seed(0)
         moved = torch.arange(len(runs), device=device) * case.sizes["V"]
-        self.moved = moved.view(-1, 1, 1)  # ids of model m in the stacked embedding
+        self.moved = moved.view(-1, 1, 1)  # offsets of ids in the stacked embedding
 
     def draw_rows(self, steps: int) -> Tensor:
         """Row numbers (S, M, N), drawn on the device."""
@@ -58,7 +58,7 @@ class ManyModels:
         return torch.stack(drawn, 1).to(self.targets.device)
 
     def gathered(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Ids (M, N, T), moved on, and targets (M * N,) of each step."""
+        """Ids (M, N, T), with offsets, and targets (M * N,) of each step."""
         ids = self.inputs[rows] + self.moved
         return zip(ids.unbind(), self.targets[rows].flatten(1).unbind(), strict=True)
 

@@ -89,7 +89,7 @@ def results(function: Call, arguments: tuple[Tensor, ...], dtype: torch.dtype) -
 
 
 def difference(ours: Tensor, exact: Tensor) -> float:
-    """Largest distance over the largest value; NaN in one of them only is infinitely far."""
+    """Largest distance over the largest value; infinite where only one of them is finite."""
     if not bool(torch.isfinite(ours).eq(torch.isfinite(exact)).all()):
         return float("inf")
     distance = torch.nan_to_num(ours.double() - exact).abs().max()

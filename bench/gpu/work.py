@@ -1,6 +1,6 @@
-"""Running the programs of a step: each in a process group of its own, until the step's time is up.
+"""Runs the programs of a step, each in a process group of its own, until the time is up.
 
-Imports nothing but the standard library: it has to work where all else is broken.
+Imports only the standard library: it has to work where everything else is broken.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Work:
         return started
 
     def wait(self, started: Sequence[subprocess.Popen[bytes]]) -> None:
-        """Until all have ended; raises `OutOfTime` when the time is up, and ends them."""
+        """Waits until all have ended; when the time is up, ends them and raises `OutOfTime`."""
         try:
             for one in started:
                 one.wait(self.left())
@@ -108,7 +108,7 @@ class Work:
         self.running = [one for one in self.running if one not in started]
 
     def end(self) -> None:
-        """Ends what still runs, whole groups of processes: politely, then not."""
+        """Ends what still runs, whole process groups: by SIGTERM, then by SIGKILL."""
         for number, patience in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
             for one in self.running:
                 with contextlib.suppress(ProcessLookupError):
@@ -125,7 +125,7 @@ class Work:
         return self.call(*self.command(module, *arguments), env=env)
 
     def command(self, module: str, *arguments: str) -> list[str]:
-        """A program of the benchmark, in a rehearsal with a stand-in for the GPU."""
+        """The command of a program of the benchmark, in a rehearsal with a stand-in for the GPU."""
         rehearsed = ["bench.gpu.rehearsal.program"] if self.rehearsing else []
         return [self.python, "-m", *rehearsed, module, *arguments]
 
@@ -135,12 +135,12 @@ class Work:
     def pytest(
         self, *arguments: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None
     ) -> int:
-        """Without the plugins of other projects in the environment: their warnings are errors."""
+        """Runs pytest without the plugins of other projects, whose warnings would be errors."""
         collect = ["--collect-only", "-q"] if self.rehearsing else ["-v"]
         command = [self.python, "-m", "pytest", "-p", "no:cacheprovider", "-rfE", "--tb=short"]
         plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **(env or {})}
         return self.call(*command, *collect, *arguments, cwd=cwd, env=plain)
 
     def backend(self, name: str) -> bool:
-        """Whether it serves here: without it its tests would be skipped, which is no success."""
+        """Whether a backend is available; without it its tests would be skipped."""
         return self.program("bench.gpu.has_backend", name) == 0

@@ -1,8 +1,8 @@
 """The ladder stock -> ops -> run: the ways of taking one step of the lecture's model, side by side.
 
-Rungs are rows of a result, none measured again: the lecture's loop and the foreach update at their
-best number of threads, the fastest of stock if it is another one, then `ops` and `run` as a user
-gets them. Two more are for two models at once, per step of either: the fastest way of stock, `run`.
+Rungs are rows of a result: the lecture's loop and the foreach update at their best number of
+threads, the fastest row of stock if it is another one, then `ops` and `run` with all threads. Two
+more are for two models at once, per step of either: the fastest row of stock, and `run`.
 """
 
 from __future__ import annotations

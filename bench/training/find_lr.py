@@ -1,9 +1,9 @@
 """The sweep of the learning rate over several seeds: `mlpkern.lm.lr_finder` against stock loops.
 
-The unit is a step of one seed. Our call is the whole sweep of all seeds, with the drawing of its
-batches and what is read off the curve. The loops take the same steps at the same rates in pieces,
-seed after seed or all seeds as one model, begin again where the sweep ends, and read off nothing.
-Checked are the losses of a shorter sweep over the same range.
+The unit is a step of one seed. Our call is the whole sweep of all seeds, from drawing its
+minibatches to the suggested rates. The loops take the same steps at the same rates in pieces, one
+seed after another or all seeds as one model; they begin again where the sweep ends, and suggest
+nothing. The check compares the losses of a shorter sweep over the same range.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Several configurations of one shape trained: `mlpkern.lm.population` against stock loops.
 
-The unit is a step of one configuration; they differ in seed and learning rate. Our call is a whole
-training of all of them, with the making of the models and their dev losses at the end. The loops,
-of stock and `ops`, go on training models that are made before, one after the other or all as one.
+The unit is a step of one configuration; the configurations differ in seed and learning rate. Our
+call is a whole training of all of them, from making the models to their dev losses. The loops of
+stock and `ops` continue the training of existing models, one after another or all as one.
 """
 
 from __future__ import annotations

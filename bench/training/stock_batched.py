@@ -58,7 +58,7 @@ def _times_rates(grads: Iterable[Tensor], rates: Tensor) -> list[Tensor]:
 
 
 class BatchedRun:
-    """Several models as one, their parameters stacked; the single runs get nothing back."""
+    """Several models as one, their parameters stacked; the single runs are not updated."""
 
     def __init__(self, runs: list[StockRun]):
         self.runs, self.case = runs, runs[0].case
@@ -67,7 +67,7 @@ class BatchedRun:
         self.parameters = [v.detach().requires_grad_() for v in self.values]
 
     def batches(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Ids (M, N, T), those of model m moved on by m*V, and targets (M * N,)."""
+        """Ids (M, N, T), for model m offset by m*V, and targets (M * N,)."""
         drawn = [run.draw_chunk(steps) for run in self.runs]
         symbols = self.values[0].shape[1]
         ids = torch.stack([ids + m * symbols for m, (ids, _) in enumerate(drawn)], 1)

@@ -1,4 +1,4 @@
-"""The rows of stock for a training: which loops, with how many threads, in how many processes."""
+"""The rows of stock PyTorch for a training: loops, numbers of threads, processes."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def stock_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
     for name, loop in eager.items():
         for count in counts:
             loop_row(name, count, loop)
-    # several models one after the other are as fast as one, so many (with --quick two) are compiled
-    # only as one model and side by side
+    # One after the other, several models train as fast as one. So many models (with --quick, two)
+    # are compiled only as one model and side by side.
     one_by_one = models <= (1 if settings.quick else 2)
     for count in compile_counts if one_by_one else []:
         if not case.slow:
@@ -104,7 +104,7 @@ def loop_prepared(case: TrainingCase, loop: Loop) -> Prepared:
 
 
 def _processes_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
-    """The models dealt out to a process a core, and the numbers of the same loop in this one."""
+    """The models shared out to a process a core; checked is the same loop in this process."""
     loops = {LOOPS[0]: lecture_loop}
     if settings.compile:
         loops[LOOPS[1]] = step_loop(compiled(whole_step(case)))

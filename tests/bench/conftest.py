@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from support.bench_gpu_script import FAKE_PYTHON, FAKE_SANITIZER
+from support.bench.gpu_script import FAKE_PYTHON, FAKE_SANITIZER
 
 from bench.gpu import prebuilt
 from bench.gpu import stages as gpu_stages

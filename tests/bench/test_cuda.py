@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.bench_fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeEvent, FakeGpu, fake_gpu, suite_of
-from support.bench_tiny import nan, off_by_a_little, row_of
+from support.bench.fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeEvent, FakeGpu, fake_gpu, suite_of
+from support.bench.tiny import nan, off_by_a_little, row_of
 
 from bench import run, yardsticks
 from bench import suites as tables

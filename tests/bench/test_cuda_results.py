@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.bench_fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeGpu, fake_gpu, suite_of
-from support.bench_tiny import MACHINE
+from support.bench.fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeGpu, fake_gpu, suite_of
+from support.bench.tiny import MACHINE
 
 from bench import report, result_files, run
 from bench import suites as tables

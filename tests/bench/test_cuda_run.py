@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.bench_fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeGpu, fake_gpu, suite_of
-from support.bench_tiny import MACHINE
+from support.bench.fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeGpu, fake_gpu, suite_of
+from support.bench.tiny import MACHINE
 from support.lm_words import make_words
 
 from bench import result_files, run, yardsticks

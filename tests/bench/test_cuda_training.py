@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.bench_fake_gpu import CUDA_SETTINGS, fake_gpu
+from support.bench.fake_gpu import CUDA_SETTINGS, fake_gpu
 
 from bench import suites as tables
 from bench.cuda import training as cuda_training

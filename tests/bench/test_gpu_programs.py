@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.bench_fake_gpu import FAST, FakeGpu, fake_gpu
+from support.bench.fake_gpu import FAST, FakeGpu, fake_gpu
 
 import mlpkern
 from bench import ROOT, run

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.bench_gpu_script import FAKE_PYTHON, statuses
+from support.bench.gpu_script import FAKE_PYTHON, statuses
 
 from bench import ROOT
 from bench.gpu import prebuilt

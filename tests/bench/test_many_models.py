@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.bench_tiny import MACHINE, SETTINGS, FakeProcesses
+from support.bench.tiny import MACHINE, SETTINGS, FakeProcesses
 
 import mlpkern
 from bench.report import case_lines, summary_lines

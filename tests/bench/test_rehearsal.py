@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from support.bench_gpu_script import statuses
+from support.bench.gpu_script import statuses
 
 from bench import ROOT
 from bench.gpu import steps as gpu_steps

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from support.bench_tiny import CASE, MACHINE, SETTINGS, nan, row_of, suite_with
+from support.bench.tiny import CASE, MACHINE, SETTINGS, nan, row_of, suite_with
 
 from bench import report, result_files, run
 from bench.core import limits, machine, providers

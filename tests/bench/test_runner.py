@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from support.bench_tiny import (
+from support.bench.tiny import (
     CASE,
     MACHINE,
     SETTINGS,

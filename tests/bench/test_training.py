@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.bench_tiny import SETTINGS, FakeProcesses
+from support.bench.tiny import SETTINGS, FakeProcesses
 
 from bench.core.case import Unavailable
 from bench.shown.charts import ladder_png

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from support.bench_tiny import SETTINGS
+from support.bench.tiny import SETTINGS
 
 from bench import runner, suites
 from bench.core.case import Case
