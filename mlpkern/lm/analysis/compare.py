@@ -1,4 +1,4 @@
-"""Several runs side by side: what was set differently, and what came of it.
+"""Several runs side by side: the settings in which they differ, and their losses.
 
 >>> from mlpkern.lm.model.config import TrainConfig
 >>> differing([TrainConfig(hidden=(100,)), TrainConfig(hidden=(300, 50), seed=1)])
@@ -29,12 +29,12 @@ class ComparedRun:
     """A run in a comparison.
 
     Attributes:
-        name: the folder's name, or its path where two have the same name
+        name: the name of the folder, or its path if two have the same name
         step: steps done
         seconds: time of these steps
-        train: loss over the whole split; None for a run that has not ended
-        dev: likewise; of a run that has not ended the last one of its log, if any
-        best: the lowest dev loss and its step, where a model of it is kept
+        train: loss over the whole split; None for an unfinished run
+        dev: likewise; for an unfinished run the last one of its log, if any
+        best: the lowest dev loss and its step, if the run kept that model
         rows: the log
     """
 
@@ -55,15 +55,15 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``differences``: setting -> its value in each run, for the settings that are not the same in
-    all; ``same_words``: whether all were trained on the same words, split the same way."""
+    """``differences``: setting -> its value in each run, for settings that differ;
+    ``same_words``: whether all were trained on the same words, split the same way."""
 
     runs: list[ComparedRun]
     differences: dict[str, list[str]]
     same_words: bool
 
     def to_text(self) -> str:
-        """A table with a line for each run, and what to know when reading it."""
+        """A table with a line for each run, and notes on how to read it."""
         early = any(run.best and run.best.step != run.step for run in self.runs)
         bests = ["best dev", "at step"] if early else []
         heads = ["run", "train", "dev", *bests, "steps", "seconds", "engine", *self.differences]
@@ -91,7 +91,7 @@ class Comparison:
 def compare(runs: Sequence[str | Path]) -> Comparison:
     """The comparison of the runs in the folders ``runs``, two or more, in the order given.
 
-    CheckpointError, in one line, for a folder that is none of a run or holds a damaged file.
+    CheckpointError for a folder that is not a run folder or has a damaged file.
     """
     if len(runs) < 2:
         raise ConfigError(f"compare needs two runs or more, got {len(runs)}")
@@ -112,8 +112,8 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
 
 
 def differing(configs: Sequence[TrainConfig]) -> dict[str, list[str]]:
-    """Setting -> its values, for the settings in which ``configs`` differ. The number of steps and
-    how often something is written or measured are left out."""
+    """Setting -> its values, for the settings in which ``configs`` differ; without the number of
+    steps and the intervals of logs, dev losses and checkpoints."""
     left_out = {"steps", *settings_of("on the way")}
     names = [name for name in SETTINGS if name not in left_out]
     values = {name: [setting_text(getattr(config, name)) for config in configs] for name in names}

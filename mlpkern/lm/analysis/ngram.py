@@ -1,10 +1,11 @@
-"""The counting baseline: n-grams with add-k smoothing, which every model has to beat.
+"""The counting baseline that a model has to beat: n-grams with add-k smoothing.
 
     p(y | context) = (count(context, y) + k) / (count(context) + k V)
 
-context: the n-1 symbols before y. k is the one of `K_GRID` with the lowest dev loss. A context that
-the train split never shows gives every symbol 1 / V. The table has V^n cells, most of them empty
-for n > 3; only the cells that occur are kept, as a trie of sorted arrays.
+The context is the n-1 symbols before y; k is the value of `K_GRID` with the lowest dev loss. After
+a context that does not occur in the train split every symbol has probability 1 / V. Of the V^n
+cells, most of which are empty for n > 3, only those that occur are stored, as a trie of sorted
+arrays.
 
 Sizes: V vocabulary, N rows. Source: Jurafsky and Martin, "Speech and Language Processing",
 3rd edition, section 3.6.2 (add-k smoothing); Karpathy, "Building makemore" part 1 (bigrams).
@@ -22,7 +23,6 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,7 +40,7 @@ K_GRID = tuple(10 ** (tenths / 10) for tenths in range(-40, 21))  # 0.0001 to 10
 
 @dataclass(frozen=True)
 class NGram:
-    """The counts of a train split, and k.
+    """The counts of a train split, and the smoothing k.
 
     Attributes:
         levels: for j = 1 … n the distinct j-grams, sorted: place of the first j-1 symbols in the
@@ -73,7 +73,7 @@ class NGram:
 
     @property
     def block_size(self) -> int:
-        """Symbols of context that `__call__` takes; a unigram takes one and ignores it."""
+        """The context length that `__call__` takes; a unigram takes one symbol and ignores it."""
         return max(1, self.n - 1)
 
     @property
@@ -84,18 +84,20 @@ class NGram:
     def __call__(self, ids: Tensor) -> Tensor:
         """The log-probabilities (N, V) float64 after the contexts ``ids`` (N, T), T >= n - 1.
 
-        They serve as logits, so `mlpkern.lm.sample` draws from counts as from a model.
+        They serve as logits, so `mlpkern.lm.sample` draws from an n-gram as from a model.
         """
         context = self._place(self._context(ids.numpy()))  # (N,)
         symbols = np.arange(self.vocab_size)
         key = context[:, None] * self.vocab_size + symbols  # (N, V)
         place = _find(self.levels[-1], key, (context >= 0)[:, None])
-        p = self._smoothed(_counts_at(self.counts, place), self._totals_at(context)[:, None])
+        p = self._smoothed(
+            _counts_at(self.counts, place), _counts_at(self.totals, context)[:, None]
+        )
         return torch.from_numpy(np.log(p))
 
     def row_losses(self, split: Split) -> np.ndarray:
-        """-log p of every row (N,) in nats, float64; the context of ``split`` holds n - 1 symbols
-        or more."""
+        """-log p of every row (N,) in nats, float64; ``split`` needs a context of at least n - 1
+        symbols."""
         return -np.log(self._smoothed(*self._row_counts(split)))
 
     def loss(self, split: Split) -> float:
@@ -107,11 +109,10 @@ class NGram:
     def _row_counts(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
         """count(context, y) and count(context) of every row."""
         context = self._context(split.inputs.cpu().numpy())
-        targets = split.targets.cpu().numpy()[:, None]
-        grams = np.concatenate([context, targets], axis=1)
+        grams = np.concatenate([context, split.targets.cpu().numpy()[:, None]], axis=1)
         return (
             _counts_at(self.counts, self._place(grams)),
-            self._totals_at(self._place(context)),
+            _counts_at(self.totals, self._place(context)),
         )
 
     def _smoothed(self, count: np.ndarray, total: np.ndarray) -> np.ndarray:
@@ -125,18 +126,15 @@ class NGram:
         return ids[:, width - (self.n - 1) :]
 
     def _place(self, ids: np.ndarray) -> np.ndarray:
-        """Where the j-grams ``ids`` (N, j) stand in level j: (N,), -1 for one never seen."""
+        """The places of the j-grams ``ids`` (N, j) in level j: (N,), -1 where never seen."""
         place = np.zeros(len(ids), dtype=np.int64)
         for level, column in zip(self.levels, ids.T, strict=False):
             place = _find(level, place * self.vocab_size + column, place >= 0)
         return place
 
-    def _totals_at(self, context: np.ndarray) -> np.ndarray:
-        return _counts_at(self.totals, context)
-
 
 def ngram(dataset: Dataset, n: int, *, k: float | None = None) -> NGram:
-    """The n-gram counts of the train split of ``dataset``; 1 <= n <= 5.
+    """The n-gram counts of the train split of ``dataset``, for n from 1 to 5.
 
     Args:
         k: above 0; None chooses it on the dev split, among 61 values from 0.0001 to 100.
@@ -156,7 +154,7 @@ def ngram_name(n: int) -> str:
 
 
 def _count(train: Split, n: int, vocab_size: int) -> NGram:
-    """The counts of ``train``; k is still open."""
+    """The counts of ``train``, with any k."""
     inputs, targets = train.inputs.cpu().numpy(), train.targets.cpu().numpy()
     width = inputs.shape[1]
     columns = [*inputs[:, width - (n - 1) :].T, targets]
@@ -171,17 +169,15 @@ def _count(train: Split, n: int, vocab_size: int) -> NGram:
     return NGram(n, vocab_size, 1.0, tuple(levels), counts, totals)
 
 
-def _best_k(counted: NGram, dev: Split, grid: Sequence[float] = K_GRID) -> float:
-    """The k of ``grid`` with the lowest loss on ``dev``."""
-    count, total = counted._row_counts(dev)
-    losses = [
-        -np.log((count + k) / (total + k * counted.vocab_size)).mean() for k in grid
-    ]  # one look-up of the rows serves every k
-    return grid[int(np.argmin(losses))]
+def _best_k(counted: NGram, dev: Split) -> float:
+    """The k of `K_GRID` with the lowest loss on ``dev``."""
+    rows = counted._row_counts(dev)  # looked up once for all k
+    losses = [-np.log(replace(counted, k=k)._smoothed(*rows)).mean() for k in K_GRID]
+    return K_GRID[int(np.argmin(losses))]
 
 
 def _find(level: np.ndarray, key: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """The places of ``key`` in the sorted ``level``, -1 where absent or not ``valid``."""
+    """The places of ``key`` in the sorted ``level``; -1 if absent or not ``valid``."""
     place = np.searchsorted(level, key).clip(max=len(level) - 1)
     return np.where(valid & (level[place] == key), place, -1)
 

@@ -1,5 +1,4 @@
-"""The report on a run: losses of the splits beside those of counting, where the loss lies, and what
-follows.
+"""The report on a run: its losses beside those of n-grams, where they come from, and a verdict.
 
 >>> from mlpkern import lm
 >>> dataset = lm.build_dataset(lm.embedded_names()[:500], block_size=3)
@@ -46,7 +45,7 @@ LAST_POSITION = 15  # later ones are one group
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of dev that have something in common: their number, mean loss, and share of the sum of
+    """Dev rows with a common property: their number, mean loss, and share of the sum of
     all losses."""
 
     label: str
@@ -57,14 +56,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run is worth: its losses, those of counting, and where the loss comes from.
+    """The losses of a run, those of n-grams, and where the loss comes from.
 
     Attributes:
         splits: loss and accuracy of train, dev and test
-        ngrams: n -> dev loss of counting n-grams of the same train words: 2, 3, and up to the
-            model's context
-        positions: dev rows by the place of the target in its word
-        symbols: dev rows by the target, the largest share of the loss first
+        ngrams: n -> dev loss of the n-grams of the same train words: 2, 3, and up to the context
+            of the model
+        positions: dev rows by the position of the target in its word
+        symbols: dev rows by target, the largest share of the loss first
         rows: the log
     """
 
@@ -88,11 +87,11 @@ def report(
     """The report on the run in the folder ``run``.
 
     Args:
-        file: a text file of other words than those on the record of the run.
+        file: a text file with other words than those of the run.
         data: "embedded" or "makemore", likewise.
-        checkpoint: its "best" model or its "last"; None: the best where there is one.
+        checkpoint: the "best" model or the "last"; None: the best if there is one.
 
-    CheckpointError or DataError, in one line, where the run, its log or its words cannot be read.
+    CheckpointError or DataError if the run, its log or its words cannot be read.
     """
     found = load_checkpoint(run, checkpoint=checkpoint)
     rows = read_log(RunFolder.holding(run).log)
@@ -111,7 +110,7 @@ def report_on(
     losses = row_losses(model, dev).numpy()
     ngrams = ngram_losses(dataset, config.block_size)
     fair = {n: loss for n, loss in ngrams.items() if n <= config.block_size + 1}
-    # a log row is the mean of this many losses, which differ about as those of dev rows do
+    # a log row is the mean of so many losses, which vary about as much as those of dev rows
     noise = float(losses.std()) / (config.log_every * config.batch_size) ** 0.5
     return Report(
         splits,
@@ -124,13 +123,13 @@ def report_on(
 
 
 def losses_per_position(losses: np.ndarray, split: Split) -> list[Group]:
-    """The ``losses`` of the rows of ``split``, in groups by the place of the target in its word.
+    """The ``losses`` of the rows of ``split``, grouped by the position of the target in its word.
 
     Position 1 is the first symbol; the boundary after a word of L symbols has position L + 1.
     """
     ends = np.flatnonzero(split.targets.cpu().numpy() == 0)
     if len(losses) and (not len(ends) or ends[-1] != len(losses) - 1):
-        ends = np.append(ends, len(losses) - 1)  # a text that stops within a line
+        ends = np.append(ends, len(losses) - 1)  # a text that ends within a line
     lengths = np.diff(ends, prepend=-1)  # rows of each word
     positions = np.arange(len(losses)) - np.repeat(ends - lengths, lengths)  # from 1
     places = np.minimum(positions, LAST_POSITION + 1)
@@ -139,13 +138,13 @@ def losses_per_position(losses: np.ndarray, split: Split) -> list[Group]:
 
 
 def losses_per_symbol(losses: np.ndarray, split: Split, symbols: Sequence[str]) -> list[Group]:
-    """The ``losses`` of the rows of ``split`` by target, the largest share of their sum first."""
+    """The ``losses`` of the rows of ``split``, grouped by target, the largest share first."""
     groups = _groups(losses, split.targets.cpu().numpy(), symbols)
     return sorted(groups, key=lambda group: -group.share)
 
 
 def _groups(losses: np.ndarray, places: np.ndarray, labels: Sequence[str]) -> list[Group]:
-    """One group for each place that occurs."""
+    """A group for each place that occurs."""
     counts = np.bincount(places, minlength=len(labels))
     sums = np.bincount(places, weights=losses, minlength=len(labels))
     total = max(float(sums.sum()), 1e-300)
@@ -157,7 +156,7 @@ def _groups(losses: np.ndarray, places: np.ndarray, labels: Sequence[str]) -> li
 
 
 def ngram_losses(dataset: Dataset, block_size: int) -> dict[int, float]:
-    """The dev losses of bigrams, trigrams, and of longer ones that see no more than the model."""
+    """The dev losses of bigrams, trigrams, and longer n-grams up to the context of the model."""
     largest = max(3, min(block_size + 1, MAX_N))
     dataset = dataset.to("cpu")
     dev = dataset.splits_for(max(block_size, largest - 1))["dev"]

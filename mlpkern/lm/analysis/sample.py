@@ -1,4 +1,4 @@
-"""Words drawn from a model, symbol by symbol."""
+"""Samples words from a model, symbol by symbol."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mlpkern.lm.words.data import Vocab
 
 __all__ = ["NextSymbol", "sample", "share_seen"]
 
-MAX_TOGETHER = 16_384  # words that advance in one batch
-MAX_LOGITS = 1 << 26  # of one step: half a GB of float64
-BYTES_OF_WORD = 50  # of a string of Python, at least
+MAX_TOGETHER = 16_384  # words in one batch
+MAX_LOGITS = 1 << 26  # of a batch: half a GB of float64
+BYTES_OF_WORD = 50  # of a Python string, at least
 
 
 class NextSymbol(Protocol):
-    """What can be drawn from: `MLPLanguageModel`, and `NGram`."""
+    """A model to sample from, such as `MLPLanguageModel` or `NGram`."""
 
     @property
     def block_size(self) -> int:
@@ -31,7 +31,7 @@ class NextSymbol(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where contexts must lie."""
+        """The device of the contexts."""
 
     def __call__(self, ids: Tensor, /) -> Any:
         """The logits (N, V) after the contexts ``ids`` (N, T)."""
@@ -49,19 +49,18 @@ def sample(
     top_k: int | None = None,
     max_length: int = 100,
 ) -> list[str]:
-    """``count`` words drawn from the model, all advancing together; of a model at level "word" its
-    sequences, with blanks between the tokens.
+    """``count`` words sampled from the model, in batches; at level "word" sequences, with spaces
+    between the tokens.
 
     Args:
         seed: the same seed, model and arguments give the same words.
-        prefix: what every word starts with, of a word model its first words; DataError for a symbol
-            or word the model does not know.
-        temperature: > 0; the logits are divided by it (below 1: likelier words, above 1: wilder
-            ones).
-        top_k: at least 1; every symbol is drawn from the k likeliest alone. None: from all.
-        max_length: a word is cut at this many symbols, the prefix among them.
+        prefix: the beginning of every word, at level "word" its first tokens; DataError for a
+            symbol or token that the model does not know.
+        temperature: > 0; divides the logits (below 1: more likely words, above 1: less likely).
+        top_k: at least 1; every symbol is drawn from the k most likely ones. None: from all.
+        max_length: a word is cut after so many symbols, including the prefix.
 
-    A word ends where the model draws the boundary; an empty word is possible.
+    A word ends when the model draws the boundary; it may be empty.
     """
     if count < 0:
         raise ConfigError(f"count must be at least 0, got {count}")
@@ -92,7 +91,7 @@ def _advance(
     draw: Callable[[Tensor], Tensor],
     max_length: int,
 ) -> list[list[int]]:
-    """The ids of ``count`` words that begin with ``start``; finished words leave the batch."""
+    """The ids of ``count`` words that begin with ``start``; a finished word leaves the batch."""
     device = model.device
     block = model.block_size
     words = [list(start) for _ in range(count)]
@@ -113,7 +112,7 @@ def _advance(
 
 
 def share_seen(words: Sequence[str], training: Iterable[str]) -> float:
-    """The share of ``words`` that occur in ``training``, 0 to 1: what a model knows by heart."""
+    """The share of ``words`` that occur in ``training``, 0 to 1: how much a model memorised."""
     known = set(training)
     return sum(word in known for word in words) / max(1, len(words))
 
@@ -121,9 +120,9 @@ def share_seen(words: Sequence[str], training: Iterable[str]) -> float:
 def _draw(
     logits: Tensor, generator: torch.Generator, temperature: float, top_k: int | None
 ) -> Tensor:
-    """One id per row of ``logits`` (N, V); on the CPU, so that a seed means the same everywhere."""
+    """An id for each row of ``logits`` (N, V), drawn on the CPU: the same for all devices."""
     scaled = logits.cpu().double()
-    # the maximum first: a tiny temperature then gives -inf, never inf - inf
+    # minus the maximum first: a tiny temperature then gives -inf, never inf - inf
     scaled = (scaled - scaled.amax(-1, keepdim=True)) / temperature
     if top_k is None or top_k >= scaled.shape[-1]:
         return torch.multinomial(scaled.softmax(-1), 1, generator=generator).squeeze(1)

@@ -1,4 +1,4 @@
-"""What the losses of a finished run say, in plain language: underfit, overfit or near capacity."""
+"""A verdict on the losses of a finished run: underfit, overfit or near capacity."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mlpkern.lm.saved.log import LogRow
 
 __all__ = ["Verdict", "still_falling", "verdict"]
 
-GAP = 0.05  # dev this far above train, as a share of dev: the model knows the train words by heart
-RISEN = 0.01  # dev this far above its lowest
-FALLING = 0.005  # the train loss this far below that of the tenth of the steps before
+GAP = 0.05  # overfit: dev is above train by more than this share of dev
+RISEN = 0.01  # overfit: dev is above its lowest by more than this share
+FALLING = 0.005  # underfit: train fell by more than this share over the last tenth of the steps
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,19 @@ def verdict(
     ngrams: Mapping[int, float] | None = None,
     noise: float = 0.0,
 ) -> Verdict:
-    """The first of these that holds, with the losses ``train`` and ``dev`` over whole splits.
+    """The first of these that applies to the losses ``train`` and ``dev`` over whole splits.
 
     1. overfit: dev is more than 5 % above train (as a share of dev), or the last dev loss of the
-       log is more than 1 % above its lowest, also where ``dev`` is that of the best model;
+       log is more than 1 % above its lowest, even if ``dev`` is that of the best model;
     2. underfit: dev is not below the best of ``ngrams``, or the train loss still falls: its mean
        over the last tenth of the log is lower than over the tenth before by more than 0.5 % and by
-       more than twice what chance does;
-    3. near capacity: train and dev agree, the curve is flat, and counting is beaten.
+       more than twice the noise;
+    3. near capacity: train and dev agree, the curve is flat, and the model beats the n-grams.
 
     Args:
         rows: the log.
-        ngrams: n -> dev loss of counting n-grams with no more context than the model has.
-        noise: standard deviation of the train loss of a log row, from the choice of its batches.
+        ngrams: n -> dev loss of n-grams with no more context than the model.
+        noise: standard deviation of the train loss of a log row, due to the choice of batches.
 
     >>> print(verdict(2.0, 2.5, []))
     overfit: dev is 0.500 (20.0 %) above train. Weight decay, dropout, a smaller model or more \
@@ -95,7 +95,7 @@ words close the gap.
 
 
 def still_falling(rows: Sequence[LogRow], noise: float = 0.0) -> float:
-    """By how much the train loss fell over the last tenth of the log, 0.0 where that may be chance.
+    """By how much the train loss fell over the last tenth of the log; 0.0 if that may be noise.
 
     >>> rows = [LogRow(step, 0.1, 3.0 - 0.001 * step, None, 0.0) for step in range(100, 1100, 100)]
     >>> round(still_falling(rows), 3), still_falling(rows, noise=0.1)

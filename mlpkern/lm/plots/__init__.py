@@ -1,8 +1,8 @@
-"""Pictures of a run: each function returns a matplotlib figure, `png` makes the bytes of a file.
+"""Pictures of a run: each function returns a matplotlib figure, `png` gives the bytes of a file.
 
-One style for all of them (style.py): the colours of Okabe and Ito, which all eyes tell apart, and
-never colour alone: lines differ in form as well, marks in shape. matplotlib is imported when a
-figure is made; without it, MissingPackageError says what to install.
+All have one style (style.py): the colours of Okabe and Ito, which are distinct to colour-blind
+readers too, and lines and marks that also differ in form. matplotlib is imported when a figure is
+made; without it, MissingPackageError says what to install.
 
 >>> from mlpkern import lm
 >>> model = lm.MLPLanguageModel(27, 3, 10, 200)

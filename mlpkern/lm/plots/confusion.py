@@ -1,4 +1,4 @@
-"""What a model predicts for every symbol, as a matrix of shares."""
+"""The confusion matrix: which symbols a model predicts for each target."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["confusion_plot", "confusion_shares"]
 
-MAX_VOCAB = 4096  # the matrix of more would take more than 128 MiB
-MAX_SYMBOLS = 110  # of a larger vocabulary the most frequent targets are shown
+MAX_VOCAB = 4096  # a larger matrix would take more than 128 MiB
+MAX_SYMBOLS = 110  # shown at most, the most frequent targets
 
 
 def confusion_shares(model: MLPLanguageModel, split: Split) -> Tensor:
-    """(V, V) float64: of the rows with target t (first axis), the share for which symbol p (second
-    axis) has the largest logit. A row sums to 1, or is nan for a target that never occurs.
+    """(V, V) float64: of the rows with target t (first axis), the share in which symbol p (second
+    axis) has the largest logit. A row sums to 1, or is nan for a target that does not occur.
 
-    ConfigError for V > 4096."""
+    ConfigError for V > 4096.
+    """
     vocab_size = model.vocab_size
     if vocab_size > MAX_VOCAB:
         raise ConfigError(
@@ -50,12 +51,12 @@ def confusion_shares(model: MLPLanguageModel, split: Split) -> Tensor:
 
 
 def confusion_plot(shares: Tensor, vocab: Vocab, *, counts: Tensor | None = None) -> Figure:
-    """`confusion_shares` as a heat map: targets downwards, predictions across, in the order of
-    ``vocab``; targets that never occur are left out.
+    """`confusion_shares` as a heat map: a row for each target, a column for each prediction, in the
+    order of ``vocab``; without targets that do not occur.
 
     Args:
-        counts: (V,) how often each symbol is a target; of more than 110 the most frequent are
-            shown, and the rest of their predictions is the last column.
+        counts: (V,) how often each symbol is a target. Of more than 110 symbols the most frequent
+            are shown, and the last column sums the other predictions.
     """
     known = (~shares.isnan().any(1)).nonzero()[:, 0]
     if not len(known):
@@ -72,7 +73,7 @@ def confusion_plot(shares: Tensor, vocab: Vocab, *, counts: Tensor | None = None
         shown = torch.cat([shown, 1 - shown.sum(1, keepdim=True)], dim=1).clamp(min=0)
         across.append("other" if vocab.level == "char" else "(others)")
     side = float(np.clip(1.4 + 0.16 * len(across), 5.5, 20))
-    larger = max(1.0, side / 11)  # a large picture is looked at from farther away
+    larger = max(1.0, side / 11)  # a large picture is viewed from farther away
     beside = 0.07 * max(map(len, across)) if vocab.level == "word" else 0.0  # words along the axes
     height = max(3.0, 1.4 + (side - 1.4) * len(rows) / len(across))
     figure = new_figure(side + beside + 0.9, height + 2 * beside)

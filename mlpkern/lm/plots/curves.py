@@ -1,4 +1,4 @@
-"""Curves over the steps: losses of one run, of several, and the learning rate."""
+"""Curves over the steps of training: losses of one or several runs, and the learning rate."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ BASELINE_DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def loss_plot(rows: Sequence[LogRow], baselines: Mapping[str, float] | None = None) -> Figure:
-    """Train and dev loss of a log over its steps, with a horizontal line for each of ``baselines``.
+    """Train and dev loss of a log over the steps, with a horizontal line for each of ``baselines``.
 
     Args:
         baselines: name -> dev loss, for example of n-grams.
 
-    Losses of the first twentieth of the run that lie far above the rest are cut off.
+    High losses in the first twentieth of the run lie outside of the picture.
     """
     figure = new_figure(8, 5)
     _draw_losses(figure.add_subplot(), rows, baselines or {})
@@ -40,7 +40,7 @@ def loss_plot(rows: Sequence[LogRow], baselines: Mapping[str, float] | None = No
 
 
 def report_plot(report: Report) -> Figure:
-    """`loss_plot` of a report, and beside it the dev loss by place in the word."""
+    """`loss_plot` of a report, and beside it the dev loss by position in the word."""
     figure = new_figure(11, 5.2)
     curves, places = figure.subplots(1, 2, width_ratios=(3, 2))
     baselines = {ngram_name(n): loss for n, loss in report.ngrams.items()}
@@ -57,9 +57,9 @@ def report_plot(report: Report) -> Figure:
 
 
 def comparison_plot(logs: Mapping[str, Sequence[LogRow]]) -> Figure:
-    """The curves of several runs, by name: over the steps, and over the seconds of training.
+    """The losses of several runs, by name: over the steps, and over the seconds of training.
 
-    A run has one colour and dash; its dev losses have marks, its train losses are thin.
+    Each run has a colour and dash; dev losses have marks, train losses are thin.
     """
     if not any(logs.values()):
         raise ConfigError("no log has rows yet")
@@ -128,7 +128,7 @@ def _draw_losses(axes: Axes, rows: Sequence[LogRow], baselines: Mapping[str, flo
 def _cut_the_beginning(
     axes: Axes, logs: Sequence[Sequence[LogRow]], baselines: Iterable[float]
 ) -> None:
-    """Limits that the curves fill after their first twentieth."""
+    """Sets the limits to the range of the curves after their first twentieth."""
     losses: list[float] = list(baselines)
     for rows in logs:
         if not rows:
@@ -150,10 +150,10 @@ def _steps_axis(axes: Axes) -> None:
 
 
 def _marker(count: int, marker: str) -> str:
-    """Marks where they are few enough to tell apart."""
+    """``marker``, or none if there are too many points to tell apart."""
     return marker if count <= 60 else ""
 
 
 def _plain(name: str) -> str:
-    """A name that matplotlib shows as it is: no mathematics, and no leading underscore to hide."""
+    """A name that matplotlib shows unchanged: without mathematics, not hidden by an underscore."""
     return ("\u200a" if name.startswith("_") else "") + name.replace("$", r"\$")

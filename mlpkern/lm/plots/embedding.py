@@ -1,4 +1,4 @@
-"""The embedding as a map: every symbol where the model puts it, vowels marked."""
+"""The embedding as a map of the symbols, with vowels marked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["embedding_plot", "principal_components"]
 
-MAX_LABELS, MAX_WORDS = 150, 80  # of more letters, or words, only the most frequent are named
-# what a symbol is: face, edge, shape of the box
+MAX_LABELS, MAX_WORDS = 150, 80  # of letters, of words; the most frequent ones
+# kind of symbol -> face, edge and shape of its box
 _KINDS = {
     "vowel": (PALETTE["orange"], PALETTE["black"], "square,pad=0.28"),
     "other symbol": ("#d6ecf8", PALETTE["blue"], "circle,pad=0.22"),
@@ -33,9 +33,9 @@ _KINDS = {
 def principal_components(weight: Tensor) -> tuple[Tensor, Tensor]:
     """The first two principal components of the rows (V, D): coordinates (V, 2), shares (2,).
 
-    With centered rows X = U S W', the coordinates are those of U S, and the shares of the variance
-    S^2 / sum S^2. The sign of a component makes the entry of W with the largest magnitude positive.
-    For D <= 2 the coordinates are the rows themselves (a second column of zeros for D = 1).
+    With the singular value decomposition X = U S W' of the centered rows, the coordinates are U S
+    and the shares of the variance S^2 / sum S^2. Signs: the entry of W with the largest magnitude
+    is positive. For D <= 2 the coordinates are the rows (with a second column of zeros for D = 1).
 
     Examples:
         >>> rows = torch.tensor([[0.0, 0.0, 1.0], [2.0, 0.0, 1.0], [4.0, 0.0, 1.0]])
@@ -54,7 +54,7 @@ def principal_components(weight: Tensor) -> tuple[Tensor, Tensor]:
     largest = wt.gather(1, wt.abs().argmax(1, keepdim=True))[:, 0]
     coordinates = u * s[: u.shape[1]].sqrt() * largest.sign()
     shares = s[:2] / s.sum().clamp(min=1e-300)
-    missing = 2 - coordinates.shape[1]  # one symbol alone
+    missing = 2 - coordinates.shape[1]  # if there is one symbol
     return (
         torch.nn.functional.pad(coordinates, (0, missing)),
         torch.nn.functional.pad(shares, (0, missing)),
@@ -64,13 +64,13 @@ def principal_components(weight: Tensor) -> tuple[Tensor, Tensor]:
 def embedding_plot(weight: Tensor, vocab: Vocab, *, counts: Tensor | None = None) -> Figure:
     """The embedding (V, D) as a scatter of the symbols of ``vocab``.
 
-    For D > 2 along the two principal components, the axes naming their shares of the variance.
-    Vowels are squares, other symbols circles, the boundary a black one. Labels never cover each
-    other: one that has no room moves aside, with a line to its point.
+    For D > 2 the axes are the two principal components, labelled with their shares of the variance.
+    Vowels are squares, other symbols circles, the boundary is black. Labels do not cover each
+    other: one without room moves aside, with a line to its point.
 
     Args:
-        counts: (V,) how often each symbol occurs; of more than 150 letters, or 80 words, the most
-            frequent are labelled (without counts the first), the others are points.
+        counts: (V,) how often each symbol occurs. Only 150 letters, or 80 words, get labels: the
+            most frequent ones, or without counts the first; the others are points.
     """
     coordinates, shares = principal_components(weight)
     points = coordinates.numpy()
@@ -105,7 +105,7 @@ def embedding_plot(weight: Tensor, vocab: Vocab, *, counts: Tensor | None = None
 
 
 def _named(vocab: Vocab, counts: Tensor | None) -> list[int]:
-    """The ids that get a label."""
+    """The ids of the symbols with labels."""
     most = MAX_WORDS if max(map(len, vocab.symbols)) > 2 else MAX_LABELS
     if len(vocab) <= most or counts is None:
         return list(range(min(len(vocab), most)))
@@ -130,15 +130,15 @@ def _label(axes: Axes, point: np.ndarray, label: str, kind: str, families: list[
 
 
 def _spread(figure: Figure, axes: Axes, texts: list[Text], points: np.ndarray) -> None:
-    """Moves the labels that would cover others, and ties them to their points."""
-    figure.draw_without_rendering()  # now limits, layout and boxes have their sizes
+    """Moves the labels that would cover others, with lines to their points."""
+    figure.draw_without_rendering()  # fixes the limits, the layout and the sizes of the boxes
     figure.set_layout_engine("none")
     to_pixels = axes.transData
     extents = [label_extent(text) for text in texts]
     sizes = np.array([[box.width, box.height] for box in extents])
     centers = np.array([[(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2] for box in extents])
     pixels = to_pixels.transform(points)
-    offsets = centers - pixels  # a letter's box is not quite centered on its position
+    offsets = centers - pixels  # the box of a letter is not quite centered on its position
     frame = axes.get_window_extent()
     target = place_labels(pixels, sizes, (frame.x0, frame.y0, frame.x1, frame.y1))
     for text, point, start, end, offset in zip(texts, points, pixels, target, offsets, strict=True):
@@ -152,7 +152,7 @@ def _spread(figure: Figure, axes: Axes, texts: list[Text], points: np.ndarray) -
 
 
 def label_extent(text: Text) -> Bbox:
-    """The pixels that the box of a label covers, once it is drawn."""
+    """The pixels covered by the box of a label that has been drawn."""
     patch = text.get_bbox_patch()
     assert patch is not None
     return patch.get_window_extent()

@@ -1,4 +1,4 @@
-"""The sweep of a learning-rate finder: the median, a band over the seeds, the suggestions."""
+"""The curve of a learning-rate finder: the median, a band over the seeds, the suggestions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["finder_plot"]
 
 
 def finder_plot(curve: LRCurve) -> Figure:
-    """Loss over the learning rate, logarithmic: the smoothed median of the seeds, the band that
-    holds 80 % of them at each step, and vertical lines at the two suggestions."""
+    """Loss over the learning rate (logarithmic): the smoothed median of the seeds, the band with
+    80 % of them at each step, and vertical lines at the two suggestions."""
     if not len(curve.smoothed):
         raise ConfigError("finder_plot: the first loss is not finite already")
     seeds = len(curve.losses)

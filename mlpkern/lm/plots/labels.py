@@ -1,4 +1,4 @@
-"""Labels beside crowded points: places where no label covers another."""
+"""Places labels at crowded points so that none covers another."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import numpy as np
 
 __all__ = ["place_labels"]
 
-ANGLES = 32  # directions that are tried at each distance
+ANGLES = 32  # directions tried at each distance
+GAP = 2.0  # between labels
 RINGS, RINGS_AT_ONCE = 400, 8
 
 
 def place_labels(
-    points: np.ndarray, sizes: np.ndarray, area: tuple[float, float, float, float], gap: float = 2.0
+    points: np.ndarray, sizes: np.ndarray, area: tuple[float, float, float, float]
 ) -> np.ndarray:
-    """The centers (P, 2) of boxes of ``sizes`` (P, 2) for ``points`` (P, 2), none over another.
+    """The centers (P, 2) of boxes with ``sizes`` (P, 2) for ``points`` (P, 2), without overlaps.
 
-    A label stays on its point where it can. The others go outwards from theirs, ring by ring, to
-    the first free place that covers no label, none of their points, and lies in ``area``
-    (left, bottom, right, top); a label for which 400 rings have no place stays on its point.
+    A label stays on its point if possible. The others move outwards, ring by ring, to the first
+    place that covers no label and no point of a moved label and lies in ``area`` (left, bottom,
+    right, top). A label without a place on 400 rings stays on its point.
 
     >>> points, sizes = np.array([[0.0, 0.0], [1.0, 0.0]]), np.full((2, 2), 4.0)
     >>> centers = place_labels(points, sizes, (-20, -20, 20, 20))
     >>> bool(abs(centers[0] - centers[1]).max() >= 4)
     True
     """
-    boxes = sizes + gap
+    boxes = sizes + GAP
     centers = points.astype(float).copy()
     placed = np.zeros(len(points), dtype=bool)
     distance = np.abs(points[:, None] - points[None]).max(-1)
@@ -39,7 +40,7 @@ def place_labels(
             tried = points[i] + _rings(first, away, boxes[i].max())  # (C, 2)
             free = _inside(tried, boxes[i], area)
             free &= ~_covered(tried, boxes[i], centers[placed], boxes[placed])
-            free &= ~_covered(tried, boxes[i], others, np.full_like(others, gap))
+            free &= ~_covered(tried, boxes[i], others, np.full_like(others, GAP))
             if free.any():
                 centers[i] = tried[free.argmax()]
                 break
@@ -48,7 +49,7 @@ def place_labels(
 
 
 def _rings(first: int, away: np.ndarray, size: float) -> np.ndarray:
-    """Places (C, 2) around a point, the near ones first, and of a ring those ``away`` first."""
+    """Places (C, 2) around a point, from near to far, in each ring beginning with ``away``."""
     start = np.arctan2(away[1], away[0])
     turns = np.arange(ANGLES)  # 0, -1, 1, -2, 2, …
     angles = start + np.where(turns % 2, -(turns + 1) // 2, turns // 2) * (2 * np.pi / ANGLES)

@@ -1,4 +1,4 @@
-"""What all pictures have in common: colours, sizes, a plain frame, fonts for any alphabet, PNG."""
+"""The style of all pictures: colours, sizes, a plain frame, fonts for any alphabet, PNG."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "symbol_labels",
 ]
 
-# Okabe and Ito, "Color universal design" (2008); without its yellow, which is too faint for lines.
+# Okabe and Ito, "Color universal design" (2008), without its yellow, too faint for lines.
 PALETTE = {
     "blue": "#0072B2",
     "vermillion": "#D55E00",
@@ -39,7 +39,7 @@ PALETTE = {
     "black": "#000000",
     "grey": "#767676",
 }
-# One line after the other: colours first, then the same ones dashed, dash-dotted, dotted.
+# In the order of use: all colours with solid lines, then dashed, dash-dotted, dotted.
 LINES = [
     (PALETTE[name], dash)
     for dash in ("-", "--", "-.", ":")
@@ -51,9 +51,10 @@ DPI = 150
 
 
 def require_matplotlib() -> None:
-    """MissingPackageError without matplotlib: for commands to say so before they work.
+    """MissingPackageError without matplotlib, so that a command fails before it works.
 
-    ConfigError if matplotlib refuses the environment variable MPLBACKEND, which no picture needs.
+    ConfigError if matplotlib refuses the environment variable MPLBACKEND, although no picture
+    needs it.
     """
     try:
         import matplotlib.figure  # noqa: F401
@@ -93,7 +94,7 @@ def styled(
 
 
 def below(figure: Figure, columns: int = 4) -> None:
-    """The legend of all axes in one row below them, where it hides nothing."""
+    """One legend for all axes, below them."""
     handles, labels = [], []
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -105,7 +106,7 @@ def below(figure: Figure, columns: int = 4) -> None:
 
 
 def shares_colormap() -> Colormap:
-    """White, blue, nearly black: lightness falls all the way, so it reads in grey as well."""
+    """White, blue, nearly black; lightness falls steadily, so it works in grey too."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list(
@@ -114,10 +115,10 @@ def shares_colormap() -> Colormap:
 
 
 def symbol_labels(symbols: Sequence[str]) -> tuple[list[str], list[str]]:
-    """How to write ``symbols``, and the font families that have them.
+    """Labels for ``symbols``, and the font families that can draw them.
 
-    A symbol that no installed font can draw is written as its code point. Mathematics in ``$`` is
-    switched off by escaping.
+    A symbol in no installed font becomes its code point. ``$`` is escaped, as it would begin
+    mathematics.
     """
     from matplotlib import font_manager
     from matplotlib.ft2font import FT2Font
@@ -129,7 +130,7 @@ def symbol_labels(symbols: Sequence[str]) -> tuple[list[str], list[str]]:
         return all(font.get_char_index(ord(c)) for c in text)
 
     def found(text: str) -> bool:
-        """Whether a font has ``text``; looks through the other installed ones if need be."""
+        """Whether a font has ``text``; searches all installed fonts if necessary."""
         if any(covers(font, text) for font in open_fonts):
             return True
         for entry in font_manager.fontManager.ttflist:
@@ -156,7 +157,7 @@ def symbol_labels(symbols: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def png(figure: Figure) -> bytes:
     """The bytes of a PNG file."""
-    figure.draw_without_rendering()  # long tick labels settle in a second pass of the layout
+    figure.draw_without_rendering()  # long tick labels need a second pass of the layout
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -1,10 +1,10 @@
-"""The folder of a sweep: what lies where, and how its best run is saved.
+"""The folder of a sweep: its files, and how the best run is saved.
 
 study.journal   the study, for Optuna and its dashboard
 trials.csv      every trial with its dev loss
 history.png     dev losses in the order of the trials
 parallel.png    every trial as a line through its settings
-best/           the folder of the best run, ready for `sample`, `evaluate` and `train --resume`
+best/           the best run, for `sample`, `evaluate` and `train --resume`
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SweepFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> SweepFolder:
-        """The folder for a sweep, new or to go on; CheckpointError for a folder of others."""
+        """The folder of a sweep, new or existing; CheckpointError for any other folder."""
         folder = cls(Path(path))
         if folder.path.exists() and not folder.path.is_dir():
             raise CheckpointError(f"{folder.path}: exists and is not a folder")
@@ -67,8 +67,8 @@ class SweepFolder:
     ) -> None:
         """Writes the run of trial ``number`` to ``best``, whose lock the caller holds.
 
-        One rename replaces the checkpoint of the run before; where that has no room (WriteError),
-        ``best`` is what it was. ``seconds``: of the batch that the trial was trained in.
+        One rename replaces the earlier checkpoint; if that fails (WriteError), ``best`` is
+        unchanged. ``seconds``: the training time of the batch of the trial.
         """
         run, state = self.best, trained.state
         shared = dataset.splits_for(trained.config.block_size)
@@ -81,7 +81,7 @@ class SweepFolder:
             engine="run",
             data=data,
         )
-        run.best.unlink(missing_ok=True)  # of an earlier trial that was trained on
+        run.best.unlink(missing_ok=True)  # of an earlier trial whose run was continued
         save_checkpoint(run.checkpoint, checkpoint)
         run.remove_earlier()
         write_log(run.log, _log_rows(trained, dev.loss, seconds))
@@ -97,7 +97,7 @@ class SweepFolder:
 
 
 def trials_csv(trials: list[FrozenTrial], names: list[str]) -> str:
-    """The columns trial, state, steps, dev_loss, then the searched settings ``names``."""
+    """CSV with the columns trial, state, steps, dev_loss, and the searched settings ``names``."""
     rows: list[list[Any]] = [["trial", "state", "steps", "dev_loss", *names]]
     for trial in trials:
         step, loss = max(trial.intermediate_values.items())
@@ -107,7 +107,7 @@ def trials_csv(trials: list[FrozenTrial], names: list[str]) -> str:
 
 
 def _log_rows(trained: Trained, dev_loss: float, seconds: float) -> list[LogRow]:
-    """The curve as rows of a log; the seconds are the batch's, spread evenly over the steps."""
+    """The curve as rows of a log; the seconds of the batch are spread evenly over the steps."""
     config, rows = trained.config, []
     for k, loss in enumerate(trained.losses.tolist(), 1):
         step = min(k * trained.every, config.steps)

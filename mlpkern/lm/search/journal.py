@@ -1,10 +1,10 @@
-"""The journal of a study: one operation a line, appended by several processes, for Optuna.
+"""The journal of an Optuna study: one operation per line, appended by several processes.
 
-Like Optuna's own `JournalFileBackend`, whose files it reads and which reads its files, except that
+Compatible in both directions with the files of Optuna's `JournalFileBackend`, except that
 
-- a last line without its end, which a crash or a full disk leaves, is cut before the next is added;
-- every line carries the CRC-32 of the rest of it, under "crc32", a key that Optuna passes over, so
-  that a line which is damaged but still JSON is noticed (a line without it is taken as it is);
+- a last line without an end of line, left by a crash or a full disk, is cut off before an append;
+- every line contains the CRC-32 of its other content under "crc32", a key that Optuna ignores, so
+  that a line that is damaged but still JSON is detected (a line without it is accepted);
 - errors are one line that names the file and the line.
 """
 
@@ -27,17 +27,17 @@ CHECK = "crc32"
 
 
 class Journal(BaseJournalBackend):
-    """The journal in the file ``path``, which is made if it is not there."""
+    """The journal in the file ``path``, which is created if it does not exist."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = JournalFileSymlinkLock(str(path))
-        self._read = (0, 0)  # lines read so far, and where they end
+        self._read = (0, 0)  # lines read so far, and the offset of their end
         self._line = 0
         self._append(b"")
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The operations from the given one on; Optuna asks for those after the last one read."""
+        """The operations from this number on; Optuna asks for those it has not read yet."""
         number, end = self._read if self._read[0] <= log_number_from else (0, 0)
         with self._path.open("rb") as file:
             file.seek(end)
@@ -52,11 +52,11 @@ class Journal(BaseJournalBackend):
 
     @property
     def line(self) -> int:
-        """The number of the line that was handed out last; the first is 1."""
+        """The number of the line read last; the first is 1."""
         return self._line
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Adds operations; WriteError where they have no room, and then none is in the file."""
+        """Adds operations; after a WriteError none of them is in the file."""
         self._append(b"".join(_line(log) for log in logs))
 
     def _append(self, lines: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: how its dev loss fell, and which settings its trials had."""
+"""Pictures of a sweep: the dev losses of its trials, and their settings."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ __all__ = ["history_plot", "parallel_plot"]
 
 
 def history_plot(trials: list[FrozenTrial]) -> Figure:
-    """The dev loss of each trial by its number: pruned ones where they stopped, finished ones, and
-    the best so far. The axis ends where a tenth of the trials are worse."""
+    """The dev loss of each trial by its number, pruned or finished, and the best so far. The worst
+    tenth of the trials lies outside of the axis."""
     figure = new_figure(8, 5)
     axes = figure.add_subplot()
     styled(axes, title="Sweep: dev loss of each trial", xlabel="trial", ylabel="dev loss (nats)")
@@ -54,8 +54,8 @@ def history_plot(trials: list[FrozenTrial]) -> Figure:
 
 
 def parallel_plot(trials: list[FrozenTrial], space: SearchSpace) -> Figure:
-    """Every trial as a line over one axis a setting, to its dev loss on the right. Of those trained
-    to the end, the darker the better; those stopped at a rung are grey and thin."""
+    """Every trial as a line across an axis for each setting and one for the dev loss. Finished
+    trials are darker the better they are; pruned ones are grey and thin."""
     names = list(space.entries)
     columns = len(names) + 1
     figure = new_figure(max(7.0, 1.35 * columns), 5)
@@ -97,7 +97,7 @@ def parallel_plot(trials: list[FrozenTrial], space: SearchSpace) -> Figure:
 
 
 def _limits(losses: list[float]) -> tuple[float, float]:
-    """The least loss and one that nine in ten do not exceed, with some room."""
+    """The lowest loss and the 90 % quantile, with some room."""
     ranked = sorted(losses)
     low, high = ranked[0], ranked[min(len(ranked) - 1, math.ceil(0.9 * len(ranked)) - 1)]
     room = max(high - low, 1e-3, 1e-6 * abs(high))  # the loss of a diverged trial may be huge
@@ -105,7 +105,7 @@ def _limits(losses: list[float]) -> tuple[float, float]:
 
 
 def _height(entry: Choice | Range, value: Any) -> float:
-    """Where ``value`` lies on the axis of its setting, 0 to 1."""
+    """The position of ``value`` on the axis of its setting, 0 to 1."""
     if isinstance(entry, Choice):
         return entry.values.index(value) / max(1, len(entry.values) - 1)
     low, high = float(entry.low), float(entry.high)

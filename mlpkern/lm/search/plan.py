@@ -1,6 +1,6 @@
-"""What a sweep is to do: its search space, its budget, and how it prunes.
+"""The plan of a sweep: its search space, its budget, and how it prunes.
 
-A plan file is YAML with any of the keys of `SweepPlan`; ``set`` fixes settings, ``search`` is the
+A plan file is YAML with any keys of `SweepPlan`; ``set`` fixes settings, ``search`` is the search
 space::
 
     trials: 48
@@ -49,16 +49,16 @@ class SweepPlan:
 
     Attributes:
         base: the settings that are not searched
-        space: the settings that are
-        trials: stop after so many, those of earlier calls on the same study included; >= 1
+        space: the settings that are searched
+        trials: the total of trials, including those of earlier calls on the same study; >= 1
         minutes: begin no batch that would probably end later than this; None: no limit; > 0
-        batch: trials that are asked for and trained together; >= 1
-        shapes: how many different shapes a batch has; its trials share them, because those of one
-            shape train in one call; >= 1
-        rungs: shares of the steps after which the worse ones are pruned; rising, in (0, 1)
+        batch: trials that are proposed and trained together; >= 1
+        shapes: the number of different shapes in a batch; trials of one shape train in one call;
+            >= 1
+        rungs: shares of the steps after which the worst trials are pruned; rising, in (0, 1)
         cooldown: the dev loss at a rung is that of a copy after this share of the steps so far, at
             learning rates that fall to 0 (`Population.dev`); 0 to 1
-        keep: at a rung one in ``keep`` goes on; >= 1
+        keep: at a rung one in ``keep`` continues; >= 1
         seed: seed of the search, whose first batches are random; >= 0
     """
 
@@ -101,18 +101,15 @@ class SweepPlan:
         self.space.check(self.base)
 
     def identity(self) -> dict[str, Any]:
-        """What must not change between two calls on the same study."""
+        """The part of the plan that must be the same in all calls on one study."""
         settings = self.base.to_json()
         for name in (*self.space.entries, *settings_of("on the way")):
             del settings[name]
         return {"search": self.space.to_json(), "set": settings}
 
 
-def read_plan(path: str | Path, plan: SweepPlan | None = None) -> SweepPlan:
-    """``plan``, or the default one, with what the YAML file ``path`` says.
-
-    ConfigError with the file, in one line, for anything in it that cannot be.
-    """
+def read_plan(path: str | Path) -> SweepPlan:
+    """The default plan changed by the YAML file ``path``; ConfigError for any fault in the file."""
     try:
         import yaml
     except ImportError as error:
@@ -124,13 +121,14 @@ def read_plan(path: str | Path, plan: SweepPlan | None = None) -> SweepPlan:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
     try:
-        return plan_with(values, plan or SweepPlan())
+        return _plan_with(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def plan_with(values: Any, plan: SweepPlan) -> SweepPlan:
-    """``plan`` with the keys of a plan file; settings that ``set`` fixes leave the space."""
+def _plan_with(values: Any) -> SweepPlan:
+    """The default plan with the keys of a plan file; settings in ``set`` leave the space."""
+    plan = SweepPlan()
     if not isinstance(values, dict):
         raise ConfigError(f"expected keys such as search and trials, got {type(values).__name__}")
     values = dict(values)

@@ -1,15 +1,15 @@
-"""A hyper-parameter sweep: Optuna proposes, a population trains, the worse ones stop early.
+"""A hyper-parameter sweep: Optuna proposes trials, a population trains them, the worst stop early.
 
     ask a batch of trials -> train all to the first rung -> dev losses -> keep one in four
                           -> to the next rung -> ... -> the rest to the end -> tell the study
 
-A trial that stops at a rung is "pruned"; TPE learns from it all the same. The dev loss of a rung is
-that of a copy after a short cool-down, see `Population.dev`. The rungs are those of
-successive halving (Jamieson and Talwalkar, "Non-stochastic best arm identification and
-hyperparameter optimization", AISTATS 2016, arXiv 1502.07943), within a batch. The proposals are by
-TPE (Bergstra, Bardenet, Bengio, Kégl, "Algorithms for hyper-parameter optimization", NIPS 2011).
+A trial that stops at a rung is "pruned"; TPE learns from it too. The dev loss at a rung is that of
+a copy after a short cool-down, see `Population.dev`. The rungs are those of successive halving
+(Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
+AISTATS 2016, arXiv 1502.07943), within a batch. The proposals are by TPE (Bergstra, Bardenet,
+Bengio, Kégl, "Algorithms for hyper-parameter optimization", NIPS 2011).
 
-The dev split decides; the test split is never touched.
+The dev split decides; the test split is not used.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweep", "Trainees", "sweep"]
 
-LOCK_SECONDS = 10.0  # another process of the sweep saves its best run in less
+LOCK_SECONDS = 10.0  # more than another process of the sweep takes to save its best run
 
 
 class Trainees(Protocol):
-    """What trains a batch of trials; `Population` is one."""
+    """Trains a batch of trials, as `Population` does."""
 
     def advance(self, share: float) -> None: ...
 
@@ -63,16 +63,16 @@ def sweep(
     trainees: Callable[[Sequence[TrainConfig], Dataset], Trainees] = Population,
     report: Callable[[str], None] = lambda line: None,
 ) -> Sweep:
-    """Runs the trials that ``plan`` still has to run in the study of ``folder``.
+    """Runs the remaining trials of ``plan`` in the study of ``folder``.
 
     Args:
-        data: the record of the words that the best run keeps.
-        trainees: what trains a batch.
-        report: gets a line of text at every rung.
+        data: the record of the words, kept with the best run.
+        trainees: makes the trainer of a batch.
+        report: called with a line of text at every rung.
 
     Several processes may work on one folder; together they may begin more trials than planned, by
-    what the others have under way. After Ctrl-C, or any error, the trials under way count as failed
-    and the study goes on from there when it is called again.
+    the number that the others have under way. After Ctrl-C, or any error, the trials under way
+    count as failed, and the next call continues the study.
     """
     study = open_study(folder.journal, plan, dataset.digest)
     this = Sweep(plan, dataset, folder, study, data or {}, trainees, report)
@@ -86,7 +86,7 @@ def sweep(
             this.run_batch(min(left, plan.batch))
             longest = max(longest, time.perf_counter() - at)
     except BaseException:
-        with suppress(LMError):  # what ends the sweep is the error to be seen
+        with suppress(LMError):  # the error that ended the sweep matters more
             this.save_best()
         raise
     this.save_best()
@@ -95,10 +95,7 @@ def sweep(
 
 @dataclass
 class Sweep:
-    """A sweep at work, and afterwards its study.
-
-    trained  how many trials this process has begun
-    """
+    """A sweep that runs or has ended; ``trained``: the number of trials this process began."""
 
     plan: SweepPlan
     dataset: Dataset
@@ -111,7 +108,7 @@ class Sweep:
     _unsaved: tuple[Trained, int, float] | None = field(default=None, init=False)
 
     def run_batch(self, count: int) -> None:
-        """Asks for ``count`` trials, trains them through the rungs, tells the study."""
+        """Gets ``count`` trials from the study, trains them through the rungs, reports results."""
         from optuna.trial import TrialState
 
         trials = ask_batch(self.study, self.plan, count)
@@ -120,8 +117,8 @@ class Sweep:
         try:
             self._train(trials, under_way)
         finally:
-            for i in under_way:  # after Ctrl-C or an error; else there are none left
-                with suppress(WriteError):  # the error that ended the batch
+            for i in under_way:  # none, except after Ctrl-C or an error
+                with suppress(WriteError):  # the error that ended the batch matters more
                     self.study.tell(trials[i], state=TrialState.FAIL)
         try:
             self.save_best()
@@ -131,15 +128,15 @@ class Sweep:
             )
 
     def save_best(self) -> None:
-        """Saves the best run if that is one of this process and not saved yet.
+        """Saves the best run if this process trained it and has not saved it yet.
 
-        WriteError where it has no room, FolderInUseError while another process writes there.
+        WriteError if it cannot be written, FolderInUseError while another process writes there.
         """
         if self._unsaved is None:
             return
         trained, number, seconds = self._unsaved
         with self.folder.best.lock(wait=LOCK_SECONDS):
-            if self.study.best_trial.number == number:  # else another process has found a better
+            if self.study.best_trial.number == number:  # else another process has a better one
                 self.folder.save_best(trained, number, self.dataset, self.data, seconds)
         self._unsaved = None
 
@@ -185,5 +182,5 @@ class Sweep:
 
 
 def _finite(loss: float) -> float:
-    """A diverged model's loss as a number that is worse than any other."""
+    """``loss``, or a number worse than any other if it is not finite."""
     return loss if math.isfinite(loss) else 1e30

@@ -1,7 +1,7 @@
 """The Optuna study of a sweep: a journal in its folder, safe for several processes and machines.
 
-Each line of the journal is one operation, appended under a lock; whoever opens the file replays it
-(journal.py). Optuna is imported here alone, when a sweep begins.
+Each line of the journal is one operation, appended under a lock; a process that opens the file
+replays it (journal.py). Optuna is imported when a sweep begins.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["ask_batch", "finished_trials", "last_loss", "open_study"]
 
 STUDY = "mlpkern"
-STARTUP_TRIALS = 16  # random ones before TPE has something to learn from
+STARTUP_TRIALS = 16  # random ones, from which TPE learns
 
 
 def open_study(path: Path, plan: SweepPlan, digest: str) -> Study:
-    """The study in the journal ``path``, made when there is none.
+    """The study in the journal ``path``, created if there is none.
 
-    CheckpointError when the file is none, or holds a study of another space, of other fixed
-    settings or of other words.
+    CheckpointError if the file is not a journal, or has a study of another search space, of other
+    fixed settings or of other words.
     """
     try:
         import optuna
@@ -70,9 +70,9 @@ def open_study(path: Path, plan: SweepPlan, digest: str) -> Study:
 
 
 def ask_batch(study: Study, plan: SweepPlan, count: int) -> list[Trial]:
-    """``count`` new trials in at most ``plan.shapes`` shapes, nearly as many of each.
+    """``count`` new trials in at most ``plan.shapes`` shapes, nearly the same number of each.
 
-    The first trial of a shape is free; the others get its shape and choose the rest.
+    The first trial of a shape is proposed freely; the others have its shape fixed.
     """
     distributions = plan.space.distributions()
     shape = [name for name in SHAPE if name in distributions]
@@ -93,31 +93,31 @@ def ask_batch(study: Study, plan: SweepPlan, count: int) -> list[Trial]:
 
 
 def finished_trials(study: Study) -> list[FrozenTrial]:
-    """The trials with a dev loss, in the order in which they were asked for."""
+    """The trials with a dev loss, in the order of their proposals."""
     from optuna.trial import TrialState
 
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
 def last_loss(trial: FrozenTrial) -> float:
-    """The dev loss at the last rung that a trial reached."""
+    """The dev loss at the last rung of a trial."""
     return max(trial.intermediate_values.items())[1]
 
 
 @contextmanager
 def _sampler(study: Study, plan: SweepPlan) -> Iterator[Any]:
-    """TPE in the study, and a function that fixes some of the settings from then on."""
+    """Sets TPE as the sampler; gives a function that fixes settings of the next proposals."""
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import PartialFixedSampler, TPESampler
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        # another seed for each batch, else a study that goes on draws what it drew before
+        # a seed for each batch, since a continued study would repeat its proposals
         tpe = TPESampler(
-            seed=(plan.seed + len(study.get_trials(deepcopy=False))) % 2**32,  # numpy takes no more
+            seed=(plan.seed + len(study.get_trials(deepcopy=False))) % 2**32,  # the limit of numpy
             n_startup_trials=STARTUP_TRIALS,
             multivariate=True,
-            constant_liar=True,  # the trials of a batch do not crowd at one place
+            constant_liar=True,  # spreads the trials of a batch
         )
 
         def fix(values: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def _sampler(study: Study, plan: SweepPlan) -> Iterator[Any]:
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """The names that differ between two plans, for a message."""
+    """What differs between two plans, for a message."""
     if found.get("words") != wanted["words"]:
         return "words"
     names = []
