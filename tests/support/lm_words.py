@@ -7,16 +7,6 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are so small that a second thread only waits, or takes a core from others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_words(count: int = 300, seed: int = 0, alphabet: str = "abcdefgh") -> list[str]:

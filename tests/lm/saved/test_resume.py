@@ -18,7 +18,6 @@ from support.lm_training import (
     same_bits,
     trainer,
 )
-from support.lm_words import one_thread  # noqa: F401
 
 from mlpkern.lm.errors import CheckpointError, NonFiniteLossError
 from mlpkern.lm.model.config import TrainConfig

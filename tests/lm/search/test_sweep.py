@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from support.lm_training import DATASET
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm_words import make_words
 
 from mlpkern.lm.errors import CheckpointError, ConfigError, MissingPackageError
 from mlpkern.lm.many.population import Population, group_key

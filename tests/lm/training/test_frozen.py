@@ -6,7 +6,6 @@ import pytest
 import torch
 from lm.training.test_step_options import OPTIONS, changed
 from support.lm_training import CONFIG, engine_names, losses_of, trainer
-from support.lm_words import one_thread  # noqa: F401
 
 import mlpkern
 from mlpkern.lm.many.lr_finder import lr_finder

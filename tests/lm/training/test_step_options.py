@@ -18,7 +18,6 @@ from support.lm_training import (
     same_bits,
     trainer,
 )
-from support.lm_words import one_thread  # noqa: F401
 from torch.nn import functional as F
 
 from mlpkern.lm.errors import CheckpointError, ConfigError
