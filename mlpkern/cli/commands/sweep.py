@@ -9,9 +9,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from mlpkern.cli.flags import add_device, add_settings, add_text, add_words
+from mlpkern.cli.flags import add_device, add_group, add_text, add_words
 from mlpkern.cli.values import folder, number, path, shares, whole
-from mlpkern.lm.model.config import settings_of
 from mlpkern.lm.search.plan import DEFAULT_BASE
 
 if TYPE_CHECKING:
@@ -61,15 +60,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
            help="there, the dev loss is that of a copy after this share of the steps so far at "
            "falling rates (0.1)")  # fmt: skip
     search("--keep", type=number, metavar="K", help="at a rung one in K goes on (4)")
-    add_settings(parser, "model", settings_of("model"))
-    add_settings(
-        parser, "training", settings_of("training"), base=DEFAULT_BASE,
+    add_group(parser, "model")
+    add_group(
+        parser, "training", DEFAULT_BASE,
         steps=f"optimizer steps of a trial ({DEFAULT_BASE.steps})",
         lr="do not search it, take this",
         schedule=f"of the learning rate ({DEFAULT_BASE.schedule})",
         seed="of the search, and of every trial (0)",
     )  # fmt: skip
-    add_settings(parser, "optimizer", settings_of("optimizer"), base=DEFAULT_BASE)
+    add_group(parser, "optimizer", DEFAULT_BASE)
     add_device(parser, kernels=False)
 
 
