@@ -100,7 +100,7 @@ class Checkpoint:
         return model
 
     def restore(self, optimizer: OptimizerState) -> None:
-        """Copies step and moments into ``optimizer``, which is that of a run with ``config``."""
+        """Copies step and moments into ``optimizer``, made for a run with ``config``."""
         step = torch.tensor(self.step, dtype=torch.int64, device="cpu")
         try:
             optimizer.load_state_dict({**optimizer.state_dict(), "step": step, **self.moments})
@@ -171,8 +171,7 @@ def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Che
     _check_shapes(path, found)
     if not found.verified:
         warnings.warn(
-            f"{path}: of an earlier version, without a digest; damage to its numbers would not be "
-            "noticed",
+            f"{path}: of an earlier version, without a digest; damage would not be noticed",
             RuntimeWarning,
             stacklevel=2,
         )
