@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 from support.installing import environment, tree  # noqa: F401
-from support.lm_words import make_words
+from support.lm.words import make_words
 from support.small_disk import disk  # noqa: F401
 
 import mlpkern

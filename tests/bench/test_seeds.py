@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from bench import seeds
 from bench.cuda import gpu

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from support.lm_training import DATASET
+from support.lm.training import DATASET
 
 from bench.sweep import StockTrainees, main
 from mlpkern.lm import Population, TrainConfig

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from support.command_line import FAST, fails, train
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 

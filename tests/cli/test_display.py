@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from mlpkern.cli import main
 from mlpkern.lm.saved.checkpoint import load_checkpoint

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from support.command_line import fails
-from support.lm_words import make_words
+from support.lm.words import make_words
 from support.pictures import png_size
 
 from mlpkern import lm

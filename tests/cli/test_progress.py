@@ -9,7 +9,7 @@ import signal
 import sys
 
 import pytest
-from support.lm_training import same_bits, trainer
+from support.lm.training import same_bits, trainer
 
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 from mlpkern.lm.saved.log import LogRow

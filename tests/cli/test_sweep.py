@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from mlpkern.cli import main
 from mlpkern.lm.many.population import Population

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from support.command_line import fails
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.cli import main

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.command_line import fails, refused
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.cli import main

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 from support.command_line import fails
-from support.lm_training import finished
-from support.lm_words import make_words
+from support.lm.training import finished
+from support.lm.words import make_words
 from support.pictures import png_size
 
 from mlpkern import lm

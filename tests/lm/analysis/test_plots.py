@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from support.lm_words import make_words
+from support.lm.words import make_words
 from support.pictures import LATIN, MANY, draws, texts_are_legible, vocab_of
 
 from mlpkern import lm

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.command_line import fails
-from support.lm_words import make_words
+from support.lm.words import make_words
 from support.pictures import draws, png_size, texts_are_legible
 from torch.nn import functional as F
 

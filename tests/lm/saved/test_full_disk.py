@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from support.command_line import fails
-from support.lm_training import (
+from support.lm.training import (
     CONFIG,
     DATASET,
     finished,

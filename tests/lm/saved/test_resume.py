@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from support.lm_training import (
+from support.lm.training import (
     CONFIG,
     DATASET,
     engine_names,

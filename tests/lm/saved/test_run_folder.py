@@ -10,7 +10,7 @@ import time
 
 import pytest
 from support.command_line import fails
-from support.lm_training import CONFIG, DATASET, finished, trainer
+from support.lm.training import CONFIG, DATASET, finished, trainer
 
 from mlpkern.cli import main
 from mlpkern.lm.saved.checkpoint import load_checkpoint

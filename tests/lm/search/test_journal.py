@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from lm.search.test_sweep import NO_TEST, PLAN, states
+from support.lm.sweeps import NO_TEST, PLAN, states
 
 from mlpkern.lm.errors import CheckpointError, WriteError
 from mlpkern.lm.saved.checkpoint import load_checkpoint

@@ -7,8 +7,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from support.lm_training import CONFIG, DATASET, trainer
-from support.lm_words import make_words
+from support.lm.training import CONFIG, DATASET, trainer
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.cli import main

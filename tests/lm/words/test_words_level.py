@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 import torch
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.lm.analysis.sample import MAX_TOGETHER, NextSymbol
