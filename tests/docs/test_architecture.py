@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
+from support.import_graph import import_graph
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "mlpkern"
+COMPILED = "mlpkern._C"
 PAGE = ROOT / "docs" / "development" / "architecture.md"
-COMPILED = ("mlpkern._C", "mlpkern._cuda")
 
 
 def layers() -> list[list[str]]:
@@ -32,25 +33,6 @@ def part(module: str) -> str:
     return f"{name}.py" if (PACKAGE / f"{name}.py").is_file() else "__init__.py"
 
 
-def imports(path: Path) -> set[str]:
-    """The parts of the package that a file imports, but for what only a type checker does."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    never = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inner in ast.walk(node)
-    }
-    names: list[str] = []
-    for node in (node for node in ast.walk(tree) if id(node) not in never):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    own = [name for name in names if name.split(".")[0] == "mlpkern"]
-    return {part(name) for name in own if not name.startswith(COMPILED)}
-
-
 def test_every_part_of_the_package_has_its_line():
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     files = {path.name for path in PACKAGE.glob("*.py")}
@@ -59,9 +41,10 @@ def test_every_part_of_the_package_has_its_line():
 
 def test_no_import_leads_up():
     place = {name: i for i, line in enumerate(layers()) for name in line}
-    upward = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE)
-        own = place[relative.parts[0]]
-        upward += [f"{relative}: {name}" for name in imports(path) if place[name] < own]
+    upward = [
+        f"{module} imports {other}"
+        for module, others in import_graph(PACKAGE).items()
+        for other in others
+        if other != COMPILED and place[part(other)] < place[part(module)]
+    ]
     assert upward == []
