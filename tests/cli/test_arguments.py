@@ -47,8 +47,10 @@ def folder(words, tmp_path, monkeypatch, capsys):
     return tmp_path
 
 
-def test_every_command_is_here():
+def test_every_command_is_here_and_has_an_example():
     assert set(COMMANDS) == set(parsers())
+    for name, parser in parsers().items():
+        assert re.search(rf"examples?:\n  mlpkern {name}\b", parser.format_help())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -201,16 +201,6 @@ def test_a_terminal_shows_a_bar_and_a_pipe_shows_lines(words, tmp_path):
 # help and versions
 
 
-@pytest.mark.parametrize("command", ["info", "train", "sample", "evaluate", "find-lr"])
-def test_help_has_an_example(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
-    assert stopped.value.code == 0
-    printed = capsys.readouterr().out
-    assert f"  mlpkern {command}" in printed
-    assert "example" in printed
-
-
 def test_info_and_version(capsys):
     assert main(["info"]) == 0
     assert "cpu" in capsys.readouterr().out

@@ -108,10 +108,3 @@ def test_a_disk_that_refuses_is_one_line(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("os.replace", refuse)
     error = fails(capsys, "plot", run, "--what", "lr", "--out", tmp_path / "x.png")
     assert f"{tmp_path / 'x.png'}: cannot be written: Permission denied" in error
-
-
-@pytest.mark.parametrize("command", ["plot", "report", "compare"])
-def test_help_has_an_example(command, capsys):
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    assert f"  mlpkern {command} " in capsys.readouterr().out

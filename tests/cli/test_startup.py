@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 # optional packages, and those that only a terminal or a GPU needs
 ABSENT = {"triton", "optuna", "matplotlib", "yaml", "tensorboard", "tqdm", "scipy"}

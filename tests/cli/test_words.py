@@ -63,13 +63,6 @@ def test_the_split_is_that_of_the_seed(words, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == outputs[0] != outputs[1]
 
 
-@pytest.mark.parametrize("command", ["data", "ngram"])
-def test_help_has_an_example(command, capsys):
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    assert f"  mlpkern {command}" in capsys.readouterr().out
-
-
 def test_errors(words, tmp_path, capsys):
     assert "-n must be 1 to 5, got 6" in fails(capsys, "ngram", words, "-n", "6")
     assert "-n must be 1 to 5, got 0" in fails(capsys, "ngram", words, "-n", "0..2")
