@@ -15,8 +15,9 @@ from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint, read_best
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.saved.run_words import load_words, make_dataset
-from mlpkern.lm.words.data import MAX_WORD_LENGTH, Dataset
+from mlpkern.lm.words.data import Dataset
 from mlpkern.lm.words.text import TextOptions
+from mlpkern.lm.words.word_file import MAX_WORD_LENGTH
 
 __all__ = [
     "chosen_checkpoint", "chosen_config", "chosen_device", "chosen_words", "data_line",

@@ -156,7 +156,7 @@ def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainCo
     from mlpkern.lm.saved.resumed import next_rates, resumed_config
 
     for flag in FIXED:
-        if getattr(args, flag) not in (None, False):
+        if (value := getattr(args, flag)) is not None and value is not False:  # 0 is given, too
             raise ConfigError(f"--{flag.replace('_', '-')} does not go with --resume")
     given = given_settings(args)
     config = resumed_config(checkpoint, given, args.resume)
