@@ -39,19 +39,12 @@ from mlpkern.lm.training.evaluation import Metrics, evaluate
 from mlpkern.lm.training.overfit import Overfit, lowest_loss, overfit_batch
 from mlpkern.lm.training.stop_signal import Interrupted
 from mlpkern.lm.training.trainer import Trainer
-from mlpkern.lm.words.data import (
-    Dataset,
-    Split,
-    build_dataset,
-    embedded_names,
-    read_words,
-    split_words,
-    windows,
-)
+from mlpkern.lm.words.data import Dataset, Split, build_dataset, split_words, windows
 from mlpkern.lm.words.describe import describe_dataset, show_windows
 from mlpkern.lm.words.download import makemore_names
 from mlpkern.lm.words.text import TextOptions
 from mlpkern.lm.words.vocab import Vocab
+from mlpkern.lm.words.word_file import embedded_names, read_words
 
 __all__ = [
     "ENGINES",

@@ -7,17 +7,17 @@ from typing import Any
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.checkpoint import Checkpoint
-from mlpkern.lm.words.data import (
-    MAX_WORD_LENGTH,
-    Dataset,
-    build_dataset,
-    embedded_names,
-    read_words,
-)
+from mlpkern.lm.words.data import Dataset, build_dataset
 from mlpkern.lm.words.download import makemore_names
 from mlpkern.lm.words.text import TextOptions
 from mlpkern.lm.words.vocab import Vocab
-from mlpkern.lm.words.word_file import check_readable_again, recorded_source
+from mlpkern.lm.words.word_file import (
+    MAX_WORD_LENGTH,
+    check_readable_again,
+    embedded_names,
+    read_words,
+    recorded_source,
+)
 
 __all__ = ["dataset_of_run", "load_words", "make_dataset"]
 

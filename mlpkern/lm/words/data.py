@@ -1,4 +1,4 @@
-"""Words to training examples: text file -> words -> split by word -> context windows.
+"""Words to training examples: words -> split by word -> context windows.
 
 As in the lecture, a word of L symbols gives L + 1 examples: the T symbols before a position, and
 the symbol at that position. The boundary "." (id 0) pads the first contexts and ends the word::
@@ -16,11 +16,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,28 +25,20 @@ from torch import Tensor
 
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.memory import check_fits
-from mlpkern.lm.words.text import BOUNDARIES, TextOptions, sequences
+from mlpkern.lm.words.text import TextOptions
 from mlpkern.lm.words.vocab import Vocab
-from mlpkern.lm.words.word_file import read_file, shown_source
 
 __all__ = [
-    "BOUNDARY",
     "SPLITS",
     "Dataset",
     "Split",
     "Vocab",
     "build_dataset",
-    "embedded_names",
-    "parse_words",
-    "read_words",
     "split_words",
     "windows",
 ]
 
-BOUNDARY = BOUNDARIES["char"]
 SPLITS = ("train", "dev", "test")
-MAX_WORD_LENGTH = 100
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -95,85 +84,6 @@ class Dataset:
         """The same dataset with its splits on another device."""
         moved = {name: split.to(device) for name, split in self.splits.items()}
         return Dataset(self.vocab, moved, self.words, self.digest)
-
-
-def read_words(
-    path: str | Path, *, max_word_length: int = MAX_WORD_LENGTH, text: TextOptions | None = None
-) -> list[str]:
-    """The words of a UTF-8 text file with one word a line, in order and with repetitions; at level
-    "word" its sequences, of any length and with any symbols but control characters.
-
-    The path "-" is standard input. Data compressed by gzip are decompressed, whatever the name.
-
-    Blank lines, spaces around a word, a byte-order mark and any kind of line ending are dropped.
-    DataError, with file and line, if the file is missing, not a file, empty or not UTF-8, or if it
-    has a control character, a word with the boundary "." or one longer than ``max_word_length``.
-    """
-    raw = read_file(path)
-    return parse_words(raw, shown_source(path), max_word_length=max_word_length, text=text)
-
-
-def embedded_names(*, text: TextOptions | None = None) -> list[str]:
-    """The list of given names that comes with the package."""
-    source = resources.files("mlpkern.lm.words") / "names.txt"
-    try:
-        raw = source.read_bytes()
-    except OSError:
-        raise DataError(
-            f"{source}: the embedded names list is missing from this installation; give a file"
-        ) from None
-    return parse_words(raw, "embedded names", text=text)
-
-
-def parse_words(
-    raw: bytes,
-    source: str,
-    *,
-    max_word_length: int = MAX_WORD_LENGTH,
-    text: TextOptions | None = None,
-) -> list[str]:
-    """The words in the bytes of a text file, see `read_words`; messages call it ``source``."""
-    options = text or TextOptions()
-    content = _decoded(raw, source).replace("\r\n", "\n").replace("\r", "\n")
-    if options.lower:
-        content = content.lower()
-    if options.level == "word":
-        return sequences(content, source, options)
-    words = []
-    for number, word in enumerate(map(str.strip, content.split("\n")), 1):
-        if not word:
-            continue
-        if BOUNDARY in word:
-            raise DataError(
-                f"{source}, line {number}: {_shown(word)} contains {BOUNDARY!r}, "
-                "which marks the boundary of a word"
-            )
-        if len(word) > max_word_length:
-            raise DataError(
-                f"{source}, line {number}: a word of {len(word)} symbols is longer than the limit "
-                f"of {max_word_length} (--max-word-length); one word a line is expected"
-            )
-        if control := _CONTROL.search(word):
-            raise DataError(
-                f"{source}, line {number}: control character U+{ord(control[0]):04X}; "
-                "is this a text file?"
-            )
-        words.append(word)
-    if not words:
-        raise DataError(f"{source}: holds no words; one word a line is expected")
-    return words
-
-
-def _decoded(raw: bytes, source: str) -> str:
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
-        line = raw.count(b"\n", 0, start) + 1
-        column = start - (raw.rfind(b"\n", 0, start) + 1) + 1
-        raise DataError(
-            f"{source}, line {line}: not UTF-8: 0x{raw[start]:02x} at byte {column} of the line"
-        ) from None
 
 
 def split_words(
@@ -269,7 +179,3 @@ def _encode_all(words: Sequence[str], vocab: Vocab) -> np.ndarray:
         symbol = chr(int(points[int(np.argmin(ids))]))
         raise DataError(f"symbol {symbol!r} is not in the vocabulary")
     return ids.astype(dtype)
-
-
-def _shown(word: str) -> str:
-    return repr(word if len(word) <= 40 else word[:40] + "…")

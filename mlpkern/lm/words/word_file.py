@@ -1,4 +1,4 @@
-"""The bytes of a file of words: a path, standard input or a pipe, plain or compressed by gzip.
+"""The words in a file: a path, standard input or a pipe, plain or compressed by gzip.
 
 The data of a pipe cannot be read again, so the record of a run says that they came from one.
 """
@@ -7,40 +7,113 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import stat
 import sys
 import zlib
+from importlib import resources
 from pathlib import Path
 
 from mlpkern.lm.errors import DataError
+from mlpkern.lm.words.text import BOUNDARIES, TextOptions, sequences
 
-__all__ = ["check_readable_again", "read_file", "recorded_source", "shown_source"]
+__all__ = [
+    "check_readable_again",
+    "embedded_names",
+    "parse_words",
+    "read_words",
+    "recorded_source",
+]
+
+MAX_WORD_LENGTH = 100
+BOUNDARY = BOUNDARIES["char"]
 
 STANDARD_INPUT, PIPE = "standard input", "a pipe"  # recorded instead of an absolute path
 _NAMES_OF_STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _GZIP = b"\x1f\x8b"  # no UTF-8 text begins with it
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 
-def read_file(path: str | Path) -> bytes:
-    """The content of ``path`` or, for "-", of standard input; gzip data are decompressed, whatever
-    the name. DataError if it cannot be read or the compressed data are damaged."""
-    source = shown_source(path)
+def read_words(
+    path: str | Path, *, max_word_length: int = MAX_WORD_LENGTH, text: TextOptions | None = None
+) -> list[str]:
+    """The words of a UTF-8 text file with one word a line, in order and with repetitions; at level
+    "word" its sequences, of any length and with any symbols but control characters.
+
+    The path "-" is standard input. Data compressed by gzip are decompressed, whatever the name.
+
+    Blank lines, spaces around a word, a byte-order mark and any kind of line ending are dropped.
+    DataError, with file and line, if the file is missing, not a file, empty or not UTF-8, or if it
+    has a control character, a word with the boundary "." or one longer than ``max_word_length``.
+    """
+    raw = _content(path)
+    return parse_words(raw, _shown_source(path), max_word_length=max_word_length, text=text)
+
+
+def embedded_names(*, text: TextOptions | None = None) -> list[str]:
+    """The list of given names that comes with the package."""
+    source = resources.files("mlpkern.lm.words") / "names.txt"
     try:
-        raw = _standard_input() if str(path) == "-" else Path(path).read_bytes()
-        return gzip.decompress(raw) if raw.startswith(_GZIP) else raw
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file") from None
-    except IsADirectoryError:
+        raw = source.read_bytes()
+    except OSError:
         raise DataError(
-            f"{source}: is a directory; give a text file with one word a line"
+            f"{source}: the embedded names list is missing from this installation; give a file"
         ) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{source}: damaged or cut gzip file: {error}") from None
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read: {error.strerror or error}") from None
+    return parse_words(raw, "embedded names", text=text)
 
 
-def shown_source(path: str | Path) -> str:
+def parse_words(
+    raw: bytes,
+    source: str,
+    *,
+    max_word_length: int = MAX_WORD_LENGTH,
+    text: TextOptions | None = None,
+) -> list[str]:
+    """The words in the bytes of a text file, see `read_words`; messages call it ``source``."""
+    options = text or TextOptions()
+    content = _decoded(raw, source).replace("\r\n", "\n").replace("\r", "\n")
+    if options.lower:
+        content = content.lower()
+    if options.level == "word":
+        return sequences(content, source, options)
+    words = []
+    for number, word in enumerate(map(str.strip, content.split("\n")), 1):
+        if not word:
+            continue
+        if BOUNDARY in word:
+            raise DataError(
+                f"{source}, line {number}: {_shown(word)} contains {BOUNDARY!r}, "
+                "which marks the boundary of a word"
+            )
+        if len(word) > max_word_length:
+            raise DataError(
+                f"{source}, line {number}: a word of {len(word)} symbols is longer than the limit "
+                f"of {max_word_length} (--max-word-length); one word a line is expected"
+            )
+        if control := _CONTROL.search(word):
+            raise DataError(
+                f"{source}, line {number}: control character U+{ord(control[0]):04X}; "
+                "is this a text file?"
+            )
+        words.append(word)
+    if not words:
+        raise DataError(f"{source}: holds no words; one word a line is expected")
+    return words
+
+
+def _decoded(raw: bytes, source: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
+        line = raw.count(b"\n", 0, start) + 1
+        column = start - (raw.rfind(b"\n", 0, start) + 1) + 1
+        raise DataError(
+            f"{source}, line {line}: not UTF-8: 0x{raw[start]:02x} at byte {column} of the line"
+        ) from None
+
+
+def _shown_source(path: str | Path) -> str:
     """The name of ``path`` in messages."""
     return STANDARD_INPUT if str(path) == "-" else str(path)
 
@@ -64,7 +137,30 @@ def check_readable_again(source: str) -> None:
         )
 
 
+def _content(path: str | Path) -> bytes:
+    """The content of ``path`` or, for "-", of standard input; gzip data are decompressed, whatever
+    the name. DataError if it cannot be read or the compressed data are damaged."""
+    source = _shown_source(path)
+    try:
+        raw = _standard_input() if str(path) == "-" else Path(path).read_bytes()
+        return gzip.decompress(raw) if raw.startswith(_GZIP) else raw
+    except FileNotFoundError:
+        raise DataError(f"{source}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(
+            f"{source}: is a directory; give a text file with one word a line"
+        ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{source}: damaged or cut gzip file: {error}") from None
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read: {error.strerror or error}") from None
+
+
 def _standard_input() -> bytes:
     if sys.stdin is None:
         raise DataError(f"{STANDARD_INPUT}: is closed; give a file")
     return sys.stdin.buffer.read()
+
+
+def _shown(word: str) -> str:
+    return repr(word if len(word) <= 40 else word[:40] + "…")

@@ -12,17 +12,8 @@ from support.lm.words import make_words, makemore_names
 
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.words import download
-from mlpkern.lm.words.data import (
-    BOUNDARY,
-    SPLITS,
-    Vocab,
-    build_dataset,
-    embedded_names,
-    parse_words,
-    read_words,
-    split_words,
-    windows,
-)
+from mlpkern.lm.words.data import SPLITS, Vocab, build_dataset, split_words, windows
+from mlpkern.lm.words.word_file import BOUNDARY, embedded_names, parse_words, read_words
 
 
 def lecture_dataset(words, stoi, block_size):

@@ -12,8 +12,9 @@ from support.lm.words import make_words
 from mlpkern import lm
 from mlpkern.lm.analysis.sample import MAX_TOGETHER, NextSymbol
 from mlpkern.lm.saved.checkpoint import check_vocab
-from mlpkern.lm.words.data import parse_words, windows
+from mlpkern.lm.words.data import windows
 from mlpkern.lm.words.text import tokens
+from mlpkern.lm.words.word_file import parse_words
 
 WORD = lm.TextOptions("word")
 
