@@ -1,4 +1,4 @@
-"""Fixtures of all tests: every backend by name, its device, and a seed for each test."""
+"""Fixtures for all tests: the backends, their devices, and a seed for each test."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-# Several processes share the cores. Read by torch at its import, and by the programs that tests
-# start; the tests of threads ask for as many as they need.
+# Test processes share the cores, so each has one thread. torch reads this at its import, and so do
+# the programs that tests start; tests of threads set their own number.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -28,7 +28,7 @@ if not torch.cuda.is_available():
 
 
 def pytest_report_header() -> list[str]:
-    """What these tests ran on, and why the rest could not."""
+    """The backends that these tests run on, and why the others cannot run."""
     lines = [f"torch {torch.__version__}, {torch.get_num_threads()} threads"]
     for name, backend in mlpkern.backends().items():
         state = backend.detail if backend.available else f"not available: {backend.reason}"
@@ -37,7 +37,7 @@ def pytest_report_header() -> list[str]:
 
 
 def op_of(request: pytest.FixtureRequest) -> str | None:
-    """The op that a test is about, by the name of its file or its own."""
+    """The op in the name of the test's file or in the name of the test."""
     names = (request.path.stem, request.node.originalname)
     found = [
         op for op in mlpkern.functional.__all__ if any(n.startswith(f"test_{op}") for n in names)
@@ -85,8 +85,10 @@ def words(tmp_path: Path) -> str:
 
 @pytest.fixture
 def in_a_terminal() -> Iterator[None]:
-    """SIGINT and SIGHUP do what they do there, also where the tests run in the background of a
-    script or under ``nohup``, which ignore them."""
+    """SIGINT and SIGHUP act as in a terminal.
+
+    Under ``nohup`` and in the background of a script they are ignored otherwise.
+    """
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
@@ -96,7 +98,7 @@ def in_a_terminal() -> Iterator[None]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """One torch thread: many small operations in a row gain nothing from more."""
+    """One torch thread: the operations of the test are too small for more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""The ops of ``torch.library``, and tensors without numbers: fake, meta, subclasses."""
+"""The ops as registered with ``torch.library``; fake, meta and subclassed tensors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_opcheck(backend, device):
 
 
 def test_a_traced_op_is_differentiable_twice():
-    """The op of torch.library in eager mode, as a tensor subclass would get it."""
+    """The op of torch.library in eager mode, as a tensor subclass calls it."""
     x, w = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((3, 4), (2, 4)))
     target = torch.randint(0, 4, (3,))
     ops = torch.ops.mlpkern

@@ -15,7 +15,7 @@ from mlpkern import fuse
 
 
 def check_same(model: nn.Module, *inputs: torch.Tensor) -> list[str]:
-    """Fuse a copy of ``model``; its results and gradients must not change. What was swapped."""
+    """The swaps in a fused copy of ``model``, whose results and gradients must not change."""
     fused = copy.deepcopy(model)
     swapped = fuse(fused)
     assert list(fused.state_dict()) == list(model.state_dict())

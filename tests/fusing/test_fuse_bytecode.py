@@ -1,4 +1,4 @@
-"""What ``fuse`` reads off bytecode, which differs between versions of Python."""
+"""What ``fuse`` learns from bytecode, which differs between versions of Python."""
 
 from __future__ import annotations
 

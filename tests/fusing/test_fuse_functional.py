@@ -1,4 +1,4 @@
-"""``fuse`` of what the code of a module applies to its layers."""
+"""``fuse`` of functions that a module's code applies to its layers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,63 @@ import pickle
 
 import pytest
 import torch
-from support.fuse_functional import EXAMPLES, Constants, Loop, Loss, Net, check, fused, ops
+from support.fuse_functional import Loss, Method, Net, Statements, check, fused, ops
 from support.fuse_models import IDS
 from torch import nn
+from torch.nn import functional as F
 
 from mlpkern import MLPParams, fuse, unfuse
+
+WIDTH = 30
+
+
+class InPlace(Net):
+    def forward(self, x):
+        return self.l2(self.l1(torch.flatten(self.C(x), 1)).tanh_())
+
+
+class Functional(Net):
+    def forward(self, x):
+        return self.l2(F.tanh(self.l1(self.C(x).reshape(x.shape[0], -1))))
+
+
+class Unbind(Net):
+    def forward(self, x):
+        return self.l2(nn.functional.tanh(self.l1(torch.cat(torch.unbind(self.C(x), 1), 1))))
+
+
+class OneName(Net):
+    def forward(self, x):
+        x = self.C(x)
+        x = torch.cat(x.unbind(1), dim=1)
+        x = self.l1(x)
+        x = x.tanh()
+        return self.l2(x)
+
+
+class Constants(Net):
+    def forward(self, x):
+        emb = self.C(x)
+        h = torch.tanh(self.l1(emb.view(-1, WIDTH)))
+        return self.l2(h)
+
+
+class Loop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.C = nn.Embedding(27, 10)
+        self.layers = nn.ModuleList([nn.Linear(30, 8), nn.Linear(8, 8), nn.Linear(8, 27)])
+
+    def forward(self, x):
+        x = torch.reshape(self.C(x), (x.size(0), -1))
+        for layer in self.layers[:-1]:
+            x = torch.tanh(layer(x))
+        return self.layers[-1](x)
+
+
+EXAMPLES = [
+    Net, Method, InPlace, Functional, Unbind, Statements, OneName, Constants, Loop, Loss,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", EXAMPLES)

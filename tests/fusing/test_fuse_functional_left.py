@@ -1,4 +1,4 @@
-"""What ``fuse`` leaves of the code of a module as it is written, and why."""
+"""Functions in a module's code that ``fuse`` leaves as they are, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``fuse`` says of layers that it leaves alone, and what to write instead."""
+"""What ``fuse`` says about layers that it leaves alone, and what to write instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlpkern import fuse
 
 
 def answer(model: nn.Module, *inputs: torch.Tensor) -> dict[str, str]:
-    """The reasons by name; the model must compute what it did."""
+    """The reasons by the names of layers; the results of the model must not change."""
     stock = copy.deepcopy(model).eval()
     result = fuse(model.eval())
     torch.testing.assert_close(model(*inputs), stock(*inputs))

@@ -1,4 +1,4 @@
-"""``fuse`` swaps only what is proved equal: code that may call the layers one by one stops it."""
+"""``fuse`` swaps only what is proved equal, not layers that code may call one by one."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def first_row(x: torch.Tensor) -> torch.Tensor:
 
 
 class Branching(Owner):
-    """Cannot be traced, but names its Sequential only to call it."""
+    """A model that cannot be traced, but uses its Sequential only to call it."""
 
     def forward(self, x, *, noisy=False):
         if x.sum() > 0 or noisy:

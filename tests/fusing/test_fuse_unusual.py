@@ -17,7 +17,7 @@ from mlpkern import fuse
 
 
 class Makemore(nn.Module):
-    """The MLP of makemore: it shifts the ids in place."""
+    """The MLP of makemore, which shifts the ids in place."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""``unfuse``: the exact inverse of ``fuse``, also after what happens to a model in between."""
+"""``unfuse`` is the exact inverse of ``fuse``, also when the model was changed in between."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``cross_entropy`` against ``F.cross_entropy``: values, gradients, properties.
 
-The edges are in ``test_cross_entropy_edges.py``, the refusals in ``test_cross_entropy_errors.py``.
+Edge cases are in ``test_cross_entropy_edges.py``, errors in ``test_cross_entropy_errors.py``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from mlpkern import cross_entropy
 
-# (N, C): one of everything; the lecture's C = 27; around 16 lanes and their multiples, one short,
-# full, one past; primes; a vocabulary beyond uint8; one row of many classes; many rows of few.
+# (N, C): one of everything; the lecture's C = 27; 16 lanes and multiples of them, one fewer,
+# exactly, one more; primes; a vocabulary too large for uint8; one row of many classes; many rows of
+# few.
 SIZES = [(1, 1), (32, 27), (5, 2), (17, 15), (33, 16), (31, 17), (7, 33), (13, 1009), (1, 4099)]
 SIZES += [(4099, 27), (2053, 2)]
 
@@ -60,8 +61,8 @@ def test_every_option_together(backend, device, reduction, smoothing, weighted, 
     )
 
 
-# Rows that a kernel reads in blocks of 4,096: one class past it, and rows that begin at any address
-# between two vectors; three blocks, the last of them of one class.
+# A kernel reads long rows in blocks of 4,096. Here: one class more than a block, with rows that
+# begin at every offset within a vector; three blocks of which the last has one class.
 @pytest.mark.parametrize("size", [(3, 4097), (2, 8200), (3, 8193)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""``cross_entropy`` at the edges: extreme and missing values, empty batches, strides, manners."""
+"""Edge cases of ``cross_entropy``: extreme and missing values, empty batches, strides, autograd."""
 
 from __future__ import annotations
 

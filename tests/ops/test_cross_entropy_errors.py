@@ -1,4 +1,4 @@
-"""What ``cross_entropy`` refuses, and what it says then."""
+"""The errors of ``cross_entropy``."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ from torch.autograd import gradcheck, gradgradcheck
 import mlpkern
 from mlpkern import embedding_gather
 
-# (ids, V, D): one of everything; the lecture's T = 3, V = 27, D = 10; one vector, and one past it,
-# of 4 to 16 lanes; primes; more ids than a serial kernel keeps; a table with most rows unused.
+# (ids, V, D): one of everything; the lecture's T = 3, V = 27, D = 10; one vector of 4 to 16 lanes
+# and one element more; primes; more ids than a serial kernel handles; a table with mostly unused
+# rows.
 SIZES = [
     ((1, 1), 1, 1),
     ((32, 3), 27, 10),

@@ -1,6 +1,6 @@
-"""``embedding_gather``: how often an id occurs, what its gradient holds, and how it is stored.
+"""Edge cases of ``embedding_gather``: frequent ids, non-finite gradients, storage.
 
-Backends sum tables of few rows in another way than others: V is 27 or 5,003 here.
+Backends sum the gradients of small and large tables in different ways: V is 27 or 5,003.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TABLES = [(27, 10), (5003, 7)]
 
 
 def gradients(ids, weight, grad, padding_idx=None):
-    """Of the table: ours, torch's, and torch's in float64."""
+    """The gradient of the table: ours, torch's, and torch's in float64."""
     found = []
     for function, dtype in ((embedding_gather, None), (stock, None), (stock, torch.float64)):
         leaf = weight.detach().to(dtype or weight.dtype).requires_grad_()

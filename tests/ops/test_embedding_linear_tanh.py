@@ -18,9 +18,10 @@ import mlpkern
 from mlpkern import embedding_linear_tanh
 
 # (ids, V, D, H): one of everything; the lecture's layer; widths around 16 lanes, and rows of T*D
-# that no vector divides; more than a tile of rows, a panel of columns, a chunk of depth; batches of
-# many times the table, which are folded, in one piece and in several, and of less than it; tables
-# of more rows than a chunk of depth has terms, one of them too large for a cache once folded.
+# that are no multiple of a vector; more than a tile of rows, a panel of columns, a chunk of depth;
+# batches many times larger than the table, which are folded, in one piece and in several, and
+# smaller ones; tables with more rows than a chunk of depth, one of them too large for a cache once
+# folded.
 SIZES = [
     ((1, 1), 1, 1, 1),
     ((32, 3), 27, 10, 200),
@@ -59,7 +60,7 @@ def test_every_integer_dtype(backend, device, ids_dtype, rows):
 
 
 def test_a_batch_of_several_chunks(backend, device):
-    """dx of more elements than the backward keeps at once, for a table too large to fold."""
+    """More elements of dx than the backward keeps at once; the table is too large to fold."""
     problems = problem(((21_001, 4), 20_011, 30, 2), device)
     compare(embedding_linear_tanh, stock, problems)
     ids, e, w, b = problems

@@ -1,7 +1,7 @@
-"""Tensors changed in place between forward and backward: the gradient of before, or an error.
+"""Tensors changed in place between forward and backward: the old gradient or an error.
 
-Never another gradient. Where stock torch goes on and an op raises is listed in `STRICTER`, which
-docs/guide/backends.md explains. Where stock raises an op may go on.
+A gradient of the changed values would be wrong. `STRICTER` lists where an op raises and stock torch
+does not, as docs/guide/backends.md explains. Where stock torch raises, an op need not.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def values(names):
 
 
 def gradients(op, names, changed, needs, device):
-    """The gradients of the arguments ``needs`` with ``changed`` changed after the forward."""
+    """The gradients of the arguments ``needs`` when ``changed`` is changed after the forward."""
     given = {name: tensor.to(device) for name, tensor in values(names).items()}
     leaves = [given[name].requires_grad_() for name in needs]
     output = op(*given.values())
@@ -108,7 +108,7 @@ def outcome(op, names, changed, needs, device, expected):
 
 
 def stricter(name, ours, stock, needs, device):
-    """The changes after which ``ours`` raises and ``stock`` does not; each other one agrees."""
+    """The changes after which only ``ours`` raises; after all others both agree."""
     names, found = OPS[name][0], set()
     expected = gradients(stock, names, None, needs, "cpu")
     for changed in (*names, "output"):
@@ -120,8 +120,8 @@ def stricter(name, ours, stock, needs, device):
 
 
 def allowed(entries, name, device):
-    """Those of ``entries`` that hold for the op ``name`` on the device."""
-    kept = device == "cpu" and name.startswith("cross_entropy")  # its gradient is there already
+    """The ``entries`` that hold for the op ``name`` on the device."""
+    kept = device == "cpu" and name.startswith("cross_entropy")  # computed in the forward
     return set() if kept else {entry for entry in entries if entry[0] == name}
 
 

@@ -1,4 +1,4 @@
-"""Tensors whose elements lie more than 2^31 elements apart, where an offset in 32 bits would wrap.
+"""Tensors with rows more than 2^31 elements apart, where a 32-bit offset would overflow.
 
 The memory between the rows is reserved but never touched, so it costs address space only.
 """
@@ -15,7 +15,7 @@ FAR = 2**31 + 65  # elements from one row to the next
 
 
 def far_apart(rows: Tensor) -> Tensor:
-    """The two rows, FAR elements apart."""
+    """A copy of the two rows, FAR elements apart."""
     try:
         storage = torch.empty(FAR + rows.shape[1], dtype=rows.dtype, device=rows.device)
     except RuntimeError as error:

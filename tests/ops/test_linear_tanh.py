@@ -13,9 +13,9 @@ from torch.autograd import gradcheck, gradgradcheck
 import mlpkern
 from mlpkern import linear_tanh
 
-# (N, K, H): one of everything; the lecture's 32 x 30 -> 200; around 16 lanes and their multiples,
-# one short, full, one past; primes; more rows than a block and more columns than a panel; wider
-# than the fused kernels of a GPU.
+# (N, K, H): one of everything; the lecture's 32 x 30 -> 200; 16 lanes and multiples of them, one
+# fewer, exactly, one more; primes; more rows than a block and more columns than a panel; wider than
+# the fused kernels of a GPU.
 SIZES = [
     (1, 1, 1),
     (32, 30, 200),

@@ -1,8 +1,8 @@
-"""``linear_tanh`` in Triton's interpreter, with products as tensor cores compute them.
+"""``linear_tanh`` in Triton's interpreter, with matrix products computed as tensor cores do.
 
 The interpreter multiplies matrices in plain float32, which says nothing about the precision of the
-split products ("tf32x3") on a GPU. Here they are computed as sm_80 and newer do: operands rounded
-to 11 significant bits, sums of 8 exact products, of which float32 cuts off what does not fit.
+split products ("tf32x3") on a GPU. Here they are computed as on sm_80 and newer: operands rounded
+to 11 significant bits, and sums of 8 exact products truncated to float32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def rounded(x: np.ndarray) -> np.ndarray:
 
 
 def cut(x: np.ndarray) -> np.ndarray:
-    """float64 to float32, towards zero."""
+    """float64 to float32, rounded towards zero."""
     nearest = x.astype(np.float32)
     return np.where(np.abs(nearest) > np.abs(x), np.nextafter(nearest, np.float32(0)), nearest)
 
@@ -42,7 +42,7 @@ def multiply_add(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 
 def split_product(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """total + a b as Triton compiles "tf32x3": the sum of a step is added when it is complete."""
+    """total + a b as Triton compiles "tf32x3": the sum of a step is added once it is complete."""
     big_a, big_b = rounded(a), rounded(b)
     step = multiply_add(rounded(a - big_a), big_b, np.zeros_like(total))
     step = multiply_add(big_a, rounded(b - big_b), step)
@@ -51,7 +51,7 @@ def split_product(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray
 
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The depths of the products that were computed in this way."""
+    """The depths of the products computed in this way."""
     status = backends()["triton"]
     if not status.available or "interpreter" not in status.detail:
         pytest.skip("Triton's interpreter is not in force")
@@ -80,7 +80,7 @@ def test_as_good_as_torch(products, size):
 
 
 def test_large_sums_of_few_terms(products):
-    """Sums of 30 squares, in which torch is hardly ever wrong: errors of 20 draws on average."""
+    """Average errors over 20 draws of sums of 30 squares, in which torch's error is small."""
     errors = torch.zeros(4, 2, dtype=torch.float64)  # of output, dx, dw, db; ours and torch's
     for _ in range(20):
         x, b, grad = torch.randn(33, 30), torch.randn(7), torch.randn(33, 7)

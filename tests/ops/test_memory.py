@@ -1,4 +1,4 @@
-"""The pool of outputs: reuse, the limit, and that nothing alive is handed out twice."""
+"""The pool of output memory: reuse, its limit, and that live memory is never reused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_empty_cache_frees_everything() -> None:
 
 
 def test_kernels_leave_the_callers_subnormals_alone() -> None:
-    # The kernels flush subnormals; the mode must end with the call.
+    # The kernels flush subnormals to zero; this mode must end with the call.
     gathered(1.0)
     x = torch.randn(4096, 30)
     _C.linear_tanh_forward(x, torch.randn(64, 30), None)

@@ -1,4 +1,4 @@
-"""The layers: the same parameters, initialization, state_dict and results as torch's."""
+"""The layers have the same parameters, initialization, state_dict and results as torch's."""
 
 from __future__ import annotations
 

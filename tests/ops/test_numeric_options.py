@@ -1,4 +1,4 @@
-"""Numbers of numpy and tensors () as options: the ops take what torch takes, with the same bits."""
+"""Options given as NumPy numbers or 0-d tensors: accepted as in torch, with the same bits."""
 
 from __future__ import annotations
 

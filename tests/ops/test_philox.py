@@ -1,4 +1,4 @@
-"""The generator of the dropout masks: known answers, the documented layout, the right share."""
+"""The generator of dropout masks: known answers, the documented layout, the drop rate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KNOWN = [
 
 
 def scalar_philox(counter: tuple[int, ...], key: tuple[int, int]) -> list[int]:
-    """The same function in Python integers, which do not overflow."""
+    """Philox in Python integers, which do not overflow."""
     c, k = list(counter), list(key)
     for _ in range(10):
         a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]

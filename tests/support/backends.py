@@ -1,4 +1,4 @@
-"""What tests of the backends share: a mark, and programs in a process of their own."""
+"""A mark for tests that need the compiled kernels, and Python in a new process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ needs_native = pytest.mark.skipif(
 
 
 def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """``python`` with arguments, and with environment variables beside those of this process."""
+    """``python`` with these arguments, and with more environment variables than this process."""
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **variables},

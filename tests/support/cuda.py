@@ -1,4 +1,4 @@
-"""For tests of the CUDA code; tests/gpu/conftest.py has the backends of a GPU as fixtures."""
+"""Marks and checks of the CUDA tests; the fixtures of GPU backends are in tests/gpu/conftest.py."""
 
 from __future__ import annotations
 

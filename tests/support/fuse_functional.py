@@ -1,6 +1,6 @@
 """Modules that apply functions to their layers, and what ``fuse`` makes of them.
 
-The ops are counted by their nodes in the graph of the output: whether one ran shows there alone.
+Only the graph of the output shows which ops ran, so they are counted by their nodes in it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlpkern import fuse
-
-WIDTH = 30
 
 
 class Net(nn.Module):
@@ -31,21 +29,6 @@ class Method(Net):
         return self.l2(self.l1(self.C(x).flatten(1)).tanh())
 
 
-class InPlace(Net):
-    def forward(self, x):
-        return self.l2(self.l1(torch.flatten(self.C(x), 1)).tanh_())
-
-
-class Functional(Net):
-    def forward(self, x):
-        return self.l2(F.tanh(self.l1(self.C(x).reshape(x.shape[0], -1))))
-
-
-class Unbind(Net):
-    def forward(self, x):
-        return self.l2(nn.functional.tanh(self.l1(torch.cat(torch.unbind(self.C(x), 1), 1))))
-
-
 class Statements(Net):
     def forward(self, x):
         emb = self.C(x)  # (N, 3, 10)
@@ -55,35 +38,6 @@ class Statements(Net):
         return self.l2(h)
 
 
-class OneName(Net):
-    def forward(self, x):
-        x = self.C(x)
-        x = torch.cat(x.unbind(1), dim=1)
-        x = self.l1(x)
-        x = x.tanh()
-        return self.l2(x)
-
-
-class Constants(Net):
-    def forward(self, x):
-        emb = self.C(x)
-        h = torch.tanh(self.l1(emb.view(-1, WIDTH)))
-        return self.l2(h)
-
-
-class Loop(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.C = nn.Embedding(27, 10)
-        self.layers = nn.ModuleList([nn.Linear(30, 8), nn.Linear(8, 8), nn.Linear(8, 27)])
-
-    def forward(self, x):
-        x = torch.reshape(self.C(x), (x.size(0), -1))
-        for layer in self.layers[:-1]:
-            x = torch.tanh(layer(x))
-        return self.layers[-1](x)
-
-
 class Loss(Net):
     def forward(self, x, y=None):
         logits = super().forward(x) + torch.tanh(self.l1(torch.flatten(self.C(x), 1))).mean()
@@ -91,11 +45,6 @@ class Loss(Net):
         if y is not None:
             loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.view(-1), ignore_index=-1)
         return logits, loss
-
-
-EXAMPLES = [
-    Net, Method, InPlace, Functional, Unbind, Statements, OneName, Constants, Loop, Loss,
-]  # fmt: skip
 
 
 def ops(output: torch.Tensor) -> list[str]:
@@ -122,7 +71,7 @@ def results(model: nn.Module, *inputs: torch.Tensor) -> list[torch.Tensor]:
 
 
 def check(stock: nn.Module, model: nn.Module, *inputs: torch.Tensor) -> list[str]:
-    """The ops of ``model``, which must do what ``stock`` does, in both modes."""
+    """The ops that ``model`` ran; results must equal those of ``stock`` in both modes."""
     for training in (True, False):
         both = results(stock.train(training), *inputs), results(model.train(training), *inputs)
         for one, other in zip(*both, strict=True):

@@ -20,7 +20,7 @@ def makemore() -> nn.Sequential:
 
 
 class Model(nn.Module):
-    """The layers as attributes, one activation for all of them, some layers in a list."""
+    """The layers are attributes that share one activation; some layers are in a list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def pair() -> nn.Sequential:
 
 
 class Owner(nn.Module):
-    """A model whose layers stand in a Sequential; every test gives it another forward."""
+    """A model with its layers in a Sequential; subclasses have another forward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Owner(nn.Module):
 
 
 def check(model: nn.Module, *inputs: torch.Tensor, swaps: int, call: str = "__call__") -> str:
-    """Fuse ``model``: the same outputs and so many swaps, or a reason that names the layers."""
+    """Fuse ``model``, check its outputs and the number of swaps; what ``fuse`` said."""
     stock = copy.deepcopy(model)
     result = fuse(model)
     for training in (True, False):

@@ -1,6 +1,6 @@
-"""Trees and environments to install the package from and into, one of each for all tests.
+"""A source tree to install the package from, and an environment to install it into.
 
-conftest.py takes the fixtures in.
+One of each serves all tests; conftest.py registers the fixtures.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOT_SOURCES = shutil.ignore_patterns(
     "__pycache__", ".*_cache",
 )  # fmt: skip
 
-# One training step on the backend that serves; prints the facts of `mlpkern info` as JSON.
+# One training step on the automatic backend; prints the facts of `mlpkern info` as JSON.
 EXERCISE = """
 import json, sys, torch, mlpkern
 from mlpkern import info
@@ -38,9 +38,9 @@ facts.update(report=info.report())
 print(json.dumps(facts))
 """
 
-# Most cases build for one instruction set and without nvcc (which may be anywhere, so it cannot be
-# hidden), for their time's sake, and all alike, so that they share what is compiled. The install
-# that runs the tests has compiled everything.
+# To save time most cases build for one instruction set and without CUDA: they name an nvcc that
+# does not exist, as the real one may be anywhere. Equal settings share what is compiled. The
+# install that runs the tests has compiled everything.
 LITTLE = {"CUDACXX": "/nowhere/nvcc", "MLPKERN_CMAKE_ARGS": "-DMLPKERN_ISAS=baseline"}
 
 
@@ -55,7 +55,7 @@ class Environment:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         self.python = folder / "bin" / "python"
         site = self.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-        # A plain line: the .pth files in that folder, such as an editable install's, stay unread.
+        # A plain path: .pth files in that folder, such as an editable install's, are not read.
         Path(site, "layer.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(

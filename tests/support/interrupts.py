@@ -24,7 +24,7 @@ Run = tuple[MLPParams, OptimizerState]
 
 
 class Alarm(Exception):
-    """What the handlers of these tests raise."""
+    """The error that the handlers of these tests raise."""
 
 
 def raise_alarm(_signal: int, frame: FrameType | None) -> None:
@@ -59,7 +59,7 @@ def soon() -> Iterator[None]:
 
 
 def long_problem(models: int | None = None, steps: int = 800_000) -> Problem:
-    """A model whose step takes 20 us and more; the same batch in all steps."""
+    """A model whose step takes at least 20 us; all steps use the same batch."""
     case = problem(V=27, D=10, hidden=(200,), N=32, S=1, M=models)
     case.batches = case.batches.expand(steps // (models or 1), -1)
     case.lr = 0.001

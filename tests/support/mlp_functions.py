@@ -1,4 +1,4 @@
-"""A small MLP as a function of its parameters, by the ops and by stock torch."""
+"""A small MLP as a function of its parameters, made of the ops and of stock torch."""
 
 from __future__ import annotations
 

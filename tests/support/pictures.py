@@ -57,7 +57,7 @@ def texts_of(figure):
     hidden = set()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            drawn = axis._update_ticks()  # those within the limits
+            drawn = axis._update_ticks()  # the ticks within the limits
             for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
                 if tick not in drawn:
                     hidden |= {tick.label1, tick.label2}

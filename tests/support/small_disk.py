@@ -1,4 +1,4 @@
-"""A disk that fills up and gets room again, for tests of what happens then."""
+"""A disk that tests fill up and free again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from typing import Protocol
 
 import pytest
 
-__all__ = ["Disk", "disk"]
-
 
 class Disk(Protocol):
     folder: Path
-    message: str  # the system's word for it
+    message: str  # of the system's error
 
     def fill(self) -> None:
-        """No file can grow from here on."""
+        """From here on no file can grow."""
 
     def free(self) -> None:
-        """There is room again."""
+        """From here on files can grow again."""
 
 
 class _SmallDisk:
@@ -46,7 +44,7 @@ class _SmallDisk:
 
 
 class _SizeLimit:
-    """Where nothing can be mounted: no file of this process may be larger than its limit."""
+    """A limit on the size of files, for systems on which nothing can be mounted."""
 
     message = "File too large"
 
@@ -63,7 +61,7 @@ class _SizeLimit:
 
 @pytest.fixture(params=["small disk", "size limit"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    """A disk with a folder, which the test fills."""
+    """A disk that the test fills, with a folder on it."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if request.param == "size limit":

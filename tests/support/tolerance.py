@@ -10,14 +10,14 @@ from torch import Tensor
 FLOATS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 INTEGERS = [torch.uint8, torch.int16, torch.int32, torch.int64]
 
-# Two correct kernels add the same terms in different orders, so the largest of their errors differ
-# by chance, by less than a factor of two for the sums of these tests.
+# Two correct kernels add the same terms in different orders. Their largest errors then differ by
+# chance, for the sums of these tests by less than a factor of two.
 SLACK = 2.0
 
-# On top of that, some roundings of the largest value, because torch may be exact by luck (a loss is
-# a single number). float32: a value passes a few rounded steps, such as subtract, exp, sum, log.
-# The half dtypes: computed in float32 and rounded once. float64: torch is the yardstick itself, its
-# own error unknown; two orders of some thousand terms differ by some tens of roundings.
+# Some roundings of the largest value are allowed as well, because torch may be exact by luck (a
+# loss is a single number). float32: a value passes a few rounded steps, such as subtract, exp, sum,
+# log. Half dtypes: computed in float32 and rounded once. float64: torch is the reference itself and
+# its error is unknown; sums of some thousand terms in two orders differ by some tens of roundings.
 ROUNDINGS = {torch.float64: 64, torch.float32: 4, torch.bfloat16: 1, torch.float16: 1}
 
 

@@ -1,4 +1,4 @@
-"""Problems for the tests of ``train_steps``, and the loop of stock torch that solves them."""
+"""Problems for the tests of ``train_steps``, and a training loop in stock torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import mlpkern
 from mlpkern import MLPParams
 from mlpkern.reference.philox import dropout_mask
 
-# Over a run both errors are sums of roundings that go through the same dynamics, but by chance one
-# of two loops gets the larger ones.
+# The error of a run is a sum of roundings, which the following steps amplify. By chance one of two
+# loops has the larger roundings.
 FACTOR = 3.0
 
 FLOATS = [torch.float32, torch.float64]
@@ -46,9 +46,9 @@ OPTIONS = {
     },
 }  # fmt: skip
 
-# One of everything, one past a vector of 4, 8 or 16, primes, D of the lecture, more classes than
-# ids and fewer, a first layer of one unit, batches larger than the training set, and so much
-# larger than the table of the embedding that a CPU folds the first layer.
+# One of everything; one past a vector of 4, 8 or 16; primes; D of the lecture; more classes than
+# ids and fewer; a first layer of one unit; batches larger than the training set; and batches so
+# much larger than the embedding table that a CPU folds the first layer.
 SHAPES = {
     "all ones": {"V": 2, "T": 1, "D": 1, "hidden": (1,), "N": 1, "C": 2},
     "one class": {"C": 1},
@@ -69,7 +69,7 @@ SHAPES = {
     "lecture": {"V": 27, "D": 10, "hidden": (200,), "N": 32, "rows": 500},
 }
 
-# Beyond one block of rows, and with weights beyond L2, which are multiplied in another order.
+# More rows than one block, and weights larger than L2, which are multiplied in another order.
 LARGE = {
     "N above 512": {"N": 700, "S": 4, "rows": 900},
     "folded": {"V": 27, "D": 10, "hidden": (200,), "N": 1100, "S": 3, "rows": 300},
@@ -102,7 +102,7 @@ class Problem:
         return mlpkern.train_steps(params, *data, **options), params
 
     def stock(self, **options: Any) -> Run:
-        """The same by the loop of stock torch, model after model."""
+        """The same from the loop in stock torch, one model after another."""
         models, steps = self.params.models, self.batches.shape[-2]
         lr = torch.as_tensor(self.lr, dtype=torch.float64).expand(models or 1, steps)
         seed, own_seed = options.pop("seed", 0), False
@@ -147,7 +147,7 @@ def problem(
 
 
 def module(params: MLPParams) -> nn.Sequential:
-    """Layers of torch.nn with copies of the parameters of one model, frozen as these are."""
+    """Layers of torch.nn with copies of one model's parameters; the same ones are frozen."""
     layers: list[nn.Module] = [nn.Embedding(*params.embedding.shape), nn.Flatten()]
     for weight, _ in params.hidden:
         layers += [nn.Linear(weight.shape[1], weight.shape[0]), nn.Tanh()]
@@ -166,7 +166,7 @@ def stock_loop(
     weight_decay=0.0, betas=(0.9, 0.999), eps=1e-8, max_grad_norm=None, label_smoothing=0.0,
     input_dropout=0.0, hidden_dropout=0.0, seed=0, stream=0,
 ) -> Run:  # fmt: skip
-    """The losses and the parameters after training one model as the makemore lecture would."""
+    """The losses and the parameters of one model that is trained as in the makemore lecture."""
     model = module(params)
     if optimizer == "sgd":
         stepper: Any = torch.optim.SGD(
@@ -218,9 +218,9 @@ def _difference(a: Tensor, b: Tensor) -> float:
 def check(case: Problem, **options: Any) -> None:
     """``train_steps`` is as close to stock torch in float64 as stock torch in float32 is.
 
-    That is, within FACTOR times its distance plus one rounding of the largest value, for the losses
-    and for the parameters. A float64 run is compared with stock directly: after a few dozen steps
-    of these problems two of them differ by some hundred roundings.
+    The limit is FACTOR times stock's distance plus one rounding of the largest value, for losses
+    and for parameters. float64 runs are compared with stock directly: after a few dozen steps of
+    these problems two of them differ by some hundred roundings.
     """
     case.lr = options.pop("lr", case.lr)
     ours, stock = case.run(**options), case.stock(**options)
@@ -234,7 +234,7 @@ def check(case: Problem, **options: Any) -> None:
 
 
 def assert_as_close(ours: Run, stock: Run, exact: Run) -> None:
-    """What `check` says of float32 runs."""
+    """The comparison of `check` for float32 runs."""
     eps = torch.finfo(torch.float32).eps
     sizes = (exact[0].abs().max(), max(tensor.abs().max() for tensor in exact[1].tensors()))
     both = zip(distance(ours, exact), distance(stock, exact), strict=True)

@@ -1,4 +1,4 @@
-"""Configurations of several shapes, and what one training alone makes of each."""
+"""Configurations of several shapes, and a training of one alone."""
 
 from __future__ import annotations
 

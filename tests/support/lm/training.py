@@ -1,4 +1,4 @@
-"""A short training of the language model, whole or in pieces, and what is compared of two."""
+"""A short training of the language model, whole or in chunks, and comparisons of two."""
 
 from __future__ import annotations
 
