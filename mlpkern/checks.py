@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -89,6 +90,34 @@ def require_same_device(
         raise ValueError(
             f"{op}: {name} must be on {other.device} like {other_name}, got {value.device}"
         )
+
+
+def require_linear(
+    op: str,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    width: int,
+    inputs: Mapping[str, torch.Tensor],
+) -> None:
+    """Raise unless weight (H, ``width``) and bias (H,) or None match ``inputs``, by name.
+
+    The last of the inputs has the dtype and the device of both.
+    """
+    name, like = list(inputs.items())[-1]
+    require_same_dtype(op, "weight", weight, name, like)
+    if weight.dim() != 2 or weight.shape[1] != width:
+        given = " and ".join(f"{name} {shape(input)}" for name, input in inputs.items())
+        raise ValueError(f"{op}: weight must be (H, {width}) to match {given}, got {shape(weight)}")
+    require_same_device(op, "weight", weight, name, like)
+    if bias is None:
+        return
+    require_same_dtype(op, "bias", bias, name, like)
+    if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
+        raise ValueError(
+            f"{op}: bias must be ({weight.shape[0]},) to match weight {shape(weight)}, "
+            f"got {shape(bias)}"
+        )
+    require_same_device(op, "bias", bias, name, like)
 
 
 def shape(tensor: torch.Tensor) -> str:

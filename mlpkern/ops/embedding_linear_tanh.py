@@ -13,8 +13,8 @@ from mlpkern.checks import (
     PLAIN,
     require_float,
     require_integer,
+    require_linear,
     require_same_device,
-    require_same_dtype,
     require_tensor,
     shape,
 )
@@ -146,23 +146,8 @@ def _check(input: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | None
     if input.dim() == 0:
         raise ValueError(f"{_OP}: input must be (..., T), got a tensor without dimensions")
     require_same_device(_OP, "embedding", embedding, "input", input)
-    require_same_dtype(_OP, "weight", weight, "embedding", embedding)
     width = input.shape[-1] * embedding.shape[1]
-    if weight.dim() != 2 or weight.shape[1] != width:
-        raise ValueError(
-            f"{_OP}: weight must be (H, {width}) to match input {shape(input)} and embedding "
-            f"{shape(embedding)}, got {shape(weight)}"
-        )
-    require_same_device(_OP, "weight", weight, "embedding", embedding)
-    if bias is None:
-        return
-    require_same_dtype(_OP, "bias", bias, "embedding", embedding)
-    if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
-        raise ValueError(
-            f"{_OP}: bias must be ({weight.shape[0]},) to match weight {shape(weight)}, "
-            f"got {shape(bias)}"
-        )
-    require_same_device(_OP, "bias", bias, "embedding", embedding)
+    require_linear(_OP, weight, bias, width, {"input": input, "embedding": embedding})
 
 
 # torch.library: what a tracer sees.

@@ -9,14 +9,7 @@ from torch import Tensor, is_grad_enabled
 from torch.compiler import is_compiling
 from torch.overrides import handle_torch_function
 
-from mlpkern.checks import (
-    PLAIN,
-    require_float,
-    require_same_device,
-    require_same_dtype,
-    require_tensor,
-    shape,
-)
+from mlpkern.checks import PLAIN, require_float, require_linear, require_tensor
 from mlpkern.ops.autocast import any_autocast, cast, linear_dtype
 from mlpkern.ops.function import OpFunction, plain_torch_needed
 from mlpkern.ops.library import define, define_autograd
@@ -126,24 +119,9 @@ def _checked(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _check(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Raise what the docstring of ``linear_tanh`` announces."""
     require_float(_OP, "input", input)
-    require_same_dtype(_OP, "weight", weight, "input", input)
     if input.dim() == 0:
         raise ValueError(f"{_OP}: input must be (..., K), got a tensor without dimensions")
-    width = input.shape[-1]
-    if weight.dim() != 2 or weight.shape[1] != width:
-        raise ValueError(
-            f"{_OP}: weight must be (H, {width}) to match input {shape(input)}, got {shape(weight)}"
-        )
-    require_same_device(_OP, "weight", weight, "input", input)
-    if bias is None:
-        return
-    require_same_dtype(_OP, "bias", bias, "input", input)
-    if bias.dim() != 1 or bias.shape[0] != weight.shape[0]:
-        raise ValueError(
-            f"{_OP}: bias must be ({weight.shape[0]},) to match weight {shape(weight)}, "
-            f"got {shape(bias)}"
-        )
-    require_same_device(_OP, "bias", bias, "input", input)
+    require_linear(_OP, weight, bias, input.shape[-1], {"input": input})
 
 
 # torch.library: what a tracer sees.
