@@ -1,4 +1,4 @@
-"""The registry of the backends as at the start of a process."""
+"""The registry of backends as at the start of a process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlpkern import registry
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry without what earlier calls left in it, and no backend named."""
+    """An empty registry, and no backend named by the environment."""
     for name in ("_chosen", "_status"):
         monkeypatch.setattr(registry, name, {})
     monkeypatch.delenv("MLPKERN_BACKEND", raising=False)

@@ -1,4 +1,4 @@
-"""torch's default dtype and device decide nothing: a run has the same bits under all of them."""
+"""torch's default dtype and device have no effect: a run has the same bits under all of them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_tensor_made_from_nothing_names_its_device_and_dtype():
 
 
 def everything(folder) -> list:
-    """(what, value) of all that a user gets, on one thread: torch's products depend on them."""
+    """(name, value) of all results, on one thread: torch's products depend on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -92,7 +92,7 @@ def everything(folder) -> list:
 
 
 def language_model(folder) -> list:
-    """(what, value) of training, saving, loading and all that reads a run."""
+    """(name, value) of training, saving, loading and everything that reads a run."""
     dataset = lm.build_dataset(make_words(60), block_size=3)
     train, dev = dataset.splits["train"], dataset.splits["dev"]
     found = [("inputs", train.inputs), ("targets", train.targets)]

@@ -1,4 +1,4 @@
-"""Environment variables: a wrong value is an error that names it; and what an import costs."""
+"""Environment variables: an error names a wrong value. And what an import loads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ X = torch.randn(2, 3)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """The registry as at the start of a process, and none of the variables set."""
+    """The registry as at the start of a process, with none of the variables set."""
     monkeypatch.setattr(registry, "_chosen", {})
     for name in ("BACKEND", "ISA", "CACHE_LIMIT", "TRITON_TUNE"):
         monkeypatch.delenv(f"MLPKERN_{name}", raising=False)

@@ -47,7 +47,7 @@ def test_no_circle_of_imports():
     while ready := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
         for name in ready:
             del waiting[name]
-    assert not waiting  # what is left is in a circle, or imports one
+    assert not waiting  # the rest is in a circle, or imports one
 
 
 def test_no_module_is_hidden_by_a_function_of_its_name():

@@ -1,4 +1,4 @@
-"""What the compiled module refuses, and the words in which a user is told."""
+"""The errors of the compiled module, and how an op reports them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import mlpkern
 
 ALL = (True, True, True)  # the gradients asked for
 X, W, B = torch.randn(6, 5), torch.randn(4, 5), torch.randn(4)
-
-
-# The compiled module
 
 
 @pytest.mark.parametrize("name", ["cpu", "reference"])
@@ -69,7 +66,7 @@ def test_a_native_call_refuses_what_has_no_memory(kind):
 
 @needs_native
 def test_a_native_call_refuses_shapes_that_do_not_match():
-    """The checks of memory safety: below those of the functionals, for callers of mlpkern._C."""
+    """The checks of memory safety in mlpkern._C, below the argument checks of the ops."""
     from mlpkern import _C
 
     ids, target = torch.zeros(6, 2, dtype=torch.int64), torch.zeros(6, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The compiled library: its symbols, what it links, the choice of instruction set, the report."""
+"""The compiled library: its symbols, what it links, the choice of instruction set, its report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def isa_objects(isa: str) -> list[Path]:
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_objects_of_an_instruction_set_have_no_weak_symbols(isa: str) -> None:
-    # The linker keeps one copy of a weak symbol: were it the AVX-512 one, every CPU would run it.
+    # The linker keeps one copy of a weak symbol. If it kept that of AVX-512, every CPU would run
+    # it.
     if isa not in info.build_info()["isas"]:
         pytest.skip(f"{isa} is not built on {platform.machine()}")
     objects = isa_objects(isa)
@@ -51,7 +52,7 @@ def test_objects_of_an_instruction_set_have_no_weak_symbols(isa: str) -> None:
     ).stdout
     weak = [line for line in listing.splitlines() if re.match(r"[0-9a-f]* *[WwuVv] ", line)]
     assert not weak, f"weak symbols in {isa}: {weak[:5]}"
-    # The check looks at kernels indeed: each op defines its launcher in the namespace of the set.
+    # The listing is that of kernels: each op defines its launcher in the namespace of the set.
     for op in ("embedding_gather", "linear_tanh", "embedding_linear_tanh", "cross_entropy"):
         assert f"mlpkern::cpu::{isa}::{op}_forward(" in listing
 

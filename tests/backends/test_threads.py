@@ -1,4 +1,4 @@
-"""Threads: the bits do not depend on their number, and torch.set_num_threads is obeyed."""
+"""The number of threads: it changes no bits, and torch.set_num_threads is obeyed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def loss(n: int, c: int, **options):
     return lambda: mlpkern.cross_entropy(logits, target, **options), (logits,)
 
 
-# Each case is large enough to be cut into pieces for several threads; the odd sizes leave a rest.
+# Each case is large enough for several threads; odd sizes leave a remainder.
 CASES = {
     "embedding, small table": lambda: embedding(27, 10, 30_011),
     "embedding, large table": lambda: embedding(50_021, 16, 20_011),
@@ -101,7 +101,7 @@ def test_set_num_threads_is_obeyed_in_a_new_thread():
         return _C.num_threads()
 
     torch.set_num_threads(1)
-    assert in_a_new_thread(_C.num_threads) == 1  # what the main thread set holds for all
+    assert in_a_new_thread(_C.num_threads) == 1  # the number that the main thread set holds for all
     assert in_a_new_thread(lambda: set_and_count(2)) == 2
     assert in_a_new_thread(lambda: set_and_count(1)) == 1
 

@@ -1,4 +1,4 @@
-"""The backend ``triton`` around its kernels: absence, choice, float64, ids out of range."""
+"""The backend ``triton``: reasons for its absence, its choice, float64, ids out of range."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INTERPRETED = pytest.mark.skipif(
 
 @pytest.fixture
 def afresh(fresh):
-    """The registry and the backend without what earlier calls left in them."""
+    """Registry and backend as at the start of a process."""
     backend.status.cache_clear()
     yield
     backend.status.cache_clear()
@@ -30,14 +30,14 @@ def afresh(fresh):
 
 @pytest.fixture
 def compiled(afresh, monkeypatch):
-    """Triton as it is where TRITON_INTERPRET is not set."""
+    """Triton as if TRITON_INTERPRET were not set."""
     pytest.importorskip("triton")
     monkeypatch.setattr(backend, "_interpreting", lambda triton: False)
 
 
 @pytest.fixture
 def card(compiled, monkeypatch):
-    """A machine with one card of compute capability 9.0 and a C compiler."""
+    """A machine with one GPU of compute capability 9.0 and a C compiler."""
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -130,12 +130,12 @@ def test_no_compiler(card, monkeypatch):
 # The choice
 
 
-with FakeTensorMode():  # made before the fixture `card`, whose card torch would start
+with FakeTensorMode():  # made before the fixture `card`, whose GPU torch would initialize
     ON_A_CARD = {d: torch.empty(2, 3, device="cuda", dtype=d) for d in (None, torch.float64)}
 
 
 def explained(op="linear_tanh", dtype=None):
-    """What `explain` says of a tensor on a GPU, of which there need not be one."""
+    """What `explain` says about a tensor on a GPU; no GPU is needed."""
     return mlpkern.explain(op, ON_A_CARD[dtype])
 
 
@@ -248,7 +248,7 @@ def test_a_bad_id_of_another_op_waits_for_the_next_call(kernels):
 
 
 def test_more_kinds_of_calls_than_there_are_words(kernels, monkeypatch):
-    """Kinds that come late share words that know no shape."""
+    """Further kinds share records, which do not hold the shape of the ids."""
     bad_id = importlib.import_module("mlpkern.triton_kernels.device.bad_id")
     monkeypatch.setattr(bad_id, "_records", {})
     monkeypatch.setattr(bad_id, "SITES", 6)

@@ -1,6 +1,6 @@
 """The check of the Triton kernels' machine code (tests/triton_kernels), which needs no GPU.
 
-Its compilers run in processes of their own: in this one Triton may be an interpreter.
+Triton compiles in processes of its own, because in this one it may be the interpreter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parents[1] / "triton_kernels"
 
-# case of known_bad.py -> what must be said of it, on every target that it is compiled for
+# case of known_bad.py -> what the check must report, on every target that it is compiled for
 KNOWN_BAD = {
     "spills": "local memory: LDL",
     "ieee": "1 of 1 products fell to fused multiply-adds",
@@ -43,7 +43,7 @@ def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedP
 
 @pytest.fixture(scope="module")
 def said() -> dict[str, dict[str, list[str]]]:
-    """What the check says of each case of known_bad.py, by target."""
+    """What the check reports for each case of known_bad.py, by target."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed")
     done = run("known_bad.py")

@@ -10,7 +10,7 @@ import torch
 
 
 class Kernel:
-    """In the place of a compiled kernel: keeps what it was launched with."""
+    """A stand-in for a compiled kernel that records its launches."""
 
     arg_names = ("x", "bucket", "FLAG")
 
@@ -23,7 +23,7 @@ class Kernel:
 
 @pytest.fixture
 def tuned(monkeypatch):
-    """A kernel of two configurations whose second is the faster; its launches; its searches."""
+    """A kernel with two configurations, the second faster; its launches and its searches."""
     pytest.importorskip("triton")
     launch = importlib.import_module("mlpkern.triton_kernels.device.launch")
     configs = [SimpleNamespace(all_kwargs=lambda n=n: {"num_stages": n}) for n in (1, 2)]
@@ -80,7 +80,7 @@ def test_nothing_is_measured_where_it_must_not_be(tuned):
     kernel[(1,)](*call)
     monkeypatch.setattr(launch, "_capturing", lambda: True)
     kernel[(1,)](*call)
-    assert launches[3:] == [{"num_stages": 2}]  # a capture takes what was found before it
+    assert launches[3:] == [{"num_stages": 2}]  # a capture uses what was found before it
 
 
 def test_buckets_are_powers_of_two(tuned):

@@ -22,7 +22,7 @@ def chosen() -> str:
 
 @pytest.fixture(autouse=True)
 def none_named(monkeypatch):
-    """What a test leaves in force ends with it."""
+    """A backend that a test names is named no longer after it."""
     monkeypatch.delenv("MLPKERN_BACKEND", raising=False)
     yield
     use_backend(None)
@@ -70,7 +70,7 @@ def test_a_statement_within_a_block_ends_with_it():
 @OTHER
 def test_an_object_is_entered_again_and_again():
     kept = use_backend("reference")
-    assert chosen() == "reference"  # as the statement that made it says
+    assert chosen() == "reference"  # named by the statement that made it
     with kept:
         with kept:
             assert chosen() == "reference"

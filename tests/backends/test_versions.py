@@ -1,4 +1,4 @@
-"""Versions of torch, Triton and NumPy: one place for the oldest, and reasons for what is absent."""
+"""Versions of torch, Triton and NumPy: the oldest ones, and reasons for what is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def numbers(version: str, count: int = 2) -> tuple[int, ...]:
 
 
 def test_the_oldest_versions_are_the_bounds():
-    """What `make test-oldest` installs is what the package promises to serve."""
+    """`make test-oldest` installs the oldest versions that the package supports."""
     pins = dict(
         re.findall(r"^(\w+)==(\S+)", (ROOT / ".ci" / "constraints-oldest.txt").read_text(), re.M)
     )
@@ -52,7 +52,7 @@ def test_torch_has_autocast_for_every_other_device_type():
 
 @pytest.fixture
 def afresh(monkeypatch):
-    """The status of the backend, asked for again, and once more after the test."""
+    """The status of the backend is determined anew in the test, and again after it."""
     monkeypatch.setattr(sys.modules["mlpkern.registry"], "_status", {})
     backend.status.cache_clear()
     yield
@@ -61,7 +61,7 @@ def afresh(monkeypatch):
 
 @pytest.fixture
 def triton():
-    """Triton with its interpreter in force, new enough for the backend."""
+    """Triton, in its interpreter and new enough for the backend."""
     found = pytest.importorskip("triton")
     if not backend._interpreting(found) or numbers(found.__version__) < (3, 6):
         pytest.skip("Triton's interpreter is not in force")
@@ -69,7 +69,7 @@ def triton():
 
 
 def test_the_interpreter_runs_with_every_numpy_that_it_knows(triton, afresh):
-    """So that the tests of the Triton kernels are not skipped without a known reason."""
+    """Otherwise the tests of the Triton kernels would be skipped without a known reason."""
     known = numbers(triton.__version__) < (3, 7) and numbers(np.__version__) >= (2, 4)
     available, reason, hint = backend.status()
     assert available is not known, reason

@@ -1,4 +1,4 @@
-"""The backends of a GPU as fixtures, which name them and check for bad ids at the end."""
+"""The backends of a GPU as fixtures; at the end of a test they raise the error of a bad id."""
 
 from __future__ import annotations
 

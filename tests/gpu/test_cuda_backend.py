@@ -1,4 +1,4 @@
-"""The backend ``cuda`` without a GPU: what it says when it cannot run, and what it asks of _C."""
+"""The backend ``cuda`` without a GPU: why it cannot run, and its calls of compiled functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place for another _cuda.so, asked for afresh."""
+    """The path of another _cuda.so, and a status that is determined anew."""
     path = tmp_path / "_cuda.so"
     monkeypatch.setattr(cuda, "LIBRARY", path)
     cuda.status.cache_clear()
@@ -49,7 +49,7 @@ def test_the_reason_of_the_build_is_passed_on(library, monkeypatch):
 
 
 def status_of(library: Path) -> str:
-    """What a new process says of ``library``: one that loaded the true one keeps it."""
+    """The status with ``library`` in a new process, as a loaded library stays loaded."""
     code = "import pathlib, sys\nfrom mlpkern.cuda import backend as cuda\n"
     code += "cuda.LIBRARY = pathlib.Path(sys.argv[1])\nprint(*cuda.status()[:2])"
     command = [sys.executable, "-c", code, str(library)]
@@ -96,11 +96,11 @@ def test_check_errors_has_nothing_to_say_of_a_cpu():
     assert mlpkern.check_errors() is None
 
 
-# What it asks of the compiled functions, with fakes that compute on a CPU
+# Calls of the compiled functions, which are fakes that compute on a CPU
 
 
 class FakeKernels(SimpleNamespace):
-    """The functions of _C that the backend calls, in plain torch; notes what it was asked."""
+    """The functions of _C that the backend calls, in plain torch; records the calls."""
 
     def __init__(self) -> None:
         super().__init__(calls=[])
@@ -129,7 +129,7 @@ class FakeKernels(SimpleNamespace):
 
 @pytest.fixture
 def capability(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The compute capability of the card, and how often it was asked for."""
+    """The compute capability of the GPU, and how often it was read."""
     card = SimpleNamespace(major=8, asked=0)
 
     def get(_device: object) -> tuple[int, int]:

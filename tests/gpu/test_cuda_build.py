@@ -39,7 +39,7 @@ def fake_nvcc(folder: Path, release: str, known: str) -> Path:
 
 
 def configured(folder: Path, wanted: str = "", cards: str = "", **variables: str) -> dict:
-    """What CMake decides about CUDA, with cards of these compute capabilities in the machine."""
+    """What CMake decides about CUDA on a machine with GPUs of these compute capabilities."""
     need(shutil.which("cmake"), "cmake")
     need(shutil.which("ninja"), "ninja")
     fake(folder, "nvidia-smi", f"printf '%s\\n' {cards}" if cards else "exit 9")
@@ -126,7 +126,7 @@ def test_a_changed_header_compiles_what_includes_it(tmp_path: Path, source: Path
     known = {line.strip(" |") for line in said.splitlines()}
     compiler = shutil.which("g++")
     need(compiler, "g++")
-    # -MG: what it does not find is a header of CUDA.
+    # -MG: headers that are not found are those of CUDA.
     asked = [compiler, "-x", "c++", "-std=c++17", "-MM", "-MG", f"-I{ROOT / 'csrc'}", source]
     rule = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     headers = {word for word in rule.split() if word.startswith(str(ROOT)) and word != str(source)}

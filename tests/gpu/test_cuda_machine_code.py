@@ -25,10 +25,10 @@ import convergence  # noqa: E402
 import cubin  # noqa: E402
 import sass_lint  # noqa: E402
 
-# The oldest target, that of the benchmark, the newest: opcodes differ between them.
+# The oldest target, that of the benchmark, and the newest: opcodes differ between them.
 TARGETS = ("80", "90", "120")
 
-# kernel of known_bad.cu -> what the lint must say of it, on every target
+# kernel of known_bad.cu -> what the lint must report, on every target
 KNOWN_BAD = {
     "local_memory_kernel": "local memory: LDL, STL",
     "spill_kernel": "local memory: LDL",
@@ -43,7 +43,7 @@ KNOWN_BAD = {
     "endless_kernel": "a branch to itself",
     "float64_kernel": "float64: DMUL",
 }
-# The same, on the target for which it is asked.
+# The same, on the one target that this check reads.
 PARTED = {
     "mma_in_a_branch_kernel": "lanes apart: HMMA",
     "mma_after_exit_kernel": "lanes apart: HMMA",
@@ -60,7 +60,7 @@ GOOD = [
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> cubin.Kernels:
-    """What nvcc makes of known_bad.cu."""
+    """The machine code of known_bad.cu."""
     nvcc = shutil.which("nvcc")
     need(nvcc, "nvcc")
     need(cubin.find_tool("cuobjdump") and cubin.find_tool("nvdisasm"), "triton (for cuobjdump)")
@@ -111,7 +111,7 @@ def test_good_kernels_pass(kernels: cubin.Kernels) -> None:
 
 
 def test_instructions_of_a_whole_warp_are_volatile() -> None:
-    # Otherwise the compiler may move one into a branch that alone uses its result.
+    # Otherwise the compiler may move one into the only branch that uses its result.
     text = (ROOT / "csrc" / "cuda" / "device" / "ptx.cuh").read_text()
     collective = [part for part in re.split(r"(?=\basm\b)", text) if ".sync" in part.split(";")[0]]
     assert len(collective) == 5

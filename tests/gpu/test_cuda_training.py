@@ -1,7 +1,7 @@
-"""``train_steps`` and ``evaluate`` of the backend ``cuda`` without a GPU: checks, ways, precision.
+"""``train_steps`` and ``evaluate`` of the backend ``cuda`` without a GPU: checks, paths, precision.
 
-The compiled functions are fakes that compute on a CPU; what they compute is for test_train_steps.py
-on a GPU.
+The compiled functions are fakes that compute on a CPU. On a GPU test_train_steps.py checks the
+results of the real ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class FakeKernels(SimpleNamespace):
-    """What ``mlpkern.cuda.models`` asks of _C: notes the calls, computes with the reference."""
+    """The functions of _C that ``mlpkern.cuda.models`` calls; computes with the reference."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path=path, asked=[], calls=[])

@@ -50,7 +50,7 @@ def test_kernels_wait_for_the_current_stream():
     late = torch.zeros_like(ids)
     torch.cuda.synchronize()
     with torch.cuda.stream(side):
-        torch.cuda._sleep(200_000_000)  # some 0.1 s: work on another stream would be too early
+        torch.cuda._sleep(200_000_000)  # some 0.1 s: work on another stream would come early
         late.copy_(ids)
         found = gradients(late, target, tensors)
     side.synchronize()
@@ -89,7 +89,7 @@ def test_record_stream_keeps_an_output():
     y.record_stream(side)
     expected, address = mlpkern.linear_tanh(x, w), y.data_ptr()
     del y
-    for _ in range(10):  # while the other stream sleeps its memory is not handed out again
+    for _ in range(10):  # its memory is not reused while the other stream sleeps
         assert mlpkern.linear_tanh(x.neg(), w).data_ptr() != address
     side.synchronize()
     assert torch.equal(late, expected)

@@ -61,7 +61,7 @@ GIB = 2**30
 
 
 def free_memory(bytes_needed: int) -> None:
-    """Skip where the GPU has not that much free memory."""
+    """Skip if the GPU has less free memory."""
     free, _ = torch.cuda.mem_get_info()
     if free < bytes_needed:
         pytest.skip(f"needs {bytes_needed / GIB:.0f} GiB of GPU memory, {free / GIB:.0f} are free")

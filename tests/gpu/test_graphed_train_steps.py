@@ -1,6 +1,6 @@
-"""The ops' way of ``train_steps``, step by step on a CPU: it equals the reference in every option.
+"""``train_steps`` by ops, uncaptured on a CPU, equals the reference with every option.
 
-How often a step is captured: test_kept_graphs.py. Captures and replays: test_gpu_training.py.
+test_kept_graphs.py counts captures; test_training.py captures and replays on a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def _by_the_ops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``mlpkern.train_steps`` goes the way of the ops, whose kernels are those of the CPU."""
+    """``mlpkern.train_steps`` runs by ops, with the kernels of the CPU."""
     run_by(graphed_train_steps, monkeypatch)
     graphed_train_steps.empty_cache()
 
@@ -107,7 +107,7 @@ def test_a_loss_that_is_not_finite_stops_its_model_alone(name, monkeypatch):
             )
         assert losses[[0, 2]].isfinite().all()
         assert losses[1, :5].isfinite().all()
-        # inf or nan, as the overflowing terms of a sum are ordered
+        # inf or nan, depending on the order of the overflowing terms of a sum
         assert not losses[1, 5].isfinite()
         assert losses[1, 6:].isnan().all()
         results.append([losses[[0, 2]], losses[1, :5], *params.tensors(), *state.tensors()])

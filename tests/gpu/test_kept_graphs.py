@@ -1,8 +1,7 @@
 """The CUDA graphs of ``train_steps`` are captured once and kept, without a GPU.
 
-A stand-in for the capture replays the step with what Python knew at the capture: numbers and the
-addresses of arrays are those of then, only what the arrays hold may change. What a GPU makes of it
-is in test_gpu_training.py.
+A stand-in for the capture replays the step with the numbers and the addresses of arrays that it saw
+at the capture; only the contents of the arrays may change. test_training.py has the same on a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def captured(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """The runs whose step was captured; `mlpkern.train_steps` goes the way of the graph."""
+    """The runs whose step was captured; `mlpkern.train_steps` uses graphs."""
     runs: list[Run] = []
 
     def capture(self: Run) -> Callable[[], None]:
@@ -70,7 +69,7 @@ def test_chunks_of_any_length_take_one_capture(captured, name, block, monkeypatc
     assert len(captured) == 1
     for cuts in ([1, 12, 17], [5, 25], [30]):
         found = trained(case, cuts, **OPTIONS[name])
-        # powers of AdamW's betas: a CPU's depend on where in a vector they are computed
+        # The powers of AdamW's betas: on a CPU they depend on their position in a vector.
         exact = "optimizer" not in OPTIONS[name]
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, **({"rtol": 0, "atol": 0} if exact else {}))

@@ -1,6 +1,6 @@
-"""On a GPU: the graph of ``train_steps`` is captured once for all chunks, and given up with all.
+"""On a GPU the graph of ``train_steps`` is captured once for all chunks, and freed completely.
 
-What decides whether a call takes a kept graph is in test_kept_graphs.py, which needs no GPU.
+test_kept_graphs.py, which needs no GPU, checks when a call uses a kept graph.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGE = {"V": 3000, "D": 32, "hidden": (900, 300), "N": 64, "rows": 500}
 
 @pytest.fixture(autouse=True)
 def captures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """What was captured."""
+    """The runs that were captured."""
     status = mlpkern.backends()["cuda"]
     if not status.available:
         pytest.skip(f"backend cuda: {status.reason}")

@@ -1,4 +1,4 @@
-"""The mutation test of the CUDA kernels (tests/cuda/mutation) finds what it says it finds."""
+"""The mutation test of the CUDA kernels (tests/cuda/mutation) finds the places to mutate."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How outputs on a GPU are made, without a GPU: by torch itself, in every mode that torch has.
+"""Outputs on a GPU are allocated by torch itself, in every mode of torch; no GPU is needed.
 
-What only a card shows (streams, memory) is in test_gpu_device.py.
+test_device.py has what needs a GPU: streams, memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def test_an_output_is_torch_s_own(shape, dtype):
     assert (output.shape, output.dtype) == (shape, dtype)
     assert output.is_contiguous()
     assert not output.requires_grad
-    assert output.untyped_storage().resizable()  # of foreign memory it is not
+    assert output.untyped_storage().resizable()  # which foreign memory is not
     output.untyped_storage().resize_(1 << 16)
     output.fill_(1)
 
@@ -60,8 +60,8 @@ def test_torch_s_own_error_says_that_memory_is_out():
 
 
 def test_no_source_makes_outputs_of_a_gpu_in_another_way():
-    """DLPack's allocator hides torch's memory behind a deleter of its own."""
+    """DLPack's allocator would hide torch's memory behind its own deleter."""
     folder = Path(__file__).resolve().parents[2] / "csrc"
     sources = {path.name: path.read_text("utf-8") for path in folder.rglob("*.[ch]*")}
     named = {name for name, text in sources.items() if "managed_tensor_allocator" in text}
-    assert named == {"dlpack.h"}  # which declares what torch offers
+    assert named == {"dlpack.h"}  # which declares it

@@ -1,7 +1,7 @@
 """``train_steps`` and ``evaluate`` on a GPU.
 
 The tests of tests/mlp, which run on the backend cuda where there is one, compare every option and
-shape with stock torch. Here: both ways of the backend, the kernels that hold a model in one
+shape with stock torch. Here: both paths of the backend, the kernels that hold a model in one
 multiprocessor and the ops in a CUDA graph; streams, devices, bits, precision, bad ids.
 """
 
@@ -17,7 +17,7 @@ from mlpkern import OptimizerState
 
 pytestmark = [needs_gpu, pytest.mark.usefixtures("cuda_backend")]
 
-# Sizes of the lecture, for the kernels; a model that no multiprocessor holds, for the graph.
+# Sizes of the lecture, for the kernels; a model too large for one multiprocessor, for the graph.
 LECTURE = {"V": 27, "D": 10, "hidden": (200,), "N": 32, "rows": 500}
 LARGE = {"V": 3000, "D": 32, "hidden": (900, 300), "N": 64, "S": 12, "rows": 500}
 GRAPH = "the ops in a captured CUDA graph"
@@ -33,7 +33,7 @@ def on_cpu(case: Problem) -> Problem:
     return Problem(case.params.map(lambda t: t.cpu()), *data, case.lr)
 
 
-# Which way
+# Kernel or graph
 
 
 def test_the_lecture_s_model_takes_a_kernel_and_others_the_graph():
@@ -45,7 +45,7 @@ def test_the_lecture_s_model_takes_a_kernel_and_others_the_graph():
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_graph_in_every_option(name):
-    """float64 takes it whatever the sizes: it has to equal stock to 1e-12."""
+    """float64 uses the graph for all sizes, and must equal stock to 1e-12."""
     check(problem(device="cuda", dtype=torch.float64), **OPTIONS[name])
 
 
@@ -162,7 +162,7 @@ def test_steps_wait_for_the_current_stream(sizes):
     late, side = torch.zeros_like(case.inputs), torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(side):
-        torch.cuda._sleep(200_000_000)  # some 0.1 s: work on another stream would be too early
+        torch.cuda._sleep(200_000_000)  # some 0.1 s: work on another stream would come early
         late.copy_(case.inputs)
         case.inputs = late
         losses, params = case.run()
@@ -224,5 +224,5 @@ def test_an_evaluation_equals_that_of_the_reference(sizes, dtype):
         expected = mlpkern.evaluate(cpu.params, cpu.inputs, cpu.targets)
     tight = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {}
     torch.testing.assert_close(found.loss.cpu(), expected.loss, **tight)
-    # rounding may turn a row or two whose two largest logits are nearly equal
+    # rounding may change the class of a row or two with nearly equal largest logits
     torch.testing.assert_close(found.accuracy.cpu(), expected.accuracy, rtol=0, atol=2 / 5003)

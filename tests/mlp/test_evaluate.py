@@ -15,7 +15,7 @@ from mlpkern import MLPParams, evaluate
 
 
 def stock(params: MLPParams, inputs, targets) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same by the layers of torch.nn, model after model."""
+    """The same from layers of torch.nn, one model after another."""
     count = params.models
     losses, shares = [], []
     for m in range(count or 1):
@@ -30,7 +30,7 @@ def stock(params: MLPParams, inputs, targets) -> tuple[torch.Tensor, torch.Tenso
 
 
 def check(params: MLPParams, inputs, targets) -> None:
-    """The loss is as close to float64 as torch's; the accuracy is that of float64."""
+    """The loss is as close to float64 as torch's; the accuracy equals that in float64."""
     ours, theirs = evaluate(params, inputs, targets), stock(params, inputs, targets)
     exact = stock(params.map(torch.Tensor.double), inputs, targets)
     assert_as_good_as_torch(ours.loss, theirs[0], exact[0])
@@ -38,7 +38,8 @@ def check(params: MLPParams, inputs, targets) -> None:
     torch.testing.assert_close(ours.accuracy.double(), exact[1], rtol=1e-6, atol=0)
 
 
-# Rows: one, around a block of 16 or 64, more than the blocks of the reference for many classes.
+# Rows: one; one fewer and one more than a block of 16 or 64; more than the reference's blocks for
+# many classes.
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("rows", [1, 15, 64, 65, 1009, 20_011])
 def test_rows(backend, device, rows, dtype):

@@ -1,4 +1,4 @@
-"""``MLPParams.from_module`` goes by what the forward computes, and refuses everything else."""
+"""``MLPParams.from_module`` reads the forward of a model and refuses what it cannot express."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDS = torch.randint(0, V, (50, T))
 
 
 class Net(nn.Module):
-    """The layers in an order that says nothing; every test gives them another forward."""
+    """Layers in an arbitrary order; subclasses have another forward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 
 def check(model: nn.Module, ids: torch.Tensor = IDS) -> MLPParams:
-    """The parameters of ``model``, which `evaluate` must see as the model does."""
+    """The parameters of ``model``, with which `evaluate` must give the loss of the model."""
     params = MLPParams.from_module(model)
     targets = torch.randint(0, C, (len(ids),))
     with torch.no_grad():
@@ -244,7 +244,7 @@ def test_weights_that_something_recomputes(which, change):
 
 
 class Protocol(nn.Module):
-    """Says itself what is what, as `MLPLanguageModel` does."""
+    """A model that names its parts itself, as `MLPLanguageModel` does."""
 
     relu = False
 
@@ -266,7 +266,7 @@ def test_what_a_model_says_of_itself_is_checked():
     check(Protocol())
     model = Protocol()
     model.relu = True
-    nn.init.zeros_(model.output.weight)  # its logits alone would not tell
+    nn.init.zeros_(model.output.weight)  # so that its own logits hide the ReLU
     assert "its logits differ by" in refused(model)
     model = Protocol()
     model.drop.p = 0.5

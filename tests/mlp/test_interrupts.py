@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def check_interrupted(case: Problem, **options: object) -> None:
-    """A run that an alarm ends stands at a whole step, and can go on to the bits of one run."""
+    """A run that an alarm ends is between two steps, and goes on with the bits of a whole run."""
     end = len(case.batches)
     stopped, whole = start(case, options), start(case, options)
     with soon():

@@ -1,4 +1,4 @@
-"""``OptimizerState``: what it starts with, saves, restores and refuses."""
+"""``OptimizerState``: its initial values, saving, restoring and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``MLPParams``: what it shares, copies and refuses."""
+"""``MLPParams``: shared memory, copies and errors."""
 
 from __future__ import annotations
 

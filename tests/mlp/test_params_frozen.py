@@ -1,4 +1,4 @@
-"""Which tensors of `mlpkern.MLPParams` are frozen."""
+"""The frozen tensors of `mlpkern.MLPParams`."""
 
 from __future__ import annotations
 

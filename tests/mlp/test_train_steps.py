@@ -1,4 +1,4 @@
-"""``train_steps`` equals the loop of stock torch: optimizers, regularization, depth, shapes."""
+"""``train_steps`` equals a loop in stock torch: optimizers, regularization, depth, shapes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_shapes(backend, device, name, dtype):
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", LARGE)
 def test_large_shapes(backend, device, name, dtype):
-    # not adamw: its first steps divide a gradient by its own size, and among half a million
-    # parameters some gradients are as small as their rounding
+    # Not adamw: its first steps divide a gradient by its own magnitude, and of half a million
+    # gradients some are as small as their rounding error.
     case = problem(**LARGE[name], device=device, dtype=dtype)
     check(case, **OPTIONS["momentum and decay"])
     check(case, max_grad_norm=0.5, label_smoothing=0.1)

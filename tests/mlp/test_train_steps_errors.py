@@ -1,4 +1,4 @@
-"""What ``train_steps`` refuses, what it says then, and that nothing is touched before."""
+"""The errors of ``train_steps``, which are raised before anything is changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlpkern import MLPParams, OptimizerState
 
 
 def refuse(case: Problem, error: type[Exception], message: str, **options) -> None:
-    """The call raises, and parameters and state are what and where they were."""
+    """The call raises, and neither parameters nor state were written."""
     params, state = case.params, options.get("state")
     parts = [*params.tensors(), *(state.tensors() if isinstance(state, OptimizerState) else [])]
     before = [(tensor._version, tensor.detach().clone()) for tensor in parts]
@@ -27,7 +27,7 @@ def refuse(case: Problem, error: type[Exception], message: str, **options) -> No
         assert torch.equal(tensor, value)
 
 
-# Ids and row numbers. 27 ids, 30 classes, 90 rows.
+# Ids and row numbers out of range: 27 ids, 30 classes, 90 rows.
 
 
 def small(device: str, M: int | None = None) -> Problem:
@@ -98,7 +98,7 @@ def test_no_rows(backend, device):
     refuse(case, IndexError, r"batches\[0, 0\] is \d, expected 0 <= row < 0$")
 
 
-# Everything else does not depend on the backend. One model: V=11, T=3, D=4, H=16, N=8, S=30.
+# Checks that do not depend on the backend, on one model: V=11, T=3, D=4, H=16, N=8, S=30.
 
 
 @pytest.mark.parametrize(

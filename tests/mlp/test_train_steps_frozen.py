@@ -1,4 +1,4 @@
-"""Frozen parameters of ``train_steps``: as stock torch where the optimizer does not have them."""
+"""Frozen parameters of ``train_steps``: as in stock torch when the optimizer leaves them out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mlpkern.ops import train_steps as op
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# Of a model with two hidden layers: what people freeze, each part of a layer without the other, the
-# lowest layers, and all but the last tensor.
+# For a model with two hidden layers: common choices, weights without biases and the reverse, the
+# lowest layers, and all tensors but the last.
 FROZEN = {
     "embedding": ("embedding",),
     "biases": ("hidden.0.bias", "hidden.1.bias", "output.bias"),
@@ -44,7 +44,7 @@ def frozen_problem(frozen: tuple[str, ...], **sizes: object) -> Problem:
 
 
 def check_kept(case: Problem, **options: object) -> None:
-    """What is frozen has the same bits after a run, its moments are untouched, the rest moves."""
+    """A run changes no bit of frozen tensors and their moments, and changes all the others."""
     params = case.params.clone()
     kind, momentum = options.get("optimizer", "sgd"), options.get("momentum", 0.0)
     state = OptimizerState.zeros(params, kind, momentum)

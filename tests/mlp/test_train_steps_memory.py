@@ -1,4 +1,4 @@
-"""Where the tensors of ``train_steps`` lie, and that it writes there and nowhere else."""
+"""Strides, buffers and dtypes of the tensors of ``train_steps``; it writes them in place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_integer_dtypes(backend, device, dtype):
 
 
 def spread(tensor: torch.Tensor) -> torch.Tensor:
-    """The same values with other strides: dimensions reversed in memory, and gaps."""
+    """The same values with other strides: reversed dimensions, and gaps between elements."""
     backwards = range(tensor.dim() - 1, -1, -1)
     memory = tensor.new_zeros([2 * tensor.shape[d] for d in backwards])
     view = memory.permute(*backwards)[tuple(slice(0, None, 2) for _ in backwards)]
@@ -55,7 +55,7 @@ def test_parameters_in_one_buffer(backend, device):
     expected, trained = case.run()
     tensors = case.params.tensors()
     sizes = [tensor[0].numel() for tensor in tensors]
-    buffer = torch.cat([tensor.flatten(1) for tensor in tensors], 1)  # (M, all of a model)
+    buffer = torch.cat([tensor.flatten(1) for tensor in tensors], 1)  # (M, parameters of a model)
     parts = [
         part.unflatten(1, tensor.shape[1:])
         for part, tensor in zip(buffer.split(sizes, 1), tensors, strict=True)

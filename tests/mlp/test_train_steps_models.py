@@ -1,4 +1,4 @@
-"""The model axis of ``train_steps``: every model is trained as if it were alone."""
+"""The model axis of ``train_steps``: each model is trained as if it were alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``train_steps`` refuses tensors that it would write where another one of the call lies."""
+"""``train_steps`` refuses outputs that share memory with another tensor of the call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def train(case: Problem, **options: object) -> torch.Tensor:
 
 
 def refuse(case: Problem, one: str, other: str, **options: object) -> None:
-    """The call names both tensors and leaves everything as it is."""
+    """The call raises an error that names both tensors, and changes nothing."""
     before = case.params.clone()
     with pytest.raises(ValueError, match=f"^train_steps: {one} and {other} must not share memory"):
         train(case, **options)
@@ -27,7 +27,7 @@ def refuse(case: Problem, one: str, other: str, **options: object) -> None:
 
 
 def one_element_shared() -> Problem:
-    """The bias of the output begins with the last element of the weight before it."""
+    """The first element of the output's bias is the last element of its weight."""
     case = problem()
     weight, bias = case.params.output
     memory = torch.cat([weight.flatten(), bias[1:]])
@@ -85,7 +85,7 @@ def test_a_trained_tensor_that_overlaps_a_frozen_one():
 
 
 def interleaved(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Tensors with one leading size as columns of one matrix."""
+    """Tensors of equal leading size as columns of one matrix."""
     matrix = torch.cat([tensor.flatten(1) for tensor in tensors], 1)
     parts = matrix.split([tensor[0].numel() for tensor in tensors], 1)
     return [p.unflatten(1, t.shape[1:]) for p, t in zip(parts, tensors, strict=True)]

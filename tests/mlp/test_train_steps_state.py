@@ -1,4 +1,4 @@
-"""What ``train_steps`` keeps from call to call: chunks, threads, models that were stopped."""
+"""State of ``train_steps`` from call to call: chunks, threads, models that were stopped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def assert_equal(one: MLPParams, other: MLPParams) -> None:
 
 
 def in_chunks(case: Problem, ends: list[int], options: dict, reload: bool = False):
-    """The losses, parameters and state of a run cut at the steps ``ends``."""
+    """The losses, parameters and state of a run that is cut at the steps ``ends``."""
     params = case.params.clone()
     state = zeros(params, options)
     lr = torch.as_tensor(case.lr).expand(case.batches.shape[-2])
@@ -103,7 +103,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(models, hidden):
 
 
 def exploding(device: str, M: int | None, **options) -> Problem:
-    """A problem whose model 1, or whose only one, leaves the numbers at step 3."""
+    """A problem in which model 1, or the only one, diverges at step 3."""
     case = problem(M=M, S=12, device=device, **options)
     lr = torch.full((M or 1, 12), 0.1, device=device)
     lr[0 if M is None else 1, 1:3] = 3e38
@@ -133,20 +133,20 @@ def test_a_model_that_leaves_the_numbers_is_stopped_and_the_others_go_on(backend
     assert state.stopped.tolist() == [-1, at, -1]
     assert state.step == 12
 
-    # it stays as it was before that step
+    # it keeps its state of before that step
     before = Problem(case.params.model(1), *data[:2], case.batches[:at], case.lr[1, :at])
     expected, stopped_params = before.run(**options | {"seed": [5]})
     assert torch.equal(losses[1, :at], expected)
     assert_equal(params.model(1), stopped_params)
 
-    # the others are those of a run without it
+    # the others are trained as without it
     pair = MLPParams.stack([case.params.model(0), case.params.model(2)])
     expected, others = Problem(pair, *data, case.lr[[0, 2]]).run(**options | {"seed": [4, 6]})
     assert torch.equal(losses[[0, 2]], expected)
     assert_equal(params.model(0), others.model(0))
     assert_equal(params.model(2), others.model(1))
 
-    # and it stays stopped, without another warning
+    # it stays stopped, and no second warning is given
     kept = params.model(1).clone()
     again = mlpkern.train_steps(params, *data, 0.01, state=state, **options)
     assert again[1].isnan().all()

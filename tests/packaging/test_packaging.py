@@ -1,8 +1,8 @@
 """Installing the package: the build record, and editable installs where something is missing.
 
-Most cases build in a copy of the tree and install into an environment of their own, layered over
-the running one so that torch need not be installed again. They are marked ``packaging``:
-``pytest -m packaging tests/test_packaging*.py``.
+Most cases build in a copy of the tree and install into a separate environment, layered over the
+running one so that torch need not be installed again. They are marked ``packaging``:
+``pytest -m packaging tests/packaging``.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def test_offline_rebuild_without_isolation(environment: Environment, tree: Path)
         *("--no-build-isolation", "-e", str(tree)),
         PIP_NO_INDEX="1",
         PIP_FIND_LINKS="",
-        # The tools of the packages just named stand in the outer environment; another ninja, of
-        # another version, would compile everything again.
+        # These packages' tools are in the outer environment. A ninja of another version would
+        # compile everything again.
         PATH=f"{sysconfig.get_path('scripts')}:/usr/bin:/bin",
         MLPKERN_REQUIRE_NATIVE="1",
     )

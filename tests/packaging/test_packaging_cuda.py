@@ -1,4 +1,4 @@
-"""Installing where CUDA's toolkit is missing or fails: it costs _cuda.so alone."""
+"""Installing where the CUDA toolkit is missing or fails: only _cuda.so is left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ const void* tiny = (const void*)tiny_kernel;
 
 
 def fake_nvcc(folder: Path) -> Path:
-    """An nvcc that is there and compiles nothing."""
+    """An nvcc that reports its version but fails to compile."""
     path = folder / "nvcc"
     path.write_text(
         "#!/bin/sh\n"
@@ -35,7 +35,7 @@ def fake_nvcc(folder: Path) -> Path:
 
 @pytest.fixture
 def tiny_cuda(tree: Path, tmp_path: Path) -> Iterator[Path]:
-    """The only CUDA source of the tree, for as long as the test lasts."""
+    """The only CUDA source of the tree during the test."""
     nvcc = shutil.which("nvcc")
     if not nvcc:
         pytest.skip("nvcc is not installed")

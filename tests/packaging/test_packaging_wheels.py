@@ -1,4 +1,4 @@
-"""Wheels and source distributions: what they hold, and that they run where they are installed."""
+"""Wheels and source distributions: their files, and that they run once installed."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_every_python_builds_a_library_that_loads(tree: Path, tmp_path: Path, ve
 
 
 def find_python(version: str) -> str:
-    """An interpreter of this version, or skips the test."""
+    """A Python interpreter of this version, or a skip."""
     candidates = [f"python{version}"]
     candidates += sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
     for candidate in candidates:
