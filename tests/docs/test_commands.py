@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import re
@@ -64,6 +65,29 @@ def test_errors_are_those_of_the_pages(arguments, message, capsys, monkeypatch, 
         cli.main(shlex.split(arguments))
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.split("this machine has")[0] == message.split("this machine has")[0]
+
+
+def templates() -> list[re.Pattern[str]]:
+    """A pattern for each text of the package with four words or more and at least one value."""
+    found = []
+    for path in (ROOT / "mlpkern").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value for part in node.values]
+                if sum(len(part.split()) for part in parts if isinstance(part, str)) >= 4:
+                    literal = (re.escape(p) if isinstance(p, str) else ".*" for p in parts)
+                    found.append(re.compile("".join(literal).rstrip(r"\ ")))
+    return found
+
+
+def test_messages_of_the_pages_are_those_of_the_package():
+    """Also those that need a run, a full disk or a second process."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    messages = re.findall(r"^mlpkern [\w-]+: (?:error|warning): (.*)$", text, re.M)
+    messages = [text for text in messages if "MLPKERN_ISA" not in text]  # of the native library
+    known = templates()
+    assert [text for text in messages if not any(t.search(text) for t in known)] == []
+    assert len(messages) >= 9
 
 
 @pytest.fixture(scope="module")
