@@ -20,6 +20,7 @@ from mlpkern.lm.many.loss_curve import LossCurve
 from mlpkern.lm.many.trained import KeptBest, Trained, copy_into
 from mlpkern.lm.model.config import TrainConfig, seed_for
 from mlpkern.lm.model.state import TrainState, initial_model
+from mlpkern.lm.training.chunks import is_evaluated
 from mlpkern.lm.training.divergence import divergence
 from mlpkern.lm.training.engines import MAX_ROWS
 from mlpkern.lm.training.evaluation import Metrics
@@ -91,7 +92,7 @@ class Group:
             every = self._eval_every
             yield from self._advance(min(end, done - done % every + every) if every else end)
             step = self._optimizer.step
-            if every is not None and (step == self.steps or (every and step % every == 0)):
+            if every is not None and is_evaluated(self._states[0].config, step):
                 self._judge()
 
     def _advance(self, end: int) -> Generator[int, None, None]:

@@ -99,7 +99,7 @@ class MLPLanguageModel(nn.Module):
         self.block_size = block_size
         self.kernels = kernels
         fan_in = [block_size * embedding_dim, *widths]
-        where: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
+        where: Any = {"dtype": torch.float32, "device": "cpu"}  # not torch's defaults
         with torch.random.fork_rng(devices=[]):  # the layers' own initial values are not used
             self.embedding = nn.Embedding(vocab_size, embedding_dim, **where)
             self.hidden = nn.ModuleList(nn.Linear(a, b, **where) for a, b in pairwise(fan_in))
@@ -133,7 +133,7 @@ class MLPLanguageModel(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, *, init: str, seed: int) -> None:
-        """Draws all parameters anew, in the order embedding, hidden layers, output."""
+        """Draws new values of all parameters, in the order embedding, hidden layers, output."""
         if init not in INITS:
             raise ConfigError(f"init must be one of {', '.join(INITS)}, got {init!r}")
         check_seed("seed", seed)
@@ -175,7 +175,7 @@ class MLPLanguageModel(nn.Module):
         return self.loss_of_logits(self(ids), targets, reduction=reduction)
 
     def loss_of_logits(self, logits: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
-        """The cross-entropy of ``logits`` (N, V): `loss` for who needs the logits as well."""
+        """The same loss as `loss`, from logits (N, V) already computed."""
         if self.kernels == "fused":
             return mlpkern.cross_entropy(logits, targets, reduction=reduction)
         return F.cross_entropy(logits, _int64(targets), reduction=reduction)

@@ -17,16 +17,10 @@ __all__ = ["read_losses", "write_config", "write_summary"]
 
 
 def write_config(
-    run: RunFolder,
-    config: TrainConfig,
-    *,
-    data: dict[str, Any],
-    engine: str,
-    kernels: str,
-    device: torch.device,
-    **more: Any,
-) -> None:
-    """Replaces config.json: settings, words, how the run is carried out, versions, ``more``."""
+    run: RunFolder, config: TrainConfig, *, data: dict[str, Any], engine: str, kernels: str,
+    device: torch.device, **more: Any,
+) -> None:  # fmt: skip
+    """Replaces config.json: settings, words, engine, device and versions, and ``more``."""
     values = {
         "config": config.to_json(),
         "data": data,
@@ -40,15 +34,9 @@ def write_config(
 
 
 def write_summary(
-    run: RunFolder,
-    *,
-    steps: int,
-    seconds: float,
-    engine: str,
-    train: dict[str, Any],
-    dev: dict[str, Any],
-    **more: Any,
-) -> None:
+    run: RunFolder, *, steps: int, seconds: float, engine: str, train: dict[str, Any],
+    dev: dict[str, Any], **more: Any,
+) -> None:  # fmt: skip
     """Replaces summary.json; ``train`` and ``dev``: the metrics over the whole splits."""
     values = {"steps": steps, "seconds": seconds, "engine": engine, "train": train, "dev": dev}
     write_json(run.summary, values | more)

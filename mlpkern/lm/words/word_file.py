@@ -46,8 +46,9 @@ def read_words(
     DataError, with file and line, if the file is missing, not a file, empty or not UTF-8, or if it
     has a control character, a word with the boundary "." or one longer than ``max_word_length``.
     """
-    raw = _content(path)
-    return parse_words(raw, _shown_source(path), max_word_length=max_word_length, text=text)
+    source = STANDARD_INPUT if str(path) == "-" else str(path)
+    raw = _content(path, source)
+    return parse_words(raw, source, max_word_length=max_word_length, text=text)
 
 
 def embedded_names(*, text: TextOptions | None = None) -> list[str]:
@@ -113,11 +114,6 @@ def _decoded(raw: bytes, source: str) -> str:
         ) from None
 
 
-def _shown_source(path: str | Path) -> str:
-    """The name of ``path`` in messages."""
-    return STANDARD_INPUT if str(path) == "-" else str(path)
-
-
 def recorded_source(path: str) -> str:
     """What the record of a run says of ``path``: a file's absolute path, or that it was a pipe."""
     if path != "-":
@@ -137,10 +133,9 @@ def check_readable_again(source: str) -> None:
         )
 
 
-def _content(path: str | Path) -> bytes:
+def _content(path: str | Path, source: str) -> bytes:
     """The content of ``path`` or, for "-", of standard input; gzip data are decompressed, whatever
     the name. DataError if it cannot be read or the compressed data are damaged."""
-    source = _shown_source(path)
     try:
         raw = _standard_input() if str(path) == "-" else Path(path).read_bytes()
         return gzip.decompress(raw) if raw.startswith(_GZIP) else raw
