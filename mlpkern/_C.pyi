@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mlpkern.mlp.training_arguments import TrainingArguments
+
 def embedding_gather_forward(input: Tensor, weight: Tensor) -> Tensor: ...
 def embedding_gather_backward(
     grad_output: Tensor, input: Tensor, num_embeddings: int, padding_idx: int
@@ -59,29 +61,7 @@ def cross_entropy_backward(
     label_smoothing: float,
 ) -> Tensor: ...
 def train_steps(
-    parameters: list[Tensor],
-    frozen: list[bool],
-    first: list[Tensor] | None,
-    second: list[Tensor] | None,
-    inputs: Tensor,
-    targets: Tensor,
-    batches: Tensor,
-    rates: Tensor,
-    stopped: Tensor,
-    step: int,
-    optimizer: int,
-    momentum: float,
-    nesterov: bool,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    max_grad_norm: float,
-    label_smoothing: float,
-    weight_decay: Tensor,
-    input_dropout: Tensor,
-    hidden_dropout: Tensor,
-    seeds: Tensor,
-    streams: Tensor,
+    arguments: TrainingArguments,
     tf32: bool = False,
     state: Any = None,
     landing: list[Callable[[], Any]] = ...,

@@ -18,38 +18,26 @@ import functools
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from itertools import compress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mlpkern.autograd import CrossEntropy, EmbeddingGather, LinearTanh
 from mlpkern.cuda.precision import tf32
 from mlpkern.cuda.replayed_masks import ReplayedMasks
+from mlpkern.mlp.training_arguments import ADAMW, Rule
+from mlpkern.ops.mlp_loss import mlp_loss
+from mlpkern.reference.mlp import no_dropout
 from mlpkern.registry import select
 
 _OPS = ("embedding_gather", "linear_tanh", "cross_entropy")
-_ADAMW = 1
 _ALIGNED = 32  # elements: every tensor begins where the widest loads may begin
-_NO_OPTIONS = (-100, 1)  # of cross_entropy: ignore_index, which no target equals, and the mean
 # Of a block: at most so many steps, and ids and targets, 32 MB of them.
 _BLOCK_STEPS, _BLOCK_IDS = 1 << 12, 1 << 22
 
 _capturing = threading.Lock()
-
-
-class Rule(NamedTuple):
-    """What all models of a call share."""
-
-    optimizer: int
-    momentum: float
-    nesterov: bool
-    beta1: float
-    beta2: float
-    eps: float
-    max_grad_norm: float
-    label_smoothing: float
 
 
 class Kind(NamedTuple):
@@ -91,7 +79,7 @@ class Run:
         self._rule, self._decays, self._graphs = rule, kind.decays, _can_capture(device)
         self._frozen, self._trained = kind.frozen, [not kept for kept in kind.frozen]
         self._layout = _Layout(list(compress(kind.shapes, self._trained)))
-        kinds = 3 if rule.optimizer == _ADAMW else 2 if rule.momentum else 1
+        kinds = 3 if rule.optimizer == ADAMW else 2 if rule.momentum else 1
         self._flat = [self._layout.zeros(dtype, device) for _ in range(kinds)]
         self._gradient = self._layout.zeros(dtype, device)
         self._gradients = self._layout.views(self._gradient)
@@ -158,7 +146,7 @@ class Run:
             self._ids[:count].view(-1, self._ids.shape[2]).copy_(data.inputs.index_select(0, rows))
             self._labels[:count].view(-1).copy_(data.targets.index_select(0, rows))
             numbers[:, 0] = rates
-            if rule.optimizer == _ADAMW:
+            if rule.optimizer == ADAMW:
                 done = torch.arange(1, count + 1, dtype=torch.float64, device=rates.device)
                 done += data.step + begin
                 numbers[:, 1] = 1 - rates * decay
@@ -205,16 +193,10 @@ class Run:
 
     def _loss(self) -> Tensor:
         """The loss of the batch of this step, with its graph."""
-        embedding, *layers = self._model
-        masked = self._masks.apply if self._masks else lambda x, _layer, _at: x
         ids = self._ids.index_select(0, self._at)[0]  # (N, T)
         targets = self._labels.index_select(0, self._at)[0]  # (N,)
-        x = masked(EmbeddingGather.direct(ids, embedding, -1), 0, self._at)  # (N, T*D)
-        for i in range(0, len(layers) - 2, 2):
-            x = LinearTanh.direct(x, layers[i], layers[i + 1])  # (N, H)
-            x = masked(x, i // 2 + 1, self._at)
-        logits = torch.addmm(layers[-1], x, layers[-2].t())  # (N, C)
-        return CrossEntropy.direct(logits, targets, None, *_NO_OPTIONS, self._rule.label_smoothing)
+        dropout = partial(self._masks.apply, self._at) if self._masks else no_dropout
+        return mlp_loss(self._model, ids, targets, self._rule.label_smoothing, dropout)
 
     def _update(self, numbers: Sequence[Tensor]) -> None:
         """One step of torch.optim on all parameters of the model, if its loss was finite."""
@@ -223,7 +205,7 @@ class Run:
         if rule.max_grad_norm != math.inf:
             norm = torch.linalg.vector_norm(gradient)
             gradient.mul_((rule.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-        if rule.optimizer == _ADAMW:
+        if rule.optimizer == ADAMW:
             mean = self._flat[1].lerp(gradient, 1 - rule.beta1)
             square = (self._flat[2] * rule.beta2).addcmul_(gradient, gradient, value=1 - rule.beta2)
             new = values.clone()

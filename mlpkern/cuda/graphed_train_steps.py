@@ -16,70 +16,48 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from mlpkern.cuda.graphed_step import Data, Dropout, Kind, Rule, Run, surroundings
+from mlpkern.cuda.graphed_step import Data, Dropout, Kind, Run, surroundings
 from mlpkern.cuda.kept import Kept
+from mlpkern.mlp.training_arguments import TrainingArguments
 
 _T = TypeVar("_T")
 _KEPT = 4
 
 
-def train_steps(
-    parameters: list[Tensor],
-    frozen: list[bool],
-    first: list[Tensor] | None,
-    second: list[Tensor] | None,
-    inputs: Tensor,
-    targets: Tensor,
-    batches: Tensor,
-    rates: Tensor,
-    stopped: Tensor,
-    step: int,
-    optimizer: int,
-    momentum: float,
-    nesterov: bool,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    max_grad_norm: float,
-    label_smoothing: float,
-    weight_decay: Tensor,
-    input_dropout: Tensor,
-    hidden_dropout: Tensor,
-    seeds: Tensor,
-    streams: Tensor,
-) -> Tensor:
-    """See ``mlpkern.reference.train_steps``; ids, targets and row numbers are in range.
+def train_steps(arguments: TrainingArguments) -> Tensor:
+    """The losses (M, S); ids, targets and row numbers are in range.
 
     The models are trained one after another by the same graph. The host waits for the device once,
     to read what differs between models.
     """
-    rule = Rule(optimizer, momentum, nesterov, beta1, beta2, eps, max_grad_norm, label_smoothing)
-    own = torch.stack([weight_decay, input_dropout, hidden_dropout]).tolist()
-    keys = torch.stack([seeds, streams, stopped]).tolist()
+    a = arguments
+    own = torch.stack([a.weight_decay, a.input_dropout, a.hidden_dropout]).tolist()
+    keys = torch.stack([a.seeds, a.streams, a.stopped]).tolist()
     inference = torch.is_inference_mode_enabled()  # whose tensors are written in it alone
+    parameter = a.parameters[0]
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast(parameters[0].device.type, enabled=False),
+        torch.autocast(parameter.device.type, enabled=False),
     ):
-        losses = parameters[0].new_full(rates.shape, math.nan)
+        losses = parameter.new_full(a.rates.shape, math.nan)
         kind = Kind(
-            parameters[0].device,
-            parameters[0].dtype,
-            tuple(p.shape[1:] for p in parameters),
-            tuple(frozen),
-            (batches.shape[2], inputs.shape[1]),
-            rule,
+            parameter.device,
+            parameter.dtype,
+            tuple(p.shape[1:] for p in a.parameters),
+            tuple(a.frozen),
+            (a.batches.shape[2], a.inputs.shape[1]),
+            a.rule,
             any(own[0]),
             any(p > 0 for ps in own[1:] for p in ps),
         )
-        key = (kind, *surroundings(parameters[0]))
+        key = (kind, *surroundings(parameter))
         with _runs.borrowed(key, lambda: _with_room(functools.partial(Run, kind))) as run:
             for m, model_losses in enumerate(losses):
                 if keys[2][m] >= 0:
                     continue
-                state = [[t[m] for t in ts] for ts in (parameters, first, second) if ts]
-                data = Data(inputs, targets, batches[m], rates[m], step)
+                state = [[t[m] for t in ts] for ts in (a.parameters, a.first, a.second) if ts]
+                data = Data(a.inputs, a.targets, a.batches[m], a.rates[m], a.step)
                 dropout = Dropout((own[1][m], own[2][m]), keys[0][m], keys[1][m])
                 _with_room(
                     functools.partial(run.train, state, data, own[0][m], dropout, model_losses)
@@ -87,7 +65,8 @@ def train_steps(
                 with torch.inference_mode(inference):
                     run.store(state)
                     bad = ~model_losses.isfinite()
-                    stopped[m] = torch.where(bad.any(), bad.to(torch.uint8).argmax() + step, -1)
+                    first_bad = bad.to(torch.uint8).argmax() + a.step
+                    a.stopped[m] = torch.where(bad.any(), first_bad, -1)
     return losses
 
 

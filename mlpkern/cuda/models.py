@@ -9,7 +9,6 @@ model after another, is done sooner than a multiprocessor for each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +18,11 @@ from torch import Tensor
 from mlpkern import _C
 from mlpkern.cuda import graphed_train_steps
 from mlpkern.cuda.precision import tf32
-from mlpkern.functional import cross_entropy, embedding_gather, linear_tanh
+from mlpkern.functional import cross_entropy
 from mlpkern.mlp.params import MLPParams
 from mlpkern.mlp.pieces import pieces
+from mlpkern.mlp.training_arguments import TrainingArguments
+from mlpkern.ops.mlp_loss import mlp_logits
 from mlpkern.reference.bounds import check_ids_together
 
 _WAYS = {
@@ -42,54 +43,19 @@ _PIECE_SECONDS = 0.1  # of a kernel of ours, which nothing can stop, signals nei
 _BLOCK = 1 << 24  # activations and logits of the ops in memory at a time: 64 MB of float32
 
 
-def train_steps(
-    parameters: list[Tensor],
-    frozen: list[bool],
-    first: list[Tensor] | None,
-    second: list[Tensor] | None,
-    inputs: Tensor,
-    targets: Tensor,
-    batches: Tensor,
-    rates: Tensor,
-    stopped: Tensor,
-    step: int,
-    optimizer: int,
-    momentum: float,
-    nesterov: bool,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    max_grad_norm: float,
-    label_smoothing: float,
-    weight_decay: Tensor,
-    input_dropout: Tensor,
-    hidden_dropout: Tensor,
-    seeds: Tensor,
-    streams: Tensor,
-) -> Tensor:
-    """See ``mlpkern.reference.train_steps``; obeys torch's float32 matmul precision."""
-    sizes = _sizes(parameters, inputs.shape[1])
-    options = (optimizer, momentum != 0, max_grad_norm != math.inf)
-    wide = _card_is_faster(parameters[0], sizes, len(parameters[0]), batches.shape[-1])
-
-    def steps(begin: int, end: int) -> tuple[Any, ...]:
-        return (
-            parameters, frozen, first, second, inputs, targets, batches[:, begin:end],
-            rates[:, begin:end], stopped, step + begin, optimizer, momentum, nesterov, beta1,
-            beta2, eps, max_grad_norm, label_smoothing, weight_decay, input_dropout,
-            hidden_dropout, seeds, streams,
-        )  # fmt: skip
-
-    count = rates.shape[1]
-    if wide or not _training_path(parameters[0], sizes, batches.shape[-1], *options):
-        return graphed_train_steps.train_steps(*steps(0, count))
-    kernel: Callable[..., Tensor] = _C.train_steps
-    precision = tf32(parameters[0])
-    losses = []
+def train_steps(arguments: TrainingArguments) -> Tensor:
+    """The losses (M, S); obeys torch's float32 matmul precision."""
+    a, embedding = arguments, arguments.parameters[0]
+    sizes, rows = _sizes(a.parameters, a.inputs.shape[1]), a.batches.shape[2]
+    options = (a.rule.optimizer, a.rule.momentum != 0, a.rule.max_grad_norm != math.inf)
+    wide = _card_is_faster(embedding, sizes, len(embedding), rows)
+    if wide or not _training_path(embedding, sizes, rows, *options):
+        return graphed_train_steps.train_steps(a)
+    precision, count, losses = tf32(embedding), a.rates.shape[1], []
     for begin, end in pieces(count, _PIECE_SECONDS):
-        losses.append(kernel(*steps(begin, end), precision))
+        losses.append(_C.train_steps(a.steps(begin, end), precision))
         if end < count:
-            stopped.tolist()  # waits for the kernel
+            a.stopped.tolist()  # waits for the kernel
     return torch.cat(losses, 1)
 
 
@@ -187,12 +153,8 @@ def _add_rows(
     sums: Tensor, model: list[Tensor], inputs: Tensor, targets: Tensor, widest: int
 ) -> None:
     """Adds the losses and the hits of one model to ``sums`` (2,)."""
-    embedding, *layers = model
     rows = max(1, _BLOCK // widest)
     for ids, labels in zip(inputs.split(rows), targets.split(rows), strict=True):
-        x = embedding_gather(ids, embedding)  # (rows, T*D)
-        for i in range(0, len(layers) - 2, 2):
-            x = linear_tanh(x, layers[i], layers[i + 1])  # (rows, H)
-        logits = torch.addmm(layers[-1], x, layers[-2].t())  # (rows, C)
+        logits = mlp_logits(model, ids)  # (rows, C)
         sums[0] += cross_entropy(logits, labels, reduction="none").double().sum()
         sums[1] += (logits.argmax(1) == labels).sum()

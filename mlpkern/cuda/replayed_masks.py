@@ -63,8 +63,8 @@ class ReplayedMasks:
         for layer, (kept, p) in enumerate(zip(self._kept, ps, strict=True)):
             _draw(kept[:count], p, seed, stream << 8 | layer, step + at)
 
-    def apply(self, x: Tensor, layer: int, at: Tensor) -> Tensor:
-        """``x`` (N, units) times the mask of its layer at the step that ``at`` (1,) counts."""
+    def apply(self, at: Tensor, layer: int, x: Tensor) -> Tensor:
+        """``x`` (N, units) times the mask of its layer in the step that ``at`` (1,) counts."""
         kept = self._kept[layer].index_select(0, at.remainder(self._ahead))[0]  # (N, units)
         return x * (kept * self._parts[layer])
 

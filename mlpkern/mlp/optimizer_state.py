@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlpkern.checks import require_tensor, shape
+from mlpkern.checks import dtype_name, require_tensor, shape
 from mlpkern.mlp.params import MLPParams
 
 __all__ = ["OPTIMIZERS", "OptimizerState"]
@@ -20,7 +20,7 @@ OPTIMIZERS = ("sgd", "adamw")
 
 @dataclass(eq=False)
 class OptimizerState:
-    """What `train_steps` needs besides the parameters to continue a run bit for bit.
+    """What a run of `train_steps` needs besides the parameters to continue bit for bit.
 
     Make one with `OptimizerState.zeros` and hand it to every call: each updates it in place.
 
@@ -42,7 +42,7 @@ class OptimizerState:
     def zeros(
         cls, params: MLPParams, optimizer: str = "sgd", momentum: float = 0.0
     ) -> OptimizerState:
-        """The state before the first step of a run with this ``optimizer`` and ``momentum``."""
+        """The state before the first step; with ``optimizer`` and ``momentum`` of the run."""
         if optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"OptimizerState: optimizer must be 'sgd' or 'adamw', got {optimizer!r}"
@@ -57,8 +57,30 @@ class OptimizerState:
         first = zeros() if adamw or momentum else None
         return cls(0, stopped, first, zeros() if adamw else None)
 
+    def require_moments(self, op: str, params: MLPParams, adamw: bool, momentum: bool) -> None:
+        """ValueError unless the moments are those of this optimizer, each like its parameter."""
+        if adamw != (self.second is not None) or (self.first is None and (adamw or momentum)):
+            held = "adamw" if self.second else "sgd with" if self.first else "sgd without"
+            needed = "adamw" if adamw else "sgd with" if momentum else "sgd without"
+            text = [t + " momentum" if " " in t else t for t in (needed, held)]
+            raise ValueError(f"{op}: state must be that of {text[0]}, got that of {text[1]}")
+        own = self._named()
+        for field in ("first", "second") if self.second else ("first",):
+            for name, tensor in params.named_tensors().items():
+                other = own.get(f"{field}.{name}")
+                if (
+                    other is None
+                    or (other.shape, other.dtype) != (tensor.shape, tensor.dtype)
+                    or other.device != tensor.device
+                ):
+                    got = "none" if other is None else f"{shape(other)} {dtype_name(other)}"
+                    raise ValueError(
+                        f"{op}: state.{field}.{name} must be {shape(tensor)} {dtype_name(tensor)} "
+                        f"on {tensor.device} like params, got {got}"
+                    )
+
     def tensors(self) -> list[Tensor]:
-        """All tensors: stopped, then those of first and second if there are any."""
+        """All tensors: stopped, then those of first and second as far as there are any."""
         parts = [part.tensors() for part in (self.first, self.second) if part is not None]
         return [self.stopped, *chain.from_iterable(parts)]
 

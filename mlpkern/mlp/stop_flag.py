@@ -1,12 +1,12 @@
 """A flag by which one thread ends the long calls of others.
 
-Python runs the handlers of signals in the main thread alone, so the calls of other threads learn
-of Ctrl-C by a flag that the main thread sets.
+Python runs the handlers of signals in the main thread alone, so the main thread sets a flag by
+which the calls of other threads learn of Ctrl-C.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -14,7 +14,7 @@ __all__ = ["StopFlag", "Stopped", "current_flag"]
 
 
 class Stopped(Exception):
-    """The `StopFlag` of this thread was set; all that was done is in its place."""
+    """The `StopFlag` of this thread was set; the results of all steps done are in place."""
 
 
 class StopFlag:
@@ -50,6 +50,5 @@ class StopFlag:
 _flag: ContextVar[StopFlag | None] = ContextVar("mlpkern_stop_flag", default=None)
 
 
-def current_flag() -> StopFlag | None:
-    """The flag that the calling thread obeys."""
-    return _flag.get()
+#: ``current_flag()`` is the flag that the calling thread obeys, or None.
+current_flag: Callable[[], StopFlag | None] = _flag.get

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mlpkern.mlp.arguments import packed, require_params, require_split
+from mlpkern.mlp.arguments import Arguments, packed
 from mlpkern.mlp.params import MLPParams
 from mlpkern.mlp.stop_flag import current_flag
 from mlpkern.registry import select
@@ -48,13 +48,13 @@ def evaluate(params: MLPParams, inputs: Tensor, targets: Tensor) -> Evaluation:
         IndexError: an id or target out of range.
         RuntimeError: under a transform of torch.func.
     """
-    tensors = require_params(_OP, params)
-    require_split(_OP, params, inputs, targets)
-    backend, flag = select(_OP, tensors[0]), current_flag()
+    check = Arguments(_OP, params)
+    check.split(inputs, targets)
+    backend, flag = select(_OP, check.tensors[0]), current_flag()
     early = {"flag": flag.byte} if flag and getattr(backend, "ENDS_EARLY", False) else {}
-    loss, accuracy = backend.evaluate(packed(tensors), inputs, targets, **early)
+    loss, accuracy = backend.evaluate(packed(check.tensors), inputs, targets, **early)
     if flag:
         flag.check()
-    if params.models is None:
+    if check.models is None:
         loss, accuracy = loss[0], accuracy[0]
     return Evaluation(loss.to(params.dtype), accuracy.to(params.dtype))

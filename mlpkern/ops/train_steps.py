@@ -1,4 +1,4 @@
-"""``train_steps``: a training run, or a piece of one, as one call over arrays."""
+"""``train_steps``: a training run, or a part of one, as one call over arrays."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlpkern.mlp.arguments import require_params, require_split, with_model_axis
-from mlpkern.mlp.optimizer_state import OPTIMIZERS, OptimizerState
+from mlpkern.mlp.arguments import Arguments
+from mlpkern.mlp.optimizer_state import OptimizerState
 from mlpkern.mlp.params import MLPParams
-from mlpkern.mlp.training_arguments import (
-    learning_rates,
-    per_model,
-    random_streams,
-    require_batches,
-    require_options,
-    require_state,
-)
-from mlpkern.mlp.training_call import TrainingCall
-from mlpkern.mlp.written_memory import require_writable
+from mlpkern.mlp.training_arguments import ADAMW, TrainingArguments
+from mlpkern.mlp.training_call import train
 from mlpkern.registry import select
 
 _OP = "train_steps"
@@ -107,62 +99,59 @@ def train_steps(
 
     An error is raised before anything is touched.
     """
-    tensors = require_params(_OP, params)
-    require_split(_OP, params, inputs, targets)
-    batches = require_batches(params, batches)  # (M, S, N)
+    check = Arguments(_OP, params)
+    check.split(inputs, targets)
+    batches = check.batches(batches)  # (M, S, N)
     steps = batches.shape[1]
-    rates = learning_rates(params, lr, steps)  # (M, S)
-    require_options(optimizer, momentum, nesterov, betas, eps, max_grad_norm, label_smoothing)
-    decay = per_model(params, "weight_decay", weight_decay, math.inf)
-    dropouts = [
-        per_model(params, name, value, 1.0)
-        for name, value in (("input_dropout", input_dropout), ("hidden_dropout", hidden_dropout))
-    ]
-    seeds, streams = random_streams(params, seed)
+    rates = check.learning_rates(lr, steps)  # (M, S)
+    rule = check.rule(optimizer, momentum, nesterov, betas, eps, max_grad_norm, label_smoothing)
+    decay = check.per_model("weight_decay", weight_decay, math.inf)
+    on_input = check.per_model("input_dropout", input_dropout, 1.0)
+    on_hidden = check.per_model("hidden_dropout", hidden_dropout, 1.0)
+    seeds, streams = check.random_streams(seed)
     if state is None:
-        state = OptimizerState.zeros(params, optimizer, momentum)
+        state = OptimizerState.zeros(params, optimizer, rule.momentum)
     else:
-        require_state(params, state, optimizer, momentum)
-    numbers = {
-        "lr": (lr, rates),
-        "weight_decay": (weight_decay, decay),
-        "input_dropout": (input_dropout, dropouts[0]),
-        "hidden_dropout": (hidden_dropout, dropouts[1]),
-    }
+        state = check.state(state, rule)
     read = {"inputs": inputs, "targets": targets, "batches": batches}
-    # the tensor of a float is made for this call
-    read |= {name: made for name, (x, made) in numbers.items() if not isinstance(x, float)}
-    written = require_writable(_OP, params, state, read)
+    for name, given, made in (
+        ("lr", lr, rates),
+        ("weight_decay", weight_decay, decay),
+        ("input_dropout", input_dropout, on_input),
+        ("hidden_dropout", hidden_dropout, on_hidden),
+    ):
+        if not isinstance(given, float):  # whose tensor is made for this call
+            read[name] = made
+    written = check.written(state, read)
     if steps == 0:
-        return params.embedding.new_empty((0,) if params.models is None else (params.models, 0))
-    adamw = optimizer == "adamw"
-    first = with_model_axis(state.first) if state.first and (adamw or momentum) else []
-    second = with_model_axis(state.second) if state.second else []
-    stopped_before, step_before = state.stopped.tolist(), state.step
-    options = (
-        OPTIMIZERS.index(optimizer),
-        float(momentum),
-        bool(nesterov),
-        float(betas[0]),
-        float(betas[1]),
-        float(eps),
-        math.inf if max_grad_norm is None else float(max_grad_norm),
-        float(label_smoothing),
-        decay,
-        *dropouts,
-        seeds,
-        streams,
+        return params.embedding.new_empty((0,) if check.models is None else (check.models, 0))
+    first = state.first if rule.optimizer == ADAMW or rule.momentum else None
+    arguments = TrainingArguments(
+        parameters=check.tensors,
+        frozen=check.frozen,
+        first=check.with_model_axis(first.tensors()) if first else None,
+        second=check.with_model_axis(state.second.tensors()) if state.second else None,
+        inputs=inputs,
+        targets=targets,
+        batches=batches,
+        rates=rates,
+        stopped=state.stopped,
+        step=state.step,
+        rule=rule,
+        weight_decay=decay,
+        input_dropout=on_input,
+        hidden_dropout=on_hidden,
+        seeds=seeds,
+        streams=streams,
     )
-    given = (tensors, first, second)
-    frozen = params.is_frozen()
-    call = TrainingCall(given, frozen, inputs, targets, batches, rates, state, options)
+    before = state.stopped.tolist()
     try:
-        losses = call.run(select(_OP, tensors[0]))
+        losses = train(select(_OP, check.tensors[0]), arguments, state)
     finally:
-        if state.step != step_before:
+        if state.step != arguments.step:
             torch.autograd.graph.increment_version(written)
-    _report(stopped_before, state.stopped.tolist())
-    return losses[0] if params.models is None else losses
+    _report(before, state.stopped.tolist())
+    return losses[0] if check.models is None else losses
 
 
 def _report(before: list[int], after: list[int]) -> None:

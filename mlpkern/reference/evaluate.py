@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlpkern.reference.bounds import check_ids
+from mlpkern.reference.mlp import logits
 
 _OP = "evaluate"
 _BLOCK = 1 << 20  # logits at a time
@@ -29,12 +30,8 @@ def evaluate(parameters: list[Tensor], inputs: Tensor, targets: Tensor) -> tuple
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         for block, labels in zip(inputs.split(rows), targets.long().split(rows), strict=True):
             for m in range(len(parameters[0])):
-                embedding, *layers = (parameter[m] for parameter in parameters)
-                x = F.embedding(block.long(), embedding).flatten(1)  # (rows, T*D)
-                for i in range(0, len(layers) - 2, 2):
-                    x = torch.tanh(F.linear(x, layers[i], layers[i + 1]))  # (rows, H)
-                logits = F.linear(x, layers[-2], layers[-1])  # (rows, C)
-                sums[0, m] += F.cross_entropy(logits, labels, reduction="none").double().sum()
-                sums[1, m] += (logits.argmax(1) == labels).sum()
+                z = logits([parameter[m] for parameter in parameters], block.long())  # (rows, C)
+                sums[0, m] += F.cross_entropy(z, labels, reduction="none").double().sum()
+                sums[1, m] += (z.argmax(1) == labels).sum()
     mean = sums / len(targets)
     return mean[0], mean[1]

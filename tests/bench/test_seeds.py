@@ -8,16 +8,13 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from support.lm.words import make_words
+from support.lm_words import make_words, one_thread  # noqa: F401
 
 from bench import seeds
 from bench.cuda import gpu
 from bench.gpu.rehearsal.stand_in import StandIn
 
-pytestmark = [
-    pytest.mark.skipif(not find_spec("scipy"), reason="SciPy makes the tests"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.skipif(not find_spec("scipy"), reason="SciPy makes the tests")
 
 
 def p_values(a, b):

@@ -6,12 +6,11 @@ import re
 from dataclasses import replace
 
 import pytest
-from support.lm.training import DATASET
+from support.lm_training import DATASET
+from support.lm_words import one_thread  # noqa: F401
 
 from bench.sweep import StockTrainees, main
 from mlpkern.lm import Population, TrainConfig
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 BASE = TrainConfig(
     embedding_dim=3, hidden=(8,), batch_size=8, steps=60, optimizer="adamw", lr=((0, 0.01),),

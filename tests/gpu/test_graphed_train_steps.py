@@ -12,9 +12,10 @@ import torch
 from support.train_problems import FLOATS, OPTIONS, check, problem
 
 import mlpkern
-from mlpkern import OptimizerState, reference
+from mlpkern import OptimizerState
 from mlpkern.cuda import graphed_train_steps, replayed_masks
 from mlpkern.ops import train_steps as op
+from mlpkern.reference import backend as reference
 from mlpkern.reference.philox import dropout_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -154,4 +155,4 @@ def test_masks_drawn_ahead_are_those_of_the_reference(ahead, monkeypatch):
                     0.6 if layer else 0.3, 5, width, seed=seed, step=step + s, layer=layer,
                     stream=stream, dtype=torch.float64,
                 )  # fmt: skip
-                assert torch.equal(masks.apply(x, layer, torch.tensor([s])), x * mask)
+                assert torch.equal(masks.apply(torch.tensor([s]), layer, x), x * mask)

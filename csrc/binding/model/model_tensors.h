@@ -26,6 +26,7 @@ class ModelTensors {
   void require_like(const ModelTensors& parameters) const;
 
   bool empty() const { return tensors_.empty(); }
+  int64_t size() const { return static_cast<int64_t>(tensors_.size()); }
   void* const* pointers() const { return pointers_.data(); }
   const int64_t* strides() const { return strides_.data(); }
 

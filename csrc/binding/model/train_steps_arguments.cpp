@@ -1,6 +1,5 @@
 #include "binding/model/train_steps_arguments.h"
 
-#include <algorithm>
 #include <type_traits>
 
 #include "binding/model/examples.h"
@@ -9,10 +8,6 @@ namespace mlpkern {
 namespace {
 
 constexpr const char* kOp = "train_steps";
-
-py::sequence list_or_empty(const py::object& list) {
-  return list.is_none() ? py::sequence(py::tuple()) : py::sequence(list);
-}
 
 // The values of a vector of `size` elements of T.
 template <class T>
@@ -31,52 +26,54 @@ T* values_of(const char* name, const Tensor& t, int64_t size) {
 
 }  // namespace
 
-TrainStepsArguments::TrainStepsArguments(
-    const py::sequence& parameters_, const std::vector<bool>& frozen, const py::object& first_,
-    const py::object& second_, py::handle inputs_, py::handle targets_, py::handle batches_,
-    py::handle rates_, py::handle stopped_, int64_t step, int64_t optimizer, double momentum,
-    bool nesterov, double beta1, double beta2, double eps, double max_grad_norm,
-    double label_smoothing, py::handle weight_decay_, py::handle input_dropout_,
-    py::handle hidden_dropout_, py::handle seeds_, py::handle streams_, bool tf32)
-    : parameters(kOp, "params", parameters_, place),
-      first(kOp, "state.first", list_or_empty(first_), place),
-      second(kOp, "state.second", list_or_empty(second_), place),
-      inputs(inputs_, {kOp, "inputs"}, place),
-      targets(targets_, {kOp, "targets"}, place),
-      batches(batches_, {kOp, "batches"}, place),
-      rates(rates_, {kOp, "lr"}, place),
-      stopped(stopped_, {kOp, "state.stopped"}, place),
-      weight_decay(weight_decay_, {kOp, "weight_decay"}, place),
-      input_dropout(input_dropout_, {kOp, "input_dropout"}, place),
-      hidden_dropout(hidden_dropout_, {kOp, "hidden_dropout"}, place),
-      seeds(seeds_, {kOp, "seed"}, place),
-      streams(streams_, {kOp, "stream"}, place) {
-  TrainSteps& a = kernel;
-  a.tf32 = tf32;
-  a.examples = describe_examples(inputs, targets);
-  parameters.describe(a.model, hidden_, inputs.size(1));
-  require(frozen.size() == parameters_.size(),
-          "train_steps: frozen must have as many values as parameters");
-  std::copy(frozen.begin(), frozen.end(), frozen_);
-  a.frozen = frozen_;
-  a.step = step;
-  a.nesterov = nesterov;
-  a.beta1 = beta1;
-  a.beta2 = beta2;
-  a.eps = eps;
-  a.max_grad_norm = max_grad_norm;
-  a.label_smoothing = label_smoothing;
-  read_optimizer(optimizer, momentum);
+TrainStepsArguments::TrainStepsArguments(py::handle arguments, bool tf32)
+    : record(kOp, arguments),
+      parameters(kOp, "params", record.list("parameters"), place),
+      first(kOp, "state.first", record.list("first"), place),
+      second(kOp, "state.second", record.list("second"), place),
+      inputs(record["inputs"], {kOp, "inputs"}, place),
+      targets(record["targets"], {kOp, "targets"}, place),
+      batches(record["batches"], {kOp, "batches"}, place),
+      rates(record["rates"], {kOp, "lr"}, place),
+      stopped(record["stopped"], {kOp, "state.stopped"}, place),
+      weight_decay(record["weight_decay"], {kOp, "weight_decay"}, place),
+      input_dropout(record["input_dropout"], {kOp, "input_dropout"}, place),
+      hidden_dropout(record["hidden_dropout"], {kOp, "hidden_dropout"}, place),
+      seeds(record["seeds"], {kOp, "seed"}, place),
+      streams(record["streams"], {kOp, "stream"}, place) {
+  kernel.tf32 = tf32;
+  kernel.examples = describe_examples(inputs, targets);
+  parameters.describe(kernel.model, hidden_, inputs.size(1));
+  kernel.step = record.number<int64_t>("step");
+  read_frozen();
+  read_rule();
   read_steps();
 }
 
-void TrainStepsArguments::read_optimizer(int64_t optimizer, double momentum) {
+void TrainStepsArguments::read_frozen() {
+  const py::sequence list = record.list("frozen");
+  require(static_cast<int64_t>(list.size()) == parameters.size(),
+          "train_steps: frozen must have as many values as parameters");
+  bool* next = frozen_;
+  for (const py::handle kept : list) *next++ = kept.cast<bool>();
+  kernel.frozen = frozen_;
+}
+
+void TrainStepsArguments::read_rule() {
   TrainSteps& a = kernel;
+  Record rule(kOp, record["rule"]);
+  const auto optimizer = rule.number<int64_t>("optimizer");
   require(optimizer == 0 || optimizer == 1, "train_steps: optimizer must be 0 or 1");
   a.optimizer = static_cast<Optimizer>(optimizer);
-  a.momentum = momentum;
+  a.momentum = rule.number<double>("momentum");
+  a.nesterov = rule.number<bool>("nesterov");
+  a.beta1 = rule.number<double>("beta1");
+  a.beta2 = rule.number<double>("beta2");
+  a.eps = rule.number<double>("eps");
+  a.max_grad_norm = rule.number<double>("max_grad_norm");
+  a.label_smoothing = rule.number<double>("label_smoothing");
   const bool needs_second = a.optimizer == Optimizer::adamw;
-  const bool needs_first = needs_second || momentum != 0;
+  const bool needs_first = needs_second || a.momentum != 0;
   require(first.empty() == !needs_first, "train_steps: first moments do not fit the optimizer");
   require(second.empty() == !needs_second, "train_steps: second moments do not fit the optimizer");
   if (needs_first) {

@@ -4,18 +4,14 @@
 #include <vector>
 
 #include "binding/model/model_tensors.h"
+#include "binding/model/record.h"
 
 namespace mlpkern {
 
-// Keeps what `kernel` points to. mlpkern/reference/train_steps.py says what the arguments are.
+// Keeps what `kernel` points to. `record` is a TrainingArguments of mlpkern/mlp/
+// training_arguments.py, which says what the arguments are.
 struct TrainStepsArguments {
-  TrainStepsArguments(const py::sequence& parameters, const std::vector<bool>& frozen,
-                      const py::object& first, const py::object& second, py::handle inputs,
-                      py::handle targets, py::handle batches, py::handle rates, py::handle stopped,
-                      int64_t step, int64_t optimizer, double momentum, bool nesterov, double beta1,
-                      double beta2, double eps, double max_grad_norm, double label_smoothing,
-                      py::handle weight_decay, py::handle input_dropout, py::handle hidden_dropout,
-                      py::handle seeds, py::handle streams, bool tf32);
+  TrainStepsArguments(py::handle record, bool tf32);
   TrainStepsArguments(const TrainStepsArguments&) = delete;
   TrainStepsArguments& operator=(const TrainStepsArguments&) = delete;
 
@@ -23,13 +19,15 @@ struct TrainStepsArguments {
   void require_ids_in_range() const;
 
   Place place;  // the first, since the tensors set it
+  Record record;
   ModelTensors parameters, first, second;
   Tensor inputs, targets, batches, rates, stopped;
   Tensor weight_decay, input_dropout, hidden_dropout, seeds, streams;
   TrainSteps kernel = {};
 
  private:
-  void read_optimizer(int64_t optimizer, double momentum);
+  void read_frozen();
+  void read_rule();
   void read_steps();
 
   std::vector<int64_t> hidden_;

@@ -1,7 +1,5 @@
 // The binding of train_steps: one launch without the interpreter lock, which ends early when asked
 // to; see bindings.cpp.
-#include <pybind11/stl.h>
-
 #include "binding/model/gpu_kernels.h"
 #include "binding/model/interruption.h"
 #include "binding/model/train_steps_arguments.h"
@@ -28,18 +26,9 @@ struct Run {
   }
 };
 
-py::object train_steps(const py::sequence& parameters, const std::vector<bool>& frozen,
-                       const py::object& first, const py::object& second, py::handle inputs,
-                       py::handle targets, py::handle batches, py::handle rates, py::handle stopped,
-                       int64_t step, int64_t optimizer, double momentum, bool nesterov,
-                       double beta1, double beta2, double eps, double max_grad_norm,
-                       double label_smoothing, py::handle weight_decay, py::handle input_dropout,
-                       py::handle hidden_dropout, py::handle seeds, py::handle streams, bool tf32,
-                       const py::object& state, const py::list& landing, const py::object& flag) {
-  TrainStepsArguments arguments(parameters, frozen, first, second, inputs, targets, batches, rates,
-                                stopped, step, optimizer, momentum, nesterov, beta1, beta2, eps,
-                                max_grad_norm, label_smoothing, weight_decay, input_dropout,
-                                hidden_dropout, seeds, streams, tf32);
+py::object train_steps(py::handle record, bool tf32, const py::object& state,
+                       const py::list& landing, const py::object& flag) {
+  TrainStepsArguments arguments(record, tf32);
   TrainSteps& a = arguments.kernel;
   const Place& place = arguments.place;
   py::object losses = new_tensor(place, a.model.dtype, {a.model.M, a.S}, &a.losses);
@@ -66,7 +55,7 @@ py::object train_steps(const py::sequence& parameters, const std::vector<bool>& 
     const py::gil_scoped_release release;
     cpu::train_steps(a);
   }
-  // No byte code from here on, so no handler of a signal runs before all is in its place.
+  // No bytecode from here on, so no handler of a signal runs before all is in its place.
   for (const py::handle& copy_back : landing) copy_back();
   state.attr("step") = a.step + run.done;
   return run.done < a.S ? losses.attr("narrow")(1, 0, run.done) : losses;
@@ -75,13 +64,7 @@ py::object train_steps(const py::sequence& parameters, const std::vector<bool>& 
 }  // namespace
 
 void bind_train_steps(py::module_& m) {
-  m.def("train_steps", train_steps, py::arg("parameters"), py::arg("frozen"), py::arg("first"),
-        py::arg("second"), py::arg("inputs"), py::arg("targets"), py::arg("batches"),
-        py::arg("rates"), py::arg("stopped"), py::arg("step"), py::arg("optimizer"),
-        py::arg("momentum"), py::arg("nesterov"), py::arg("beta1"), py::arg("beta2"),
-        py::arg("eps"), py::arg("max_grad_norm"), py::arg("label_smoothing"),
-        py::arg("weight_decay"), py::arg("input_dropout"), py::arg("hidden_dropout"),
-        py::arg("seeds"), py::arg("streams"), py::arg("tf32") = false,
+  m.def("train_steps", train_steps, py::arg("arguments"), py::arg("tf32") = false,
         py::arg("state") = py::none(), py::arg("landing") = py::list(),
         py::arg("flag") = py::none(),
         "With `state`, on a CPU: ends between two steps when a signal with a handler in Python "

@@ -39,10 +39,8 @@ class Kind:
         raise NotImplementedError
 
     def checked(self, name: str, value: Any) -> Any:
-        """``value`` of the setting ``name`` as Python's own type, which JSON can hold.
-
-        ConfigError for an impossible value.
-        """
+        """``value`` as Python's own type, which JSON can hold; ConfigError for an impossible one,
+        as one of the setting ``name``."""
         raise NotImplementedError
 
     def of_search(self, value: Any) -> Any:

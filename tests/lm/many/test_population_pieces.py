@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.lm.population import ADAMW, BASE, DATASET, MIXED, alone, same_bits
+from support.lm_population import ADAMW, BASE, DATASET, MIXED, alone, same_bits
+from support.lm_words import one_thread  # noqa: F401
 
 import mlpkern
 from mlpkern.lm import Population

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.lm.training import CONFIG, trainer
+from support.lm_training import CONFIG, trainer
+from support.lm_words import one_thread  # noqa: F401
 
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.schedule import stage_rates

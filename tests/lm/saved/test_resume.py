@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from support.lm.training import (
+from support.lm_training import (
     CONFIG,
     DATASET,
     engine_names,
@@ -18,6 +18,7 @@ from support.lm.training import (
     same_bits,
     trainer,
 )
+from support.lm_words import one_thread  # noqa: F401
 
 from mlpkern.lm.errors import CheckpointError, NonFiniteLossError
 from mlpkern.lm.model.config import TrainConfig

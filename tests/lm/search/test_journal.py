@@ -8,7 +8,8 @@ import threading
 from dataclasses import replace
 
 import pytest
-from support.lm.sweeps import NO_TEST, PLAN, states
+from lm.search.test_sweep import NO_TEST, PLAN, states
+from support.small_disk import disk  # noqa: F401
 
 from mlpkern.lm.errors import CheckpointError, WriteError
 from mlpkern.lm.saved.checkpoint import load_checkpoint
@@ -106,7 +107,7 @@ def test_writers_at_once_lose_and_mix_nothing(tmp_path):
 # a full disk
 
 
-def test_a_full_disk_leaves_a_journal_that_goes_on(disk):
+def test_a_full_disk_leaves_a_journal_that_goes_on(disk):  # noqa: F811
     path = disk.folder / "j"
     journal = Journal(path)
     journal.append_logs([{"k": 0}])
@@ -122,7 +123,7 @@ def test_a_full_disk_leaves_a_journal_that_goes_on(disk):
     assert operations(path) == [{"k": 0}, {"k": 1}]
 
 
-def test_a_sweep_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(disk):
+def test_a_sweep_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(disk):  # noqa: F811
     folder = SweepFolder(disk.folder / "sweep")
     sweep(SMALL, NO_TEST, folder)
     best = load_checkpoint(folder.best.path)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.lm.training import CONFIG, OPTIONS, changed, engine_names, losses_of, trainer
+from lm.training.test_step_options import OPTIONS, changed
+from support.lm_training import CONFIG, engine_names, losses_of, trainer
+from support.lm_words import one_thread  # noqa: F401
 
 import mlpkern
 from mlpkern.lm.many.lr_finder import lr_finder

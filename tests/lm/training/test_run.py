@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from support.lm.words import make_words
+from support.lm_words import make_words, one_thread  # noqa: F401
 
 import mlpkern
 from mlpkern import cpu
