@@ -20,8 +20,7 @@ from bench import ROOT
 from bench.shown.cases import case_lines
 from bench.shown.header import header_lines, limit_lines
 from bench.shown.ladder import ladder_lines
-from bench.shown.markdown import gpu_markdown, markdown
-from bench.shown.summary import summary_lines
+from bench.shown.summary import gpu_markdown, markdown, summary_lines
 from bench.shown.text import Result, on_gpu
 from bench.shown.training import training_lines
 from bench.suites import cuda_cases

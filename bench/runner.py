@@ -118,9 +118,7 @@ def rate(result: dict[str, Any], limits: MeasuredLimits) -> None:
 
 def graph_ratios(rows: list[Row], ours_name: str, baseline: str) -> dict[str, Any]:
     """The ratios of our CUDA graph: against the best of stock and against the baseline's calls."""
-    graphs = [r | {"kind": STOCK} if r["kind"] == STOCK_GRAPH else r
-              for r in rows if r["kind"] != STOCK]  # fmt: skip
-    against_graphs = ratios(graphs, ours_name)
+    against_graphs = ratios(rows, ours_name, kind=STOCK_GRAPH)
     return {
         "ours_graph": ours_name,
         "best_stock_graph": against_graphs["best_stock"],
@@ -129,7 +127,9 @@ def graph_ratios(rows: list[Row], ours_name: str, baseline: str) -> dict[str, An
     }
 
 
-def ratios(rows: list[Row], ours_name: str = OURS, baseline: str = "") -> dict[str, Any]:
+def ratios(
+    rows: list[Row], ours_name: str = OURS, baseline: str = "", kind: str = STOCK
+) -> dict[str, Any]:
     """The best stock provider, and how many times faster our row is; None where not timed.
 
     ratio               best stock provider / ours
@@ -146,7 +146,7 @@ def ratios(rows: list[Row], ours_name: str = OURS, baseline: str = "") -> dict[s
         best = min(timed, key=lambda r: r["median_s"])
         return best["provider"], best["median_s"] / ours["median_s"] if ours else None
 
-    best, ratio = against(STOCK)
+    best, ratio = against(kind)
     best_keeps, ratio_keeps = against(STOCK_KEEPS_PAGES)
     return {
         "ours": ours_name,

@@ -1,6 +1,6 @@
-"""What setup.py wrote down about the native build; its docstring lists the keys.
+"""The record that setup.py writes about the native build; its docstring lists the keys.
 
-setup.py reads this file by itself, so it may import nothing of the package.
+setup.py loads this file alone, so it may import nothing of the package.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def sources(root: Path) -> str:
 
 
 def read(path: Path = PATH) -> dict[str, Any]:
-    """The record, or {} for a package that was never built or whose record cannot be read."""
+    """The record, or {} if there is none that can be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -2,7 +2,7 @@
 
 Reading one attribute of a tensor takes 0.06 us, and a call has ten to read. A compiled backend
 reads them anyway, so an op hands a good call straight to it; only when the backend refuses do these
-functions find out what is wrong and say it. For a backend without checks they run before each call.
+functions find out what is wrong and raise. For a backend without checks they run before each call.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def real(op: str, name: str, value: Any) -> float:
 
 def integer(op: str, name: str, value: Any) -> int:
     """``value`` as an int: of Python or numpy, or an integer tensor (). TypeError otherwise."""
-    # Dynamo takes numbers of numpy for tensors, and traces operator.index of one in few versions.
+    # To Dynamo a NumPy number is a tensor, whose operator.index only few versions can trace.
     if hasattr(value, "dtype") and is_compiling():
         return int(value)
     try:

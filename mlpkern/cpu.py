@@ -6,10 +6,10 @@ import contextlib
 
 from mlpkern import build_record, environment
 
-#: The compiled functions refuse with TypeError or ValueError whatever they cannot compute.
+#: The compiled functions raise TypeError or ValueError for whatever they cannot compute.
 CHECKS_ARGUMENTS = True
 
-#: train_steps ends early when a signal comes or its flag is set.
+#: train_steps returns early when a signal arrives or its flag is set.
 ENDS_EARLY = True
 
 _failure = ""
@@ -49,7 +49,7 @@ else:
         "linear_tanh_forward",
         "train_steps",
     ]
-    with contextlib.suppress(ValueError):  # which the choice of a backend raises
+    with contextlib.suppress(ValueError):  # raised again when a backend is chosen
         if (limit := environment.cache_limit()) is not None:
             set_cache_limit(limit)
 

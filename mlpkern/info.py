@@ -1,4 +1,4 @@
-"""What this installation can do and why not more: the report of ``mlpkern info``."""
+"""The report of ``mlpkern info``: what this installation can do, and why not more."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def report() -> str:
 def collect() -> dict[str, Any]:
     """The facts behind ``report()``, JSON-ready: versions, backends, native, build, environment.
 
-    ``problems`` is what is wrong with the values of the environment. ``build`` is what setup.py
-    wrote (its docstring lists the keys), or {} for a package that was never built.
+    ``problems``: what is wrong with the environment variables. ``build``: the record that setup.py
+    wrote (its docstring lists the keys), or {} if there is none.
     """
     from mlpkern.registry import backends, environment_problems
 

@@ -1,10 +1,10 @@
 """Drop-in layers: the same parameters, initialization and state_dict as the torch layers.
 
 Each is an instance of the torch layer whose parameters it has, but ``LinearTanh`` and
-``EmbeddingGather`` do the work of two. A tool that treats every ``nn.Linear`` alike takes it for
-one layer: a wrapper that computes ``base(x) + correction(x)`` adds behind the tanh, and
-``torch.nn.utils.fusion`` folds a BatchNorm into it as if there were no tanh. Run such tools before
-`mlpkern.fuse` or after `mlpkern.unfuse`. Tools that go by the exact type, such as
+``EmbeddingGather`` compute what two layers do. A tool that treats every ``nn.Linear`` alike ignores
+the tanh: a wrapper that computes ``base(x) + correction(x)`` adds after it, and
+``torch.nn.utils.fusion`` folds a BatchNorm into the layer as if there were none. Run such tools
+before `mlpkern.fuse` or after `mlpkern.unfuse`. Tools that go by the exact type, such as
 ``quantize_dynamic``, leave these layers as they are.
 """
 

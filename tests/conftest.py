@@ -6,6 +6,7 @@ import os
 import signal
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 # Test processes share the cores, so each has one thread. torch reads this at its import, and so do
 # the programs that tests start; tests of threads set their own number.
@@ -15,6 +16,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 from support.installing import environment, tree  # noqa: F401
+from support.lm.words import make_words
+from support.small_disk import disk  # noqa: F401
 
 import mlpkern
 from mlpkern.registry import has_op, installed
@@ -70,6 +73,14 @@ def _seed(request: pytest.FixtureRequest) -> None:
     """
     test = f"tests/{request.path.name}::{request.node.name}"
     torch.manual_seed(zlib.crc32(test.encode()))
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> str:
+    """The path of a text file with 300 random words over the letters a to h."""
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(make_words()) + "\n")
+    return str(path)
 
 
 @pytest.fixture

@@ -1,16 +1,19 @@
-"""The shape of the tree: who imports whom, one stem per op, and an import that needs nothing."""
+"""The shape of the tree: who imports whom, how large folders and files are, one stem per op."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.import_graph import circles, import_graph, imported
 
 import mlpkern
-from mlpkern.registry import has_op, installed, load
+from mlpkern import registry
 
 PACKAGE = Path(mlpkern.__file__).parent
 ROOT = PACKAGE.parent
@@ -18,62 +21,100 @@ OPS = ["cross_entropy", "embedding_gather", "embedding_linear_tanh", "linear_tan
 RUNS = ["evaluate", "train_steps"]  # ops that autograd does not see
 ABSENT = {"cuda": ["embedding_linear_tanh"], "triton": ["embedding_linear_tanh", *RUNS]}
 
+# The parts from the highest to the lowest: a line imports itself and the lines below. Those of
+# mlpkern as a whole stand in docs/development/architecture.md, see tests/docs/test_architecture.py.
+ORDERS = {
+    "mlpkern": """
+mlpkern.__main__
+mlpkern.cli
+mlpkern.lm
+mlpkern.lm.public
+mlpkern.lm.search
+mlpkern.lm.plots
+mlpkern.lm.analysis
+mlpkern.lm.many
+mlpkern.lm.training
+mlpkern.lm.saved
+mlpkern.lm.model
+mlpkern.lm.words
+mlpkern.lm.errors mlpkern.lm.memory mlpkern.lm.atomic_write
+mlpkern
+""",
+    "bench": """
+bench.gpu
+bench.run bench.chart bench.seeds bench.sweep bench.yardsticks
+bench.runner bench.result_files
+bench.report bench.keep_pages
+bench.suites
+bench.ops bench.cuda
+bench.training
+bench.shown
+bench.core
+bench
+""",
+}
 
-def imported(path: Path) -> set[str]:
-    """The absolute names of the modules that a file imports, wherever in the file.
 
-    What only a type checker imports is left out.
-    """
-    names = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    checked = [
-        n
-        for n in ast.walk(tree)
-        if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)
+@functools.cache
+def graph(package: str):
+    return import_graph(ROOT / package)
+
+
+def needs(package: str) -> None:
+    if not (ROOT / package).is_dir():
+        pytest.skip(f"no {package} here")
+
+
+@pytest.mark.parametrize("package", ["mlpkern", "bench"])
+def test_no_circle_of_imports(package):
+    needs(package)
+    assert list(circles(graph(package))) == []
+
+
+@pytest.mark.parametrize("package", ["mlpkern", "bench"])
+def test_imports_go_down(package):
+    needs(package)
+    rank = {name: n for n, line in enumerate(ORDERS[package].split("\n")) for name in line.split()}
+
+    def place(module: str) -> int:
+        while module not in rank:
+            module = module.rpartition(".")[0]
+        return rank[module]
+
+    up = [
+        f"{module} imports {other}"
+        for module, others in graph(package).items()
+        for other in others
+        if place(other) < place(module)
     ]
-    never = {id(inner) for block in checked for inner in ast.walk(block)}
-    for node in ast.walk(tree):
-        if id(node) in never:
-            continue
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    assert up == []
 
 
-def files(*parts: str) -> list[Path]:
-    place = PACKAGE.joinpath(*parts)
-    return [place] if place.suffix else sorted(place.rglob("*.py"))
+def test_circles_are_found():
+    chain = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "c"}, "e": {"e"}}
+    assert list(circles(chain)) == [["b", "c"], ["e"]]
 
 
-def test_the_ops_never_import_the_language_model():
-    above = {"lm", "cli", "__main__"}
-    for path in files():
-        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") in above:
-            continue
-        for name in imported(path):
-            assert not name.startswith(("mlpkern.lm", "mlpkern.cli")), f"{path} imports {name}"
+@pytest.mark.parametrize(
+    "module", sorted(import_graph(PACKAGE).keys() - {"mlpkern.__main__", "mlpkern._C"})
+)
+def test_no_module_is_shadowed_by_a_function(module):
+    """``import a.b.c`` gives the module also where it is then called by its dotted path."""
+    loaded = importlib.import_module(module)
+    by_path = functools.reduce(getattr, module.split(".")[1:], mlpkern)
+    assert by_path is loaded
 
 
 def test_only_the_command_line_knows_of_arguments():
-    for path in files():
-        if path.relative_to(PACKAGE).parts[0] not in ("cli", "__main__.py"):
-            for name in imported(path):
-                assert not name.startswith(("mlpkern.cli", "argparse")), f"{path} imports {name}"
-
-
-def test_the_reference_stands_alone():
-    for path in files("reference"):
-        for name in imported(path):
-            assert not name.startswith("mlpkern.") or name.startswith("mlpkern.reference"), name
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] != "cli":
+            assert "argparse" not in imported(path), path
 
 
 def test_only_the_compiled_backends_import_the_compiled_module():
-    for path in files():
+    allowed = {"cpu.py", "cuda/backend.py", "cuda/models.py", "__init__.py", "info.py"}
+    for path in sorted(PACKAGE.rglob("*.py")):
         if any(name.startswith("mlpkern._C") for name in imported(path)):
-            allowed = ("cpu.py", "cuda/backend.py", "cuda/models.py", "__init__.py", "info.py")
             assert path.relative_to(PACKAGE).as_posix() in allowed, path
 
 
@@ -85,16 +126,16 @@ def test_the_same_stem_in_every_folder(op):
     assert (Path(__file__).parent / folder / f"test_{op}.py").is_file()
     if (ROOT / "csrc").is_dir():  # absent from a wheel
         assert (ROOT / "csrc" / "cpu" / f"{op}.cpp").is_file()
-        assert has_op("cuda", op) == (ROOT / "csrc" / "cuda" / f"{op}.cu").is_file()
-    assert has_op("triton", op) == (PACKAGE / "triton_kernels" / f"{op}.py").is_file()
+        assert registry.has_op("cuda", op) == (ROOT / "csrc" / "cuda" / f"{op}.cu").is_file()
+    assert registry.has_op("triton", op) == (PACKAGE / "triton_kernels" / f"{op}.py").is_file()
 
 
 @pytest.mark.parametrize("op", OPS + RUNS)
-@pytest.mark.parametrize("name", installed())
+@pytest.mark.parametrize("name", registry.installed())
 def test_installed_backends_have_the_ops_they_are_made_for(op, name):
-    module = load(name)
+    module = registry.load(name)
     if op in ABSENT.get(name, []):
-        assert not has_op(name, op)  # the choice then goes on to the reference
+        assert not registry.has_op(name, op)  # the choice then goes on to the reference
         return
     if not mlpkern.backends()[name].available:
         pytest.skip(mlpkern.backends()[name].reason)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.gpu.told import last
@@ -16,10 +17,17 @@ from bench.gpu.work import ROOT, Work
 
 PROMISES = ("record_stream_keeps_an_output", "needs_the_last_kilobyte")
 TOOLS = ("memcheck", "racecheck", "synccheck")
+NEED_NO_GPU = ("tests/bench", "tests/docs", "tests/packaging")
+
+
+def tests_in(folder: str, pattern: str) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / folder).glob(pattern))]
+
+
 GPU_TESTS = tuple(
-    str(path.relative_to(ROOT))
-    for path in sorted((ROOT / "tests" / "gpu").glob("test_*.py"))
-    if path.stem not in ("test_cuda_build", "test_cuda_machine_code", "test_mutations")  # no GPU
+    path
+    for path in tests_in("tests/gpu", "test_*.py")
+    if not path.endswith(("test_cuda_build.py", "test_cuda_machine_code.py", "test_mutations.py"))
 )
 
 
@@ -33,17 +41,18 @@ def suite(
     work: Work,
     word: str,
     processes: int,
-    *more: str,
+    folder: str = "tests",
+    ignored: Sequence[str] = (),
     cwd: Path = ROOT,
     env: dict[str, str] | None = None,
 ) -> bool:
-    """The tests with that word in their names, dealt out to processes where that is installed."""
-    options = ["-k", word]
+    """The tests with that word in their names, in several processes where xdist is installed."""
+    options = ["-k", word, *(f"--ignore={path}" for path in ignored)]
     if work.has("pytest_timeout"):
         options += ["-p", "pytest_timeout", "--timeout=60", "--timeout-method=thread"]
     if work.has("xdist"):
         options += ["-p", "xdist.plugin", "-n", str(processes)]
-    return work.pytest(*options, *more, cwd=cwd, env=env) == 0
+    return work.pytest(*options, folder, cwd=cwd, env=env) == 0
 
 
 def device(work: Work) -> bool:
@@ -53,9 +62,8 @@ def device(work: Work) -> bool:
 
 
 def test(work: Work) -> bool:
-    others = ("tests/bench", "tests/gpu", "tests/compile")
-    left = (*(f"--ignore={path}" for path in others), "tests")
-    return work.backend("cuda") and suite(work, "cuda and not triton", 4, *left)
+    ignored = (*NEED_NO_GPU, "tests/gpu", "tests/compile")  # the last two have steps of their own
+    return work.backend("cuda") and suite(work, "cuda and not triton", 4, ignored=ignored)
 
 
 def compiling(work: Work) -> bool:
@@ -119,18 +127,11 @@ def triton_alone(work: Work, copy: Path, alone: dict[str, str]) -> bool:
         return False
     if work.call(*work.command("bench.gpu.has_backend", "triton"), cwd=copy, env=alone):
         return False
-    # Compiling takes most of the time: many processes, and each kernel in one configuration. The
-    # tests of the offline compiler and of the benchmark need no GPU.
+    # Compiling takes most of the time: many processes, and each kernel in one configuration.
     untuned = {**alone, "MLPKERN_TRITON_TUNE": "0"}
-    good = suite(
-        work,
-        "triton",
-        8,
-        *("--ignore=tests/backends/test_triton_build.py", "--ignore=tests/bench"),
-        *("--ignore-glob=*/gpu/test_cuda_*", "tests"),
-        cwd=copy,
-        env=untuned,
-    )
+    offline = tests_in("tests/backends", "test_triton_build.py")
+    ignored = (*NEED_NO_GPU, *offline, *tests_in("tests/gpu", "test_cuda_*.py"))
+    good = suite(work, "triton", 8, ignored=ignored, cwd=copy, env=untuned)
     steps = ["--steps", "2000", "--log-every", "500", "--eval-every", "2000", "--device", "cuda"]
     backend = "triton"
     if work.rehearsing:

@@ -1,4 +1,4 @@
-"""A line for each case on the terminal: the best stock provider against ours.
+"""A line for each case, on the terminal and in markdown: the best stock provider against ours.
 
 On a GPU ratios compare like with like: our calls with the best of stock's calls, our CUDA graph
 with the best of stock's CUDA graphs. The backend triton has the same figures in columns of its own.
@@ -6,6 +6,9 @@ with the best of stock's CUDA graphs. The backend triton has the same figures in
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from bench.core.case import Case
 from bench.shown.figures import (
     reached,
     row_of,
@@ -17,14 +20,18 @@ from bench.shown.figures import (
     triton_row,
     with_brackets,
 )
+from bench.shown.header import limit_texts
+from bench.shown.ladder import ladder_markdown
 from bench.shown.text import (
     Column,
     Result,
     heading,
     line,
+    markdown_table,
     on_gpu,
     percent,
     seconds,
+    shape_text,
     terminal_table,
     times,
     wrapped,
@@ -85,3 +92,100 @@ def summary_lines(result: Result) -> list[str]:
             text = f"against the {case['baseline']}:"
             lines.append(f"    {text:92}{times(case['ratio_baseline']):>9}")
     return lines
+
+
+# In markdown
+
+NOT_MEASURED = "not yet measured"
+CPU_EXPLANATION = (
+    "Medians; an op is its forward + backward, a training step all of it with the update. Ratio: "
+    "best of all stock providers / ours; in brackets against stock under a malloc that keeps its "
+    "pages."
+)
+GPU_EXPLANATION = (
+    "Medians per call; an op is its forward + backward, a training step all of it. Ratio: best "
+    "stock provider / ours, in brackets eager (of a step: the lecture's loop) / ours; then the "
+    "same with every call captured in a CUDA graph. Of limit: on the GPU alone. On "
+    "Triton: the same by that backend; its first call compiles and tunes."
+)
+
+
+def cpu_ratio(case: Result) -> str:
+    ratio = times(case["ratio"])
+    if case["ratio_keeps_pages"] is not None:
+        ratio += f" ({times(case['ratio_keeps_pages'])})"
+    if case["baseline"]:
+        ratio += f" ({case['baseline']}: {times(case['ratio_baseline'])})"
+    return ratio
+
+
+def _measured(found: Result, case: Result) -> str:
+    return time_of(found) if case["rows"] else NOT_MEASURED
+
+
+def limit(case: Result) -> str:
+    if not case["rows"]:
+        return "–"
+    fraction, by = reached(case)
+    return f"{percent(fraction)} ({by})"
+
+
+STOCK_TABLE = [
+    Column("case", "<", lambda c: f"{c['op']} {shape_text(c['shape'])}"),
+    Column("dtype", "<", lambda c: c["dtype"]),
+    Column("best stock", "<", lambda c: c["best_stock"] or "–"),
+    Column("time", ">", lambda c: time_of(row_of(c, "best_stock"))),
+    Column("mlpkern", ">", lambda c: _measured(row_of(c, "ours"), c)),
+]
+CPU_TABLE = [*STOCK_TABLE, Column("ratio", ">", cpu_ratio), Column("of limit", ">", limit)]
+GPU_TABLE = [
+    *STOCK_TABLE,
+    Column("ratio (eager)", ">", lambda c: with_brackets(c["ratio"], c["ratio_baseline"])),
+    Column("CUDA graph: stock", ">", lambda c: time_of(row_of(c, "best_stock_graph"))),
+    Column("mlpkern", ">", lambda c: time_of(row_of(c, "ours_graph"))),
+    Column(
+        "ratio (eager)", ">", lambda c: with_brackets(c["ratio_graph"], c["ratio_graph_baseline"])
+    ),
+    Column("of limit", ">", limit),
+    Column("on Triton", ">", lambda c: _measured(triton_row(c, 0), c)),
+    Column("ratio (eager)", ">", triton_ratio),
+    Column("CUDA graph", ">", triton_graph_ratio),
+    Column("first call", ">", lambda c: seconds(triton_row(c, 0).get("first_s"))),
+]
+RATIOS = ("ratio", "ratio_baseline", "ratio_graph", "ratio_graph_baseline")
+
+
+def markdown(result: Result) -> str:
+    """The tables of a CPU: the ladder, then every case of the run, worst ratios included."""
+    machine, commit = result["machine"], result["commit"] or "unknown"
+    lines = [
+        f"{machine['cpu']}, {machine['threads']} threads, mlpkern {machine['mlpkern_isa']}, torch "
+        f"{result['versions']['torch']}, {result['date'][:10]}, commit {commit}. {CPU_EXPLANATION}",
+        "",
+    ]
+    if ladder := ladder_markdown(result):
+        lines += [*ladder, ""]
+    return "\n".join([*lines, *markdown_table(CPU_TABLE, result["cases"])]) + "\n"
+
+
+def gpu_markdown(result: Result | None, listed: Iterable[Case]) -> str:
+    """The table of a GPU: the `listed` cases, then any others of the result.
+
+    A case without a result is "not yet measured".
+    """
+    empty = {"rows": [], "best_stock": None, **dict.fromkeys(RATIOS)}
+    cases = {
+        (c.op, c.shape, c.dtype): {**empty, "op": c.op, "shape": c.shape, "dtype": c.dtype}
+        for c in listed
+    }
+    lines = []
+    if result:
+        cases |= {(c["op"], c["shape"], c["dtype"]): c for c in result["cases"]}
+        gpu, commit = result["machine"]["gpu"], result["commit"] or "unknown"
+        lines = [
+            f"{gpu['name']}, driver {gpu.get('driver_version', 'unknown')}, torch "
+            f"{result['versions']['torch']}, {result['date'][:10]}, commit {commit}; "
+            f"{'; '.join(limit_texts(result['limits']))}. {GPU_EXPLANATION}",
+            "",
+        ]
+    return "\n".join([*lines, *markdown_table(GPU_TABLE, cases.values())]) + "\n"

@@ -5,54 +5,48 @@ from __future__ import annotations
 import argparse
 
 from mlpkern.cli.values import folder, number, path, schedule, whole, widths
-from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig
+from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig, settings_of
 from mlpkern.lm.model.setting import OneOf, Rates, Real, Seed, Whole, Widths
 
 __all__ = [
-    "add_device", "add_picture", "add_preset", "add_run", "add_settings", "add_split_seed",
-    "add_text", "add_words",
+    "add_device", "add_group", "add_picture", "add_run", "add_setting", "add_text", "add_words",
 ]  # fmt: skip
 
 _TYPES = {Whole: whole, Seed: whole, Real: number, Widths: widths, Rates: schedule}
 
 
-def add_settings(
+def add_setting(
+    to: argparse._ActionsContainer,
+    name: str,
+    base: TrainConfig = PRESETS[DEFAULT_PRESET],
+    help: str | None = None,
+) -> None:
+    """The flag of the setting ``name``.
+
+    Args:
+        base: the settings that hold without flags.
+        help: a text that takes the place of the setting's own.
+    """
+    about, flag = SETTINGS[name], f"--{name.replace('_', '-')}"
+    text = help or about.told(getattr(base, name))
+    if isinstance(about.kind, OneOf):
+        to.add_argument(flag, choices=about.kind.values, help=text)
+    else:
+        kind = _TYPES[type(about.kind)]
+        to.add_argument(flag, type=kind, metavar=about.metavar, help=text)
+
+
+def add_group(
     parser: argparse.ArgumentParser,
     title: str,
-    names: list[str],
-    *,
     base: TrainConfig = PRESETS[DEFAULT_PRESET],
     **helps: str,
 ) -> argparse._ArgumentGroup:
-    """A group of flags, one for each of the settings ``names``; returns it.
-
-    Args:
-        base: the settings that hold without these flags.
-        helps: help that takes the place of a setting's own.
-    """
+    """The flags of all settings of a group; returns that group of the parser."""
     group = parser.add_argument_group(title)
-    for name in names:
-        about, flag = SETTINGS[name], f"--{name.replace('_', '-')}"
-        text = helps.get(name) or about.told(getattr(base, name))
-        if isinstance(about.kind, OneOf):
-            group.add_argument(flag, choices=about.kind.values, help=text)
-        else:
-            kind = _TYPES[type(about.kind)]
-            group.add_argument(flag, type=kind, metavar=about.metavar, help=text)
+    for name in settings_of(title):
+        add_setting(group, name, base, helps.get(name))
     return group
-
-
-def add_preset(parser: argparse.ArgumentParser, help: str) -> None:
-    """--preset."""
-    parser.add_argument("--preset", choices=tuple(PRESETS), help=help)
-
-
-def add_split_seed(parser: argparse.ArgumentParser) -> None:
-    """--split-seed, for commands without other settings."""
-    about = SETTINGS["split_seed"]
-    parser.add_argument(
-        "--split-seed", type=whole, metavar=about.metavar, help=about.told(TrainConfig.split_seed)
-    )
 
 
 def add_words(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Files that a command writes where the user says: never over another unasked."""
+"""The check of a file that a command is asked to write; it replaces none unless asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["check_output"]
 
 
 def check_output(path: str | Path, *, force: bool = False, flag: str = "--out") -> Path:
-    """``path``, once it is clear that a file may be written there; touches nothing.
+    """``path``, where a file may be written; touches nothing.
 
     ConfigError for a folder, for a place under a file, and for a file without ``force``.
     """

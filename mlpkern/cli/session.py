@@ -24,7 +24,7 @@ __all__ = [
     "given_settings", "print_words_and_model",
 ]  # fmt: skip
 
-MOST_THREADS = 1024  # far more would end the process where a thread cannot be made
+MOST_THREADS = 1024  # with far more, the process ends when a thread cannot be made
 
 
 def chosen_device(args: argparse.Namespace) -> torch.device:
@@ -80,8 +80,8 @@ def chosen_words(
 
 
 def chosen_checkpoint(args: argparse.Namespace) -> tuple[Checkpoint, str]:
-    """The checkpoint that RUN and ``--checkpoint`` name, and which that is, in words: nothing where
-    there is only one, or the best is the last."""
+    """The checkpoint that RUN and ``--checkpoint`` name, and a line that says which one it is; the
+    line is empty where there is only one, or the best is the last."""
     if args.checkpoint and Path(args.run).is_file():
         raise ConfigError(f"--checkpoint chooses in a run folder; {args.run} is a file")
     checkpoint = load_checkpoint(args.run, checkpoint=args.checkpoint)

@@ -1,10 +1,10 @@
-"""Standard output and error of a command: what is shown never decides about the work.
+"""Standard output and error of a command: a display that fails never stops the work.
 
 - A character that the encoding of the terminal lacks is shown as an escape such as ``\\xe9``.
-- A descriptor that the caller closed (``>&-``) is held by the null device: no file of a run gets
-  its number, and what is printed there goes nowhere.
-- The errors of standard error are dropped; those of standard output as well while a command works
-  on files (`unfailing_output`): a reader may go away, a disk fill up, a terminal close.
+- A descriptor that the caller closed (``>&-``) is opened on the null device, so that no file of a
+  run gets its number.
+- Errors of writing to standard error are dropped, and those of standard output while a command
+  writes files (`unfailing_output`): a reader may go away, a disk fill up, a terminal close.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ __all__ = ["prepared", "unfailing_output"]
 
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:
-    """Standard streams that a command can print to, whatever the caller gave it. At the end what is
-    still buffered is written or, where that is impossible, dropped."""
+    """Standard streams that a command can print to, whatever the caller gave it. At the end,
+    buffered text is written, or dropped where that is impossible."""
     before = sys.stdout, sys.stderr
     _hold_closed_descriptors()
     with contextlib.ExitStack() as undo:
@@ -42,8 +42,8 @@ def prepared() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unfailing_output(command: str) -> Iterator[None]:
-    """While entered, printing to standard output cannot fail. The first error is told on standard
-    error in the name of ``command``, but for a reader that has gone, which is no surprise."""
+    """Within the block, printing to standard output cannot fail. The first error is reported on
+    standard error for ``command``, unless the reader has gone away (``| head``)."""
 
     def tell(error: Exception) -> None:
         if not isinstance(error, BrokenPipeError):
@@ -94,7 +94,7 @@ def _escaping(stream: Any) -> Iterator[None]:
     """``stream`` with escapes for the characters that it cannot encode."""
     errors = getattr(stream, "errors", None)
     if errors not in ("strict", "surrogateescape") or not hasattr(stream, "reconfigure"):
-        yield  # it never fails, or is none that encodes
+        yield  # it never fails, or does not encode
         return
     with contextlib.suppress(OSError, ValueError):
         stream.reconfigure(errors="backslashreplace")
@@ -112,8 +112,8 @@ def _hold_closed_descriptors() -> None:
 
 
 def _finish(stream: TextIO) -> None:
-    """Writes what is buffered. Where that fails, the null device takes the place of the stream, or
-    the interpreter would fail on it when it ends."""
+    """Writes what is buffered. Where that fails, the stream gets the null device, because the
+    interpreter writes the rest again when it ends."""
     try:
         stream.flush()
     except (OSError, ValueError):

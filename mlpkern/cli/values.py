@@ -1,6 +1,6 @@
-"""The forms that the values of arguments take: text to value, or what was expected of it.
+"""Types of arguments: text to value, or an error that says what was expected.
 
-The range of a value is checked where it is used, in `mlpkern.lm`, for Python as well.
+`mlpkern.lm` checks the ranges of values, so that the checks hold in Python as well.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import math
 
 __all__ = ["folder", "number", "path", "schedule", "shares", "sizes", "whole", "widths"]
 
-MOST_SIZES = 1_000  # that a range may name
+MOST_SIZES = 1_000  # in a range
 
 
 def path(text: str) -> str:
-    """The name of a file or folder, which an empty text is not: it would mean the current one."""
+    """The name of a file or folder; not an empty one, which would mean the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError(f"expected the name of a file or folder, got {text!r}")
     return text
 
 
 def folder(text: str) -> str:
-    """The name of a folder for checkpoints: in UTF-8, as safetensors asks of the names of files."""
+    """The name of a folder for checkpoints: UTF-8, because safetensors takes no other names."""
     try:
         path(text).encode()
     except UnicodeEncodeError:
@@ -30,7 +30,7 @@ def folder(text: str) -> str:
 
 
 def whole(text: str) -> int:
-    """A whole number of 64 bits, more than which no setting can be."""
+    """A whole number that fits into 64 bits."""
     try:
         return _whole(text)
     except ValueError:
@@ -40,7 +40,7 @@ def whole(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """A number; infinity and nan are none that a setting can be."""
+    """A finite number."""
     try:
         return _finite(text)
     except ValueError:

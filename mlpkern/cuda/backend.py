@@ -1,8 +1,8 @@
 """The backend ``cuda``: the compiled kernels of ``mlpkern/_cuda.so``, or why there are none.
 
-The functions are those of ``mlpkern._C``, which runs a call where its tensors are. Here is only
-what torch decides at each call: the float32 precision of matrix products, and which layers are so
-large that the vendor's matrix product with a fused epilogue is the better choice.
+The functions are those of ``mlpkern._C``, which runs a call on the device of its tensors. This file
+adds what depends on the call: torch's float32 precision of matrix products, and the choice of
+cuBLAS with an epilogue kernel for wide layers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mlpkern import build_record
 from mlpkern.cpu import native_failure
 from mlpkern.cuda.precision import tf32
 
-#: The compiled functions refuse with TypeError or ValueError whatever they cannot compute.
+#: The compiled functions raise TypeError or ValueError for whatever they cannot compute.
 CHECKS_ARGUMENTS = True
 
 #: Widths up to which the fused kernel of linear_tanh runs. Saving one pass over the output is worth
 #: 370 / K of the time of the product, so far beyond this a tuned product counts for more.
 FUSED_WIDTH = 1024
-#: The same for half types on a card whose matrix units the vendor's library drives by instructions
-#: (wgmma, tcgen05) that are twice as fast as those of the kernel. By counting, not measured.
+#: The same for half types on a card where cuBLAS uses tensor-core instructions (wgmma, tcgen05)
+#: twice as fast as those of the kernel. Derived from their peak rates, not measured.
 FUSED_WIDTH_HALF = 512
 
 LIBRARY = Path(__file__).parents[1] / "_cuda.so"
@@ -118,13 +118,13 @@ def linear_tanh_backward(
 
 
 def check_errors() -> None:
-    """IndexError for an id out of range that a GPU met since the last call; waits for its work."""
+    """Raise IndexError if a kernel met a bad id since the last call; waits for the GPU."""
     if status()[0]:
         _C.check_cuda_errors()
 
 
 def which_kernel(op: str, tensors: Sequence[Tensor]) -> str:
-    """What ``explain`` adds of a call with these tensors, or an empty string."""
+    """What ``explain`` adds for a call with these tensors, or ""."""
     if op != "linear_tanh" or len(tensors) < 2:
         return ""
     if _library_product(tensors[1]):
@@ -148,7 +148,7 @@ def _has_faster_halves(device_index: int) -> bool:
 
 
 def _require_like(tensor: Tensor, input: Tensor, name: str) -> None:
-    """What the kernel would check itself: ValueError or TypeError, which the op explains."""
+    """The checks that the fused kernel makes itself; the op turns the error into a full message."""
     if tensor.device != input.device or input.dim() == 0 or tensor.shape[1] != input.shape[-1]:
         raise ValueError(f"linear_tanh: {name} does not match input")
     if tensor.dtype != input.dtype:

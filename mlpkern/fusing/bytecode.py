@@ -1,7 +1,7 @@
-"""Which attributes a function may take a layer from, read off its bytecode.
+"""Which attributes of its module a function uses, read off its bytecode.
 
-Only the layer swaps of ``fuse`` need this: a layer that is swapped computes something else, so no
-code but the traced forward may call it. To look at the parameters or sizes of a layer is harmless.
+Only the layer swaps of ``fuse`` need this: a swapped layer computes something else, so no code but
+the traced forward may call it. Reading the parameters or sizes of a layer is harmless.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from mlpkern.fusing.rewriting.classes import is_rewritten
 
-#: Modules whose own code calls what they hold as a whole, or not at all.
+#: Modules whose own code calls its children in order, or not at all.
 TRUSTED = (nn.Sequential, nn.ModuleList, nn.ModuleDict, DataParallel, DistributedDataParallel)
 
 _DATA = frozenset(
@@ -36,7 +36,7 @@ _HOOKS = (
 
 @dataclass(frozen=True)
 class Attribute:
-    """One use of an attribute that is more than a look at its data."""
+    """A use of an attribute beyond reading its data."""
 
     name: str
     own: bool  # of the function's first argument itself, as in ``self.name``
@@ -45,7 +45,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Uses:
-    """The attributes that a function uses, and how it may reach every layer, or ""."""
+    """The attributes that a function uses; ``generic``: how it may reach every layer, or ""."""
 
     attributes: frozenset[Attribute]
     generic: str
@@ -53,7 +53,7 @@ class Uses:
 
 @functools.lru_cache(maxsize=4096)
 def uses(code: CodeType, method: bool = True) -> Uses:
-    """What the code of a function, with the functions inside it, does with attributes.
+    """The attributes that the code of a function uses, the functions inside it included.
 
     The first argument of a ``method`` (or a hook) is a module.
     """
@@ -104,7 +104,7 @@ def _passes_on(step: dis.Instruction, after: dis.Instruction, own: str | None) -
 
 @dataclass(frozen=True)
 class Function:
-    """A function that may run with a module in hand, what to call it, and its uses."""
+    """A function that can reach a module: its name in messages, its code, and its uses."""
 
     name: str
     code: CodeType
@@ -172,7 +172,7 @@ def _as_functions(name: str, value: Any, *, method: bool) -> list[Function]:
 
 
 def _inside(value: Any, depth: int = 4) -> Iterator[FunctionType]:
-    """The functions that ``value`` consists of: decorators keep the one they wrap in a cell."""
+    """The functions that ``value`` wraps: a decorator keeps the wrapped one in a cell."""
     if depth == 0:
         return
     if isinstance(value, FunctionType):

@@ -1,4 +1,4 @@
-"""Fuses what the code of a module itself applies to its layers: ``torch.tanh(self.l1(x))``."""
+"""Fuses a layer with what the code of its module does next: ``torch.tanh(self.l1(x))``."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _KNOWN = (torch.tanh, torch.tanh_, F.tanh, F.cross_entropy, torch.flatten, torch
 
 
 def fuse_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> None:
-    """Let the methods of ``owner`` call the fused ops, and note in ``result`` where they do."""
+    """Make the methods of ``owner`` call the fused ops, and note the swaps in ``result``."""
     cls = stock(type(owner))
-    # A parametrized module is of a class of torch, whose base must stay what it is.
+    # torch gives a parametrized module a class whose base must not change.
     if cls.__module__.partition(".")[0] in ("torch", "mlpkern") or "forward" in owner.__dict__:
         return
     if not tells(cls, set(map(type, owner.modules()))):
@@ -54,21 +54,21 @@ def fuse_forward(name: str, owner: nn.Module, survey: Survey, result: Fused) -> 
 
 
 def _swaps(name: str, owner: nn.Module, method: Method, result: Fused) -> Iterator[Swap]:
-    """What runs as one op when ``method`` is called, with the layers that ``owner`` has by now."""
+    """What ``method`` runs as one op, given the layers that ``owner`` has."""
     for site in method.sites:
         functions = [_value(function, method.function) for function in site.functions]
         if not all(any(function is known for known in _KNOWN) for function in functions):
             continue
         if site.layer is None:
-            yield Swap((name or "model",), (site.behind,), _OPS[site.kind])
+            yield Swap((name or "model",), (site.after,), _OPS[site.kind])
             continue
         for path, layer in _layers(site.layer, name, owner, method):
             if not isinstance(layer, _KINDS[site.kind]):
                 continue
-            reason = layer_objection(layer, site.behind)
+            reason = layer_objection(layer, site.after)
             if not reason:
-                was = (type(layer).__name__, site.behind)
-                yield Swap((path, site.behind), was, _OPS[site.kind])
+                was = (type(layer).__name__, site.after)
+                yield Swap((path, site.after), was, _OPS[site.kind])
             elif path not in result.answered():
                 result.refuse(reason, path)
 
@@ -77,7 +77,7 @@ _Named = list[tuple[str, nn.Module]]
 
 
 def _layers(node: ast.expr, name: str, owner: nn.Module, method: Method) -> _Named:
-    """The modules that ``node`` may be in ``method`` of ``owner``, with their names."""
+    """The modules that the expression ``node`` may mean in ``method`` of ``owner``, by name."""
     if isinstance(node, ast.Name):
         if node.id in method.loops:
             over = method.loops[node.id]
@@ -110,7 +110,7 @@ def _items(held: _Named, index: Any = None) -> _Named:
 
 
 def _index(node: ast.expr) -> Any:
-    """The index that is written there; None if it is computed."""
+    """The index if it is a literal, else None."""
     try:
         if isinstance(node, ast.Slice):
             ends = (node.lower, node.upper, node.step)
@@ -121,7 +121,7 @@ def _index(node: ast.expr) -> Any:
 
 
 def _value(node: ast.expr, function: FunctionType) -> Any:
-    """What the dotted name ``node`` means in ``function``, if it is no variable of its own."""
+    """What the dotted name ``node`` means in ``function``; None for a local variable."""
     if isinstance(node, ast.Attribute):
         return getattr(_value(node.value, function), node.attr, None)
     name = getattr(node, "id", "")

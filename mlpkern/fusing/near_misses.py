@@ -1,6 +1,6 @@
-"""What ``fuse`` leaves although it looks alike: what stands in the way, and what to write instead.
+"""Layers that ``fuse`` leaves although they look fusible: the reason, and what to write instead.
 
-Nothing here decides a swap; it names the layers that were neither swapped nor refused.
+Nothing here decides a swap; it names layers that were neither swapped nor refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DROPOUTS = (nn.Dropout, nn.AlphaDropout)
 
 
 def say_what_else(survey: Survey, result: Fused) -> None:
-    """Add the near misses to ``result``, and a reason where the answer would be empty."""
+    """Add the near misses to ``result``, and a reason if it is empty."""
     for name, owner in survey.owners.items():
         if is_sequential(owner):
             _in_sequential(name, owner, result)
@@ -108,7 +108,7 @@ def _candidate(module: nn.Module) -> bool:
 
 
 def _used_by(place: Place, trace: Trace, node: torch.fx.Node, user: torch.fx.Node) -> str:
-    """Why the layer and ``user`` of its output ``node`` are not fused, or "" for no pair."""
+    """Why the layer is not fused with ``user``, which takes its output ``node``; "" for no pair."""
     module = trace.module(user)
     linear = isinstance(place.module, nn.Linear)
     if module is not None:
@@ -137,13 +137,13 @@ def _followed_by(place: Place, module: nn.Module, tanh: str) -> str:
     if isinstance(place.module, nn.Embedding):
         if isinstance(module, (nn.Linear, nn.Identity)) or _candidate(module):
             return ""
-        return f"followed by {kind}: only nn.Flatten(-2) or nn.Flatten() behind it is fused"
+        return f"followed by {kind}: only nn.Flatten(-2) or nn.Flatten() after it is fused"
     if isinstance(module, _DROPOUTS) and tanh:
-        return f"{kind} stands between it and {tanh}: put it behind the tanh, if that is meant"
+        return f"{kind} stands between it and {tanh}: put it after the tanh, if that is meant"
     if tanh:
-        return f"{kind} stands between it and {tanh}: only a tanh right behind it is fused"
+        return f"{kind} stands between it and {tanh}: only a tanh right after it is fused"
     if isinstance(module, _ACTIVATIONS) or "Norm" in kind or isinstance(module, _DROPOUTS):
-        return f"followed by {kind}: only nn.Tanh right behind it is fused"
+        return f"followed by {kind}: only nn.Tanh right after it is fused"
     return ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Swap:
-    """One swap: the qualified names of the layers, their classes, and what does their work now."""
+    """One swap: the qualified names of the layers, their classes, and what replaces them."""
 
     names: tuple[str, ...]
     was: tuple[str, ...]
@@ -19,7 +19,7 @@ class Swap:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Layers left as they are, and why: a result could change, or there is nothing to swap."""
+    """Layers left as they are, and the reason: a result could change, or nothing can be swapped."""
 
     names: tuple[str, ...]
     reason: str

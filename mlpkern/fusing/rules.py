@@ -1,4 +1,4 @@
-"""Which layers ``fuse`` swaps for which, and what speaks against it in the layers themselves."""
+"""The fused layer for each pair of layers, and the properties of a layer that rule it out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from mlpkern.nn import CrossEntropyLoss, EmbeddingFlatten, EmbeddingGather, Line
 
 FUSED = (CrossEntropyLoss, EmbeddingGather, LinearTanh)
 
-#: The attribute of a layer made by ``fuse`` that holds, in a tuple and so not as children, the
-#: layer it stands for and the layers that it does the work of that one with.
+#: The attribute of a layer made by ``fuse``: (the stock layer it replaces, the other layers of the
+#: same swap). A tuple, so that nn.Module does not take them for children.
 REPLACES = "_mlpkern_replaces"
 
 
 def mark(layer: nn.Module, stock: nn.Module, *partners: nn.Module) -> None:
-    """Note in ``layer`` that it stands for ``stock``, together with ``partners``."""
+    """Note in ``layer`` that it replaces ``stock``, in one swap with ``partners``."""
     layer.__dict__[REPLACES] = (stock, *partners)
 
 
@@ -24,19 +24,19 @@ def is_marked(layer: nn.Module) -> bool:
 
 
 def replaced(layer: nn.Module) -> nn.Module:
-    """The stock layer that ``layer``, made by ``fuse``, stands for."""
+    """The stock layer that ``layer``, made by ``fuse``, replaces."""
     stock: nn.Module = layer.__dict__[REPLACES][0]
     return stock
 
 
 def partners(layer: nn.Module) -> tuple[nn.Module, ...]:
-    """The layers that do the work of two together with ``layer``, made by ``fuse``."""
+    """The other layers of the swap in which ``fuse`` made ``layer``."""
     others: tuple[nn.Module, ...] = layer.__dict__[REPLACES][1:]
     return others
 
 
 def is_pair(first: nn.Module, second: nn.Module) -> bool:
-    """Whether these are layers that, one after the other, have a fused form."""
+    """Whether there is a fused layer for ``first`` followed by ``second``."""
     if isinstance(first, FUSED):
         return False
     return (isinstance(first, nn.Linear) and isinstance(second, nn.Tanh)) or (
@@ -45,14 +45,14 @@ def is_pair(first: nn.Module, second: nn.Module) -> bool:
 
 
 def fused_class(second: nn.Module) -> type[nn.Module]:
-    """The layer that does the work of a pair with this second layer."""
+    """The fused layer for a pair with this second layer."""
     if not isinstance(second, nn.Flatten):
         return LinearTanh
     return EmbeddingGather if second.start_dim == -2 else EmbeddingFlatten
 
 
 def objection(first: nn.Module, second: nn.Module) -> str:
-    """Why these two layers must stay apart wherever they stand, or an empty string."""
+    """Why these two layers must not be fused wherever they stand, or ""."""
     reason = layer_objection(first, type(second).__name__)
     reason = reason or not_plain(second, nn.Tanh if isinstance(second, nn.Tanh) else nn.Flatten)
     if reason:
@@ -65,14 +65,14 @@ def objection(first: nn.Module, second: nn.Module) -> str:
     return ""
 
 
-def layer_objection(layer: nn.Module, behind: str) -> str:
-    """Why this Linear or Embedding must stay apart from what is behind it, or ""."""
+def layer_objection(layer: nn.Module, after: str) -> str:
+    """Why this Linear or Embedding must not be fused with what follows it, or ""."""
     reason = not_plain(layer, nn.Linear if isinstance(layer, nn.Linear) else nn.Embedding)
     reason = reason or not_real(layer)
     if reason:
         return reason
     if layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks:
-        return f"a hook sees what is between {type(layer).__name__} and {behind}"
+        return f"a hook sees what is between {type(layer).__name__} and {after}"
     if isinstance(layer, nn.Embedding) and (
         layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse
     ):
@@ -81,7 +81,7 @@ def layer_objection(layer: nn.Module, behind: str) -> str:
 
 
 def not_plain(module: nn.Module, cls: type[nn.Module]) -> str:
-    """Why ``module`` may do something else than ``cls``, or an empty string."""
+    """Why ``module`` may compute something else than a ``cls``, or ""."""
     if hasattr(module, "parametrizations"):
         return f"the {cls.__name__} is parametrized"
     if type(module) is not cls:
@@ -92,7 +92,7 @@ def not_plain(module: nn.Module, cls: type[nn.Module]) -> str:
 
 
 def not_real(module: nn.Module) -> str:
-    """Why weight or bias of ``module`` is not a Parameter of its own, or an empty string."""
+    """Why weight or bias of ``module`` is not a Parameter of its own, or ""."""
     for name in ("weight", "bias"):
         if name not in module._parameters and hasattr(module, name):
             return (

@@ -1,9 +1,10 @@
-"""Who may call a layer besides the forward it belongs to: the objections to taking its place.
+"""Which functions besides the forward may call a layer: the objections to swapping it.
 
-A swapped layer computes something else than before, so the proof has to cover every function that
-can get hold of it: the methods, hooks and function attributes of the module that has it and of all
-modules above. A function is harmless if its code never names the layer, if it only calls as a whole
-what the layer is a part of, or if it is a forward whose trace shows that it does not call it.
+A swapped layer computes something else than before, so the proof must cover every function that
+can reach it: the methods, hooks and function attributes of the module that has it and of all
+modules above. A function is harmless if its code never names the layer, if it only calls a whole
+Sequential that contains the layer, or if it is a forward whose trace shows that it does not call
+the layer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a layer hangs: ``parent._modules[key]``, called ``name`` in the model."""
+    """A layer and its place: ``parent._modules[key]``, called ``name`` in the model."""
 
     name: str
     parent: nn.Module
@@ -50,13 +51,13 @@ def places(name: str, owner: nn.Module, *, lists: bool = True) -> Iterator[Place
 
 
 class Survey:
-    """The modules of ``model`` by name, who has them, and the traces of their forwards."""
+    """The modules of ``model`` by name, their holders, and the traces of their forwards."""
 
     def __init__(self, model: nn.Module) -> None:
         self.owners = {
             name: module
             for name, module in model.named_modules()
-            if not isinstance(module, torch.jit.ScriptModule)  # it runs code of its own
+            if not isinstance(module, torch.jit.ScriptModule)  # it does not run its Python code
         }
         self._names = {module: name for name, module in self.owners.items()}
         self._above: dict[nn.Module, list[tuple[nn.Module, str]]] = {}
@@ -114,7 +115,7 @@ class Survey:
         parts: set[tuple[nn.Module, str]],
         group: tuple[Place, ...],
     ) -> str:
-        """Looks at all functions around ``owner`` but the forward of ``home``.
+        """Why a function around ``owner`` may call its layers, or ""; not the forward of ``home``.
 
         ``whole`` are the attributes that may be called but not taken, ``parts`` those that may not
         even be called.
@@ -148,7 +149,7 @@ class Survey:
         return ""
 
     def _held_as(self, module: nn.Module) -> set[tuple[nn.Module, str]]:
-        """The attributes through which code gets ``module``, past the lists it is an item of."""
+        """The attributes through which code reaches ``module``, also through lists that hold it."""
         found: set[tuple[nn.Module, str]] = set()
         waiting, seen = [module], {module}
         while waiting:
@@ -180,7 +181,7 @@ _OF_EVERY_MODULE = vars(nn.Module()).keys() | {REPLACES}
 
 
 def _modules_in(value: object, depth: int = 3) -> Iterator[nn.Module]:
-    """The modules that ``value`` is, or has as items: nobody but its owner's code knows of them."""
+    """The modules that ``value`` is or has as items; only the code of its owner knows of them."""
     if isinstance(value, nn.Module):
         yield value
     elif depth and isinstance(value, (list, tuple, set, dict)):
@@ -194,7 +195,7 @@ def _reach(
     whole: set[tuple[nn.Module, str]],
     parts: set[tuple[nn.Module, str]],
 ) -> str:
-    """How a function of ``module`` gets at the layers, in words, or ""."""
+    """How a function of ``module`` reaches the layers, in words, or ""."""
     if code.generic:
         return f"it reaches every layer {code.generic}"
     for use in code.attributes:

@@ -41,7 +41,7 @@ def fuse(model: nn.Module) -> Fused:
     No analysis of the model sees code outside of it: who calls ``model.net[0]`` from a script, or
     keeps a layer in a list or a closure elsewhere, gets the layer as it is after the swap. The same
     holds for tools that treat every ``nn.Linear`` alike, such as a wrapper that adds a
-    low-rank product to its output: they would add it behind the tanh. Run them before ``fuse`` or
+    low-rank product to its output: they would add it after the tanh. Run them before ``fuse`` or
     after `mlpkern.unfuse`; unfuse too before changing layers or the flags that steer a forward.
 
     Examples:
@@ -154,7 +154,7 @@ def _swap(before: list[Place], after: list[Place], result: Fused) -> None:
 
 
 def _recast(module: nn.Module, cls: type[nn.Module]) -> nn.Module:
-    """A ``cls`` with the state of ``module``, shared: the handles of its hooks stay valid."""
+    """A ``cls`` that shares the state of ``module``, so that handles of its hooks stay valid."""
     new = cls.__new__(cls)
     new.__dict__.update(module.__dict__)
     mark(new, module)

@@ -20,10 +20,10 @@ def unfuse(model: nn.Module) -> Fused:
     A module whose own code was rewritten gets its class back.
 
     Layers made directly as ``mlpkern.nn.CrossEntropyLoss`` become ``nn.CrossEntropyLoss``.
-    ``LinearTanh`` and ``EmbeddingGather`` made directly are left: each does the work of two layers,
-    and a second one would change the names in the state_dict. ``refused`` has these, and what
-    can no longer be undone alone: layers that were parametrized after ``fuse``, and a layer or its
-    ``nn.Identity`` when the other one is gone from the model.
+    ``LinearTanh`` and ``EmbeddingGather`` made directly are left: each computes what two stock
+    layers do, and a second layer would change the names in the state_dict. ``refused`` has these,
+    the layers that were parametrized after ``fuse``, and a layer or its ``nn.Identity`` when the
+    other one is gone from the model.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"unfuse: model must be an nn.Module, got {type(model).__name__}")
@@ -65,7 +65,7 @@ def _give_back(name: str, owner: nn.Module, result: Fused) -> None:
 
 
 def _objection(layer: nn.Module, present: set[nn.Module]) -> str:
-    """Why ``layer`` must stay, in a model that consists of ``present``, or an empty string."""
+    """Why ``layer`` must stay in a model with the layers ``present``, or ""."""
     if not is_marked(layer):
         if not isinstance(layer, FUSED) or type(layer) is CrossEntropyLoss:
             return ""
@@ -78,7 +78,7 @@ def _objection(layer: nn.Module, present: set[nn.Module]) -> str:
 
 
 def _stock(layer: nn.Module) -> nn.Module:
-    """The layer that ``layer`` stands for, in the state that ``layer`` has by now."""
+    """The stock layer for ``layer``, with the state that ``layer`` has by now."""
     stock = replaced(layer) if is_marked(layer) else nn.CrossEntropyLoss()
     state = dict(vars(layer))
     state.pop(REPLACES, None)

@@ -179,7 +179,7 @@ def _joins(node: torch.fx.Node) -> bool:
 
 
 def _joined(node: torch.fx.Node) -> tuple[torch.fx.Node, set[torch.fx.Node]]:
-    """The one node whose output ``node`` rearranges, and all nodes that take part in it."""
+    """The one node whose output ``node`` rearranges, and the nodes from there to ``node``."""
     passed: set[torch.fx.Node] = set()
     sources: set[torch.fx.Node] = set()
     waiting = [node]

@@ -1,4 +1,4 @@
-"""Whether a module computes what its parameters, taken as an MLP, would compute."""
+"""Whether a module computes what an MLP with its parameters computes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _ROWS = 5
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 _KINDS = (bool, int, float, str, type(None))
 
-#: What is known to compute an MLP: for a class of modules, the structures that were checked.
+#: What was checked and is an MLP: for a class of modules, its structures.
 _checked: weakref.WeakKeyDictionary[type[nn.Module], set[Any]] = weakref.WeakKeyDictionary()
 
 
 def check_function(model: nn.Module, layers: Layers, *, once: bool = False) -> None:
     """Raise ValueError unless ``model`` computes the logits of an MLP with ``layers``.
 
-    Random ids go through a copy of the model with random parameters of the same shapes, in both
-    modes; parameters at hand might hide a difference (zeros, saturated units). Neither
-    the model nor a generator is touched. With ``once`` a second model of the same class, shapes and
-    settings is not run.
+    A copy of the model with random parameters of the same shapes runs on random ids, in training
+    and in evaluation mode; the actual parameters might hide a difference (zeros, saturated units).
+    The model and torch's generators stay as they are. With ``once``, another model of the same
+    class, shapes and settings is not run.
     """
     tensors = [layers[0], *(t for pair in (*layers[1], layers[2]) for t in pair)]
     if tensors[0].is_meta:
@@ -77,7 +77,8 @@ def _compare(name: str, got: Any, expected: Tensor) -> None:
             f"from_module: the forward of {name} must give logits {tuple(expected.shape)} for "
             f"{_ROWS} rows of ids, got {shape}"
         )
-    slack = _TOLERANCE[expected.dtype] * (100 if expected.is_cuda else 1)  # tf32
+    tf32 = 100 if expected.is_cuda else 1  # its matrix products may be less exact
+    slack = _TOLERANCE[expected.dtype] * tf32
     difference = (got.to(expected.dtype) - expected).abs().max().item()
     if not difference <= slack * expected.abs().max().item():
         raise ValueError(
@@ -96,7 +97,7 @@ def _logits(ids: Tensor, tensors: list[Tensor]) -> Tensor:
 
 
 def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Random values like those of a layer, from few numbers: a large matrix repeats its rows."""
+    """Random values as large as a layer's, from few numbers: a row is the one before, shifted."""
     columns = tensor.shape[-1]
     rows = tensor.numel() // columns
     numbers = torch.randn(rows + columns - 1, dtype=tensor.dtype, device="cpu", generator=generator)
@@ -107,7 +108,7 @@ def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
-    """No graph, no autocast, plain torch, and the generators as before."""
+    """No autograd, no autocast, the reference backend, and the generators unchanged."""
     devices = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=devices),
@@ -122,7 +123,7 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
 
 
 def _structure(model: nn.Module) -> Any:
-    """What decides the function of ``model`` besides its class, or None if that is unclear."""
+    """All that decides what ``model`` computes, as a value to compare; None if that is unclear."""
     parts: list[Any] = [type(model).forward]
     for name, module in model.named_modules():
         parts += [name, type(module)]

@@ -40,7 +40,7 @@ def check_module(model: nn.Module, layers: Layers) -> None:
 
 
 def _unwrapped(model: nn.Module) -> Any:
-    """The module inside the wrappers that compute the same on several devices or compiled."""
+    """The module inside the wrappers of torch.compile and of data parallelism."""
     inner: Any = model
     while True:
         if hasattr(inner, "_orig_mod"):  # torch.compile
@@ -75,7 +75,7 @@ def _require_no_hooks(model: nn.Module) -> None:
 
 
 def _require_parameters(model: nn.Module, layers: Layers) -> None:
-    """Every tensor must be a Parameter of ``model`` itself, and none may be there twice."""
+    """Raise unless every tensor is a Parameter of ``model`` itself and occurs once."""
     own = {id(parameter) for parameter in model.parameters()}
     seen: set[int] = set()
     for tensor in (layers[0], *(t for pair in (*layers[1], layers[2]) for t in pair)):
@@ -93,7 +93,7 @@ def _require_parameters(model: nn.Module, layers: Layers) -> None:
 
 
 def _of_chains(both: list[list[Step]]) -> Layers:
-    """The parameters of the steps if they are the expected ones in both modes, else ValueError."""
+    """The parameters of the steps; ValueError unless both modes use the same ones as expected."""
     training, evaluation = (_in_order(steps) for steps in both)
     pairs = zip(_flat(training), _flat(evaluation), strict=False)
     if len(training[1]) != len(evaluation[1]) or any(one is not other for one, other in pairs):

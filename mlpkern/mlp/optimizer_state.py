@@ -20,7 +20,7 @@ OPTIMIZERS = ("sgd", "adamw")
 
 @dataclass(eq=False)
 class OptimizerState:
-    """What a run of `train_steps` needs besides the parameters to continue bit for bit.
+    """What `train_steps` needs besides the parameters to continue a run bit for bit.
 
     Make one with `OptimizerState.zeros` and hand it to every call: each updates it in place.
 
@@ -42,7 +42,7 @@ class OptimizerState:
     def zeros(
         cls, params: MLPParams, optimizer: str = "sgd", momentum: float = 0.0
     ) -> OptimizerState:
-        """The state before the first step; with ``optimizer`` and ``momentum`` of the run."""
+        """The state before the first step of a run with this ``optimizer`` and ``momentum``."""
         if optimizer not in OPTIMIZERS:
             raise ValueError(
                 f"OptimizerState: optimizer must be 'sgd' or 'adamw', got {optimizer!r}"
@@ -80,7 +80,7 @@ class OptimizerState:
                     )
 
     def tensors(self) -> list[Tensor]:
-        """All tensors: stopped, then those of first and second as far as there are any."""
+        """All tensors: stopped, then those of first and second if there are any."""
         parts = [part.tensors() for part in (self.first, self.second) if part is not None]
         return [self.stopped, *chain.from_iterable(parts)]
 

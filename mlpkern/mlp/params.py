@@ -145,7 +145,7 @@ class MLPParams:
     def frozen(self) -> tuple[str, ...]:
         """The names of the tensors that training keeps as they are, in the order of `names`.
 
-        May be set as in the constructor; None again goes by requires_grad.
+        Can be set like the argument of the constructor; None goes by requires_grad again.
         """
         return tuple(compress(self.names(), self.is_frozen()))
 
@@ -161,7 +161,7 @@ class MLPParams:
         self._frozen = chosen
 
     def is_frozen(self) -> list[bool]:
-        """Of each of `tensors`, whether training keeps it as it is."""
+        """For each of `tensors`, whether training keeps it as it is."""
         if self._frozen is None:
             return [_wants_no_gradient(tensor) for tensor in self.tensors()]
         return [name in self._frozen for name in self.names()]
@@ -193,9 +193,9 @@ class MLPParams:
         return self.embedding.device
 
     def model(self, m: int) -> MLPParams:
-        """Model ``m`` of several as views without the leading axis: a change shows on both sides.
+        """Model ``m`` of several, as views without the leading axis that share their memory.
 
-        Raises IndexError for a model that there is not, ValueError without a leading axis.
+        Raises IndexError for an ``m`` out of range, ValueError without a leading axis.
         """
         if self.models is None:
             raise ValueError("MLPParams.model: these are the parameters of one model already")
@@ -228,7 +228,7 @@ def _pair(name: str, layer: Any) -> tuple[Tensor, Tensor]:
 
 def _wants_no_gradient(tensor: Tensor) -> bool:
     owner = tensor if tensor._base is None else tensor._base
-    # a plain tensor first: isinstance of a Parameter takes a microsecond
+    # type() first: isinstance of an nn.Parameter takes a microsecond
     return type(owner) is not Tensor and isinstance(owner, nn.Parameter) and not owner.requires_grad
 
 

@@ -166,7 +166,7 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 class _Library:
-    """The library ops in the place of a backend, for the backward of the traced op."""
+    """The ops of torch.library with the names of a backend, for the backward of the traced op."""
 
     @staticmethod
     def cross_entropy_backward(*args: Any) -> Tensor:

@@ -43,7 +43,7 @@ def check(
 
 
 def check_rows(input: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    """The part of ``check`` that a backend with checks of its own makes too."""
+    """The checks that a backend with checks of its own makes too."""
     require_tensor(_OP, "input", input)
     require_tensor(_OP, "target", target)
     require_float(_OP, "input", input)

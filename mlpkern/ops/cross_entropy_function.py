@@ -72,7 +72,7 @@ class CrossEntropy(OpFunction):
             if math.isfinite(scale):
                 unit, ctx.unit = ctx.unit, None
                 if unit is None or ctx.versions != _versions(*ctx.others):
-                    # the second time, or after a change of target or weight, which raises here
+                    # a second backward; or target or weight changed: saved_tensors raises
                     input, *rest = ctx.saved_tensors
                     one = _ONES[input.dtype]
                     unit = ctx.kernels.cross_entropy_backward(one, input, *rest, *ctx.options)

@@ -147,7 +147,7 @@ def _checked(input: Tensor, weight: Tensor, padding_idx: int | None) -> Tensor:
 
 
 class _Library:
-    """The library ops in the place of a backend, for the backward of the traced op."""
+    """The ops of torch.library with the names of a backend, for the backward of the traced op."""
 
     @staticmethod
     def embedding_gather_backward(*args: Any) -> Tensor:

@@ -154,7 +154,7 @@ def _check(input: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | None
 
 
 class _Library:
-    """The library ops in the place of a backend, for the backward of the traced op."""
+    """The ops of torch.library with the names of a backend, for the backward of the traced op."""
 
     @staticmethod
     def embedding_linear_tanh_backward(*args: Any) -> tuple[Tensor | None, ...]:

@@ -17,7 +17,7 @@ class OpFunction(torch.autograd.Function):
     ``setup_context``, builds closures and searches the arguments for dead functorch wrappers. None
     of that matters to an op on plain tensors, so ``direct`` is the C++ method itself, bound once
     per class. Under a transform of torch.func the op runs as ``composed``, its plain torch
-    function: every transform composes with that, with no rule to write and none to get wrong.
+    function, with which every transform composes; no op needs rules of its own for them.
     """
 
     direct: Any
@@ -44,7 +44,7 @@ class OpFunction(torch.autograd.Function):
 
 
 def plain_torch_needed(grad_output: torch.Tensor) -> bool:
-    """Within a backward: whether it must consist of torch ops, that is, the reference formulas.
+    """Whether a backward must use the reference formulas, which consist of torch ops.
 
     True under ``create_graph=True``, when autograd records the backward to differentiate it again,
     and for a backward batched by vmap: by torch.func, or by ``is_grads_batched=True`` of

@@ -128,7 +128,7 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 
 
 class _Library:
-    """The library ops in the place of a backend, for the backward of the traced op."""
+    """The ops of torch.library with the names of a backend, for the backward of the traced op."""
 
     @staticmethod
     def linear_tanh_backward(*args: Any) -> tuple[Tensor | None, ...]:

@@ -1,4 +1,4 @@
-"""Which of three ways a call takes: straight to a backend, through torch.library, or plain torch.
+"""Which way a call takes: straight to a backend, through torch.library, or plain torch.
 
 - *direct*: eager calls on ordinary tensors. A torch.autograd.Function calls the backend.
 - *library*: tracing (torch.compile, export, make_fx, torch.jit.trace), FakeTensors, meta tensors
@@ -6,6 +6,8 @@
   ``torch.ops.mlpkern.<op>``.
 - *composed*: the transforms of torch.func (grad, vmap, jvp, ...) and forward-mode derivatives. The
   op runs as the plain torch function of ``mlpkern.reference``, so that every transform composes.
+
+An argument that only stands for a tensor, such as a ``torch.fx.Proxy``, gets the call itself.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ def ordinary() -> bool:
 
 
 def stands_for_tensor(*arguments: Any) -> bool:
-    """Whether an argument is no tensor but takes torch's functions: a ``torch.fx.Proxy``, say.
+    """Whether an argument is no tensor but implements ``__torch_function__``, as torch.fx.Proxy.
 
-    Such an object records the call, or does it in its own way, through ``__torch_function__``.
+    The op then hands it the call, as torch's functions do.
     """
     return not torch.compiler.is_compiling() and any(
         not isinstance(one, torch.Tensor) and hasattr(type(one), "__torch_function__")
@@ -43,7 +45,7 @@ def stands_for_tensor(*arguments: Any) -> bool:
 
 
 def route(*tensors: torch.Tensor | None) -> str:
-    """The way of a call that ``ordinary`` or the types of its tensors kept off the direct one."""
+    """The way of a call that is not ``ordinary``, or whose tensors are not."""
     if torch.compiler.is_compiling() or jit_tracing():
         return LIBRARY
     if transforms_active() or forward_ad._current_level >= 0:

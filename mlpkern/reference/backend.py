@@ -15,7 +15,7 @@ from mlpkern.reference import (
 from mlpkern.reference.evaluate import evaluate
 from mlpkern.reference.train_steps import train_steps
 
-#: The functions take what they are given; the ops check it before.
+#: The functions check nothing; the ops check the arguments before.
 CHECKS_ARGUMENTS = False
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""Which ways the code of a forward went while it was traced.
+"""Which branches the code of a forward took while it was traced.
 
-A trace follows one path. Where a branch depends on something else than the values of the inputs (a
-flag, the kind of an argument, the state of torch) it does not fail, but the other path is unknown.
+A trace follows one path. A branch on anything but the values of the inputs (a flag, the kind of an
+argument, the state of torch) does not make it fail, but the other path stays unknown.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 
 class Branches:
-    """While active, records the steps of all code but that of torch and the standard library.
+    """While active, records which instructions run, except in torch and the standard library.
 
-    The garbage collector waits meanwhile: a finalizer that it runs is no code of the forward.
+    The garbage collector is off meanwhile, since a finalizer that it runs is not code of the
+    forward.
     """
 
     def __init__(self) -> None:
@@ -63,9 +64,9 @@ class Branches:
         return step
 
     def open(self) -> str:
-        """A branch of which only one way was seen, or an ``except``, in words; or ""."""
+        """A branch of which only one way was taken, or an ``except``, in words; or ""."""
         for code, steps in self._steps.items():
-            # without steps somebody else traces this code, a debugger say
+            # without steps another tracer, such as a debugger, has this code
             line = _open_line(code, steps) if steps else code.co_firstlineno
             if line:
                 return f"line {line} of {code.co_name} has a branch that the trace cannot decide"

@@ -1,4 +1,4 @@
-"""A mark on a function: which steps of a model it computes in one go."""
+"""A mark on a function: the steps of a model that it computes at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def computes(*steps: str) -> Callable[[_Function], _Function]:
     """Mark an op, or the forward of a layer: it computes ``steps`` one after another.
 
     A step is "embedding", "join" (the embeddings of a row side by side), "linear" or "tanh". The
-    parameters of the op come behind its input, in the order of the steps.
+    arguments of an op are its input, then the parameters in the order of the steps.
     """
 
     def mark(function: _Function) -> _Function:

@@ -1,7 +1,7 @@
-"""What a forward does with its layers, seen by a symbolic trace (torch.fx).
+"""What a forward does with its layers, as a symbolic trace (torch.fx) shows it.
 
-Every layer stays a call, so the graph shows which layer's output goes where. It follows the forward
-for any values of the inputs: a forward whose path depends on them cannot be traced.
+Every layer stays a call, so the graph shows where the output of each layer goes. The trace holds
+for all values of the inputs: a forward whose path depends on them cannot be traced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlpkern.tracing.twin import Twins
 
 
 class Untraceable(Exception):
-    """A forward that gives no evidence; the message is the reason."""
+    """A forward that cannot be traced; the message is the reason."""
 
 
 class _Proxy(torch.fx.Proxy):
@@ -85,7 +85,7 @@ class Trace:
                     self.failure = str(error)
                 except Exception as error:  # a forward may raise anything when handed proxies
                     if names and not only_none and "NoneType" in str(error):
-                        continue  # without that argument the forward itself raises
+                        continue  # the forward itself raises without that argument
                     text = str(error).partition("\n")[0]
                     self.failure = f"its forward cannot be traced ({type(error).__name__}: {text})"
                 if self.failure:
@@ -117,7 +117,7 @@ class Trace:
         return [] if self.failure else self._calls.get(module, [])
 
     def sources(self, module: nn.Module) -> list[nn.Module | None]:
-        """Whose output each call of ``module`` gets; None for anything but one layer's output."""
+        """The layer whose output each call of ``module`` gets; None for any other input."""
         found: list[nn.Module | None] = []
         for node in self.calls(module):
             only = len(node.args) == 1 and not node.kwargs
@@ -154,7 +154,7 @@ def _subsets(names: list[str]) -> list[tuple[str, ...]]:
 def _recorded(tracer: torch.fx.Tracer, root: nn.Module) -> Iterator[None]:
     """``len`` and the functions of ``math`` become nodes of the graph while this is active.
 
-    Python's own functions do not know of proxies; torch's and those of this package do.
+    torch's functions and the ops of this package record a proxy by themselves.
     """
     of_math = [function for function in vars(math).values() if callable(function)]
     recorded = {id(function): _recording(tracer, function) for function in of_math}

@@ -1,4 +1,4 @@
-"""Copies of a tree of modules that share its Parameters: what runs on them leaves no traces."""
+"""A copy of a tree of modules that shares its Parameters; running it changes nothing else."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from mlpkern import reference
 
-#: The functions take what they are given; the ops check it before.
+#: The functions check nothing; the ops check the arguments before.
 CHECKS_ARGUMENTS = False
 
 OLDEST = (3, 6)  # of Triton
-CAPABILITY = (8, 0)  # of the card, below which Triton does not promise anything
+CAPABILITY = (8, 0)  # of the GPU: the oldest that Triton supports
 
 __all__ = [
     "CHECKS_ARGUMENTS",
@@ -77,21 +77,21 @@ def status() -> tuple[bool, str, str]:
 
 
 def devices_when_named() -> tuple[str, ...]:
-    """The device types that the backend serves to a caller who names it."""
+    """The device types that the backend serves if the caller names it."""
     if status()[0] and _interpreting(importlib.import_module("triton")):
         return ("cuda", "cpu")
     return ("cuda",)
 
 
 def why_reference(tensors: Sequence[Tensor]) -> str:
-    """Why a call of these tensors runs on the reference after all, or an empty string."""
+    """Why a call with these tensors runs on the reference instead, or ""."""
     if any(tensor.dtype is torch.float64 for tensor in tensors):
         return "the Triton kernels do not compute in float64"
     return ""
 
 
 def check_errors() -> None:
-    """IndexError for an id out of range that a kernel met since the last call; waits for it."""
+    """Raise IndexError if a kernel met a bad id since the last call; waits for the GPU."""
     if status()[0]:
         _kernels().check_errors()
 
@@ -187,7 +187,7 @@ def _interpreting(triton: Any) -> bool:
 
 
 def _no_gpu() -> str:
-    """Why there is no card for the kernels, or an empty string."""
+    """Why there is no GPU for the kernels, or ""."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if not torch.cuda.is_available():

@@ -14,8 +14,7 @@ from bench.core.case import Cost
 from bench.core.providers import with_threads
 from bench.cuda import limits as cuda_limits
 from bench.shown.cases import first_call_lines
-from bench.shown.markdown import GPU_TABLE, NOT_MEASURED, gpu_markdown
-from bench.shown.summary import TRITON_COLUMNS
+from bench.shown.summary import GPU_TABLE, NOT_MEASURED, TRITON_COLUMNS, gpu_markdown
 from bench.shown.text import WIDTH, line
 from bench.training.case import training_case
 
@@ -150,7 +149,7 @@ def test_the_newest_kept_result_of_a_gpu_is_taken(result, tmp_path, monkeypatch,
 
 
 def test_files_of_a_gpu_result(result, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(result_files, "HERE", tmp_path)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     result_files.keep(result, tmp_path / "out", "")
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
     kept = tmp_path / "results" / f"fake-gpu-1-{result['date'][:10]}.json"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from support.bench.fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeGpu, fake_gpu, suite_of
 from support.bench.tiny import MACHINE
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from bench import result_files, run, yardsticks
 from bench import suites as tables

@@ -209,6 +209,7 @@ def test_triton_is_tested_and_trains_in_a_copy_without_the_libraries(gpu_sh):
     lines = calls.splitlines()
     (suite,) = (line for line in lines if "pytest" in line and "-k triton" in line)
     assert "tests/backends/test_triton_build.py" in suite
+    assert "--ignore=tests/docs" in suite  # they read what the copy has not
     (training,) = (line for line in lines if "mlpkern train" in line)
     assert "--preset lecture" in training
     for broken in ("pytest=1", "train=1", "summary.json=1"):

@@ -14,7 +14,7 @@ from bench.core.case import Case, Cost
 from bench.ops import cross_entropy, embedding_gather, embedding_linear_tanh, linear_tanh
 from bench.runner import ratios, run_case
 from bench.shown import charts, text
-from bench.shown.markdown import markdown
+from bench.shown.summary import markdown
 from bench.suites import OP_TABLES, SUITES
 from bench.training import case as training_case
 

@@ -8,13 +8,16 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.words import make_words
 
 from bench import seeds
 from bench.cuda import gpu
 from bench.gpu.rehearsal.stand_in import StandIn
 
-pytestmark = pytest.mark.skipif(not find_spec("scipy"), reason="SciPy makes the tests")
+pytestmark = [
+    pytest.mark.skipif(not find_spec("scipy"), reason="SciPy makes the tests"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def p_values(a, b):

@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from support.lm_training import DATASET
-from support.lm_words import one_thread  # noqa: F401
+from support.lm.training import DATASET
 
 from bench.sweep import StockTrainees, main
 from mlpkern.lm import Population, TrainConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 BASE = TrainConfig(
     embedding_dim=3, hidden=(8,), batch_size=8, steps=60, optimizer="adamw", lr=((0, 0.01),),

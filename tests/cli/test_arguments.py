@@ -7,8 +7,7 @@ import re
 import sys
 
 import pytest
-from support.command_line import fails, parsers, refused, words  # noqa: F401
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.command_line import fails, parsers, refused
 
 from mlpkern import lm
 from mlpkern.cli import main
@@ -36,7 +35,7 @@ COMMANDS = {
 
 
 @pytest.fixture
-def folder(words, tmp_path, monkeypatch, capsys):  # noqa: F811
+def folder(words, tmp_path, monkeypatch, capsys):
     """A folder with words and a run, in which commands do all but the long work."""
     monkeypatch.chdir(tmp_path)
     assert main(["train", "words.txt", *SMALL, "--out", "run"]) == 0
@@ -48,8 +47,10 @@ def folder(words, tmp_path, monkeypatch, capsys):  # noqa: F811
     return tmp_path
 
 
-def test_every_command_is_here():
+def test_every_command_is_here_and_has_an_example():
     assert set(COMMANDS) == set(parsers())
+    for name, parser in parsers().items():
+        assert re.search(rf"examples?:\n  mlpkern {name}\b", parser.format_help())
 
 
 @pytest.mark.parametrize("command", COMMANDS)

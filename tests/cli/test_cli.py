@@ -1,4 +1,4 @@
-"""The command line: whole runs, and every error as one line with its exit code."""
+"""The command line: whole runs, signals, pipes, help."""
 
 from __future__ import annotations
 
@@ -12,26 +12,13 @@ import time
 
 import pytest
 import torch
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.command_line import FAST, fails, train
 
 import mlpkern
 from mlpkern.cli import main
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 from mlpkern.lm.saved.log import read_log
 from mlpkern.lm.words.data import split_words
-
-FAST = ["--hidden", "16", "--embedding-dim", "3", "--lr", "0.1"]
-
-
-@pytest.fixture
-def words(tmp_path):
-    path = tmp_path / "words.txt"
-    path.write_text("\n".join(make_words()) + "\n")
-    return str(path)
-
-
-def train(*arguments):
-    return main(["train", *map(str, arguments)])
 
 
 def last_losses(text):
@@ -41,15 +28,6 @@ def last_losses(text):
         float(re.fullmatch(r"train loss (\d+\.\d{4})", train_line)[1]),
         float(re.fullmatch(r"dev loss   (\d+\.\d{4})", dev_line)[1]),
     )
-
-
-def fails(capsys, *arguments, code=2):
-    """The one line on standard error of a command that fails."""
-    assert main(list(map(str, arguments))) == code
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert error.startswith(f"mlpkern {arguments[0]}: error: ")
-    return error
 
 
 # whole runs
@@ -168,14 +146,6 @@ def test_find_lr_prints_two_suggestions_and_writes_the_curve(words, tmp_path, ca
     assert out.read_text().splitlines() == table
 
 
-def test_find_lr_errors(words, tmp_path, capsys):
-    assert "--seeds must be at least 1" in fails(capsys, "find-lr", words, "--seeds", "0")
-    error = fails(capsys, "find-lr", words, "--low", "2", "--high", "1")
-    assert "low and high must be 0 < low < high, both finite in float32, got 2.0 and 1.0" in error
-    error = fails(capsys, "find-lr", words, "--low", "1e30", "--high", "1e38", "--steps", "30")
-    assert "the loss never falls between --low 1e+30 and --high 1e+38" in error
-
-
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_go_on(words, tmp_path, sent, code):
     out = tmp_path / "run"
@@ -231,16 +201,6 @@ def test_a_terminal_shows_a_bar_and_a_pipe_shows_lines(words, tmp_path):
 # help and versions
 
 
-@pytest.mark.parametrize("command", ["info", "train", "sample", "evaluate", "find-lr"])
-def test_help_has_an_example(command, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
-    assert stopped.value.code == 0
-    printed = capsys.readouterr().out
-    assert f"  mlpkern {command}" in printed
-    assert "example" in printed
-
-
 def test_info_and_version(capsys):
     assert main(["info"]) == 0
     assert "cpu" in capsys.readouterr().out
@@ -248,96 +208,3 @@ def test_info_and_version(capsys):
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"mlpkern {mlpkern.__version__}\n"
-
-
-# errors
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "message"),
-    [
-        ("--lr", "fast", "expected learning rates as in 0.1 or 0.1,0.01@100000, got 'fast'"),
-        ("--lr", "0.1,0.2", "lr must have rising steps"),
-        ("--lr", "nan", "lr from step 0 must be finite"),
-        ("--hidden", "a", "expected widths as in 200 or 300,100, got 'a'"),
-        ("--hidden", "0", "hidden must be one width or more"),
-        ("--steps", "-1", "steps must be at least 0, got -1"),
-        ("--threads", "0", "--threads must be 1 to 1024, got 0"),
-        ("--device", "tpu", "--device must be cpu, cuda or cuda:N, got 'tpu'"),
-        ("--device", "cuda:99", "--device cuda:99: torch sees"),
-        ("--seed", "-1", "seed must be at least 0, got -1"),
-        ("--hidden", "1000000000000", "not fit into memory"),
-    ],
-)
-def test_bad_values_exit_with_2_and_write_nothing(words, tmp_path, capsys, flag, value, message):
-    try:
-        code = train(words, "--out", tmp_path / "r", f"{flag}={value}")
-    except SystemExit as stopped:  # from argparse
-        code = stopped.code
-    assert code == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "r").exists()
-
-
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [(None, "no such file"), (b"", "no words"), (b"a\n\xff\n", "line 2"), (b"ab\n", "too few")],
-)
-def test_bad_files_exit_with_2_and_write_nothing(tmp_path, capsys, raw, message):
-    path = tmp_path / "w.txt"
-    if raw is not None:
-        path.write_bytes(raw)
-    error = fails(capsys, "train", path, "--out", tmp_path / "r")
-    assert message in error
-    assert str(path) in error
-    assert not (tmp_path / "r").exists()
-
-
-def test_an_existing_run_is_kept_unless_forced(words, tmp_path, capsys):
-    out = tmp_path / "r"
-    train(words, *FAST, "--steps", 5, "--out", out)
-    before = (out / "model.safetensors").read_bytes()
-    capsys.readouterr()
-    assert "--force" in fails(capsys, "train", words, "--out", out)
-    assert (out / "model.safetensors").read_bytes() == before
-    # a run that cannot start does not remove the old one either
-    fails(capsys, "train", tmp_path / "absent", "--out", out, "--force")
-    assert (out / "model.safetensors").read_bytes() == before
-    assert train(words, *FAST, "--steps", 6, "--out", out, "--force") == 0
-    assert load_checkpoint(out).step == 6
-
-
-def test_resume_refuses_what_would_change_the_run(words, tmp_path, capsys):
-    out = tmp_path / "r"
-    train(words, *FAST, "--steps", 5, "--out", out)
-    capsys.readouterr()
-    error = fails(capsys, "train", "--resume", out, "--hidden", 17)
-    assert f"--hidden 17: {out} was begun with 16" in error
-    assert "is at step 5" in fails(capsys, "train", "--resume", out, "--steps", 4)
-    assert "--out does not go with" in fails(capsys, "train", "--resume", out, "--out", out)
-    assert "--preset does not" in fails(capsys, "train", "--resume", out, "--preset", "quick")
-    with open(words, "a") as file:
-        file.write("abba\n")
-    assert "not the words this run was trained on" in fails(capsys, "train", "--resume", out)
-    assert "no such run folder" in fails(capsys, "train", "--resume", tmp_path / "absent")
-
-
-def test_sample_and_evaluate_errors(words, tmp_path, capsys):
-    out = tmp_path / "r"
-    train(words, *FAST, "--steps", 5, "--out", out)
-    capsys.readouterr()
-    assert "no such run folder" in fails(capsys, "sample", tmp_path / "absent")
-    assert "symbol 'X'" in fails(capsys, "sample", out, "--prefix", "aX")
-    assert "temperature" in fails(capsys, "sample", out, "--temperature", "0")
-    assert "--top-k must be at least 1" in fails(capsys, "sample", out, "--top-k", "0")
-    other = tmp_path / "other.txt"
-    other.write_text("\n".join(make_words(alphabet="wxyz")))
-    assert "another vocabulary" in fails(capsys, "evaluate", out, other)
-    (out / "model.safetensors").write_bytes(b"\x00" * 50)
-    assert "damaged" in fails(capsys, "evaluate", out)
-
-
-def test_a_loss_that_is_not_finite_exits_with_1(words, tmp_path, capsys):
-    out = tmp_path / "r"
-    error = fails(capsys, "train", words, "--lr", "1e38", "--steps", 50, "--out", out, code=1)
-    assert re.search(r"step \d: the loss is (nan|inf); training stopped, no checkpoint", error)

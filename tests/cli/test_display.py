@@ -1,30 +1,20 @@
-"""Display never decides about the work: broken outputs, closed descriptors, consoles of any
-encoding, a terminal that is closed."""
+"""Output that fails or cannot be encoded changes nothing about the work of a command."""
 
 from __future__ import annotations
 
 import errno
 import io
 import os
-import signal
 import subprocess
 import sys
 
 import pytest
-from support.command_line import words  # noqa: F401
-from support.lm_training import same_bits, trainer
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.words import make_words
 
 from mlpkern.cli import main
 from mlpkern.lm.saved.checkpoint import load_checkpoint
-from mlpkern.lm.saved.log import LogRow
-from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.training.progress import BarProgress, LineProgress, make_progress
-from mlpkern.lm.training.stop_signal import Interrupted
-from mlpkern.lm.training.tensorboard import TensorBoardProgress
 
 FAST = ["--hidden", "8", "--embedding-dim", "3", "--steps", "40", "--log-every", "10"]
-ROW = LogRow(10, 0.1, 2.5, None, 0.1)
 
 
 class Failing(io.TextIOBase):
@@ -58,7 +48,7 @@ def console(encoding):
 
 
 @pytest.fixture
-def run(words, tmp_path, capsys):  # noqa: F811
+def run(words, tmp_path, capsys):
     """A finished run on words with letters that ASCII and Windows-1252 lack."""
     path = tmp_path / "wörter-ж.txt"
     text = "\n".join(make_words(alphabet="abcdéжµ"))
@@ -74,7 +64,7 @@ def run(words, tmp_path, capsys):  # noqa: F811
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__ + str(e.args[0])[:3])
 @pytest.mark.parametrize("both", [False, True])
-def test_a_training_goes_on_without_its_output(words, tmp_path, monkeypatch, error, both):  # noqa: F811
+def test_a_training_goes_on_without_its_output(words, tmp_path, monkeypatch, error, both):
     told = io.StringIO()
     monkeypatch.setattr(sys, "stdout", Failing(error))
     monkeypatch.setattr(sys, "stderr", Failing(error) if both else told)
@@ -118,7 +108,7 @@ def test_files_are_written_although_nobody_reads(run, tmp_path, monkeypatch, com
     assert out.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_streams_that_are_not_there(words, tmp_path, monkeypatch):  # noqa: F811
+def test_streams_that_are_not_there(words, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)  # pythonw, or `>&-`
     monkeypatch.setattr(sys, "stderr", None)
     out = tmp_path / "run"
@@ -208,119 +198,10 @@ def test_file_names_that_are_not_utf8(tmp_path, monkeypatch, capsysbinary):
         assert named + b": expected a name in UTF-8, got 'l\\udce4uf'" in error
 
 
-# progress
-
-
-class Raising:
-    """A progress with a fault of its own."""
-
-    def __init__(self, method):
-        self.method, self.calls = method, 0
-
-    def _called(self, name):
-        if name == self.method:
-            self.calls += 1
-            raise KeyError("a fault")
-
-    def advance(self, steps):
-        self._called("advance")
-
-    def row(self, row):
-        self._called("row")
-
-    def close(self):
-        self._called("close")
-
-
-@pytest.mark.parametrize("method", ["advance", "row", "close"])
-def test_a_progress_that_raises_is_a_warning_and_changes_nothing(tmp_path, method):
-    run = trainer(run=RunFolder(tmp_path), progress=(faulty := Raising(method)))
-    with pytest.warns(RuntimeWarning, match=r"the training goes on without it \(KeyError: 'a f"):
-        run.train()
-    assert faulty.calls == 1
-    whole = trainer()
-    whole.train()
-    assert same_bits(load_checkpoint(tmp_path).parameters, whole.state.model.state_dict())
-    quiet = trainer(progress=Raising(method))
-    quiet.train()  # warnings are errors here, and not even those end a training
-    assert quiet.state.step == 600
-
-
-def test_event_files_that_cannot_be_written_leave_the_lines(tmp_path, capsys):
-    class Writer:
-        def add_scalar(self, *_):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        close = add_scalar
-
-    progress = TensorBoardProgress.__new__(TensorBoardProgress)
-    progress._shown, progress._writer = LineProgress(10), Writer()
-    with pytest.warns(RuntimeWarning, match="No space left on device") as warned:  # noqa: PT031
-        progress.row(ROW)
-        progress.row(ROW)
-        progress.close()
-    assert len(warned) == 1
-    assert capsys.readouterr().out.count("step 10/10") == 2
-
-
-def test_terminals_without_a_size_or_closed(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return super().isatty() or True  # ValueError once it is closed
-
-    monkeypatch.setenv("COLUMNS", "wide")
-    monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    bar = make_progress(40, 0)
-    assert isinstance(bar, BarProgress)
-    bar.advance(40)
-    bar.row(ROW)
-    bar.close()
-    assert "40/40" in terminal.getvalue()
-    closed = Terminal()
-    closed.close()
-    for stream in (None, closed):
-        monkeypatch.setattr(sys, "stderr", stream)
-        assert isinstance(make_progress(40, 0), LineProgress)
-
-
-# a terminal that is closed
-
-
-@pytest.mark.usefixtures("in_a_terminal")
-def test_a_closed_terminal_saves_also_when_told_twice(tmp_path):
-    run = trainer(run=RunFolder(tmp_path))
-    advance, before = run._advance, signal.getsignal(signal.SIGHUP)
-
-    def advance_and_hang_up(steps):
-        os.kill(os.getpid(), signal.SIGHUP)
-        os.kill(os.getpid(), signal.SIGHUP)  # the terminal and the shell
-        return advance(steps)
-
-    run._advance = advance_and_hang_up
-    with pytest.raises(Interrupted, match="SIGHUP at step"):
-        run.train()
-    assert load_checkpoint(tmp_path).step == run.state.step > 0
-    assert signal.getsignal(signal.SIGHUP) == before
-
-
-def test_nohup_stays_nohup():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        run = trainer()
-        advance = run._advance
-        run._advance = lambda steps: (os.kill(os.getpid(), signal.SIGHUP), advance(steps))[1]
-        run.train()
-        assert run.state.step == 600
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 # whole processes: what only the end of an interpreter and real descriptors show
 
 
-def test_pipes_and_closed_descriptors_of_a_process(words, tmp_path):  # noqa: F811
+def test_pipes_and_closed_descriptors_of_a_process(words, tmp_path):
     command = [sys.executable, "-m", "mlpkern", "train", words, *FAST, "--threads", "1", "--out"]
     ours, theirs = os.pipe()
     os.close(ours)  # a reader that is gone before the first line

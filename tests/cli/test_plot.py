@@ -6,8 +6,8 @@ import os
 import sys
 
 import pytest
-from support.command_line import fails, words  # noqa: F401
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.command_line import fails
+from support.lm.words import make_words
 from support.pictures import png_size
 
 from mlpkern import lm
@@ -18,7 +18,7 @@ KINDS = ["embedding", "loss", "lr", "confusion"]
 
 
 @pytest.fixture
-def run(words, tmp_path, capsys):  # noqa: F811
+def run(words, tmp_path, capsys):
     """The folder of a short run."""
     out = tmp_path / "run"
     sizes = ["--hidden", "8", "--embedding-dim", "3", "--steps", "40", "--log-every", "10"]
@@ -51,7 +51,7 @@ def test_one_picture_where_the_user_says(run, tmp_path, capsys):
     assert out.read_bytes() != b"mine"
 
 
-def test_a_new_run_in_the_folder_removes_the_pictures_of_the_old(run, words):  # noqa: F811
+def test_a_new_run_in_the_folder_removes_the_pictures_of_the_old(run, words):
     (run / "notes.png").write_bytes(b"mine")
     main(["plot", str(run), "--what", "lr"])
     assert (run / "lr.png").exists()
@@ -60,7 +60,7 @@ def test_a_new_run_in_the_folder_removes_the_pictures_of_the_old(run, words):  #
     assert (run / "notes.png").exists()
 
 
-def test_without_its_words_a_run_still_has_the_pictures_that_need_none(run, words, capsys):  # noqa: F811
+def test_without_its_words_a_run_still_has_the_pictures_that_need_none(run, words, capsys):
     os.rename(words, words + ".moved")
     for kind in ("embedding", "lr", "loss"):
         assert main(["plot", str(run), "--what", kind]) == 0
@@ -69,7 +69,7 @@ def test_without_its_words_a_run_still_has_the_pictures_that_need_none(run, word
     assert main(["plot", str(run), words + ".moved", "--what", "confusion"]) == 0
 
 
-def test_find_lr_draws_its_sweep(words, tmp_path, capsys):  # noqa: F811
+def test_find_lr_draws_its_sweep(words, tmp_path, capsys):
     png = tmp_path / "lr.png"
     options = ["--hidden", "8", "--embedding-dim", "3", "--steps", "60", "--seeds", "3"]
     assert main(["find-lr", words, *options, "--png", str(png)]) == 0
@@ -78,7 +78,7 @@ def test_find_lr_draws_its_sweep(words, tmp_path, capsys):  # noqa: F811
     assert "choose another --png" in fails(capsys, "find-lr", words, "--png", png)
 
 
-def test_errors(run, words, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_errors(run, words, tmp_path, capsys, monkeypatch):
     assert "no such run folder" in fails(capsys, "plot", tmp_path / "absent")
     error = fails(capsys, "plot", run, "--out", tmp_path / "x.png")
     assert "--out names one file; choose one picture with --what" in error
@@ -108,10 +108,3 @@ def test_a_disk_that_refuses_is_one_line(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("os.replace", refuse)
     error = fails(capsys, "plot", run, "--what", "lr", "--out", tmp_path / "x.png")
     assert f"{tmp_path / 'x.png'}: cannot be written: Permission denied" in error
-
-
-@pytest.mark.parametrize("command", ["plot", "report", "compare"])
-def test_help_has_an_example(command, capsys):
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    assert f"  mlpkern {command} " in capsys.readouterr().out

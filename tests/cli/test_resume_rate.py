@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from support.command_line import fails, words  # noqa: F401
-from support.lm_words import one_thread  # noqa: F401
+from support.command_line import fails
 
 from mlpkern.cli import main
 from mlpkern.lm.saved.checkpoint import load_checkpoint, save_checkpoint
@@ -16,7 +15,7 @@ FAST = ["--hidden", "8", "--embedding-dim", "3", "--steps", "40", "--lr", "0.1"]
 
 
 @pytest.fixture
-def run(words, tmp_path, capsys):  # noqa: F811
+def run(words, tmp_path, capsys):
     """Trains, and gives back the folder."""
 
     def train(*arguments):

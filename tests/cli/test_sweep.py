@@ -12,7 +12,6 @@ import threading
 import time
 
 import pytest
-from support.lm_words import make_words, one_thread  # noqa: F401
 
 from mlpkern.cli import main
 from mlpkern.lm.many.population import Population
@@ -23,13 +22,6 @@ QUICK = [
     "--trials", "6", "--batch", "6", "--steps", "30", "--block-size", "2", "--embedding-dim", "3",
     "--search", "hidden=4,8", "--batch-size", "8", "--threads", "1",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def words(tmp_path):
-    path = tmp_path / "words.txt"
-    path.write_text("\n".join(make_words()) + "\n")
-    return str(path)
 
 
 def table_of(out):

@@ -9,8 +9,8 @@ import sys
 import threading
 
 import pytest
-from support.command_line import fails, words  # noqa: F401
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.command_line import fails
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.cli import main
@@ -40,7 +40,7 @@ def test_standard_input(tmp_path, monkeypatch, capsys, content):
     assert "standard input: is closed; give a file" in fails(capsys, "data", "-")
 
 
-def test_a_run_from_a_pipe_asks_for_the_file(words, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_a_run_from_a_pipe_asks_for_the_file(words, tmp_path, monkeypatch, capsys):
     out = str(tmp_path / "run")
     given(monkeypatch, TEXT)
     assert main(["train", "-", *FAST, "--out", out]) == 0
@@ -102,7 +102,7 @@ def test_damaged_gzip_files(tmp_path, capsys, damage):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="this system has no /dev/fd")
-def test_descriptors_by_name(words):  # noqa: F811
+def test_descriptors_by_name(words):
     ours, theirs = os.pipe()
     try:
         assert recorded_source(f"/dev/fd/{ours}") == "a pipe"  # <(command) of a shell

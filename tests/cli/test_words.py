@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.command_line import fails, refused, words  # noqa: F401
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.command_line import fails, refused
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.cli import main
@@ -12,7 +12,7 @@ from mlpkern.cli import main
 DATASET = lm.build_dataset(make_words(), block_size=3)
 
 
-def test_data_prints_counts_splits_and_the_first_windows(words, capsys):  # noqa: F811
+def test_data_prints_counts_splits_and_the_first_windows(words, capsys):
     assert main(["data", words, "--block-size", "2", "--show", "1"]) == 0
     printed = capsys.readouterr().out.splitlines()
     every = make_words()
@@ -38,7 +38,7 @@ def test_windows_of_symbols_without_a_picture():
     ]  # fmt: skip
 
 
-def test_ngram_prints_a_line_per_n_and_draws_words(words, capsys):  # noqa: F811
+def test_ngram_prints_a_line_per_n_and_draws_words(words, capsys):
     assert main(["ngram", words, "-n", "1..3", "--sample", "4", "--seed", "2"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("data ")
@@ -54,7 +54,7 @@ def test_ngram_prints_a_line_per_n_and_draws_words(words, capsys):  # noqa: F811
     assert printed[5:] == lm.sample(lm.ngram(DATASET, 3), DATASET.vocab, 4, seed=2)
 
 
-def test_the_split_is_that_of_the_seed(words, capsys):  # noqa: F811
+def test_the_split_is_that_of_the_seed(words, capsys):
     outputs = []
     for seed in ("42", "7"):
         assert main(["ngram", words, "-n", "2", "--split-seed", seed]) == 0
@@ -63,14 +63,7 @@ def test_the_split_is_that_of_the_seed(words, capsys):  # noqa: F811
     assert capsys.readouterr().out.splitlines()[-1] == outputs[0] != outputs[1]
 
 
-@pytest.mark.parametrize("command", ["data", "ngram"])
-def test_help_has_an_example(command, capsys):
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    assert f"  mlpkern {command}" in capsys.readouterr().out
-
-
-def test_errors(words, tmp_path, capsys):  # noqa: F811
+def test_errors(words, tmp_path, capsys):
     assert "-n must be 1 to 5, got 6" in fails(capsys, "ngram", words, "-n", "6")
     assert "-n must be 1 to 5, got 0" in fails(capsys, "ngram", words, "-n", "0..2")
     assert "k must be a number above 0, got -1" in fails(capsys, "ngram", words, "--k", "-1")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from support.layer_problems import stock_pair as stock_layer
 from support.mlp_functions import batch, fused, parameters, stock
+from support.op_problems import stock_pair as stock_layer
 
 import mlpkern
 from mlpkern.registry import has_op

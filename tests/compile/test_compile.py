@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.layer_problems import stock_pair as stock_layer
 from support.mlp_functions import batch, fused, parameters, stock
+from support.op_problems import stock_pair as stock_layer
 from torch import nn
 
 import mlpkern

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
-from support.layer_problems import stock_pair as stock_layer
 from support.mlp_functions import batch, fused, parameters, stock
+from support.op_problems import stock_pair as stock_layer
 from torch import nn
 from torch.func import functional_call, grad, hessian, jvp, vmap
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.lm_words import one_thread  # noqa: F401
 
 import mlpkern
 from mlpkern import lm
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PACKAGE = Path(mlpkern.__file__).parent
 EXAMPLES = sorted(
     ".".join(("mlpkern", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(

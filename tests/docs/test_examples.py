@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.lm_words import one_thread  # noqa: F401
 from torch import nn
 from torch.nn import functional as F
 
 import mlpkern
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {  # with the least number of blocks, so that a changed fence is noticed
     "README.md": 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -47,6 +48,22 @@ def test_a_step_that_does_not_exist_is_refused():
     done = subprocess.run(["bash", ROOT / ".ci" / "run", "lint", "lnit"], capture_output=True)
     assert done.returncode == 2
     assert b"no step lnit, expected one of test " in done.stderr
+
+
+def test_every_step_runs_and_a_failure_is_told(tmp_path):
+    make = tmp_path / "make"
+    make.write_text('#!/bin/sh\necho "ran $1"\n[ "$1" != lint ]\n')
+    make.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["bash", ROOT / ".ci" / "run", "lint", "docs"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.findall(r"^ran (\w+)$", done.stdout, re.M) == ["lint", "docs"]
+    summary = done.stdout.partition("==== summary\n")[2]
+    assert re.findall(r"^(\w+) +(FAILED|passed)", summary, re.M) == [
+        ("lint", "FAILED"),
+        ("docs", "passed"),
+    ]
 
 
 def test_the_version_stands_in_one_place():

@@ -103,9 +103,9 @@ def test_functional_linear():
     ("layers", "reason"),
     [
         ([nn.BatchNorm1d(5), nn.Tanh()], "BatchNorm1d stands between it and 2: only a tanh right"),
-        ([nn.Dropout(0.1), nn.Tanh()], "Dropout stands between it and 2: put it behind the tanh"),
-        ([nn.ReLU()], "followed by ReLU: only nn.Tanh right behind it is fused"),
-        ([nn.LayerNorm(5)], "followed by LayerNorm: only nn.Tanh right behind it is fused"),
+        ([nn.Dropout(0.1), nn.Tanh()], "Dropout stands between it and 2: put it after the tanh"),
+        ([nn.ReLU()], "followed by ReLU: only nn.Tanh right after it is fused"),
+        ([nn.LayerNorm(5)], "followed by LayerNorm: only nn.Tanh right after it is fused"),
         ([], "no nn.Tanh follows it"),
         ([nn.Linear(5, 5)], "no nn.Tanh follows it"),
     ],

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.cuda import assert_same_bits, needs_gpu
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 import mlpkern
 from mlpkern import MLPParams

@@ -10,7 +10,9 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from support.loss_problems import REDUCTIONS, probabilities, problem, stock
+from support.op_problems import REDUCTIONS, probabilities
+from support.op_problems import loss_problem as problem
+from support.op_problems import stock_loss as stock
 from support.tolerance import FLOATS, INTEGERS, compare
 from torch.autograd import gradcheck, gradgradcheck
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.loss_problems import REDUCTIONS, problem, stock
+from support.op_problems import REDUCTIONS
+from support.op_problems import loss_problem as problem
+from support.op_problems import stock_loss as stock
 from support.tolerance import compare
 
 from mlpkern import cross_entropy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.bad_ids import checked
+from support.op_problems import checked
 
 from mlpkern import cross_entropy
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.bad_ids import checked
-from support.layer_problems import stock_gather as stock
+from support.op_problems import checked
+from support.op_problems import stock_gather as stock
 from support.tolerance import FLOATS, INTEGERS, compare
 from torch.autograd import gradcheck, gradgradcheck
 

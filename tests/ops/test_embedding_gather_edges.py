@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.layer_problems import stock_gather as stock
+from support.op_problems import stock_gather as stock
 from support.tolerance import assert_as_good_as_torch, compare
 
 import mlpkern

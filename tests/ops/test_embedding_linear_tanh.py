@@ -9,8 +9,8 @@ import itertools
 
 import pytest
 import torch
-from support.layer_problems import pair_problem as problem
-from support.layer_problems import stock_pair as stock
+from support.op_problems import pair_problem as problem
+from support.op_problems import stock_pair as stock
 from support.tolerance import FLOATS, INTEGERS, compare
 from torch.autograd import gradcheck, gradgradcheck
 

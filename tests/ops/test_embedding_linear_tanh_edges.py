@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.layer_problems import pair_problem as problem
-from support.layer_problems import stock_pair as stock
+from support.op_problems import pair_problem as problem
+from support.op_problems import stock_pair as stock
 from support.tolerance import compare
 
 import mlpkern

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from support.layer_problems import stock_linear_tanh as stock
+from support.op_problems import stock_linear_tanh as stock
 from support.tolerance import FLOATS, compare
 from torch.autograd import gradcheck, gradgradcheck
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.layer_problems import stock_linear_tanh as stock
+from support.op_problems import stock_linear_tanh as stock
 from support.tolerance import SLACK, compare
 
 from mlpkern import linear_tanh, use_backend

@@ -1,27 +1,26 @@
-"""What tests of commands share: a file of words, and the one line of a command that fails."""
+"""What tests of commands share: short trainings, and what a command that fails prints."""
 
 from __future__ import annotations
 
 import argparse
 
 import pytest
-from support.lm_words import make_words
 
 from mlpkern.cli import _parser, main
 
-
-@pytest.fixture
-def words(tmp_path):
-    """The path of a text file with 300 random words over the letters a to h."""
-    path = tmp_path / "words.txt"
-    path.write_text("\n".join(make_words()) + "\n")
-    return str(path)
+# A small model that learns quickly.
+FAST = ["--hidden", "16", "--embedding-dim", "3", "--lr", "0.1"]
 
 
 def parsers():
     """The parser of each command, by its name."""
     (group,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
     return group.choices
+
+
+def train(*arguments):
+    """The exit code of ``mlpkern train`` with these arguments."""
+    return main(["train", *map(str, arguments)])
 
 
 def fails(capsys, *arguments, code=2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from support.layer_problems import stock_pair
+from support.op_problems import stock_pair
 
 import mlpkern
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.flags import add_split_seed, add_text, add_words
+from mlpkern.cli.flags import add_setting, add_text, add_words
 from mlpkern.cli.values import whole
 
 SUMMARY = "print what a list of words consists of, and the first examples"
@@ -19,10 +19,11 @@ examples:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     add_words(parser)
     add_text(parser)
-    add_split_seed(parser)
-    add = parser.add_argument
-    add("--block-size", type=whole, default=3, metavar="T", help="symbols of context (3)")
-    add("--show", type=whole, default=5, metavar="N", help="words whose examples are printed (5)")
+    add_setting(parser, "split_seed")
+    add_setting(parser, "block_size")
+    parser.add_argument(
+        "--show", type=whole, default=5, metavar="N", help="words whose examples are printed (5)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,10 +34,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.show < 0:
         raise ConfigError(f"--show must be at least 0, got {args.show}")
-    words, dataset, record = chosen_words(args, TrainConfig(**given_settings(args)))
+    config = TrainConfig(**given_settings(args))
+    words, dataset, record = chosen_words(args, config)
     print(data_line(dataset, record))
     print(describe_dataset(dataset))
     if args.show:
-        print(f"the first examples, {args.block_size} symbols of context:")
-        print(show_windows(words[: args.show], dataset.vocab, args.block_size))
+        print(f"the first examples, {config.block_size} symbols of context:")
+        print(show_windows(words[: args.show], dataset.vocab, config.block_size))
     return 0

@@ -6,9 +6,9 @@ import argparse
 import dataclasses
 import time
 
-from mlpkern.cli.flags import add_device, add_preset, add_settings, add_text, add_words
+from mlpkern.cli.flags import add_device, add_group, add_setting, add_text, add_words
 from mlpkern.cli.values import number, path, whole
-from mlpkern.lm.model.config import settings_of
+from mlpkern.lm.model.config import PRESETS
 
 SUMMARY = "sweep the learning rate and suggest one"
 EPILOG = """\
@@ -26,18 +26,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(leaves_files=lambda args: bool(args.out or args.png))
     add_words(parser)
     add_text(parser)
-    add_preset(parser, "settings of the model (quick)")
     add = parser.add_argument
+    add("--preset", choices=tuple(PRESETS), help="settings of the model (quick)")
     add("--out", type=path, metavar="CSV", help="write the curve to this file")
     add("--png", type=path, metavar="PNG", help="draw it: median, band over the seeds, suggestions")
     add("--force", action="store_true", help="replace files that are already there")
-    add_settings(parser, "model", settings_of("model"))
-    names = ["batch_size", "seed", "split_seed"]
-    add = add_settings(parser, "sweep", names, seed="the first of them (0)").add_argument
+    add_group(parser, "model")
+    sweep = parser.add_argument_group("sweep")
+    add = sweep.add_argument
     add("--low", type=number, default=1e-4, metavar="LR", help="first learning rate (0.0001)")
     add("--high", type=number, default=10.0, metavar="LR", help="last learning rate (10)")
     add("--steps", type=whole, default=1_000, metavar="S", dest="sweep_steps", help="steps (1000)")
+    add_setting(sweep, "batch_size")
     add("--seeds", type=whole, default=1, metavar="M", help="seeds side by side (1)")
+    add_setting(sweep, "seed", help="the first of them (0)")
+    add_setting(sweep, "split_seed")
     add_device(parser, kernels=False)
 
 

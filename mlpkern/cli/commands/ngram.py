@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.flags import add_split_seed, add_text, add_words
+from mlpkern.cli.flags import add_setting, add_text, add_words
 from mlpkern.cli.values import number, sizes, whole
 
 SUMMARY = "count n-grams: the baseline of every model"
@@ -22,7 +22,7 @@ a training, so the losses compare with those of `mlpkern train`.
 def add_flags(parser: argparse.ArgumentParser) -> None:
     add_words(parser)
     add_text(parser)
-    add_split_seed(parser)
+    add_setting(parser, "split_seed")
     add = parser.add_argument
     add("-n", type=sizes, default=(1, 2, 3, 4, 5), metavar="N[..N]",
         help="symbols of a gram, 1 to 5: 2 or 1..5 (1..5)")  # fmt: skip

@@ -7,17 +7,17 @@ import dataclasses
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mlpkern.cli.flags import add_device, add_settings, add_text, add_words
+from mlpkern.cli.flags import add_device, add_group, add_text, add_words
 from mlpkern.cli.values import folder, number, path, shares, whole
-from mlpkern.lm.model.config import settings_of
-from mlpkern.lm.search.plan import DEFAULT_BASE
+from mlpkern.lm.model.setting import setting_text
+from mlpkern.lm.search.plan import DEFAULT_BASE, SweepPlan
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from mlpkern.lm.search.plan import SweepPlan
     from mlpkern.lm.search.rungs import Sweep
 
 SUMMARY = "search settings, many runs at once"
@@ -34,7 +34,18 @@ number of processes may work on one folder, also from several machines. Ctrl-C k
 test split is never looked at. Needs optuna, and pyyaml for --plan: pip install 'mlpkern[sweep]'.
 """
 SHOWN = 10  # trials in the printed table
-BUDGET = ("trials", "batch", "shapes", "keep", "rungs", "cooldown", "seed")
+BUDGET: dict[str, tuple[Callable[[str], Any], str, str]] = {  # fields of `SweepPlan`
+    "trials": (whole, "N", "stop when the study has so many"),
+    "minutes": (number, "M", "begin no batch of trials that would end later; 0: no limit"),
+    "batch": (whole, "N", "trials that train together"),
+    "shapes": (whole, "N", "different shapes among them"),
+    "rungs": (shares, "P[,P...]", "shares of the steps after which trials are pruned"),
+    "cooldown": (
+        number, "P", "there, the dev loss is that of a copy after this share of the steps so far "
+        "at falling rates",
+    ),
+    "keep": (number, "K", "at a rung one in K goes on"),
+}  # fmt: skip
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -49,27 +60,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     search = parser.add_argument_group("search").add_argument
     search("--search", action="append", metavar="NAME=VALUES",
            help="add to the space or replace: lr=0.001:0.01:log, hidden=128,256")  # fmt: skip
-    search("--trials", type=whole, metavar="N",
-           help="stop when the study has so many (64)")  # fmt: skip
-    search("--minutes", type=number, metavar="M",
-           help="begin no batch of trials that would end later; 0: no limit (9)")  # fmt: skip
-    search("--batch", type=whole, metavar="N", help="trials that train together (16)")
-    search("--shapes", type=whole, metavar="N", help="different shapes among them (8)")
-    search("--rungs", type=shares, metavar="P[,P...]",
-           help="shares of the steps after which trials are pruned (0.4)")  # fmt: skip
-    search("--cooldown", type=number, metavar="P",
-           help="there, the dev loss is that of a copy after this share of the steps so far at "
-           "falling rates (0.1)")  # fmt: skip
-    search("--keep", type=number, metavar="K", help="at a rung one in K goes on (4)")
-    add_settings(parser, "model", settings_of("model"))
-    add_settings(
-        parser, "training", settings_of("training"), base=DEFAULT_BASE,
+    for name, (kind, metavar, text) in BUDGET.items():
+        default = setting_text(getattr(SweepPlan, name))
+        search(f"--{name}", type=kind, metavar=metavar, help=f"{text} ({default})")
+    add_group(parser, "model")
+    add_group(
+        parser, "training", DEFAULT_BASE,
         steps=f"optimizer steps of a trial ({DEFAULT_BASE.steps})",
         lr="do not search it, take this",
         schedule=f"of the learning rate ({DEFAULT_BASE.schedule})",
         seed="of the search, and of every trial (0)",
     )  # fmt: skip
-    add_settings(parser, "optimizer", settings_of("optimizer"), base=DEFAULT_BASE)
+    add_group(parser, "optimizer", DEFAULT_BASE)
     add_device(parser, kernels=False)
 
 
@@ -114,7 +116,7 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
     """The default plan, then the file, then the flags; a setting that a flag gives is fixed."""
     from mlpkern.cli.session import given_settings
     from mlpkern.lm.errors import ConfigError
-    from mlpkern.lm.search.plan import SweepPlan, read_plan
+    from mlpkern.lm.search.plan import read_plan
     from mlpkern.lm.search.space import SearchSpace, parse_entries
 
     plan = read_plan(args.plan) if args.plan else SweepPlan()
@@ -124,9 +126,9 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
         raise ConfigError(f"sweep: {', '.join(both)}: both given and searched")
     searched = {n: entry for n, entry in plan.space.entries.items() if n not in fixed}
     space = SearchSpace({**searched, **given})
-    budget = {name: v for name in BUDGET if (v := getattr(args, name)) is not None}
-    if args.minutes is not None:
-        budget["minutes"] = args.minutes or None
+    budget = {n: v for n in (*BUDGET, "seed") if (v := getattr(args, n)) is not None}
+    if args.minutes == 0:
+        budget["minutes"] = None
     base = dataclasses.replace(plan.base, **fixed)
     return dataclasses.replace(plan, base=base, space=space, **budget)
 

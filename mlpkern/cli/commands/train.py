@@ -11,9 +11,9 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from mlpkern.cli.flags import add_device, add_preset, add_settings, add_text, add_words
+from mlpkern.cli.flags import add_device, add_group, add_text, add_words
 from mlpkern.cli.values import folder
-from mlpkern.lm.model.config import settings_of
+from mlpkern.lm.model.config import PRESETS
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ config.json, log.csv, model.safetensors (the last model), best.safetensors (the 
 dev loss) and summary.json. A run that diverges is saved, says so, and exits with 1. At the size of
 the lecture one thread is usually fastest: --threads 1.
 """
-# what --resume cannot change: where the run lies, and how its text is read
+# flags that do not go with --resume: where the run lies, and how its text is read
 FIXED = (
     "out", "preset", "force", "max_word_length", "level", "lower", "running", "min_count",
 )  # fmt: skip
@@ -51,12 +51,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(leaves_files=lambda args: not args.overfit_batch)
     add_words(parser)
     add_text(parser)
-    add_preset(
-        parser,
-        "settings that the flags below override: quick (default; 20,000 steps), lecture "
-        "(makemore part 2; 200,000 steps) or best (a sweep's; 20,000 larger ones)",
-    )
     add = parser.add_argument
+    add("--preset", choices=tuple(PRESETS),
+        help="settings that the flags below override: quick (default; 20,000 steps), lecture "
+        "(makemore part 2; 200,000 steps) or best (a sweep's; 20,000 larger ones)")  # fmt: skip
     add("--out", type=folder, metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
     add("--force", action="store_true", help="replace a run that is already in --out")
     add("--resume", type=folder, metavar="RUN",
@@ -64,14 +62,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--overfit-batch", action="store_true",
         help="a sanity check instead of a run: the same batch in every step (of 1,000), until its "
         "loss is near the lowest possible")  # fmt: skip
-    add_settings(parser, "model", settings_of("model"))
-    steps = add_settings(parser, "training", settings_of("training"))
+    add_group(parser, "model")
+    steps = add_group(parser, "training")
     steps.add_argument("--engine", choices=("auto", "run", "ops", "stock"),
                        help="run: thousands of steps in one call; ops: the fused ops, step by "
                        "step; stock: the lecture's own torch code; auto (default): the fastest "
                        "that applies")  # fmt: skip
-    add_settings(parser, "optimizer", settings_of("optimizer"))
-    often = add_settings(parser, "on the way", settings_of("on the way"))
+    add_group(parser, "optimizer")
+    often = add_group(parser, "on the way")
     often.add_argument("--tensorboard", action="store_true",
                        help="write the log as event files into the run folder, too")  # fmt: skip
     add_device(parser)
@@ -90,11 +88,12 @@ def run(args: argparse.Namespace) -> int:
     from mlpkern.lm.saved.run_words import dataset_of_run
     from mlpkern.lm.training.engines import choose_engine
     from mlpkern.lm.training.progress import make_progress
-    from mlpkern.lm.training.tensorboard import TensorBoardProgress, require_tensorboard
     from mlpkern.lm.training.trainer import Trainer
 
     device = chosen_device(args)
     if args.tensorboard:
+        from mlpkern.lm.training.tensorboard import TensorBoardProgress, require_tensorboard
+
         require_tensorboard()
     with contextlib.ExitStack() as held:
         checkpoint: Checkpoint | None = None
@@ -121,10 +120,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             trainer = Trainer.start(config, dataset, engine, **options)
             held.enter_context(lock)
-            # another process may have been quicker
+            # another process may have begun a run there meanwhile
             RunFolder.check_free(run.path, force=args.force)
             if run.checkpoint.exists():
-                trainer.save()  # in one step the earlier run ends and this one begins
+                trainer.save()  # one rename replaces the earlier run
             run.remove_earlier()
         write_config(
             run, config, data=data, engine=engine.name, kernels=trainer.state.model.kernels,
@@ -136,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
         if args.tensorboard:
             done = trainer.state.step
             trainer.progress = TensorBoardProgress(run.path, trainer.progress, done=done)
-        with warnings.catch_warnings():  # it is said at the end
+        with warnings.catch_warnings():  # the last line tells it
             warnings.filterwarnings("ignore", "train: diverged", RuntimeWarning)
             trainer.train()
         _print_summary(trainer, run)

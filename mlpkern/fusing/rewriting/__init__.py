@@ -1,1 +1,1 @@
-"""Rewriting the source of a forward that calls functions instead of layers."""
+"""Rewrites the methods of a module so that a layer and the function after it run as one op."""

@@ -1,7 +1,7 @@
-"""The class of a module whose own code was rewritten to call the fused ops.
+"""The subclass whose rewritten methods call the fused ops.
 
-It is a subclass without attributes of its own, of the same name, and ``fuse`` puts it in the place
-of the class of an instance, as parametrizations do: copies, replicas and pickles need no care.
+It has the name of its base and no other attributes, and ``fuse`` makes it the class of an instance,
+as parametrizations do. Copies, replicas and pickles of the instance work without further code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlpkern.fusing.rewriting.source import NoSource, Source
 
 _STOCK, _CODES = "_mlpkern_stock", "_mlpkern_codes"
 
-#: The names in the code of a method with something to fuse, by the layer before it.
+#: The names that show that a method has something to fuse, by the kind of the layer.
 TELLING: dict[type | None, set[str]] = {
     nn.Linear: {"tanh", "tanh_"},
     nn.Embedding: {"view", "reshape", "flatten", "cat", "concat", "concatenate"},
@@ -32,7 +32,7 @@ TELLING: dict[type | None, set[str]] = {
 
 @dataclass(frozen=True)
 class Method:
-    """A method with sites that can be fused: its function and code, and the ones that fuse them."""
+    """A method with sites to fuse: its function and code, and the function with the sites fused."""
 
     function: FunctionType
     code: CodeType
@@ -42,7 +42,7 @@ class Method:
 
 
 class Rewritten(type):
-    """The metaclass of the rewritten classes: they are pickled as what they are made of."""
+    """The metaclass of the rewritten classes, which are pickled as their base."""
 
 
 def is_rewritten(cls: type) -> bool:
@@ -51,15 +51,15 @@ def is_rewritten(cls: type) -> bool:
 
 
 def stock(cls: type) -> type:
-    """The class that ``cls`` was made of; itself if it was not rewritten."""
+    """The base that ``cls`` was made from; ``cls`` itself if it was not rewritten."""
     made_of: type = vars(cls).get(_STOCK, cls)
     return made_of
 
 
 def rewritten(cls: type, found: list[Method] | None = None) -> type:
-    """The class that does with the fused ops what ``cls`` does; ``cls`` where there is none.
+    """The subclass of ``cls`` that calls the fused ops; ``cls`` itself if there can be none.
 
-    ``found`` are the `methods` of ``cls``, if they are known.
+    ``found``: the `methods` of ``cls``, if they are known.
     """
     found = methods(cls)[0] if found is None else found
     if not found or obstacle(cls):
@@ -87,7 +87,7 @@ def obstacle(cls: type) -> str:
 
 
 def _asks_for_class(code: CodeType, own: str = "") -> bool:
-    """Whether ``code`` uses ``type(self)`` or ``self.__class__`` for more than its name."""
+    """Whether ``code`` uses ``type(self)`` or ``self.__class__`` beyond its name."""
     own = own or (code.co_varnames[0] if code.co_argcount else "")
     noise = ("EXTENDED_ARG", "PRECALL", "CACHE")
     steps = [step for step in dis.get_instructions(code) if step.opname not in noise]
@@ -102,7 +102,7 @@ def _asks_for_class(code: CodeType, own: str = "") -> bool:
 
 
 def _written(cls: type) -> dict[str, FunctionType]:
-    """The methods of ``cls`` that somebody wrote for it, but for those that Python calls itself."""
+    """The methods of ``cls`` that its author wrote, without the special ones such as __len__."""
     known = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
     found = {}
     for name, function in known.items():
@@ -114,7 +114,7 @@ def _written(cls: type) -> dict[str, FunctionType]:
 
 
 def tells(cls: type, layers: set[type]) -> bool:
-    """Whether the code of ``cls`` names something that may be fused with one of ``layers``."""
+    """Whether the code of ``cls`` names a function that may be fused with one of ``layers``."""
     names = {name for f in _written(cls).values() for name in f.__code__.co_names}
     return any(
         (layer is None or layer in layers) and not names.isdisjoint(telling)
@@ -123,7 +123,7 @@ def tells(cls: type, layers: set[type]) -> bool:
 
 
 def methods(cls: type) -> tuple[list[Method], str]:
-    """The methods of ``cls`` with something to fuse, and why one cannot be read, or ""."""
+    """The methods of ``cls`` with something to fuse, and why another one cannot be read, or ""."""
     found = []
     problem = ""
     telling = set().union(*TELLING.values())
@@ -144,7 +144,7 @@ def methods(cls: type) -> tuple[list[Method], str]:
 
 
 def _call(cls: type, method: Method) -> Any:
-    """The method of the rewritten class: the rewritten one while ``cls`` has the one it is from."""
+    """The method of the subclass: the rewritten one unless ``cls`` got another method since."""
     name, function, code, new = method.function.__name__, method.function, method.code, method.new
 
     @functools.wraps(function)

@@ -1,7 +1,7 @@
-"""What a rewritten method calls: a layer waits for the function behind it, to run as one op.
+"""What a rewritten method calls: a layer is deferred until the next function, to run as one op.
 
-Nothing is assumed here about the layers, the inputs or the functions: whatever is not the plain
-case, when the method runs, is computed by the very calls that stand in the source.
+Nothing is assumed about layers, inputs and functions: whenever a call is not the plain case, the
+calls of the original source are made.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import mlpkern.functional as ops
 from mlpkern.checks import FLOATS, PLAIN
 from mlpkern.fusing.rewriting.guards import plain, usual
 
-_CROSS_ENTROPY = F.cross_entropy  # as torch has it
+_CROSS_ENTROPY = F.cross_entropy  # torch's own, should another library replace it later
 
 
 def linear(layer: Any, input: Any) -> Any:
-    """``layer(input)``, or what a tanh behind it makes one op of."""
+    """``layer(input)``, deferred if a tanh after it can make one op of both."""
     if type(layer) is nn.Linear and plain(layer, input) and input.is_floating_point():
         return _Linear(layer, input)
     return layer(input)
 
 
 def rows(layer: Any, input: Any) -> Any:
-    """``layer(input)``, or what a flatten behind it makes one op of."""
+    """``layer(input)``, deferred if a flatten after it can make one op of both."""
     if (
         type(layer) is nn.Embedding
         and plain(layer, input)
@@ -42,9 +42,9 @@ def rows(layer: Any, input: Any) -> Any:
 
 
 def apply(function: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
-    """``function(value, ...)`` of what `linear` or `rows` gave."""
+    """``function(value, ...)`` for a value of `linear` or `rows`, which may be deferred."""
     if type(value) in (_Linear, _Rows, _Columns):
-        for known, method in value.BEHIND:
+        for known, method in value.FUSED_WITH:
             if function is known:
                 return method(value, *args, **kwargs)
         value = value.now()
@@ -52,7 +52,7 @@ def apply(function: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def loss(function: Any) -> Any:
-    """``function``, or `cross_entropy` in the place of that of torch."""
+    """``function``, or `cross_entropy` below if it is torch's."""
     return cross_entropy if function is _CROSS_ENTROPY else function
 
 
@@ -66,7 +66,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Any:
-    """``F.cross_entropy`` on the fused op."""
+    """``F.cross_entropy`` by the fused op."""
     if (
         usual(input)
         and type(target) is Tensor
@@ -90,7 +90,7 @@ def cross_entropy(
 
 
 class _Linear:
-    """An ``nn.Linear`` and its input."""
+    """The deferred call of an ``nn.Linear``."""
 
     __slots__ = ("input", "layer")
 
@@ -109,7 +109,7 @@ class _Linear:
         return ops.linear_tanh(self.input, weight, bias)
 
     tanh_ = tanh
-    BEHIND: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
+    FUSED_WITH: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
         (torch.tanh, tanh),
         (F.tanh, tanh),
         (torch.tanh_, tanh),
@@ -117,7 +117,7 @@ class _Linear:
 
 
 class _Rows:
-    """An ``nn.Embedding`` and its (..., T) ids, for an output e (..., T, D)."""
+    """The deferred call of an ``nn.Embedding`` on (..., T) ids; its output e is (..., T, D)."""
 
     __slots__ = ("input", "layer")
 
@@ -172,7 +172,7 @@ class _Rows:
             return _Columns(self)
         return self.now().unbind(dim)
 
-    BEHIND: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
+    FUSED_WITH: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
         (torch.flatten, flatten),
         (torch.reshape, reshape),
         (torch.unbind, unbind),
@@ -180,7 +180,7 @@ class _Rows:
 
 
 class _Columns:
-    """The embeddings of the first, second, … ids of each row."""
+    """``e.unbind(1)``, deferred: the embeddings of the first, second, … id of each row."""
 
     __slots__ = ("rows",)
 
@@ -193,7 +193,7 @@ class _Columns:
     def cat(self, dim: int = 0) -> Tensor:
         return self.rows.gather() if dim in (1, -1) else torch.cat(self.now(), dim)
 
-    BEHIND: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
+    FUSED_WITH: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = (
         (torch.cat, cat),
         (torch.concat, cat),
         (torch.concatenate, cat),

@@ -1,4 +1,4 @@
-"""Whether a call is the plain case, which the fused ops compute; asked each time it is made."""
+"""Whether a call is the plain case that the fused ops compute; checked at each call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from mlpkern.checks import FLOATS, PLAIN
 from mlpkern.ops.routing import ordinary
 
-# As torch has them: a library that puts others in their place, to count or trace calls, is heeded.
+# torch's own: if a library replaces them, to count or trace calls, its functions must be called.
 _FORWARDS = {kind: kind.forward for kind in (nn.Linear, nn.Embedding)}
 
 
@@ -29,7 +29,7 @@ def usual(input: Any) -> bool:
 
 
 def plain(layer: Any, input: Any) -> bool:
-    """Whether a call of ``layer`` does what its class does, with Parameters of its own."""
+    """Whether calling ``layer`` runs only the forward of its class, on Parameters of its own."""
     if not usual(input):
         return False
     own = layer.__dict__

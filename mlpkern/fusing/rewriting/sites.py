@@ -1,9 +1,9 @@
 """Where a method applies a tanh or a flatten to a layer's output, or a cross-entropy.
 
-Found in the syntax alone, in two forms: one call inside the other, ``torch.tanh(self.l1(x))``, and
-one statement right after the other, ``h = self.l1(x)`` and ``h = torch.tanh(h)``, if nothing else
-can see the first value. The rewritten calls keep the order in which everything is evaluated, so no
-branch, loop, print or exception of the method needs to be understood.
+They are found by syntax alone, in two forms: nested calls, ``torch.tanh(self.l1(x))``, and two
+statements in a row, ``h = self.l1(x)`` and ``h = torch.tanh(h)``, if nothing else can see the first
+value. The rewritten calls keep the order of evaluation, so branches, loops, prints and exceptions
+of the method need no analysis.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ NAMES = {f"_mlpkern_{f.__name__}": f for f in (
     deferred.apply, deferred.linear, deferred.loss, deferred.rows
 )}  # fmt: skip
 
-_BEHIND = {"tanh": "linear", "tanh_": "linear", "view": "rows", "reshape": "rows",
-           "flatten": "rows", "unbind": "rows"}  # fmt: skip
+_DEFERRED_BY = {"tanh": "linear", "tanh_": "linear", "view": "rows", "reshape": "rows",
+                "flatten": "rows", "unbind": "rows"}  # fmt: skip
 _CATS = ("cat", "concat", "concatenate")
 _KEYWORDS = ("dim", "start_dim", "end_dim")
-_HIDDEN = {"locals", "vars", "eval", "exec", "dir"}  # they see variables that nothing names
+_HIDDEN = {"locals", "vars", "eval", "exec", "dir"}  # they read variables without naming them
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place: what waits (linear, rows or loss), in which layer, and for what behind it."""
+    """One place: the deferred call (linear, rows or loss), its layer, and the function after it."""
 
     kind: str
     layer: ast.expr | None
-    behind: str
-    functions: tuple[ast.expr, ...]  # that must be those of torch
+    after: str
+    functions: tuple[ast.expr, ...]  # they must be those of torch
 
 
 @dataclass(frozen=True)
 class _Use:
-    """A call that is fused with the layer that ``operand`` is the output of."""
+    """A call to fuse with the layer whose output is ``operand``."""
 
     kind: str
-    behind: str
+    after: str
     operand: ast.expr
     rest: tuple[ast.expr, ...]
     calls: tuple[ast.Call, ...]  # those to rewrite as functions
 
 
 def rewrite(tree: ast.FunctionDef, code: CodeType) -> list[Site]:
-    """The sites in ``tree``, the tree of ``code``, which now calls the functions of `NAMES`."""
+    """The sites in ``tree``, the tree of ``code``; makes ``tree`` call the functions of `NAMES`."""
     found = _Finder(tree, code)
     _Rewriter(found).visit(tree)
     ast.fix_missing_locations(tree)
@@ -132,10 +132,10 @@ class _Finder:
         self.layers[layer] = use.kind
         self.functions.update(use.calls)
         functions = tuple(call.func for call in use.calls)
-        self.sites.append(Site(use.kind, layer.func, use.behind, functions))
+        self.sites.append(Site(use.kind, layer.func, use.after, functions))
 
     def _is_layer(self, node: ast.expr) -> bool:
-        """Whether ``node`` calls a part of ``self`` or the variable of a loop on one value."""
+        """Whether ``node`` calls an attribute of ``self`` or a loop variable with one argument."""
         if not (isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords):
             return False
         root: Any = node.func
@@ -168,16 +168,16 @@ def _name(name: str) -> ast.Name:
 
 
 def _uses(node: ast.Call) -> Iterator[_Use]:
-    """What ``node`` may be the use of: ``operand.view(...)`` or ``torch.flatten(operand, ...)``."""
+    """``node`` as a use of a layer's output: ``e.view(...)`` or ``torch.flatten(e, ...)``."""
     name, rest = last_name(node.func), (*node.args, *(k.value for k in node.keywords))
     if not all(map(harmless, rest[1:])) or not all(k.arg in _KEYWORDS for k in node.keywords):
         return
     if name in _CATS and node.args and is_path(node.func) and isinstance(node.args[0], ast.Call):
         for use in _uses(node.args[0]):
-            if use.behind == "unbind":
+            if use.after == "unbind":
                 yield _Use("rows", name, use.operand, use.rest, (node, *use.calls))
         return
-    kind = _BEHIND.get(name)
+    kind = _DEFERRED_BY.get(name)
     if kind is None:
         return
     if kind == "linear" and len(rest) > 1:

@@ -1,4 +1,4 @@
-"""The source of a function as a syntax tree, and a function made of such a tree."""
+"""The source of a function as a syntax tree, and a function compiled from such a tree."""
 
 from __future__ import annotations
 import __future__
@@ -12,15 +12,15 @@ from typing import Any
 
 
 class NoSource(Exception):
-    """A function whose tree is not known; the message is the reason."""
+    """The tree of a function cannot be known; the message is the reason."""
 
 
 class Source:
     """The ``tree`` of a function, in the tree of the file or notebook cell it was written in.
 
-    The whole file counts: what code a function is compiled to depends on what is around it. And
-    compiled again it must give the very code that ``function`` has: a file that was edited after
-    its import, or a decorator that wraps the function or changes its code, is noticed.
+    The whole file is parsed, since the code around a function decides how it is compiled. Compiled
+    again, it must give the very code of ``function``; that reveals a file that was edited after its
+    import and a decorator that wraps the function or changes its code.
     """
 
     def __init__(self, function: FunctionType) -> None:
@@ -45,7 +45,7 @@ class Source:
         self._block, self.tree = found[0]
 
     def function(self, names: dict[str, Any]) -> FunctionType:
-        """A function with the code of ``tree`` as it is by now, which may also use ``names``."""
+        """A function compiled from the current ``tree``, which may also use ``names``."""
         stock = self._function
         self.tree.decorator_list = []
         outer: Any = ast.parse(f"def _mlpkern({', '.join(names)}): pass").body[0]

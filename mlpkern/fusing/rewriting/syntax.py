@@ -1,4 +1,4 @@
-"""What an expression in the code of a method may do, and where a name is used in it."""
+"""Side effects and uses of names in an expression of a method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SIZES = ("size", "shape")
 
 
 def last_name(node: ast.expr) -> str:
-    """The name behind the last dot of ``node``, or ""."""
+    """The name after the last dot of ``node``, or ""."""
     return str(getattr(node, "attr", getattr(node, "id", "")))
 
 
@@ -27,7 +27,7 @@ _PLAIN = (
 
 
 def harmless(node: ast.expr) -> bool:
-    """Whether it makes no difference if ``node`` is evaluated a moment earlier."""
+    """Whether ``node`` has no side effect, so that it may be evaluated earlier."""
     for part in ast.walk(node):
         size = isinstance(part, ast.Call) and last_name(part.func) in ("len", "size")
         if not size and not isinstance(part, _PLAIN):
@@ -49,7 +49,7 @@ def _is_name(node: ast.AST, name: str) -> bool:
 
 
 def reads(tree: ast.AST, name: str) -> int:
-    """How often ``name`` occurs other than as the target of an assignment."""
+    """How often ``name`` occurs other than as the target of an assignment; 10 where unclear."""
     count = 0
     for node in ast.walk(tree):
         if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
@@ -62,7 +62,7 @@ def reads(tree: ast.AST, name: str) -> int:
 
 
 def first_evaluated(statement: ast.stmt) -> Iterator[ast.expr]:
-    """The expressions before whose value nothing else in ``statement`` is computed."""
+    """The expressions that ``statement`` evaluates before anything else, from the outside in."""
     node: Any = None
     if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Return, ast.Expr)):
         node = statement.value

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -17,11 +16,20 @@ from torch import Tensor
 
 from mlpkern.lm.model.state import TrainState
 
-__all__ = ["Drawing", "Drawn", "draws_ahead"]
+__all__ = ["Drawing", "Drawn", "drawn_rows", "draws_ahead"]
 
 MAX_THREADS = 16
 # Steps drawn at a time, so that their row numbers are still in the cache when they are copied.
 PIECE = 1024
+
+
+def drawn_rows(seeds: Sequence[int], rows: int, steps: int, batch_size: int) -> Tensor:
+    """(M, S, N) int64 row numbers below ``rows``, each model's from a generator with its seed."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    shape = (steps, batch_size)
+    return torch.stack(
+        [torch.randint(rows, shape, generator=one, device="cpu") for one in generators]
+    )
 
 
 def draws_ahead(device: torch.device) -> bool:
@@ -63,12 +71,7 @@ class Drawing:
     def __enter__(self) -> Drawing:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=kind is not None)
             if kind is None and self._last:

@@ -12,9 +12,10 @@ import time
 from collections.abc import Collection, Generator
 
 import torch
+from torch import Tensor
 
 import mlpkern
-from mlpkern.lm.many.drawn_batches import Drawing, Drawn
+from mlpkern.lm.many.drawn_batches import Drawing, Drawn, drawn_rows
 from mlpkern.lm.many.loss_curve import LossCurve
 from mlpkern.lm.many.trained import KeptBest, Trained, copy_into
 from mlpkern.lm.model.config import TrainConfig, seed_for
@@ -96,14 +97,9 @@ class Group:
 
     def _advance(self, end: int) -> Generator[int, None, None]:
         states = self._states
-        configs = [state.config for state in states]
-        options = {**common_options(configs[0]), **own_options(configs)}
         device = self._train.targets.device
-        most = max(
-            1,
-            (CUDA_ROWS if device.type == "cuda" else MAX_ROWS)
-            // (len(configs) * configs[0].batch_size),
-        )
+        rows = CUDA_ROWS if device.type == "cuda" else MAX_ROWS
+        most = max(1, rows // (len(states) * states[0].config.batch_size))  # steps of a chunk
         with Drawing(states, device) as drawing:
             following: Drawn | None = None
             while (done := self._optimizer.step) < end:
@@ -115,19 +111,12 @@ class Group:
                 following = None
                 if left and drawing.ahead:
                     following = drawing.begin(done + chunk, min(self._chunk, most, left))
-                losses = mlpkern.train_steps(
-                    self._params,
-                    self._train.inputs,
-                    self._train.targets,
-                    drawn.batches.to(device, non_blocking=True),
-                    drawn.rates,
-                    state=self._optimizer,
-                    **options,
-                )
+                batches = drawn.batches.to(device, non_blocking=True)
+                losses = self._train_steps(self._params, self._optimizer, batches, drawn.rates)
                 drawing.aside(self._curve.add, losses.cpu())
                 self._pace = max(time.perf_counter() - began, 1e-9) / chunk
                 self._chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS / self._pace)))
-                yield chunk * len(configs)
+                yield chunk * len(states)
 
     def _judge(self) -> None:
         """Takes the dev losses, keeps the best models, ends those without patience left."""
@@ -165,26 +154,26 @@ class Group:
         """
         params, optimizer = self._params.clone(), self._optimizer.clone()
         configs = [state.config for state in self._states]
-        done, rows, drawn = optimizer.step, len(self._train), []
-        for config in configs:
-            seed = seed_for(config.seed, f"cooldown {done}")
-            generator = torch.Generator().manual_seed(seed)
-            shape = (steps, config.batch_size)
-            drawn.append(torch.randint(rows, shape, generator=generator, device="cpu"))
-        done_part = torch.arange(1, steps + 1, dtype=torch.float64, device="cpu") / (steps + 1)
-        fall = 1 - done_part
+        done, batch_size = optimizer.step, configs[0].batch_size
+        seeds = [seed_for(config.seed, f"cooldown {done}") for config in configs]
+        batches = drawn_rows(seeds, len(self._train), steps, batch_size)
+        fall = 1 - torch.arange(1, steps + 1, dtype=torch.float64, device="cpu") / (steps + 1)
         rates = torch.stack([config.learning_rates(done, 1) * fall for config in configs])  # (M, S)
-        mlpkern.train_steps(
-            params,
-            self._train.inputs,
-            self._train.targets,
-            torch.stack(drawn).to(self._train.targets.device),
-            rates,
-            state=optimizer,
-            **common_options(configs[0]),
-            **own_options(configs),
-        )
+        self._train_steps(params, optimizer, batches.to(self._train.targets.device), rates)
         return params
+
+    def _train_steps(
+        self,
+        params: mlpkern.MLPParams,
+        optimizer: mlpkern.OptimizerState,
+        batches: Tensor,
+        rates: Tensor,
+    ) -> Tensor:
+        configs = [state.config for state in self._states]
+        return mlpkern.train_steps(
+            params, self._train.inputs, self._train.targets, batches, rates, state=optimizer,
+            **common_options(configs[0]), **own_options(configs),
+        )  # fmt: skip
 
     def keep(self, members: Collection[int]) -> None:
         """Drops all other models."""

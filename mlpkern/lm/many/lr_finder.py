@@ -24,6 +24,7 @@ from torch.nn import functional as F
 import mlpkern
 from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.many.drawn_batches import drawn_rows
 from mlpkern.lm.memory import check_fits
 from mlpkern.lm.model.config import check_seed, seed_for
 from mlpkern.lm.model.mlp import MLPLanguageModel
@@ -134,12 +135,11 @@ def lr_finder(
     _check(low, high, steps, batch_size, len(seeds), len(models), len(train))
     params = mlpkern.MLPParams.stack([mlpkern.MLPParams.from_module(one) for one in models])
     lrs = low * (high / low) ** torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
+    stream = [seed_for(seed, "batches") for seed in seeds]  # as in a training with this seed
+    batches = drawn_rows(stream, len(train), steps, batch_size).to(train.targets.device)
     with warnings.catch_warnings():  # a seed that diverges is an expected result here
         warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
-        losses = mlpkern.train_steps(
-            params, train.inputs, train.targets, _batches(seeds, train, steps, batch_size), lrs
-        )
-    losses = losses.cpu()
+        losses = mlpkern.train_steps(params, train.inputs, train.targets, batches, lrs).cpu()
     smoothed, window = _smooth(_median_curve(losses))
     steepest, valley = _suggestions(smoothed, window)
     return LRCurve(
@@ -151,16 +151,6 @@ def lr_finder(
         None if steepest is None else lrs[steepest].item(),
         _diverged(losses, math.log(models[0].vocab_size), batch_size),
     )
-
-
-def _batches(seeds: Sequence[int], train: Split, steps: int, batch_size: int) -> Tensor:
-    """(M, S, N) row numbers; for each seed the first ones of a training with that seed."""
-    drawn = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed_for(seed, "batches"))
-        shape = (steps, batch_size)
-        drawn.append(torch.randint(0, len(train), shape, generator=generator, device="cpu"))
-    return torch.stack(drawn).to(train.targets.device)
 
 
 def _diverged(losses: Tensor, guess: float, batch_size: int) -> int:

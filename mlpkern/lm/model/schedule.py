@@ -1,4 +1,4 @@
-"""The learning rate of each step: stages, times a warm-up and perhaps a cosine.
+"""The learning-rate schedule: stages, times a linear warm-up, times a cosine if asked for.
 
     rate_s = stage_s * ramp_s * fall_s                                     steps s = 0 … S-1
     ramp_s = min(1, (s + 1) / warmup)                                      1 without a warm-up
@@ -27,9 +27,9 @@ Stages = tuple[tuple[int, float], ...]
 def learning_rates(
     lr: Stages, schedule: str, warmup: int, total: int, first: int, steps: int
 ) -> Tensor:
-    """The rates of the ``steps`` steps from ``first`` on of a run of ``total``: (steps,) float64.
+    """The rates of ``steps`` steps, beginning with step ``first``, of a run of ``total`` steps.
 
-    A step's rate has the same bits whatever call it is computed in.
+    Returns (steps,) float64 on the CPU. A step's rate has the same bits in every call.
     """
     rates = stage_rates(lr, first, steps)
     if not warmup and schedule == "staged":
@@ -39,7 +39,7 @@ def learning_rates(
         rates *= ((at + 1) / warmup).clamp(max=1.0)
     if schedule == "cosine":
         passed = (at - warmup).clamp(min=0.0) / max(1, total - warmup)
-        # the C library's cosine: torch's depends in the last bit on the place in the tensor
+        # the last bit of torch.cos depends on the place in the tensor, that of math.cos does not
         fall = [0.5 * (1 + math.cos(math.pi * min(1.0, share))) for share in passed.tolist()]
         rates *= torch.tensor(fall, dtype=torch.float64, device="cpu")
     return rates

@@ -39,8 +39,10 @@ class Kind:
         raise NotImplementedError
 
     def checked(self, name: str, value: Any) -> Any:
-        """``value`` as Python's own type, which JSON can hold; ConfigError for an impossible one,
-        as one of the setting ``name``."""
+        """``value`` of the setting ``name`` as Python's own type, which JSON can hold.
+
+        ConfigError for an impossible value.
+        """
         raise NotImplementedError
 
     def of_search(self, value: Any) -> Any:

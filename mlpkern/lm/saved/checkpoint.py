@@ -38,12 +38,12 @@ __all__ = [
     "check_vocab",
     "load_checkpoint",
     "load_model",
-    "moments_by_name",
     "read_best",
     "save_checkpoint",
 ]
 
 _TRAINER = "trainer."
+_COUNTERS = ("step", "stopped")  # of an optimizer; a checkpoint has its own
 _MOMENTS = (_TRAINER + "first.", _TRAINER + "second.")
 
 
@@ -80,12 +80,13 @@ class Checkpoint:
     @classmethod
     def of(cls, state: TrainState, **rest: Any) -> Checkpoint:
         """A copy of ``state``, which later steps do not change; ``rest``: all other fields."""
+        moments = state.optimizer.state_dict()
         return cls(
             config=state.config,
             step=state.step,
             parameters={name: p.clone() for name, p in state.model.state_dict().items()},
             generator=state.generator.get_state(),
-            moments=moments_by_name(state.optimizer),
+            moments={name: moment for name, moment in moments.items() if name not in _COUNTERS},
             **rest,
         )
 
@@ -99,7 +100,7 @@ class Checkpoint:
         return model
 
     def restore(self, optimizer: OptimizerState) -> None:
-        """Copies step and moments into ``optimizer``, which is that of a run with ``config``."""
+        """Copies step and moments into ``optimizer``, made for a run with ``config``."""
         step = torch.tensor(self.step, dtype=torch.int64, device="cpu")
         try:
             optimizer.load_state_dict({**optimizer.state_dict(), "step": step, **self.moments})
@@ -170,8 +171,7 @@ def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Che
     _check_shapes(path, found)
     if not found.verified:
         warnings.warn(
-            f"{path}: of an earlier version, without a digest; damage to its numbers would not be "
-            "noticed",
+            f"{path}: of an earlier version, without a digest; damage would not be noticed",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -217,12 +217,6 @@ def check_vocab(trained: Vocab, given: Vocab) -> None:
 
 def _reading(vocab: Vocab) -> str:
     return f"level {vocab.level}" + (", in lower case" if vocab.lower else "")
-
-
-def moments_by_name(optimizer: OptimizerState) -> dict[str, Tensor]:
-    """The tensors of ``optimizer`` that a checkpoint keeps: all except its counters."""
-    named = optimizer.state_dict()
-    return {name: named[name] for name in named if name not in ("step", "stopped")}
 
 
 def _check_shapes(path: Path, checkpoint: Checkpoint) -> None:

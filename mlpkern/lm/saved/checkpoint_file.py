@@ -41,7 +41,7 @@ _DIGEST = "mlpkern.sha256"
 
 
 class CheckpointFile(NamedTuple):
-    """``verified``: whether the file names a digest, which then proved right."""
+    """``verified``: whether the file has a digest, which was then checked."""
 
     settings: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -78,9 +78,7 @@ def read_tensors(path: Path) -> CheckpointFile:
             )
         verified = "digest" in settings or _DIGEST in metadata
         if verified and metadata.get(_DIGEST) != _digest(metadata[_SETTINGS], tensors):
-            raise CheckpointError(
-                f"{path}: damaged: its content does not have the SHA-256 it names"
-            )
+            raise CheckpointError(f"{path}: damaged: its content does not match its SHA-256")
     return CheckpointFile(settings, tensors, verified)
 
 
@@ -94,7 +92,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Turns what goes wrong in reading the content of ``path`` into a CheckpointError."""
+    """Turns errors from the content of ``path`` into a CheckpointError that names it."""
     try:
         yield
     except KeyError as error:
@@ -117,7 +115,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The safetensors file ``path``; CheckpointError where it cannot be read."""
+    """The safetensors file ``path``; CheckpointError if it cannot be read."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             yield file

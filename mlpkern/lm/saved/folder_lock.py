@@ -63,8 +63,8 @@ class _Holder:
         return self.machine != "" and self.machine == machine()
 
     def __str__(self) -> str:
-        who = f"process {self.pid}" + (" (this one)" if self.pid == os.getpid() else "")
-        return f"{who} on {self.host} has been writing there since {self.since}"
+        holder = f"process {self.pid}" + (" (this one)" if self.pid == os.getpid() else "")
+        return f"{holder} on {self.host} has been writing there since {self.since}"
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,11 @@ class FolderLock:
         return True
 
     def _refusal(self, found: _Found) -> str:
-        who = str(found.holder or "another process is about to write there")
+        holder = str(found.holder or "another process is about to write there")
         if not (found.holder and found.holder.is_near):
             age = max(0, round(found.age(self.folder)))
-            who += f" (last sign of life {age} s ago; it counts as dead after {STALE:.0f})"
-        return f"{self.folder}: {who}; one process at a time may"
+            holder += f" (last sign of life {age} s ago; it counts as dead after {STALE:.0f})"
+        return f"{self.folder}: {holder}; only one process may"
 
     def _sweep(self) -> None:
         """Removes claims left by rivals that died."""

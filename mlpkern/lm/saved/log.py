@@ -94,10 +94,9 @@ def _whole_lines(path: Path) -> list[str]:
         text = path.read_bytes().decode()
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot be read: {why}") from None
     return text[: text.rfind("\n") + 1].splitlines(keepends=True)
 
 

@@ -1,4 +1,4 @@
-"""What a run says about itself for reading: config.json at its start, summary.json at its end."""
+"""Records of a run for readers: config.json at its start, summary.json at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may change when a saved run goes on, and what that does to its learning rate."""
+"""The settings with which a saved run continues, and their effect on its learning rate."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["next_rates", "resumed_config"]
 
 
 def resumed_config(checkpoint: Checkpoint, given: dict[str, Any], run: str | Path) -> TrainConfig:
-    """The settings of the rest of a run: those of ``checkpoint`` with the ``given`` ones.
+    """The settings of ``checkpoint`` changed by the ``given`` ones.
 
-    ConfigError, which names the folder ``run``, for a setting that only a new run can have, and for
-    fewer steps than are done.
+    ConfigError, which names the folder ``run``, for a setting that cannot change during a run, and
+    for fewer steps than are done.
     """
     before = checkpoint.config
     for name, value in given.items():

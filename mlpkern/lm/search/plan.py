@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,7 @@ class SweepPlan:
         check_seed("sweep: seed", self.seed)
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise ConfigError(f"sweep: minutes must be above 0, got {self.minutes}")
-        if not all(0 < share < 1 for share in self.rungs) or list(self.rungs) != sorted(
-            set(self.rungs)
-        ):
+        if not all(a < b for a, b in pairwise((0, *self.rungs, 1))):
             raise ConfigError(
                 f"sweep: rungs must rise and lie between 0 and 1, got {list(self.rungs)}"
             )

@@ -68,16 +68,16 @@ class SearchSpace:
                 _check_choice(name, entry)
 
     def config(self, base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-        """``base`` with ``values`` in place; adamw, which has no momentum, goes without."""
+        """``base`` with ``values`` of the space; momentum is 0 where the optimizer is adamw."""
         settings = {name: _KINDS[name].of_search(value) for name, value in values.items()}
         if settings.get("optimizer", base.optimizer) == "adamw":
             settings["momentum"] = 0.0
         return dataclasses.replace(base, **settings)
 
     def check(self, base: TrainConfig) -> None:
-        """ConfigError where an end of an entry does not go with the fixed settings of ``base``."""
+        """ConfigError for a choice or bound that is invalid with the fixed settings of ``base``."""
         for name, entry in self.entries.items():
-            # TrainConfig knows what is possible: if the ends are, the values between them are
+            # TrainConfig checks values: if both ends are valid, the values between them are
             for value in entry.values if isinstance(entry, Choice) else (entry.low, entry.high):
                 try:
                     self.config(base, {name: value})
@@ -166,7 +166,7 @@ def _parsed(name: str, text: str) -> Value:
 
 
 def _flat(name: str, value: Any) -> Value:
-    """A choice as Optuna can keep it: a list of widths as text."""
+    """A choice in a type that Optuna can store: a list of widths becomes text."""
     if isinstance(_KINDS.get(name), Widths) and isinstance(value, (list, tuple)):
         return "+".join(map(str, value))
     return value

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlpkern.lm.model.config import TrainConfig, seed_for
+from mlpkern.lm.model.config import SHAPE, TrainConfig, seed_for, settings_of
 from mlpkern.mlp.optimizer_state import OptimizerState
 from mlpkern.reference.philox import dropout_mask
 
@@ -22,17 +22,12 @@ __all__ = ["DropoutMasks", "TorchOptimizer", "common_options", "moments_of", "ow
 
 def common_options(config: TrainConfig) -> dict[str, Any]:
     """The arguments of `mlpkern.train_steps` that one call has only once, whatever its models."""
-    return {
-        "optimizer": config.optimizer,
-        "momentum": config.momentum,
-        "max_grad_norm": config.max_grad_norm,
-        "label_smoothing": config.label_smoothing,
-    }
+    return {name: getattr(config, name) for name in settings_of("optimizer") if name in SHAPE}
 
 
 def own_options(configs: Sequence[TrainConfig]) -> dict[str, Any]:
     """The arguments that each of M models has for itself, (M,) each."""
-    names = ("weight_decay", "input_dropout", "hidden_dropout")
+    names = [name for name in settings_of("optimizer") if name not in SHAPE]
     options = {name: [float(getattr(c, name)) for c in configs] for name in names}
     return {**options, "seed": [seed_for(c.seed, "dropout") for c in configs]}
 

@@ -121,14 +121,9 @@ class Trainer:
         checkpoint.restore(state.optimizer)
         pending = [checkpoint.pending] if len(checkpoint.pending) else []
         trainer = cls(
-            state,
-            engine,
-            dataset,
-            pending=pending,
-            seconds=checkpoint.seconds,
-            saved_step=checkpoint.step,
-            **options,
-        )
+            state, engine, dataset, pending=pending, seconds=checkpoint.seconds,
+            saved_step=checkpoint.step, **options,
+        )  # fmt: skip
         trainer._keeper.find(checkpoint, config.patience)
         return trainer
 

@@ -57,13 +57,13 @@ def makemore_names() -> Path:
         ) from None
     if _digest(content) != MAKEMORE_SHA256:
         raise DataError(
-            f"{MAKEMORE_URL}: what arrived is not the expected list (SHA-256 {_digest(content)}, "
-            f"expected {MAKEMORE_SHA256}); nothing was kept"
+            f"{MAKEMORE_URL}: the download is not the expected list (SHA-256 {_digest(content)}, "
+            f"expected {MAKEMORE_SHA256}); it was not kept"
         )
     try:
         write_bytes(path, content)
     except WriteError as error:
-        raise error.with_advice("set MLPKERN_CACHE to a folder that can") from None
+        raise error.with_advice("set MLPKERN_CACHE to a writable folder") from None
     return path
 
 

@@ -7,9 +7,9 @@ import os
 import shutil
 
 import pytest
-from support.command_line import fails, words  # noqa: F401
-from support.lm_training import finished
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.command_line import fails
+from support.lm.training import finished
+from support.lm.words import make_words
 from support.pictures import png_size
 
 from mlpkern import lm
@@ -19,7 +19,7 @@ SIZES = ["--embedding-dim", "3", "--log-every", "10", "--eval-every", "20"]
 
 
 @pytest.fixture
-def runs(words, tmp_path, capsys):  # noqa: F811
+def runs(words, tmp_path, capsys):
     """Two folders of short runs that differ in two settings and the engine."""
     folders = [str(tmp_path / name) for name in ("a", "b")]
     for folder, extra in zip(folders, (["--hidden", "8"], ["--hidden", "9,4"]), strict=True):

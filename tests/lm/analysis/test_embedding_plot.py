@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support.lm_words import one_thread  # noqa: F401
 from support.pictures import LATIN, MANY, draws, overlaps, texts_are_legible, vocab_of
 
 from mlpkern.lm import plots

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from support.lm_words import make_words, makemore_names, one_thread  # noqa: F401
+from support.lm.words import make_words, makemore_names
 
 from mlpkern import lm
 from mlpkern.lm.errors import ConfigError, DataError

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.words import make_words
 from support.pictures import LATIN, MANY, draws, texts_are_legible, vocab_of
 
 from mlpkern import lm

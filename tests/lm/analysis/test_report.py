@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from support.command_line import fails, words  # noqa: F401
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.command_line import fails
+from support.lm.words import make_words
 from support.pictures import draws, png_size, texts_are_legible
 from torch.nn import functional as F
 
@@ -130,7 +130,7 @@ def test_flat_curves_with_noise_are_rarely_called_falling():
 
 
 @pytest.fixture
-def run(words, tmp_path, capsys):  # noqa: F811
+def run(words, tmp_path, capsys):
     out = tmp_path / "run"
     sizes = ["--hidden", "8", "--embedding-dim", "3", "--steps", "200", "--log-every", "10"]
     assert main(["train", words, *sizes, "--eval-every", "50", "--out", str(out)]) == 0
@@ -181,7 +181,7 @@ def test_report_without_matplotlib_says_so_and_goes_on(run, capsys, monkeypatch)
     assert not (run / "curves.png").exists()
 
 
-def test_a_run_without_steps_has_a_report_without_curves(words, tmp_path, capsys):  # noqa: F811
+def test_a_run_without_steps_has_a_report_without_curves(words, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", words, "--steps", "0", "--out", str(out)]) == 0
     assert main(["report", str(out)]) == 0
@@ -190,7 +190,7 @@ def test_a_run_without_steps_has_a_report_without_curves(words, tmp_path, capsys
     assert [run.dev is not None for run in lm.compare([out, out]).runs] == [True, True]
 
 
-def test_errors(run, words, tmp_path, capsys):  # noqa: F811
+def test_errors(run, words, tmp_path, capsys):
     assert "no such run folder" in fails(capsys, "report", tmp_path / "absent")
     out = tmp_path / "mine.png"
     out.write_bytes(b"mine")

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.words import make_words
 
 from mlpkern.lm.analysis.sample import sample, share_seen
 from mlpkern.lm.errors import ConfigError, DataError

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.words import make_words
 from torch.nn import functional as F
 
 from mlpkern.lm import MLPLanguageModel, lr_finder

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.lm_population import BASE, DATASET, MIXED, alone, same_bits
-from support.lm_words import one_thread  # noqa: F401
+from support.lm.population import BASE, DATASET, MIXED, alone, same_bits
 
 from mlpkern.lm import Population, population
 from mlpkern.lm.errors import ConfigError

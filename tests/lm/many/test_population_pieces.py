@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.lm_population import ADAMW, BASE, DATASET, MIXED, alone, same_bits
-from support.lm_words import one_thread  # noqa: F401
+from support.lm.population import ADAMW, BASE, DATASET, MIXED, alone, same_bits
 
 import mlpkern
 from mlpkern.lm import Population

@@ -7,7 +7,6 @@ import threading
 import pytest
 import torch
 from support.backends import needs_native
-from support.lm_words import one_thread  # noqa: F401
 
 import mlpkern
 from mlpkern import cpu

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.lm_training import CONFIG, trainer
-from support.lm_words import one_thread  # noqa: F401
+from support.lm.training import CONFIG, trainer
 
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.schedule import stage_rates

@@ -8,7 +8,7 @@ import os
 import pytest
 import safetensors.torch
 import torch
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.words import make_words
 
 from mlpkern.lm import atomic_write
 from mlpkern.lm.errors import CheckpointError

@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 import torch
-from support.command_line import fails, words  # noqa: F401
-from support.lm_training import (
+from support.command_line import fails
+from support.lm.training import (
     CONFIG,
     DATASET,
     finished,
@@ -16,8 +16,6 @@ from support.lm_training import (
     same_bits,
     trainer,
 )
-from support.lm_words import one_thread  # noqa: F401
-from support.small_disk import disk  # noqa: F401
 
 from mlpkern.cli import main
 from mlpkern.lm.atomic_write import append_lines, write_bytes, write_json
@@ -56,7 +54,7 @@ def retry_at_once(monkeypatch):
 # single files
 
 
-def test_a_failed_write_is_one_line_and_leaves_the_file_as_it_was(disk):  # noqa: F811
+def test_a_failed_write_is_one_line_and_leaves_the_file_as_it_was(disk):
     folder = disk.folder
     write_bytes(folder / "a", b"old")
     append_lines(folder / "b", b"1\n", head=b"head\n")
@@ -82,7 +80,7 @@ def test_a_failed_write_is_one_line_and_leaves_the_file_as_it_was(disk):  # noqa
 # a training
 
 
-def test_a_training_outlives_a_disk_that_is_full_for_a_while(disk, tmp_path):  # noqa: F811
+def test_a_training_outlives_a_disk_that_is_full_for_a_while(disk, tmp_path):
     whole = finished(tmp_path / "whole", config=STEPS)
     run = trainer(config=STEPS, run=RunFolder(disk.folder / "run"))
     run.progress = Events(run, {190: disk.fill, 470: disk.free})
@@ -102,7 +100,7 @@ def test_a_training_outlives_a_disk_that_is_full_for_a_while(disk, tmp_path):  #
     assert sorted(os.listdir(run.run.path)) == list(files)
 
 
-def test_a_checkpoint_that_failed_is_tried_again_before_the_next_is_due(disk, monkeypatch):  # noqa: F811
+def test_a_checkpoint_that_failed_is_tried_again_before_the_next_is_due(disk, monkeypatch):
     config = TrainConfig(**{**STEPS.to_json(), "checkpoint_every": 200})
     run = trainer(config=config, run=RunFolder(disk.folder / "run"))
     saved = []
@@ -118,7 +116,7 @@ def test_a_checkpoint_that_failed_is_tried_again_before_the_next_is_due(disk, mo
     assert saved == [210, 400, 600]
 
 
-def test_what_has_no_room_at_the_end_is_an_error_and_the_older_checkpoint_stays(disk, tmp_path):  # noqa: F811
+def test_what_has_no_room_at_the_end_is_an_error_and_the_older_checkpoint_stays(disk, tmp_path):
     whole = finished(tmp_path / "whole", config=STEPS)
     run = trainer(config=STEPS, run=RunFolder(disk.folder / "run"))
     run.progress = Events(run, {310: disk.fill})
@@ -139,7 +137,7 @@ def test_what_has_no_room_at_the_end_is_an_error_and_the_older_checkpoint_stays(
     assert log_without_seconds(run.run.log) == log_without_seconds(tmp_path / "whole" / "log.csv")
 
 
-def test_the_command_ends_with_one_line_and_1(disk, words, capsys, monkeypatch):  # noqa: F811
+def test_the_command_ends_with_one_line_and_1(disk, words, capsys, monkeypatch):
     out = disk.folder / "run"
     command = ["train", words, "--hidden", "300", "--steps", "60", "--checkpoint-every", "20"]
     train = Trainer.train
@@ -161,7 +159,7 @@ def test_the_command_ends_with_one_line_and_1(disk, words, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", [["plot", "RUN", "--what", "lr"], ["report", "RUN"]])
-def test_pictures_on_a_full_disk(disk, words, tmp_path, capsys, arguments):  # noqa: F811
+def test_pictures_on_a_full_disk(disk, words, tmp_path, capsys, arguments):
     pytest.importorskip("matplotlib")
     out = str(disk.folder / "run")
     assert main(["train", words, "--hidden", "8", "--steps", "20", "--out", out]) == 0

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from support.lm_training import (
+from support.lm.training import (
     CONFIG,
     DATASET,
     engine_names,
@@ -18,7 +18,6 @@ from support.lm_training import (
     same_bits,
     trainer,
 )
-from support.lm_words import one_thread  # noqa: F401
 
 from mlpkern.lm.errors import CheckpointError, NonFiniteLossError
 from mlpkern.lm.model.config import TrainConfig

@@ -9,9 +9,8 @@ import sys
 import time
 
 import pytest
-from support.command_line import fails, words  # noqa: F401
-from support.lm_training import CONFIG, DATASET, finished, trainer
-from support.lm_words import one_thread  # noqa: F401
+from support.command_line import fails
+from support.lm.training import CONFIG, DATASET, finished, trainer
 
 from mlpkern.cli import main
 from mlpkern.lm.saved.checkpoint import load_checkpoint
@@ -28,14 +27,14 @@ def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def train(words, out, *more):  # noqa: F811
+def train(words, out, *more):
     assert main(["train", words, *FAST, "--out", str(out), *map(str, more)]) == 0
 
 
 # one writer at a time
 
 
-def test_every_command_that_writes_a_run_is_refused_while_another_does(words, tmp_path, capsys):  # noqa: F811
+def test_every_command_that_writes_a_run_is_refused_while_another_does(words, tmp_path, capsys):
     out = tmp_path / "run"
     train(words, out, "--steps", 20)
     capsys.readouterr()
@@ -100,7 +99,7 @@ def test_a_run_whose_lock_was_taken_over_stops_without_writing(tmp_path):
 
 
 def test_a_new_run_that_another_process_was_quicker_with_is_refused(
-    words,  # noqa: F811
+    words,
     tmp_path,
     capsys,
     monkeypatch,
@@ -119,7 +118,7 @@ def test_a_new_run_that_another_process_was_quicker_with_is_refused(
     assert load_checkpoint(out).step == 10
 
 
-def test_a_killed_process_blocks_nobody_and_its_files_are_removed(words, tmp_path):  # noqa: F811
+def test_a_killed_process_blocks_nobody_and_its_files_are_removed(words, tmp_path):
     out = tmp_path / "run"
     command = ["train", words, *FAST, "--steps", "100000000", "--eval-every", "0"]
     command += ["--checkpoint-every", "1000", "--out", str(out)]
@@ -142,7 +141,7 @@ def test_a_killed_process_blocks_nobody_and_its_files_are_removed(words, tmp_pat
 # a new run over an earlier one
 
 
-def test_force_loses_nothing_before_the_new_run_begins(words, tmp_path, monkeypatch):  # noqa: F811
+def test_force_loses_nothing_before_the_new_run_begins(words, tmp_path, monkeypatch):
     out = tmp_path / "run"
     train(words, out, "--steps", 20)
     (out / "loss.png").write_bytes(b"picture")
@@ -174,7 +173,7 @@ def test_force_loses_nothing_before_the_new_run_begins(words, tmp_path, monkeypa
     ]  # fmt: skip
 
 
-def test_a_folder_with_nothing_but_what_a_crash_left_is_free(words, tmp_path):  # noqa: F811
+def test_a_folder_with_nothing_but_what_a_crash_left_is_free(words, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     (out / ".lock").write_text("")

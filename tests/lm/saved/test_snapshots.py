@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from support.lm_training import trainer
-from support.lm_words import make_words
+from support.lm.training import trainer
+from support.lm.words import make_words
 
 import mlpkern
 from mlpkern import lm

@@ -132,5 +132,5 @@ def test_a_cache_that_cannot_be_written_is_named_once(tmp_path, monkeypatch):
         download.makemore_names()
     path = tmp_path / "file" / "cache" / "makemore-names.txt"
     assert str(error.value) == (
-        f"{path}: cannot be written: Not a directory; set MLPKERN_CACHE to a folder that can"
+        f"{path}: cannot be written: Not a directory; set MLPKERN_CACHE to a writable folder"
     )

@@ -8,8 +8,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from lm.search.test_sweep import NO_TEST, PLAN, states
-from support.small_disk import disk  # noqa: F401
+from support.lm.sweeps import NO_TEST, PLAN, states
 
 from mlpkern.lm.errors import CheckpointError, WriteError
 from mlpkern.lm.saved.checkpoint import load_checkpoint
@@ -107,7 +106,7 @@ def test_writers_at_once_lose_and_mix_nothing(tmp_path):
 # a full disk
 
 
-def test_a_full_disk_leaves_a_journal_that_goes_on(disk):  # noqa: F811
+def test_a_full_disk_leaves_a_journal_that_goes_on(disk):
     path = disk.folder / "j"
     journal = Journal(path)
     journal.append_logs([{"k": 0}])
@@ -123,7 +122,7 @@ def test_a_full_disk_leaves_a_journal_that_goes_on(disk):  # noqa: F811
     assert operations(path) == [{"k": 0}, {"k": 1}]
 
 
-def test_a_sweep_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(disk):  # noqa: F811
+def test_a_sweep_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(disk):
     folder = SweepFolder(disk.folder / "sweep")
     sweep(SMALL, NO_TEST, folder)
     best = load_checkpoint(folder.best.path)

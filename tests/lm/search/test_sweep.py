@@ -8,50 +8,21 @@ import sys
 from dataclasses import replace
 
 import pytest
-from support.lm_training import DATASET
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.sweeps import NO_TEST, PLAN, states
+from support.lm.words import make_words
 
 from mlpkern.lm.errors import CheckpointError, ConfigError, MissingPackageError
 from mlpkern.lm.many.population import Population, group_key
-from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 from mlpkern.lm.search.folder import SweepFolder
-from mlpkern.lm.search.plan import SweepPlan
 from mlpkern.lm.search.rungs import sweep
 from mlpkern.lm.search.space import SearchSpace
 from mlpkern.lm.training.engines import RunEngine
 from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.training.trainer import Trainer
-from mlpkern.lm.words.data import Dataset, build_dataset
+from mlpkern.lm.words.data import build_dataset
 
 optuna = pytest.importorskip("optuna")
-
-PLAN = SweepPlan(
-    base=TrainConfig(
-        block_size=2, embedding_dim=3, hidden=(8,), batch_size=8, steps=40, optimizer="adamw"
-    ),
-    space=SearchSpace.from_json(
-        {
-            "hidden": [4, 8],
-            "block_size": [2, 3],
-            "lr": {"low": 0.001, "high": 0.1, "log": True},
-            "input_dropout": {"low": 0.0, "high": 0.5},
-        }
-    ),
-    trials=9, batch=9, shapes=3, rungs=(0.25, 0.5), cooldown=0.0, keep=3.0, minutes=None,
-)  # fmt: skip
-# a sweep that looks at the test split fails
-NO_TEST = Dataset(
-    DATASET.vocab,
-    {name: DATASET.splits[name] for name in ("train", "dev")},
-    {name: DATASET.words[name] for name in ("train", "dev")},
-    DATASET.digest,
-)
-
-
-def states(study):
-    return [trial.state.name for trial in study.get_trials(deepcopy=False)]
-
 
 # what is trained and told
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.lm_training import log_without_seconds, same_bits
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.training import log_without_seconds, same_bits
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.lm.errors import CheckpointError, ConfigError, NonFiniteLossError, WriteError

@@ -6,8 +6,8 @@ import json
 
 import pytest
 from support.command_line import fails
-from support.lm_training import same_bits
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.training import same_bits
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.cli import main

@@ -7,9 +7,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from support.command_line import words  # noqa: F401
-from support.lm_training import CONFIG, DATASET, trainer
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.training import CONFIG, DATASET, trainer
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.cli import main
@@ -96,7 +95,7 @@ def test_a_good_run_is_not_evaluated_for_it(monkeypatch):
 # who says so
 
 
-def test_the_command_saves_says_so_and_exits_with_1(words, tmp_path, capsys):  # noqa: F811
+def test_the_command_saves_says_so_and_exits_with_1(words, tmp_path, capsys):
     out = tmp_path / "run"
     flags = ["--hidden", "16", "--embedding-dim", "3", "--lr", "1e9", "--eval-every", "100"]
     assert main(["train", words, *flags, "--steps", "200", "--out", str(out)]) == 1
@@ -118,7 +117,7 @@ def test_the_command_saves_says_so_and_exits_with_1(words, tmp_path, capsys):  #
     assert json.loads((other / "summary.json").read_text())["diverged"] is False
 
 
-def test_overfitting_one_batch_says_so_too(words, capsys):  # noqa: F811
+def test_overfitting_one_batch_says_so_too(words, capsys):
     sizes = ["--hidden", "16", "--embedding-dim", "3", "--threads", "1"]
     overfit = ["train", words, "--overfit-batch", *sizes, "--steps", "100", "--lr"]
     assert main([*overfit, "1e9"]) == 1
@@ -129,7 +128,7 @@ def test_overfitting_one_batch_says_so_too(words, capsys):  # noqa: F811
     assert capsys.readouterr().err == ""
 
 
-def test_the_finder_counts_seeds_that_end_at_an_absurd_loss(words, capsys):  # noqa: F811
+def test_the_finder_counts_seeds_that_end_at_an_absurd_loss(words, capsys):
     train = DATASET.splits["train"]
     models = [lm.MLPLanguageModel(len(DATASET.vocab), 3, 4, 16, seed=s) for s in range(3)]
     for high, count in ((0.3, 0), (1e9, 3)):

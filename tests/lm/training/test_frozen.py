@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lm.training.test_step_options import OPTIONS, changed
-from support.lm_training import CONFIG, engine_names, losses_of, trainer
-from support.lm_words import one_thread  # noqa: F401
+from support.lm.training import CONFIG, OPTIONS, changed, engine_names, losses_of, trainer
 
 import mlpkern
 from mlpkern.lm.many.lr_finder import lr_finder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 import mlpkern
 from mlpkern.lm.model.config import TrainConfig

@@ -10,8 +10,7 @@ import pytest
 import torch
 from support.backends import needs_native
 from support.interrupts import Alarm, alarm, raise_alarm, soon
-from support.lm_training import CONFIG, DATASET, same_bits, trainer
-from support.lm_words import one_thread  # noqa: F401
+from support.lm.training import CONFIG, DATASET, same_bits, trainer
 
 from mlpkern import lm
 from mlpkern.lm.training.stop_signal import StopSignal

@@ -7,8 +7,7 @@ import re
 
 import pytest
 import torch
-from support.lm_training import CONFIG, DATASET, engine_names, trainer
-from support.lm_words import one_thread  # noqa: F401
+from support.lm.training import CONFIG, DATASET, engine_names, trainer
 
 from mlpkern.cli import main
 from mlpkern.lm.errors import NonFiniteLossError

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.words import make_words
 
 import mlpkern
 from mlpkern import cpu

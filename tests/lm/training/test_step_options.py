@@ -9,20 +9,22 @@ import signal
 import pytest
 import safetensors.torch
 import torch
-from support.lm_training import (
+from support.lm.training import (
+    ADAMW,
     CONFIG,
     DATASET,
+    OPTIONS,
+    changed,
     engine_names,
     finished,
     losses_of,
     same_bits,
     trainer,
 )
-from support.lm_words import one_thread  # noqa: F401
 from torch.nn import functional as F
 
 from mlpkern.lm.errors import CheckpointError, ConfigError
-from mlpkern.lm.model.config import TrainConfig, seed_for
+from mlpkern.lm.model.config import seed_for
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.training.engines import ENGINES, OpsEngine, choose_engine
@@ -31,24 +33,7 @@ from mlpkern.lm.training.stop_signal import Interrupted
 from mlpkern.lm.training.trainer import Trainer
 from mlpkern.reference.philox import dropout_mask
 
-ADAMW = {"optimizer": "adamw", "lr": ((0, 0.01),), "schedule": "cosine", "warmup": 20}
-OPTIONS = {
-    "momentum": {"momentum": 0.8, "lr": ((0, 0.05),)},
-    "decay": {"weight_decay": 0.01},
-    "clipping": {"max_grad_norm": 0.2},
-    "smoothing": {"label_smoothing": 0.1},
-    "dropout": {"input_dropout": 0.2, "hidden_dropout": 0.3},
-    "adamw": {**ADAMW, "weight_decay": 0.05},
-    "everything": {
-        **ADAMW, "weight_decay": 0.05, "max_grad_norm": 0.5, "label_smoothing": 0.05,
-        "input_dropout": 0.1, "hidden_dropout": 0.2, "hidden": (16, 9),
-    },
-}  # fmt: skip
 each_option = pytest.mark.parametrize("option", list(OPTIONS))
-
-
-def changed(**settings):
-    return TrainConfig(**{**CONFIG.to_json(), **settings})
 
 
 # the engines agree

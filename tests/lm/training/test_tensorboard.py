@@ -6,8 +6,7 @@ import sys
 import types
 
 import pytest
-from support.command_line import fails, words  # noqa: F401
-from support.lm_words import one_thread  # noqa: F401
+from support.command_line import fails
 
 from mlpkern.cli import main
 from mlpkern.lm.saved.log import read_log
@@ -56,7 +55,7 @@ def same(scalars, rows):
         assert value == pytest.approx(value2, abs=1e-6)
 
 
-def test_the_rows_of_the_log_are_written_and_shown(words, tmp_path, capsys, made):  # noqa: F811
+def test_the_rows_of_the_log_are_written_and_shown(words, tmp_path, capsys, made):
     out = tmp_path / "run"
     assert main(["train", words, *FAST, "--steps", "40", "--tensorboard", "--out", str(out)]) == 0
     assert "step 40/40" in capsys.readouterr().out
@@ -69,7 +68,7 @@ def test_the_rows_of_the_log_are_written_and_shown(words, tmp_path, capsys, made
     same(made[1].scalars, read_log(out / "log.csv")[4:])
 
 
-def test_event_files_hold_the_log_and_go_with_the_run(words, tmp_path):  # noqa: F811
+def test_event_files_hold_the_log_and_go_with_the_run(words, tmp_path):
     pytest.importorskip("tensorboard", reason="the event files need the package tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -88,7 +87,7 @@ def test_event_files_hold_the_log_and_go_with_the_run(words, tmp_path):  # noqa:
     assert not list(out.glob("events.*"))
 
 
-def test_without_the_package_nothing_is_trained(words, tmp_path, capsys, monkeypatch):  # noqa: F811
+def test_without_the_package_nothing_is_trained(words, tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     out = tmp_path / "run"
@@ -97,7 +96,7 @@ def test_without_the_package_nothing_is_trained(words, tmp_path, capsys, monkeyp
     assert not out.exists()
 
 
-def test_a_folder_that_refuses_is_one_line(words, tmp_path, capsys, made, monkeypatch):  # noqa: F811
+def test_a_folder_that_refuses_is_one_line(words, tmp_path, capsys, made, monkeypatch):
     def refuse(*_args, **_options):
         raise PermissionError(13, "Permission denied")
 
@@ -107,7 +106,7 @@ def test_a_folder_that_refuses_is_one_line(words, tmp_path, capsys, made, monkey
     assert f"{out}: cannot be written: Permission denied" in error
 
 
-def test_it_does_not_go_with_a_check_that_writes_nothing(words, capsys):  # noqa: F811
+def test_it_does_not_go_with_a_check_that_writes_nothing(words, capsys):
     error = fails(capsys, "train", words, "--overfit-batch", "--tensorboard")
     assert "--tensorboard does not go with --overfit-batch" in error
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.lm_training import DATASET, engine_names, losses_of, same_bits, trainer
-from support.lm_words import one_thread  # noqa: F401
+from support.lm.training import DATASET, engine_names, losses_of, same_bits, trainer
 from torch.nn import functional as F
 
 from mlpkern.lm.errors import ConfigError

@@ -8,7 +8,7 @@ import random
 
 import pytest
 import torch
-from support.lm_words import make_words, makemore_names
+from support.lm.words import make_words, makemore_names
 
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.words import download

@@ -7,8 +7,7 @@ import importlib
 
 import pytest
 import torch
-from support.command_line import fails, words  # noqa: F401
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.lm.words import make_words
 
 from mlpkern import lm
 from mlpkern.lm.analysis.sample import MAX_TOGETHER, NextSymbol

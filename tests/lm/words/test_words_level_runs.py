@@ -7,8 +7,7 @@ import json
 import pytest
 import safetensors
 import torch
-from support.command_line import fails, words  # noqa: F401
-from support.lm_words import make_words, one_thread  # noqa: F401
+from support.command_line import fails
 
 from mlpkern import lm
 from mlpkern.cli import main
@@ -79,7 +78,7 @@ def test_another_text_has_unknown_words_and_no_new_ids(run, tmp_path, capsys):
     assert float(capsys.readouterr().out.split()[2]) == pytest.approx(expected, abs=5.1e-5)
 
 
-def test_checkpoints_of_level_char_are_as_before(words, tmp_path):  # noqa: F811
+def test_checkpoints_of_level_char_are_as_before(words, tmp_path):
     out = str(tmp_path / "run")
     assert main(["train", words, "--steps", "5", "--hidden", "4", "--out", out]) == 0
     with safetensors.safe_open(f"{out}/model.safetensors", framework="pt") as file:
@@ -127,7 +126,7 @@ def test_data_and_ngram(text, capsys):
 # errors
 
 
-def test_errors(run, words, tmp_path, capsys):  # noqa: F811
+def test_errors(run, words, tmp_path, capsys):
     text = tmp_path / "t"
     level = ("--level", "word")
 

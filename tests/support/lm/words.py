@@ -7,16 +7,6 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These models are so small that a second thread only waits, or takes a core from others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_words(count: int = 300, seed: int = 0, alphabet: str = "abcdefgh") -> list[str]:
@@ -34,7 +24,7 @@ def make_words(count: int = 300, seed: int = 0, alphabet: str = "abcdefgh") -> l
 
 def makemore_names() -> Path:
     """The makemore names list, or a skip that says where it was looked for."""
-    default = Path(__file__).resolve().parents[2] / "../shared/data/names.txt"
+    default = Path(__file__).resolve().parents[3] / "../shared/data/names.txt"
     path = Path(os.environ.get("MLPKERN_NAMES", default))
     if not path.is_file():
         pytest.skip(f"no makemore names at {path}; MLPKERN_NAMES can name the file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.log import read_log
@@ -18,8 +18,26 @@ CONFIG = TrainConfig(
     log_every=50, eval_every=200, checkpoint_every=150,
 )  # fmt: skip
 DATASET = build_dataset(make_words(), block_size=3)
+ADAMW = {"optimizer": "adamw", "lr": ((0, 0.01),), "schedule": "cosine", "warmup": 20}
+OPTIONS = {  # of a step
+    "momentum": {"momentum": 0.8, "lr": ((0, 0.05),)},
+    "decay": {"weight_decay": 0.01},
+    "clipping": {"max_grad_norm": 0.2},
+    "smoothing": {"label_smoothing": 0.1},
+    "dropout": {"input_dropout": 0.2, "hidden_dropout": 0.3},
+    "adamw": {**ADAMW, "weight_decay": 0.05},
+    "everything": {
+        **ADAMW, "weight_decay": 0.05, "max_grad_norm": 0.5, "label_smoothing": 0.05,
+        "input_dropout": 0.1, "hidden_dropout": 0.2, "hidden": (16, 9),
+    },
+}  # fmt: skip
 
 engine_names = pytest.mark.parametrize("name", list(ENGINES))
+
+
+def changed(**settings):
+    """CONFIG with other settings."""
+    return TrainConfig(**{**CONFIG.to_json(), **settings})
 
 
 def trainer(name="stock", config=CONFIG, dataset=DATASET, **options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from support.lm_words import make_words
+from support.lm.words import make_words
 
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.training.engines import RunEngine
