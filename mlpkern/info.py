@@ -59,7 +59,7 @@ def collect() -> dict[str, Any]:
     """
     from mlpkern.registry import backends, environment_problems
 
-    build = build_info()
+    build = build_record.read()
     return {
         "versions": _versions(build),
         "backends": {
@@ -71,11 +71,6 @@ def collect() -> dict[str, Any]:
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("MLPKERN_")},
         "problems": environment_problems(),
     }
-
-
-def build_info() -> dict[str, Any]:
-    """What setup.py recorded about the native build, or {} where there is no (readable) record."""
-    return build_record.read(PACKAGE / "_build_info.json")
 
 
 def _versions(build: dict[str, Any]) -> dict[str, str]:
@@ -117,7 +112,7 @@ def _native() -> dict[str, Any]:
 def _changed_since_build() -> str:
     """The first source of an editable install that is newer than its library, "" if none is."""
     root = PACKAGE.parent
-    record = PACKAGE / "_build_info.json"
+    record = PACKAGE / build_record.PATH.name
     if not (root / "CMakeLists.txt").exists() or not record.exists():
         return ""
     built = record.stat().st_mtime

@@ -13,7 +13,7 @@ import torch
 from support.backends import needs_native, run_python
 
 import mlpkern
-from mlpkern import environment, info, registry
+from mlpkern import build_record, environment, info, registry
 from mlpkern.cli import main
 from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.plots import require_matplotlib
@@ -101,7 +101,7 @@ def test_an_instruction_set_that_cannot_be_used_is_an_error():
     from mlpkern import _C
 
     unknown = [("sse9", "is no instruction set of this build")]
-    lacking = set(info.build_info()["isas"]) - set(_C.isas_available().split(","))
+    lacking = set(build_record.read()["isas"]) - set(_C.isas_available().split(","))
     for isa, why in unknown + [(isa, "this CPU does not have") for isa in sorted(lacking)]:
         done = run_python("-c", ISA, MLPKERN_ISA=isa, MLPKERN_CACHE_LIMIT="12345")
         assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ import torch
 from support.backends import run_python
 
 import mlpkern
-from mlpkern import info
+from mlpkern import build_record, info
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,7 @@ def isa_objects(isa: str) -> list[Path]:
 def test_objects_of_an_instruction_set_have_no_weak_symbols(isa: str) -> None:
     # The linker keeps one copy of a weak symbol. If it kept that of AVX-512, every CPU would run
     # it.
-    if isa not in info.build_info()["isas"]:
+    if isa not in build_record.read()["isas"]:
         pytest.skip(f"{isa} is not built on {platform.machine()}")
     objects = isa_objects(isa)
     if not objects:
@@ -82,7 +82,7 @@ def test_library_exports_only_its_init_function() -> None:
 def test_isa_is_the_best_one_or_the_one_named() -> None:
     available = _C.isas_available().split(",")
     assert available[-1] == "baseline"
-    assert set(available) <= set(info.build_info()["isas"])
+    assert set(available) <= set(build_record.read()["isas"])
     assert _C.isa() == (os.environ.get("MLPKERN_ISA") or available[0])
 
 

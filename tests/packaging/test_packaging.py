@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from support.installing import Environment, libraries, packaging, read_record
 
-from mlpkern import info
+from mlpkern import build_record
 
 
 # --- Every run -----------------------------------------------------------------------------------
 def test_build_record_is_complete() -> None:
-    record = info.build_info()
+    record = build_record.read()
     assert record["native"] == (record["reason"] == "")
     assert set(record["cuda"]) >= {"built", "reason"}
     assert record["cuda"]["built"] == (record["cuda"]["reason"] == "")
@@ -29,14 +29,12 @@ def test_build_record_is_complete() -> None:
         assert record["build_seconds"] > 0
 
 
-def test_no_record_and_a_broken_one_read_as_empty(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(info, "PACKAGE", tmp_path)
-    assert info.build_info() == {}
+def test_no_record_and_a_broken_one_read_as_empty(tmp_path: Path) -> None:
+    path = tmp_path / "_build_info.json"
+    assert build_record.read(path) == {}
     for text in ("", "[1]", '{"native": tr'):
-        (tmp_path / "_build_info.json").write_text(text)
-        assert info.build_info() == {}
+        path.write_text(text)
+        assert build_record.read(path) == {}
 
 
 # --- Editable installs, in this order, in one tree -----------------------------------------------
