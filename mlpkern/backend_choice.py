@@ -18,7 +18,7 @@ _blocks: ContextVar[tuple[tuple[use_backend, str], ...]] = ContextVar("mlpkern_b
 
 
 class use_backend:
-    """Run every op on the backend ``name``, from this call on; None takes the choice back.
+    """Run every op on the backend ``name`` from this call on; None ends the choice.
 
     Three forms, for the calling thread or asyncio task alone:
 
@@ -30,20 +30,19 @@ class use_backend:
         @use_backend("reference")  # in each call of the function, which may be async
         def loss(x): ...
 
-    As a statement it acts at once, and inside a ``with`` block until the block ends. The two other
-    forms change nothing but their block or their function: to decorate takes back what the call
-    itself did. An object may be kept and entered any number of times, also nested; it acts from
-    where it is made, as the statement does. A thread begins without a choice, an asyncio task with
-    that of the code that starts it.
+    The statement acts at once; inside a ``with`` block it ends with the block. The other two forms
+    act on their block or their function only. An object that is kept, ``b = use_backend("cpu")``,
+    has acted as a statement; it can be entered any number of times, also nested. A thread begins
+    without a choice, an asyncio task with the choice of the code that starts it.
 
-    ``use_backend(None)`` leaves the choice to the environment variable MLPKERN_BACKEND, which names
-    a backend for the whole process and is read at the first call of each op, or else to the device
-    of the tensors. A backward runs on the backend that its forward ran on.
+    After ``use_backend(None)`` the environment variable MLPKERN_BACKEND decides, which names a
+    backend for the whole process and is read at the first call of each op, or else the device of
+    the tensors. A backward runs on the backend of its forward.
 
     Raises, at this call, ValueError for a name that does not exist and RuntimeError for a backend
     that cannot run here. There is no fallback: a tensor on a device that ``name`` does not serve
-    raises too. TypeError for decorating anything but a function, or a generator function, whose
-    caller would run on the backend as well between two values.
+    raises too. TypeError for decorating anything but a function, and for a generator function: its
+    caller would also run on the backend between two values.
     """
 
     def __init__(self, name: str | None) -> None:
@@ -51,7 +50,7 @@ class use_backend:
             require(name, "use_backend")
         self._name = name or ""
         self._before = named.get()
-        # A string of its own, by which this call is told from every other one of the same name.
+        # An object of its own, since another call may name the same backend.
         self._statement = _Statement(self._name)
         named.set(self._statement)
 

@@ -187,7 +187,7 @@ def _wrong_values() -> list[str]:
 
 
 def _served_when_named(name: str) -> tuple[str, ...]:
-    """The device types that the backend serves to a caller who names it; empty for every type.
+    """The device types that the backend serves if the caller names it; empty for every type.
 
     The automatic choice goes by the registry alone: Triton's interpreter also takes CPU tensors,
     but it is slow, so it must be asked for.

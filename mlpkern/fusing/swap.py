@@ -21,28 +21,28 @@ def fuse(model: nn.Module) -> Fused:
     - ``nn.Embedding`` followed by ``nn.Flatten(-2)`` or ``nn.Flatten()`` becomes
       ``mlpkern.nn.EmbeddingGather`` and ``nn.Identity``;
     - ``nn.CrossEntropyLoss`` becomes ``mlpkern.nn.CrossEntropyLoss``;
-    - a Linear that the code of a module applies a tanh to, ``torch.tanh(self.l1(x))``, an Embedding
-      that it flattens, ``self.C(x).view(len(x), -1)``, and ``F.cross_entropy`` run as one op. These
-      layers stay as they are; the module gets a subclass of its class with rewritten methods, which
-      do what the source says whenever it is not the plain case (hooks, other layers, transforms).
+    - in the code of a module, a tanh of a Linear, ``torch.tanh(self.l1(x))``, a flat Embedding,
+      ``self.C(x).view(len(x), -1)``, and ``F.cross_entropy`` run as one op each. These layers stay
+      as they are; the module gets a subclass of its class with rewritten methods, which make the
+      calls of the source in all but the plain case (hooks, other layers, transforms).
 
     "Followed by" means: next to each other in an ``nn.Sequential``, or called so by the forward of
     the module that has them as attributes. The new layers hold the very same Parameters, buffers
     and hooks, so optimizers, handles and the keys of the state_dict stay valid; results, dtype,
     device and training mode do too. `mlpkern.unfuse` puts the layers back.
 
-    Swapped is only what is proved equal. Layers stay as they are where a hook sees what is between
-    them, where a subclass, a parametrization or a weight that a hook recomputes is in their place,
-    and where any method, hook or forward of the modules around them may call one of them alone: the
-    code of those must not name them, or a symbolic trace of the forward, in both modes and with
-    every branch decided, must show what it does. ``refused`` also has the near misses, with
-    what to write instead: code whose source is not at hand, or a tanh in a function far away.
+    A layer is swapped only where the results are proved equal. It stays where a hook sees the value
+    between the two layers; where it is of a subclass, parametrized, or has a weight that a hook
+    recomputes; and where a method, hook or forward of the modules around may call one of the two
+    alone. Their code must not name the layers, or a symbolic trace of the forward, in both modes
+    and with every branch decided, must show what it does. ``refused`` also lists near misses, with
+    what to write instead, such as a tanh in another function or code without its source.
 
-    No analysis of the model sees code outside of it: who calls ``model.net[0]`` from a script, or
-    keeps a layer in a list or a closure elsewhere, gets the layer as it is after the swap. The same
-    holds for tools that treat every ``nn.Linear`` alike, such as a wrapper that adds a
-    low-rank product to its output: they would add it after the tanh. Run them before ``fuse`` or
-    after `mlpkern.unfuse`; unfuse too before changing layers or the flags that steer a forward.
+    Code outside the model is not analysed: a script that calls ``model.net[0]``, or a layer kept in
+    a list or closure elsewhere, gets the swapped layer. So do tools that treat every ``nn.Linear``
+    alike, such as a wrapper that adds a low-rank product to its output: they would add it after the
+    tanh. Run them before ``fuse`` or after `mlpkern.unfuse`; unfuse also before you change layers
+    or flags that the forward depends on.
 
     Examples:
         >>> print(fuse(nn.Sequential(nn.Linear(30, 200), nn.Tanh())))

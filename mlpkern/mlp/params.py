@@ -65,15 +65,16 @@ class MLPParams:
 
         Those whose requires_grad is False are frozen, see `frozen`.
 
-        ``model`` gives logits (rows, C) for ids (rows, T): by its forward, which must be one chain
-        of Embedding, Flatten, then Linear and Tanh at least once, then Linear, as layers of torch
-        or `mlpkern.nn`, as functions (``view``, ``torch.tanh``, …), or both; Identity does not
-        count. A symbolic trace shows the chain, in training and in evaluation mode, with arguments
-        whose default is None left out. Or it says what is what: attributes ``embedding`` and
-        ``output``, an Embedding and a Linear, and a method ``hidden_parameters()`` that gives
-        (weight, bias) of each hidden layer, as those of `mlpkern.lm.MLPLanguageModel`.
+        ``model`` must give logits (rows, C) for ids (rows, T). Its forward must be one chain of
+        Embedding, Flatten, then Linear and Tanh at least once, then Linear: layers of torch or
+        `mlpkern.nn`, functions (``view``, ``torch.tanh``, …), or both, and Identity anywhere. A
+        symbolic trace finds the chain, in training and in evaluation mode, without the arguments
+        whose default is None. A model can also name its layers itself, as
+        `mlpkern.lm.MLPLanguageModel` does: attributes ``embedding``, an Embedding, and ``output``,
+        a Linear, and a method ``hidden_parameters()`` that gives (weight, bias) of each hidden
+        layer.
 
-        Either way the forward is compared with the logits of such an MLP, on a copy with random
+        In both cases the forward is compared with the logits of such an MLP, on a copy with random
         parameters; the module and the generators stay as they are. A module with
         ``hidden_parameters`` is compared once for its class, shapes and settings.
 

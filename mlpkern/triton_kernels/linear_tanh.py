@@ -3,7 +3,7 @@
     forward    one product whose epilogue adds the bias and takes tanh
     backward   products that form dz where they read it; the batch cut into pieces for dw and db,
                and the sum of the pieces
-    wide       layers for which the tuned products of the vendor's library are the better choice,
+    wide       layers for which the tuned products of cuBLAS are the better choice,
                between kernels for bias and tanh, or for dz
 
 The cuts of all sums follow from the shape alone, and so do the bits.

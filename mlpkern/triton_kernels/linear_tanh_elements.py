@@ -1,6 +1,6 @@
 """``linear_tanh``, element by element: tanh, its slope, and the sums over pieces of a batch.
 
-    tanh_of    the epilogue of the fused product, and of a product of the vendor's library
+    tanh_of    the epilogue of the fused product, and of a product of cuBLAS
     slope_of   dz = g (1 - y^2): an operand of the fused products, or stored for the library's
     pieces     partial sums over pieces of the batch, (P, L), added in order
 

@@ -1,4 +1,4 @@
-"""``linear_tanh``: what surrounds the products of the vendor's library, and the sums of pieces."""
+"""``linear_tanh``: what surrounds the products of cuBLAS, and the sums of pieces."""
 
 from __future__ import annotations
 
