@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bench.core.case import Case, Cost, OpTable, Settings
 from bench.core.device import Device
@@ -43,30 +44,26 @@ class Suite:
     table: OpTable | None = None  # of an op that keep_pages.py can run
 
 
-def _op_suite(table: OpTable) -> Suite:
-    def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
-        return op_contest(table, case, cost, settings)
-
-    return Suite(table.op, table.cases, table.cost, contest, table=table)
-
-
 TRAINING_CASES: tuple[TrainingCase, ...] = (
     *training_case.CASES,
     *find_lr.CASES,
     *population.CASES,
 )
+TRAINING_CONTESTS = {
+    find_lr.SweepCase: find_lr.contest,
+    population.PopulationCase: population.contest,
+}
 
 
 def _training_contest(case: TrainingCase, cost: Cost, settings: Settings) -> Contest:
-    if isinstance(case, find_lr.SweepCase):
-        return find_lr.contest(case, cost, settings)
-    if isinstance(case, population.PopulationCase):
-        return population.contest(case, cost, settings)
-    return training_step.contest(case, cost, settings)
+    return TRAINING_CONTESTS.get(type(case), training_step.contest)(case, cost, settings)
 
 
 SUITES: tuple[Suite, ...] = (
-    *(_op_suite(table) for table in OP_TABLES.values()),
+    *(
+        Suite(table.op, table.cases, table.cost, partial(op_contest, table), table=table)
+        for table in OP_TABLES.values()
+    ),
     Suite("evaluate", evaluate.CASES, evaluate.cost, evaluate.contest),
     Suite(
         "training_step",
@@ -83,10 +80,6 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
     """The suites of a GPU; without one (None) their cases can be listed, not run."""
 
     def op_suite(table: OpTable) -> Suite:
-        def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
-            assert gpu is not None
-            return cuda_op_contest(table, case, cost, settings, gpu)
-
         def cost(case: Case) -> Cost:
             """Rotated inputs come from DRAM, however small they are."""
             floors = table.cost(case)
@@ -94,30 +87,12 @@ def cuda_suites(gpu: Device | None) -> tuple[Suite, ...]:
                 return floors
             return replace(floors, footprint=max(floors.footprint, 2 * gpu.l2_bytes))
 
-        return Suite(
-            table.op,
-            table.cuda_cases,
-            cost,
-            contest,
-            ours=CUDA,
-            ours_graph=CUDA + GRAPH,
-            baseline="eager",
-        )
+        contest = partial(cuda_op_contest, table, gpu=gpu)
+        return Suite(table.op, table.cuda_cases, cost, contest, CUDA, CUDA + GRAPH, "eager")
 
-    def training_contest(case: TrainingCase, cost: Cost, settings: Settings) -> Contest:
-        assert gpu is not None
-        return cuda_training.cuda_contest(case, cost, settings, gpu)
-
-    def training(cases: tuple[TrainingCase, ...], ours: str, ours_graph: str) -> Suite:
-        return Suite(
-            "training_step",
-            cases,
-            training_case.cost,
-            training_contest,
-            ours=ours,
-            ours_graph=ours_graph,
-            baseline=BASELINE,
-        )
+    def training(cases: tuple[TrainingCase, ...], ours: str, graph: str) -> Suite:
+        contest = partial(cuda_training.cuda_contest, gpu=gpu)
+        return Suite("training_step", cases, training_case.cost, contest, ours, graph, BASELINE)
 
     # A CUDA graph of train_steps would save nothing, so its row stands in both ratios.
     runs = training(cuda_training.RUN_CASES, training_step.OURS, training_step.OURS)

@@ -9,11 +9,8 @@ from torch import Tensor
 from bench.core.case import Case, Cost, OpTable, Problem, itemsize, random_normal
 
 
-def _case(
-    rows: int, classes: int, dtype: str = "float32", quick: bool = False, rotate: bool = False
-) -> Case:
-    sizes = {"N": rows, "V": classes}
-    return Case("cross_entropy", f"{rows}x{classes}", dtype, sizes, quick, rotate)
+def _case(N: int, V: int, dtype: str = "float32", **marks: bool) -> Case:
+    return Case("cross_entropy", f"{N}x{V}", dtype, {"N": N, "V": V}, **marks)
 
 
 CASES = (

@@ -19,18 +19,11 @@ class EmbeddingCase(Case):
 
 
 def _case(
-    vocabulary: int,
-    width: int,
-    rows: int,
-    context: int,
-    dtype: str = "float32",
-    quick: bool = False,
-    rotate: bool = False,
-    zipf: bool = False,
+    V: int, D: int, N: int, T: int, dtype: str = "float32", zipf: bool = False, **marks: bool
 ) -> EmbeddingCase:
-    sizes = {"V": vocabulary, "D": width, "N": rows, "T": context}
-    shape = f"{vocabulary}x{width} {'Zipf ids' if zipf else 'ids'} {rows}x{context}"
-    return EmbeddingCase("embedding_gather", shape, dtype, sizes, quick, rotate, zipf)
+    sizes = {"V": V, "D": D, "N": N, "T": T}
+    shape = f"{V}x{D} {'Zipf ids' if zipf else 'ids'} {N}x{T}"
+    return EmbeddingCase("embedding_gather", shape, dtype, sizes, zipf=zipf, **marks)
 
 
 CASES = (

@@ -10,18 +10,9 @@ from torch import Tensor
 from bench.core.case import Case, Cost, OpTable, Problem, itemsize, random_normal
 
 
-def _case(
-    rows: int,
-    context: int,
-    vocabulary: int,
-    width: int,
-    outputs: int,
-    dtype: str = "float32",
-    quick: bool = False,
-) -> Case:
-    sizes = {"N": rows, "T": context, "V": vocabulary, "D": width, "H": outputs}
-    shape = f"{rows}x{context}x{width}->{outputs} V={vocabulary}"
-    return Case("embedding_linear_tanh", shape, dtype, sizes, quick)
+def _case(N: int, T: int, V: int, D: int, H: int, dtype: str = "float32", **marks: bool) -> Case:
+    sizes = {"N": N, "T": T, "V": V, "D": D, "H": H}
+    return Case("embedding_linear_tanh", f"{N}x{T}x{D}->{H} V={V}", dtype, sizes, **marks)
 
 
 CASES = (

@@ -9,16 +9,8 @@ from torch import Tensor
 from bench.core.case import Case, Cost, OpTable, Problem, itemsize, random_normal
 
 
-def _case(
-    rows: int,
-    inputs: int,
-    outputs: int,
-    dtype: str = "float32",
-    quick: bool = False,
-    rotate: bool = False,
-) -> Case:
-    sizes = {"N": rows, "K": inputs, "H": outputs}
-    return Case("linear_tanh", f"{rows}x{inputs}->{outputs}", dtype, sizes, quick, rotate)
+def _case(N: int, K: int, H: int, dtype: str = "float32", **marks: bool) -> Case:
+    return Case("linear_tanh", f"{N}x{K}->{H}", dtype, {"N": N, "K": K, "H": H}, **marks)
 
 
 CASES = (
