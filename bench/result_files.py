@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from bench import report
 from bench.core.case import Unavailable
+from bench.core.files import as_json, show, write
 from bench.shown.charts import chart_png, ladder_png
 from bench.shown.text import machine_name, on_gpu
 
@@ -35,30 +34,8 @@ def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
         show([f"recorded as {report.RESULTS / stem}.json"])
 
 
-def keep_data(result: dict[str, Any], path: Path) -> None:
-    """Writes the JSON alone, while the run goes on."""
-    write(path, as_json(result))
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-def as_json(result: dict[str, Any]) -> bytes:
-    return (json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
 def machine_stem(result: dict[str, Any]) -> str:
     """How the files of a result begin: "cpu", or the name of the GPU as in "nvidia-h200"."""
     if not on_gpu(result):
         return "cpu"
     return re.sub(r"[^a-z0-9]+", "-", machine_name(result).lower()).strip("-")
-
-
-def show(lines: list[str]) -> None:
-    for line in lines:
-        print(line, flush=True)

@@ -32,11 +32,12 @@ import torch
 from bench.core import limits, machine
 from bench.core.case import DTYPES, Case, Settings, Unavailable
 from bench.core.device import Device, answers, first_line
+from bench.core.files import keep_data, show
 from bench.core.providers import MLPKERN
 from bench.cuda import limits as cuda_limits
 from bench.cuda.gpu import find_gpu
 from bench.cuda.population_run import train_population
-from bench.result_files import keep, keep_data, show
+from bench.result_files import keep
 from bench.runner import rate, run_case
 from bench.shown.cases import case_lines
 from bench.shown.header import header_lines, limit_lines

@@ -27,13 +27,13 @@ from torch import Tensor
 from bench.core import machine
 from bench.core.case import Case, Unavailable
 from bench.core.device import Device, first_line
+from bench.core.files import keep_data
 from bench.core.timer import LocalContestant, interleave
 from bench.cuda import limits as cuda_limits
 from bench.cuda.device_timer import DeviceContestant
 from bench.cuda.gpu import find_gpu
 from bench.cuda.providers import with_precision
 from bench.ops import embedding_gather
-from bench.result_files import keep_data
 from bench.shown.header import limit_lines
 from bench.shown.text import per_second, seconds
 from bench.training.stock_batched import losses_of_models

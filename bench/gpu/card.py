@@ -19,8 +19,8 @@ import torch
 
 from bench.core import machine
 from bench.core.case import Unavailable
+from bench.core.files import keep_data
 from bench.cuda.gpu import Gpu
-from bench.result_files import keep_data
 
 # CUdevice_attribute of cuda.h
 ATTRIBUTES = {

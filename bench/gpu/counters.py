@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.case import OpTable, forward_backward
+from bench.core.files import keep_data
 from bench.cuda import training as cuda_training
 from bench.cuda.gpu import Gpu, find_gpu
 from bench.cuda.providers import OURS, with_cuda_backend
 from bench.cuda.runs import DeviceModels
 from bench.ops import cross_entropy, embedding_gather, linear_tanh
-from bench.result_files import keep_data
 
 KERNELS = (
     "train_steps_narrow_kernel",

@@ -21,12 +21,12 @@ from typing import Any
 
 from bench import run
 from bench.core.case import Case, Cost, Settings
+from bench.core.files import keep_data, show
 from bench.core.providers import Contest
 from bench.cuda import training as cuda_training
 from bench.cuda.gpu import find_gpu
 from bench.cuda.providers import GRAPH, OURS
 from bench.gpu.card import clocks
-from bench.result_files import keep_data, show
 from bench.shown.figures import reached, row_of
 from bench.shown.header import limit_lines
 from bench.shown.text import case_title, per_second, percent, seconds, times

@@ -26,11 +26,11 @@ import torch
 
 import mlpkern
 from bench.core.device import Device, answers, first_line
+from bench.core.files import keep_data
 from bench.cuda.gpu import find_gpu
 from bench.cuda.providers import with_precision
 from bench.gpu import sanitizer_cases
 from bench.gpu.sanitizer_cases import Run, difference, results
-from bench.result_files import keep_data
 from mlpkern.registry import has_op
 
 OPS = {

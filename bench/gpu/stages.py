@@ -7,7 +7,6 @@ the standard library is imported.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from bench.core import machine
+from bench.core.files import keep_data
 from bench.gpu import prebuilt
 from bench.gpu.rehearsal import tools as rehearsal_tools
 from bench.gpu.steps import STAGES, STEPS
@@ -93,9 +93,7 @@ class Stage:
             "seconds": round(time.monotonic() - self.began, 1),
             "steps": self.rows,
         }
-        temporary = self.folder / ".result.json"
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        os.replace(temporary, self.folder / "result.json")
+        keep_data(result, self.folder / "result.json")
 
     def summary(self) -> str:
         """The outcome of every step, in at most SUMMARY characters."""

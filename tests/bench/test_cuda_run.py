@@ -15,9 +15,10 @@ from support.bench.fake_gpu import CASE, CUDA_SETTINGS, FAST, FakeGpu, fake_gpu,
 from support.bench.tiny import MACHINE
 from support.lm.words import make_words
 
-from bench import result_files, run, yardsticks
+from bench import run, yardsticks
 from bench import suites as tables
 from bench.core import limits
+from bench.core.files import keep_data
 from bench.cuda import limits as cuda_limits
 from bench.cuda import population_run
 from bench.cuda import providers as cuda_providers
@@ -79,7 +80,7 @@ def test_a_run_that_is_killed_has_left_the_cases_before(gpu, tmp_path, monkeypat
         cases,
         CUDA_SETTINGS,
         gpu=gpu,
-        save=partial(result_files.keep_data, path=tmp_path / "result.json"),
+        save=partial(keep_data, path=tmp_path / "result.json"),
     )
     (left,) = seen
     assert [case["op"] for case in left["cases"]] == ["training_step"]
