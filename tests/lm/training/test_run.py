@@ -96,9 +96,7 @@ def test_float64_parameters_follow_stock_more_closely():
 
 def test_auto_takes_run_where_the_compiled_kernel_is(monkeypatch):
     monkeypatch.setattr(cpu, "train_steps", lambda *_: None, raising=False)
-    monkeypatch.setattr(
-        mlpkern, "backends", lambda: {"cpu": mlpkern.Backend(True, "", "compiled C++")}
-    )
+    monkeypatch.setattr(engines, "status", lambda _: mlpkern.Backend(True, "", "compiled C++"))
     engine, why = choose_engine("auto", torch.device("cpu"))
     assert (engine.name, why) == ("run", "the fastest that applies on cpu")
 
@@ -111,7 +109,7 @@ def test_auto_says_why_it_does_not_take_run(monkeypatch):
         (mlpkern.backends(), mlpkern.backends()["cpu"].reason or "it has no train_steps"),
         (absent, "no compiler"),
     ]:
-        monkeypatch.setattr(mlpkern, "backends", lambda backends=backends: backends)
+        monkeypatch.setattr(engines, "status", backends.__getitem__)
         engine, why = choose_engine("auto", torch.device("cpu"))
         assert engine.name == "ops"
         assert why == f"the fastest that applies on cpu; not run: backend cpu: {reason}"
@@ -121,7 +119,7 @@ def test_auto_says_why_it_does_not_take_run(monkeypatch):
 
 def test_auto_takes_run_on_a_gpu_whose_kernels_are_compiled(monkeypatch):
     found = {"cuda": mlpkern.Backend(True, "", "compiled CUDA C++")}
-    monkeypatch.setattr(mlpkern, "backends", lambda: found)
+    monkeypatch.setattr(engines, "status", found.__getitem__)
     monkeypatch.setattr(engines, "has_op", lambda name, op: (name, op) == ("cuda", "train_steps"))
     monkeypatch.setattr(engines.torch, "empty", lambda *_, **__: None)
     monkeypatch.setattr(engines, "select", lambda op, tensor: None)
@@ -136,7 +134,7 @@ def test_auto_takes_ops_on_a_gpu_that_only_triton_serves(monkeypatch):
         "cuda": mlpkern.Backend(False, "no nvcc", ""),
         "triton": mlpkern.Backend(True, "", "Triton"),
     }
-    monkeypatch.setattr(mlpkern, "backends", lambda: found)
+    monkeypatch.setattr(engines, "status", found.__getitem__)
     engine, why = choose_engine("auto", torch.device("cuda"))
     assert engine.name == "ops"
     assert why.startswith("the fastest that applies on cuda; not run: ")
