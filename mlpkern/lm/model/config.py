@@ -105,7 +105,10 @@ class TrainConfig:
         None, _BOUND, "longer gradients are scaled to this norm", "optimizer", "G",
         "gradient norm", per_call=True,
     )  # fmt: skip
-    label_smoothing: float = setting(0.0, _SHARE, "0 to 1 ({})", "optimizer", "E", per_call=True)
+    label_smoothing: float = setting(
+        0.0, _SHARE, "probability spread over all symbols, 0 to 1 ({})", "optimizer", "E",
+        per_call=True,
+    )  # fmt: skip
     seed: int = setting(
         0, Seed(), "seed of initial parameters, batches and dropout ({})", "training", "SEED",
         searchable=False,
