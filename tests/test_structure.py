@@ -1,4 +1,4 @@
-"""The shape of the tree: who imports whom, how large folders and files are, one stem per op."""
+"""The shape of the tree: which module imports which, short files, one stem per op."""
 
 from __future__ import annotations
 
@@ -116,6 +116,20 @@ def test_only_the_compiled_backends_import_the_compiled_module():
     for path in sorted(PACKAGE.rglob("*.py")):
         if any(name.startswith("mlpkern._C") for name in imported(path)):
             assert path.relative_to(PACKAGE).as_posix() in allowed, path
+
+
+def test_python_files_have_at_most_300_lines():
+    for folder in ("mlpkern", "bench", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            lines = path.read_text(encoding="utf-8").count("\n")
+            assert lines <= 300, f"{path} has {lines} lines"
+
+
+def test_no_test_module_imports_another():
+    """Names that tests share are in tests/support."""
+    for path in Path(__file__).parent.rglob("*.py"):
+        for name in imported(path):
+            assert not any(part.startswith("test_") for part in name.split(".")), (path, name)
 
 
 @pytest.mark.parametrize("op", OPS + RUNS)

@@ -15,8 +15,9 @@ from support.installing import Environment, libraries, packaging, read_record
 
 from mlpkern import build_record
 
+# Every run
 
-# --- Every run -----------------------------------------------------------------------------------
+
 def test_build_record_is_complete() -> None:
     record = build_record.read()
     assert record["native"] == (record["reason"] == "")
@@ -37,7 +38,9 @@ def test_no_record_and_a_broken_one_read_as_empty(tmp_path: Path) -> None:
         assert build_record.read(path) == {}
 
 
-# --- Editable installs, in this order, in one tree -----------------------------------------------
+# Editable installs, in this order, in one tree
+
+
 @packaging
 def test_no_compiler_leaves_the_reference_and_a_reason(
     environment: Environment, tree: Path
