@@ -1,4 +1,4 @@
-"""The benchmark of a GPU, on a device that is none: providers, checks, both times, training."""
+"""The benchmark of a GPU, on a stand-in: providers, checks, both times, yardsticks."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_calls_in_turns():
     assert log == [0, 1, 0]
 
 
-def test_tf32_is_for_everyone_or_for_nobody(gpu):
+def test_tf32_is_for_all_providers_or_for_none(gpu):
     seen = []
 
     def spy(input, target):
@@ -193,7 +193,7 @@ def test_tf32_is_for_everyone_or_for_nobody(gpu):
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_a_case_that_the_card_cannot_hold_is_not_run():
+def test_a_case_that_the_gpu_cannot_hold_is_not_run():
     suite = suite_of(FakeGpu(memory_bytes=1000))
     with pytest.raises(Unavailable, match="needs about"):
         run_case(suite, CASE, CUDA_SETTINGS, FAST)

@@ -67,7 +67,7 @@ def test_bound_is_the_scarcer_resource_at_the_rate_of_the_dtype():
     assert MACHINE.peak_of("bfloat16", 1) is None
 
 
-def test_result_is_json_that_names_the_card(result):
+def test_result_is_json_that_names_the_gpu(result):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result["device"] == "cuda"
     assert result["complete"]

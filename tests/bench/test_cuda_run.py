@@ -200,7 +200,7 @@ def test_a_population_that_breaks_costs_no_case(gpu, monkeypatch, capsys):
     assert "population: not run: RuntimeError: no memory" in capsys.readouterr().out
 
 
-def test_a_run_on_the_processor_has_no_gpu(monkeypatch):
+def test_a_run_on_a_cpu_has_no_gpu(monkeypatch):
     monkeypatch.setattr(limits, "measure", lambda *args, **kwargs: MACHINE)
     result = run.run([], replace(CUDA_SETTINGS, device="cpu"))
     assert result["device"] == "cpu"

@@ -1,4 +1,4 @@
-"""Training steps of the benchmark on a GPU: every way of taking them, on a device that is none."""
+"""Training steps of the benchmark on a GPU: every way of taking them, on a stand-in."""
 
 from __future__ import annotations
 

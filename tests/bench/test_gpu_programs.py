@@ -1,4 +1,4 @@
-"""The programs of a GPU's first minutes, on a stand-in: smoke test, figures, counters, the card."""
+"""The programs of a GPU's first minutes, on a stand-in: smoke test, figures, counters, facts."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_a_wrong_kernel_has_no_time_and_is_told(figures, monkeypatch, capsys):
     assert "• REFUSED linear_tanh  32x30->200  float32, cuda: WRONG" in text
 
 
-def test_cases_that_do_not_begin_are_told(figures, capsys):
+def test_cases_that_do_not_begin_are_named(figures, capsys):
     result, status = figures("--seconds", "0")
     assert (result["cases"], status) == ([], 3)
     assert capsys.readouterr().out.count("• not run: ") == 2
@@ -231,10 +231,10 @@ def test_ncu_is_asked_for_the_same_program():
     assert command[-1] == "--program"
 
 
-# The card
+# The facts of the machine
 
 
-def test_the_card_s_facts_are_told_in_lines(monkeypatch, tmp_path, capsys):
+def test_the_facts_are_printed_in_lines(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(card, "Gpu", FakeGpu)
     monkeypatch.setattr(card, "driver_attributes", lambda: {"shared memory of a block": 49152})
     assert card.main(["--out", str(tmp_path / "card.json")]) == 0
@@ -246,7 +246,7 @@ def test_the_card_s_facts_are_told_in_lines(monkeypatch, tmp_path, capsys):
     assert card.tool_version("no-such-program") == "missing"
 
 
-def test_without_a_card_that_is_said(capsys):
+def test_without_a_gpu_the_programs_say_so(capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert card.main([]) == 1

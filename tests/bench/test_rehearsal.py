@@ -1,4 +1,4 @@
-"""bench/gpu.sh --rehearse: every line that needs no card, and an exit status that tells."""
+"""bench/gpu.sh --rehearse: every line that needs no GPU, and an exit status that tells."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_a_small_run_prints_both_distributions(tmp_path, capsys):
     assert seeds.main(["--seeds", "1"]) == 2
 
 
-def test_both_precisions_of_a_gpu_are_compared_with_the_processor(monkeypatch, capsys):
+def test_both_precisions_of_a_gpu_are_compared_with_the_cpu(monkeypatch, capsys):
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit, match="2"):
             seeds.main(["--device", "cuda", "--seeds", "3"])
