@@ -85,25 +85,17 @@ class StockTrainees:
 
 def train_stock(state: TrainState, rates: Tensor) -> None:
     """Steps at these learning rates (S,), as a user of plain torch writes them."""
-    from mlpkern.lm.training.stock import StockStep
-
-    class Step(StockStep):
-        def __init__(self) -> None:
-            super().__init__(state)
-            self._masked = masked
+    from mlpkern.lm.training.stock import stock_steps
+    from mlpkern.lm.words.data import Split
 
     config = state.config
 
-    def masked(_step: int, layer: int, x: Tensor) -> Tensor:
+    def masked(layer: int, x: Tensor) -> Tensor:
         p = config.hidden_dropout if layer else config.input_dropout
         return F.dropout(x, p) if p else x
 
-    inputs, targets = state.train.inputs.long(), state.train.targets.long()
-    step = Step()
-    for at, lr in enumerate(rates.tolist(), state.step):
-        ix = state.draw_batches(1)[0]
-        step(inputs[ix], targets[ix], at, lr)
-    state.step += len(rates)
+    train = Split(state.train.inputs.long(), state.train.targets.long())
+    stock_steps(state, train, rates.tolist(), lambda _step: masked)
 
 
 def seconds_of(

@@ -22,7 +22,7 @@ def run_overfit(args: argparse.Namespace) -> int:
     device = chosen_device(args)
     config = chosen_config(args, steps=STEPS)
     _, dataset, data = chosen_words(args, config)
-    engine, why = choose_engine(args.engine or "auto", device, config)
+    engine, why = choose_engine(args.engine or "auto", device)
     model = Trainer.start(config, dataset, engine, device=device).state.model
     print_words_and_model(config, model, dataset, data)
     print(f"engine  {engine.name} on {device}: {why}")

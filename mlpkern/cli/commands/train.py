@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             config = chosen_config(args)
             _, dataset, data = chosen_words(args, config)
         name = args.engine or (checkpoint.engine if checkpoint else "auto")
-        engine, why = choose_engine(name, device, config)
+        engine, why = choose_engine(name, device)
         options: dict[str, Any] = {
             "run": run, "lock": lock, "data": data, "device": device, "kernels": args.kernels,
             "progress": make_progress(config.steps, checkpoint.step if checkpoint else 0),

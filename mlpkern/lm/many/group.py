@@ -22,9 +22,9 @@ from mlpkern.lm.model.config import TrainConfig, seed_for
 from mlpkern.lm.model.state import TrainState, initial_model
 from mlpkern.lm.training.chunks import is_evaluated
 from mlpkern.lm.training.divergence import divergence
-from mlpkern.lm.training.engines import MAX_ROWS
 from mlpkern.lm.training.evaluation import Metrics
 from mlpkern.lm.training.options import common_options, own_options
+from mlpkern.lm.training.run import MAX_ROWS
 from mlpkern.lm.words.data import Dataset
 
 __all__ = ["Group", "judged_every"]

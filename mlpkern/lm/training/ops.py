@@ -1,196 +1,133 @@
-"""One step of the language model on the fused ops: what the engine ``ops`` repeats."""
+"""The engine ``ops``: one step after the other on the fused ops."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlpkern.autograd import CrossEntropy, EmbeddingGather, LinearTanh
-from mlpkern.cuda.graphed_step import surroundings
-from mlpkern.lm.model.mlp import MLPLanguageModel
+from mlpkern.cuda import graphed_train_steps
+from mlpkern.lm.model.config import seed_for
 from mlpkern.lm.model.state import TrainState
-from mlpkern.lm.training.options import DropoutMasks, TorchOptimizer, moments_of
-from mlpkern.lm.words.data import Split
+from mlpkern.lm.training.options import dropout_of, rule_of, torch_optimizer
+from mlpkern.mlp.params import MLPParams
+from mlpkern.mlp.training_arguments import TrainingArguments
+from mlpkern.ops.mlp_loss import mlp_loss
+from mlpkern.registry import status
 
-__all__ = ["FusedOptionsStep", "FusedStep", "GraphedSteps"]
+__all__ = ["FusedSteps", "OpsEngine"]
 
-_OPTIONS = (-100, 1, 0.0)  # of cross_entropy: ignore_index as in torch, the mean, no smoothing
+# What a chunk holds at once of the ids of its batches: 64 MB as int64.
+MAX_GATHERED_IDS = 8_000_000
 
 
-class FusedStep:
-    """The model's parameters as autograd leaves; the loss of a batch and its gradients.
+class OpsEngine:
+    """The three fused ops through autograd, and nothing per step that can be done per chunk.
 
-    ``leaves``: those that are trained; ``values``: their memory once more, without autograd, to
-    update. The ops are called below
-    their argument checks, which the batches of a split cannot fail, with every name looked up once:
-    both count when a step takes 130 us.
+    On a GPU a step is a CUDA graph, see `mlpkern.cuda.graphed_train_steps`.
     """
 
-    def __init__(self, model: MLPLanguageModel) -> None:
-        # The output weight as (H, V), so that addmm takes it without a transposition per step.
-        self.embedding = _leaf(model.embedding.weight)
-        self.hidden = [(_leaf(weight), _leaf(bias)) for weight, bias in model.hidden_parameters()]
-        weight, bias = model.output.weight, model.output.bias
-        self.output = weight.detach().t().requires_grad_(weight.requires_grad), _leaf(bias)
-        flat = (p for pair in self.hidden for p in pair)
-        self.parameters = (self.embedding, *flat, *self.output)
-        self.leaves = tuple(leaf for leaf in self.parameters if leaf.requires_grad)
-        self.values = [leaf.detach() for leaf in self.leaves]
-        self._one = torch.ones_like(self.embedding[0, 0])
-        self._ops = EmbeddingGather.direct, LinearTanh.direct, CrossEntropy.direct
+    name = "ops"
+    kernels = "fused"
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """The loss () of ids (N, T) and targets (N,), with its graph."""
-        gather, tanh, entropy = self._ops
-        x = gather(ids, self.embedding, -1)  # (N, T*D); -1: no padding
-        for weight, bias in self.hidden:
-            x = tanh(x, weight, bias)  # (N, H)
-        weight_out, bias_out = self.output
-        logits = torch.addmm(bias_out, x, weight_out)  # (N, V)
-        return entropy(logits, targets, None, *_OPTIONS)
+    @staticmethod
+    def unavailable(device: torch.device) -> str | None:
+        kinds = ("cpu",) if device.type == "cpu" else ("cuda", "triton")
+        if any(status(kind).available for kind in kinds):
+            return None
+        return "; ".join(f"backend {kind}: {status(kind).reason}" for kind in kinds)
 
-    def gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
-        """``torch.autograd.grad(loss, leaves)`` without its checks, which take 15 us of a step.
+    def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        per_step = state.config.batch_size * state.train.inputs.shape[1]
+        run = graphed_steps if state.train.targets.is_cuda else _eager_steps
+        parts = state.learning_rates(steps).split(max(1, MAX_GATHERED_IDS // per_step))
+        return torch.cat([run(state, rates) for rates in parts])
+
+
+def _eager_steps(state: TrainState, rates: Tensor) -> Tensor:
+    train, step = state.train, FusedSteps(state)
+    rows = state.draw_batches(len(rates)).to(train.targets.device)  # (S, N)
+    batches = zip(train.inputs[rows].unbind(), train.targets[rows].unbind(), strict=True)
+    pairs = zip(batches, rates.tolist(), strict=True)
+    return torch.stack([step.take(ids, targets, lr) for (ids, targets), lr in pairs])
+
+
+def graphed_steps(state: TrainState, rates: Tensor) -> Tensor:
+    """The losses (S,) of steps at these learning rates, each the replay of a CUDA graph."""
+    config, own, device = state.config, state.optimizer, state.train.targets.device
+
+    def tensors(part: MLPParams | None) -> list[Tensor] | None:
+        return None if part is None else [tensor.detach().unsqueeze(0) for tensor in part.tensors()]
+
+    def of_model(value: float) -> Tensor:
+        return torch.full((1,), value, dtype=torch.float64, device=device)
+
+    seed = seed_for(config.seed, "dropout")
+    seeds = torch.full((1,), seed if seed < 1 << 63 else seed - (1 << 64), device=device)
+    arguments = TrainingArguments(
+        parameters=tensors(state.params) or [],
+        frozen=state.params.is_frozen(),
+        first=tensors(own.first),
+        second=tensors(own.second),
+        inputs=state.train.inputs,
+        targets=state.train.targets,
+        batches=state.draw_batches(len(rates)).to(device).unsqueeze(0),
+        rates=rates.to(device).unsqueeze(0),
+        stopped=own.stopped,
+        step=own.step,
+        rule=rule_of(config),
+        weight_decay=of_model(config.weight_decay),
+        input_dropout=of_model(config.input_dropout),
+        hidden_dropout=of_model(config.hidden_dropout),
+        seeds=seeds,
+        streams=torch.zeros_like(seeds),
+    )
+    losses = graphed_train_steps.train_steps(arguments)[0]
+    state.step += len(rates)
+    return losses.to(torch.float32)
+
+
+class FusedSteps:
+    """Steps of the run ``state`` by the fused ops, which update its moments and count them.
+
+    ``leaves``: the parameters, without a copy, for autograd; ``values``: those that are trained
+    once more, without autograd, to update.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        config = state.config
+        own = state.params.tensors()
+        self.leaves = [p.detach().requires_grad_(p.requires_grad) for p in own]
+        self._trained = tuple(leaf for leaf in self.leaves if leaf.requires_grad)
+        self._values = [leaf.detach() for leaf in self._trained]
+        self._one = torch.ones_like(own[0][0, 0])
+        self._state, self._dropout = state, dropout_of(config)
+        self._smoothing = float(config.label_smoothing)
+        plain = not config.beyond_plain_sgd()
+        self._optimizer = None if plain else torch_optimizer(state, self.leaves, foreach=True)
+
+    def take(self, ids: Tensor, targets: Tensor, lr: float) -> Tensor:
+        """One step on ids (N, T) and targets (N,): its loss () before the update."""
+        state = self._state
+        dropout = self._dropout(state.step)
+        loss = mlp_loss(self.leaves, ids, targets, self._smoothing, dropout)
+        gradients = self._gradients(loss)
+        if self._optimizer:
+            for leaf, gradient in zip(self._trained, gradients, strict=True):
+                leaf.grad = gradient
+            self._optimizer.step(lr)
+        elif gradients:
+            torch._foreach_add_(self._values, gradients, alpha=-lr)
+        state.step += 1
+        return loss.detach()
+
+    def _gradients(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """``torch.autograd.grad`` of the trained leaves without its checks: 15 us of a step.
 
         The engine it calls is what torch's own function calls, with the same arguments. Use the
-        result at once and let it go: memory that the next step takes again is still in the caches.
+        result at once and drop it: memory that the next step takes again is still in the caches.
         """
-        if not self.leaves:
+        if not self._trained:
             return ()
         return torch.autograd.Variable._execution_engine.run_backward(
-            (loss,), (self._one,), False, False, self.leaves, False, accumulate_grad=False
+            (loss,), (self._one,), False, False, self._trained, False, accumulate_grad=False
         )
-
-    def take(self, ids: Tensor, targets: Tensor, lr: float) -> Tensor:
-        """One step of plain SGD: its loss () before the update."""
-        loss = self.loss(ids, targets)
-        if self.leaves:
-            torch._foreach_add_(self.values, self.gradients(loss), alpha=-lr)
-        return loss.detach()
-
-
-class FusedOptionsStep(FusedStep):
-    """The same with every option of a step, for the run ``state``, whose momenta it updates.
-
-    Args:
-        step: the number of the first step that it takes; it counts on from there.
-    """
-
-    def __init__(self, state: TrainState, step: int) -> None:
-        super().__init__(state.model)
-        self._masked, self._at = DropoutMasks(state.config), step
-        self._entropy = (-100, 1, state.config.label_smoothing)
-        moments = []
-        for tensors in moments_of(state.optimizer):
-            if tensors is not None:  # the output weight lies transposed here
-                *rest, weight, bias = tensors
-                tensors = [*rest, weight.t(), bias]
-            moments.append(tensors)
-        self._optimizer = TorchOptimizer(state.config, self.parameters, moments, step, "foreach")
-
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """The loss of the step with dropout and smoothing."""
-        gather, tanh, entropy = self._ops
-        x = self._masked(self._at, 0, gather(ids, self.embedding, -1))  # (N, T*D)
-        for layer, (weight, bias) in enumerate(self.hidden, 1):
-            x = self._masked(self._at, layer, tanh(x, weight, bias))  # (N, H)
-        weight_out, bias_out = self.output
-        logits = torch.addmm(bias_out, x, weight_out)  # (N, V)
-        return entropy(logits, targets, None, *self._entropy)
-
-    def take(self, ids: Tensor, targets: Tensor, lr: float) -> Tensor:
-        """One step of the run's optimizer: its loss () before the update."""
-        loss = self.loss(ids, targets)
-        for leaf, gradient in zip(self.leaves, self.gradients(loss), strict=True):
-            leaf.grad = gradient
-        self._optimizer.step(lr)
-        self._at += 1
-        return loss.detach()
-
-
-class GraphedSteps:
-    """Steps on a GPU without the host in between: one step captured as a CUDA graph, then replayed.
-
-    The graph holds some twenty kernels, which the GPU starts by itself. Which step a replay is, a
-    counter on the GPU says: it picks the rows of the batch and the learning rate from the arrays of
-    all steps, and the place of the loss.
-
-    Args:
-        capacity: the most steps of one call of ``run``.
-    """
-
-    def __init__(
-        self, model: MLPLanguageModel, train: Split, batch_size: int, capacity: int = 1024
-    ) -> None:
-        device = train.targets.device
-        self.model, self.train, self.capacity = model, train, capacity
-        self._step = FusedStep(model)
-        self._reads = _what_a_graph_reads(model, train)
-        self._rows = torch.zeros(capacity, batch_size, dtype=torch.int64, device=device)
-        self._rates = torch.zeros(capacity, device=device, dtype=self._step.embedding.dtype)
-        self._losses = torch.zeros_like(self._rates)
-        self._at = torch.zeros(1, dtype=torch.int64, device=device)
-        self._replay: Callable[[], None]
-        self._replay = self._captured() if device.type == "cuda" else self._once
-
-    def serves(self, model: MLPLanguageModel, train: Split, batch_size: int) -> bool:
-        """Whether these steps train this very model, as it is frozen, on these very rows.
-
-        Not where its parameters lie elsewhere now, nor under another backend, precision or stream.
-        """
-        mine = (self.model, self.train, self._rows.shape[1])
-        same = mine[0] is model and mine[1] is train and mine[2] == batch_size
-        return same and self._reads == _what_a_graph_reads(model, train)
-
-    def run(self, rows: Tensor, rates: Tensor) -> Tensor:
-        """The losses (S,) of S steps on the batches ``rows`` (S, N) at the learning rates (S,)."""
-        steps = len(rates)
-        self._rows[:steps].copy_(rows)
-        self._rates[:steps].copy_(rates)
-        self._at.zero_()
-        for _ in range(steps):
-            self._replay()
-        return self._losses[:steps].clone()
-
-    def _once(self) -> None:
-        rows = self._rows.index_select(0, self._at).view(-1)  # (N,)
-        rate = self._rates.index_select(0, self._at).view(())
-        inputs, targets = self.train.inputs, self.train.targets
-        loss = self._step.loss(inputs.index_select(0, rows), targets.index_select(0, rows))
-        if gradients := self._step.gradients(loss):
-            torch._foreach_mul_(gradients, rate)
-            torch._foreach_sub_(self._step.values, gradients)
-        self._losses.index_copy_(0, self._at, loss.detach().view(1))
-        self._at.add_(1)
-
-    def _captured(self) -> Callable[[], None]:
-        """The replay of one step; the parameters are what they were before."""
-        before = [value.clone() for value in self._step.values]
-        side = torch.cuda.Stream(self._at.device)
-        side.wait_stream(torch.cuda.current_stream(self._at.device))
-        with torch.cuda.stream(side):
-            for _ in range(3):  # libraries set themselves up in their first calls
-                self._at.zero_()
-                self._once()
-        torch.cuda.current_stream(self._at.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # not on torch's default stream for captures, which belongs to the device of the first
-        with torch.cuda.device(self._at.device), torch.cuda.graph(graph, stream=side):
-            self._once()
-        for value, old in zip(self._step.values, before, strict=True):
-            value.copy_(old)
-        return graph.replay
-
-
-def _what_a_graph_reads(model: MLPLanguageModel, train: Split) -> tuple[Any, ...]:
-    """The addresses in it, which parameters it trains, and what else its capture depends on."""
-    parameters = [(p.data_ptr(), p.requires_grad) for p in model.parameters()]
-    data = train.inputs.data_ptr(), train.targets.data_ptr()
-    return parameters, data, surroundings(model.embedding.weight)
-
-
-def _leaf(parameter: Tensor) -> Tensor:
-    return parameter.detach().requires_grad_(parameter.requires_grad)

@@ -1,40 +1,74 @@
-"""One step of the language model in plain torch, with every option of a step."""
+"""The engine ``stock``: the training loop of the lecture in plain torch."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mlpkern.lm.model.state import TrainState
-from mlpkern.lm.training.options import DropoutMasks, TorchOptimizer, moments_of
+from mlpkern.lm.training.options import dropout_of, torch_optimizer
+from mlpkern.lm.words.data import Split
+from mlpkern.reference.mlp import Dropout, logits
 
-__all__ = ["StockStep"]
+__all__ = ["StockEngine", "stock_steps"]
 
 
-class StockStep:
-    """Steps of the run ``state`` by autograd and ``torch.optim``; its momenta are updated.
+class StockEngine:
+    """The training loop of the lecture in plain torch: the yardstick, free of any of our ops."""
 
-    Plain SGD is written out in the engine, as the lecture has it.
+    name = "stock"
+    kernels = "stock"
+
+    def __init__(self) -> None:
+        self._rows: tuple[Split, Split] | None = None
+
+    @staticmethod
+    def unavailable(device: torch.device) -> str | None:
+        return None
+
+    def run_chunk(self, state: TrainState, steps: int) -> Tensor:
+        rates = state.learning_rates(steps).tolist()
+        return stock_steps(state, self._int64_rows(state.train), rates, dropout_of(state.config))
+
+    def _int64_rows(self, train: Split) -> Split:
+        """The training rows as the lecture keeps them, converted once a run."""
+        if self._rows is None or self._rows[0] is not train:
+            self._rows = (train, Split(train.inputs.long(), train.targets.long()))
+        return self._rows[1]
+
+
+def stock_steps(
+    state: TrainState, train: Split, rates: Sequence[float], dropout: Callable[[int], Dropout]
+) -> Tensor:
+    """The losses (S,) of steps at the learning rates (S,); ``dropout``: that of a step's number.
+
+    ``train``: the training rows, int64.
     """
-
-    def __init__(self, state: TrainState) -> None:
-        self._model, self._smoothing = state.model, state.config.label_smoothing
-        self._masked = DropoutMasks(state.config)
-        moments = moments_of(state.optimizer)
-        leaves = list(state.model.parameters())
-        self._optimizer = TorchOptimizer(state.config, leaves, moments, state.step)
-
-    def __call__(self, ids: Tensor, targets: Tensor, step: int, lr: float) -> Tensor:
-        """The loss () of step ``step`` on ids (N, T) and targets (N,), before its update."""
-        model, masked = self._model, self._masked
-        x = F.embedding(ids, model.embedding.weight)  # (N, T, D)
-        x = masked(step, 0, x.view(x.shape[0], -1))  # (N, T*D)
-        for layer, (weight, bias) in enumerate(model.hidden_parameters(), 1):
-            x = masked(step, layer, torch.tanh(F.linear(x, weight, bias)))  # (N, H)
-        logits = F.linear(x, model.output.weight, model.output.bias)  # (N, V)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self._smoothing)
-        if loss.requires_grad:
+    config, parameters = state.config, list(state.model.parameters())
+    trained = [p for p in parameters if p.requires_grad]
+    optimizer = torch_optimizer(state, parameters) if config.beyond_plain_sgd() else None
+    losses = []
+    for lr in rates:
+        ix = state.draw_batches(1)[0].to(train.targets.device)  # (N,)
+        # forward
+        z = logits(parameters, train.inputs[ix], dropout(state.step))  # (N, V)
+        loss = F.cross_entropy(z, train.targets[ix], label_smoothing=config.label_smoothing)
+        # backward
+        for p in trained:
+            p.grad = None
+        if trained:
             loss.backward()
-        self._optimizer.step(lr)
-        return loss.detach()
+        # update
+        if optimizer:
+            optimizer.step(lr)
+        else:
+            for p in trained:
+                p.data += -lr * p.grad  # type: ignore[operator]
+        losses.append(loss.detach())
+        state.step += 1
+    for p in trained:
+        p.grad = None
+    return torch.stack(losses)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.lm.training import CONFIG, OPTIONS, changed, engine_names, losses_of, trainer
+from support.lm.training import OPTIONS, changed, engine_names, losses_of, trainer
 
 import mlpkern
 from mlpkern.lm.many.lr_finder import lr_finder
 from mlpkern.lm.training.engines import ENGINES
-from mlpkern.lm.training.ops import GraphedSteps
+from mlpkern.lm.training.ops import graphed_steps
 
 SETTINGS = {"plain SGD": {}, "momentum": OPTIONS["momentum"], "everything": OPTIONS["everything"]}
 FROZEN = ("embedding.weight", "hidden.0.bias", "output.weight")
@@ -69,17 +69,14 @@ def test_the_trainer_keeps_them_and_trains_them_once_released(name):
     assert moved(run.state.model, before) == before.keys()
 
 
-def test_the_steps_of_a_graph_serve_a_model_frozen_in_another_way_no_more():
+def test_the_steps_of_a_graph_obey_what_is_frozen_later():
     state = trainer("ops").state
-    run = (state.model, state.train, CONFIG.batch_size)
     before = freeze(state.model)
-    steps = GraphedSteps(*run)
-    rows, rates = state.draw_batches(10), state.learning_rates(10)
-    steps.run(rows, rates)
+    graphed_steps(state, state.learning_rates(10))
     assert moved(state.model, before) == before.keys() - set(FROZEN)
-    assert steps.serves(*run)
-    freeze(state.model, ["embedding.weight"])
-    assert not steps.serves(*run)
+    before = freeze(state.model, ["embedding.weight"])
+    graphed_steps(state, state.learning_rates(10))
+    assert moved(state.model, before) == before.keys() - {"embedding.weight"}
 
 
 def test_the_learning_rate_finder_keeps_them():

@@ -1,53 +1,46 @@
-"""The graph of the engine ``ops`` serves a chunk only where it reads what the chunk is about."""
+"""The steps of the engine ``ops`` on a GPU, run on a CPU: the same steps without the graph."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from support.lm.words import make_words
+from support.lm.training import OPTIONS, changed, trainer
 
-import mlpkern
-from mlpkern.lm.model.config import TrainConfig
-from mlpkern.lm.training.engines import OpsEngine
-from mlpkern.lm.training.ops import GraphedSteps
-from mlpkern.lm.training.trainer import Trainer
-from mlpkern.lm.words.data import build_dataset
+from mlpkern.lm.training.ops import OpsEngine, graphed_steps
 
-CONFIG = TrainConfig(embedding_dim=4, hidden=(9,), batch_size=8, steps=10)
+SETTINGS = {"plain SGD": {}, "momentum": OPTIONS["momentum"], "everything": OPTIONS["everything"]}
 
 
-@pytest.fixture
-def steps() -> GraphedSteps:
-    state = Trainer.start(CONFIG, build_dataset(make_words(), block_size=3), OpsEngine()).state
-    return GraphedSteps(state.model, state.train, CONFIG.batch_size, capacity=5)
+def train(state, *cuts):
+    return torch.cat([graphed_steps(state, state.learning_rates(steps)) for steps in cuts])
 
 
-def serves(steps: GraphedSteps) -> bool:
-    return steps.serves(steps.model, steps.train, CONFIG.batch_size)
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_they_are_those_of_the_engine_on_a_cpu_in_every_option(settings):
+    config = changed(**SETTINGS[settings], seed=2**40)
+    ours, theirs = trainer("ops", config).state, trainer("ops", config).state
+    losses = train(ours, 5, 12)
+    torch.testing.assert_close(losses, OpsEngine().run_chunk(theirs, 17), rtol=1e-5, atol=1e-5)
+    assert ours.step == theirs.step == 17
+    assert torch.equal(ours.generator.get_state(), theirs.generator.get_state())
+    pairs = zip(
+        [*ours.model.parameters(), *ours.optimizer.tensors()],
+        [*theirs.model.parameters(), *theirs.optimizer.tensors()],
+        strict=True,
+    )
+    for mine, other in pairs:
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
 
 
-def test_parameters_that_lie_elsewhere_are_not_trained_where_they_were(steps):
-    assert serves(steps)
-    with torch.no_grad():
-        steps.model.embedding.weight.zero_()  # in place
-    assert serves(steps)
-    weight = steps.model.output.weight
-    weight.data = weight.data.clone()
-    assert not serves(steps)
-
-
-def test_what_is_frozen_later_is_not_trained(steps):
-    steps.model.embedding.weight.requires_grad_(False)
-    assert not serves(steps)
-
-
-def test_a_backend_or_precision_chosen_later_is_obeyed(steps):
-    with mlpkern.use_backend("reference"):
-        assert not serves(steps)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        assert not serves(steps)
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert serves(steps)
+def test_a_parameter_that_lies_elsewhere_or_is_another_is_trained_there():
+    state, plain = trainer("ops").state, trainer("ops").state
+    expected = train(plain, 3, 3, 3)
+    first = train(state, 3)
+    weight = state.model.output.weight
+    weight.data = weight.data.clone()  # elsewhere
+    second = train(state, 3)
+    state.model.hidden[0].weight = torch.nn.Parameter(state.model.hidden[0].weight.detach().clone())
+    losses = torch.cat([first, second, train(state, 3)])
+    assert torch.equal(losses, expected)
+    for mine, other in zip(state.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(mine, other)

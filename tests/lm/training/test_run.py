@@ -12,11 +12,10 @@ import mlpkern
 from mlpkern import cpu
 from mlpkern.lm.errors import NonFiniteLossError
 from mlpkern.lm.model.config import TrainConfig
-from mlpkern.lm.training import engines
+from mlpkern.lm.training import ops, run
 from mlpkern.lm.training.chunks import CHUNK_SECONDS, FIRST_CHUNK, LONGEST_CHUNK, next_length
 from mlpkern.lm.training.engines import ENGINES, OpsEngine, RunEngine, choose_engine
 from mlpkern.lm.training.evaluation import evaluate
-from mlpkern.lm.training.ops import GraphedSteps
 from mlpkern.lm.training.trainer import Trainer
 from mlpkern.lm.words.data import build_dataset
 
@@ -74,7 +73,7 @@ def test_engine_is_one_call_of_train_steps():
 
 def test_large_batches_are_drawn_in_pieces_without_a_change(monkeypatch):
     whole, state = losses_of("run")
-    monkeypatch.setattr(engines, "MAX_ROWS", 8 * 7)  # pieces of 7 steps
+    monkeypatch.setattr(run, "MAX_ROWS", 8 * 7)  # pieces of 7 steps
     cut, state_cut = losses_of("run")
     assert torch.equal(whole, cut)
     assert torch.equal(state.model.output.weight, state_cut.model.output.weight)
@@ -94,9 +93,15 @@ def test_float64_parameters_follow_stock_more_closely():
 # the choice
 
 
+def set_status(monkeypatch, backends):
+    """The engines find these backends."""
+    for module in (run, ops):
+        monkeypatch.setattr(module, "status", lambda name: backends[name])
+
+
 def test_auto_takes_run_where_the_compiled_kernel_is(monkeypatch):
     monkeypatch.setattr(cpu, "train_steps", lambda *_: None, raising=False)
-    monkeypatch.setattr(engines, "status", lambda _: mlpkern.Backend(True, "", "compiled C++"))
+    set_status(monkeypatch, {"cpu": mlpkern.Backend(True, "", "compiled C++")})
     engine, why = choose_engine("auto", torch.device("cpu"))
     assert (engine.name, why) == ("run", "the fastest that applies on cpu")
 
@@ -109,7 +114,7 @@ def test_auto_says_why_it_does_not_take_run(monkeypatch):
         (mlpkern.backends(), mlpkern.backends()["cpu"].reason or "it has no train_steps"),
         (absent, "no compiler"),
     ]:
-        monkeypatch.setattr(engines, "status", backends.__getitem__)
+        set_status(monkeypatch, backends)
         engine, why = choose_engine("auto", torch.device("cpu"))
         assert engine.name == "ops"
         assert why == f"the fastest that applies on cpu; not run: backend cpu: {reason}"
@@ -119,10 +124,10 @@ def test_auto_says_why_it_does_not_take_run(monkeypatch):
 
 def test_auto_takes_run_on_a_gpu_whose_kernels_are_compiled(monkeypatch):
     found = {"cuda": mlpkern.Backend(True, "", "compiled CUDA C++")}
-    monkeypatch.setattr(engines, "status", found.__getitem__)
-    monkeypatch.setattr(engines, "has_op", lambda name, op: (name, op) == ("cuda", "train_steps"))
-    monkeypatch.setattr(engines.torch, "empty", lambda *_, **__: None)
-    monkeypatch.setattr(engines, "select", lambda op, tensor: None)
+    set_status(monkeypatch, found)
+    monkeypatch.setattr(run, "has_op", lambda name, op: (name, op) == ("cuda", "train_steps"))
+    monkeypatch.setattr(run.torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(run, "select", lambda op, tensor: None)
     engine, why = choose_engine("auto", torch.device("cuda"))
     assert (engine.name, why) == ("run", "the fastest that applies on cuda")
     found["cuda"] = mlpkern.Backend(False, "no nvcc", "")
@@ -134,7 +139,7 @@ def test_auto_takes_ops_on_a_gpu_that_only_triton_serves(monkeypatch):
         "cuda": mlpkern.Backend(False, "no nvcc", ""),
         "triton": mlpkern.Backend(True, "", "Triton"),
     }
-    monkeypatch.setattr(engines, "status", found.__getitem__)
+    set_status(monkeypatch, found)
     engine, why = choose_engine("auto", torch.device("cuda"))
     assert engine.name == "ops"
     assert why.startswith("the fastest that applies on cuda; not run: ")
@@ -151,7 +156,7 @@ def test_auto_obeys_a_named_backend_without_train_steps(monkeypatch):
     def none_named(op, tensor):
         raise RuntimeError(f"MLPKERN_BACKEND: backend triton has no {op}; choose another backend")
 
-    monkeypatch.setattr(engines, "select", none_named)
+    monkeypatch.setattr(run, "select", none_named)
     engine, why = choose_engine("auto", torch.device("cpu"))
     assert engine.name == "ops"
     assert "not run: MLPKERN_BACKEND: backend triton has no train_steps" in why
@@ -221,7 +226,7 @@ def test_chunks_grow_to_their_length_and_stay_below_a_second(first, pace):
 
 def test_a_loss_that_is_not_finite_names_its_step_and_warns_no_more(monkeypatch):
     config = changed(lr=((0, 0.1), (160, 1e38)))
-    monkeypatch.setattr(engines, "MAX_ROWS", 8 * 9)  # the bad step lies inside a piece
+    monkeypatch.setattr(run, "MAX_ROWS", 8 * 9)  # the bad step lies inside a piece
     losses, _ = losses_of("run", config)
     bad = int((~losses.isfinite()).nonzero()[0])
     assert 160 < bad < 170
@@ -232,16 +237,3 @@ def test_a_loss_that_is_not_finite_names_its_step_and_warns_no_more(monkeypatch)
         with pytest.raises(NonFiniteLossError, match=f"step {bad}: the loss is ") as error:
             trainer.train()
     assert error.value.step == bad
-
-
-def test_the_step_of_a_cuda_graph_is_that_of_the_engine_ops():
-    """On a CPU the same step runs without the graph; the counter leads it through the arrays."""
-    one, other = start("ops"), start("ops")
-    expected = OpsEngine().run_chunk(one, 7)
-    graphed = GraphedSteps(other.model, other.train, other.config.batch_size, capacity=5)
-    losses = [graphed.run(other.draw_batches(n), other.learning_rates(n)) for n in (5, 2)]
-    torch.testing.assert_close(torch.cat(losses), expected, rtol=1e-5, atol=1e-6)
-    for mine, theirs in zip(other.model.parameters(), one.model.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
-    assert graphed.serves(other.model, other.train, other.config.batch_size)
-    assert not graphed.serves(one.model, other.train, other.config.batch_size)

@@ -23,11 +23,11 @@ from support.lm.training import (
 )
 from torch.nn import functional as F
 
-from mlpkern.lm.errors import CheckpointError, ConfigError
+from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.model.config import seed_for
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.training.engines import ENGINES, OpsEngine, choose_engine
+from mlpkern.lm.training.engines import ENGINES
 from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.training.stop_signal import Interrupted
 from mlpkern.lm.training.trainer import Trainer
@@ -192,22 +192,3 @@ def test_damaged_momenta_are_refused(tmp_path, change, message):
     rewritten(run.run.checkpoint, change_tensors=change)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(tmp_path)
-
-
-# the choice of an engine
-
-
-def test_an_engine_that_cannot_says_so_and_auto_takes_another(monkeypatch):
-    cuda, config = torch.device("cuda"), changed(**ADAMW, input_dropout=0.1)
-    reason = "on cuda its step is plain SGD, without optimizer, input_dropout"
-    assert OpsEngine.lacks(cuda, config) == reason
-    assert OpsEngine.lacks(cuda, CONFIG) is None
-    assert OpsEngine.lacks(torch.device("cpu"), config) is None
-    monkeypatch.setattr(OpsEngine, "unavailable", staticmethod(lambda _: None))
-    monkeypatch.setattr(ENGINES["run"], "unavailable", staticmethod(lambda _: "no kernel"))
-    assert choose_engine("auto", cuda, CONFIG)[0].name == "ops"
-    engine, why = choose_engine("auto", cuda, config)
-    assert engine.name == "stock"
-    assert why.endswith(f"not run: no kernel; not ops: {reason}")
-    with pytest.raises(ConfigError, match=f"engine ops: {reason}; another one can"):
-        choose_engine("ops", cuda, config)

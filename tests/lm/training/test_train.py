@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import PRESETS, TrainConfig, seed_for
-from mlpkern.lm.training import engines
+from mlpkern.lm.training import ops
 from mlpkern.lm.training.engines import ENGINES, choose_engine
 from mlpkern.lm.training.evaluation import evaluate
 
@@ -71,7 +71,7 @@ def test_one_draw_of_many_steps_equals_many_draws_of_one():
 @engine_names
 def test_chunks_do_not_change_a_bit(name, monkeypatch):
     whole, end = losses_of(name, 200)
-    monkeypatch.setattr(engines, "MAX_GATHERED_IDS", 8 * 3 * 7)  # pieces of 7 steps in a chunk
+    monkeypatch.setattr(ops, "MAX_GATHERED_IDS", 8 * 3 * 7)  # pieces of 7 steps in a chunk
     cut, end_cut = losses_of(name, 200, cuts=(1, 2, 77, 130))
     assert torch.equal(whole, cut)
     assert same_bits(end.model.state_dict(), end_cut.model.state_dict())
