@@ -89,3 +89,9 @@ def test_every_link_leads_somewhere(page):
 
 def test_the_readme_is_short():
     assert len(TOP[0].read_text(encoding="utf-8").splitlines()) < 200
+
+
+def test_no_page_names_a_machine_or_a_host_of_packages():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"/(?:home|root|Users|work)/|pypi\.org|download\.pytorch", text), page
