@@ -1,15 +1,15 @@
 """One training step of the fused ops, captured as a CUDA graph, and the arrays that it works on.
 
-The host only starts the replays: which step it is, a counter on the device says, which picks the
+The host only starts the replays. A counter on the device holds the step number: it picks the
 examples of the batch, the numbers of the step (learning rate, AdamW's bias corrections) and the
 dropout masks from arrays of many steps, and the place of the loss. These arrays are filled a block
-of steps at a time, whatever the length of the call. The first step of all runs as it is, so that
+of steps at a time, whatever the length of the call. The first step of all runs eagerly, so that
 libraries set themselves up before the capture; on a CPU all steps do.
 
 The trained parameters of a model, their moments and gradients are one array each, the weights
 before the biases, so that the update is a handful of kernels however many layers there are. Frozen
-parameters lie apart and have neither moments nor gradients. Whether the loss was finite
-only the device knows: the new values are selected there, or the old ones kept.
+parameters lie apart and have neither moments nor gradients. Only the device knows whether the loss
+was finite: there the new values are selected, or the old ones kept.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def surroundings(parameter: Tensor) -> tuple[Hashable, ...]:
 def _capture_stream(device: torch.device, _replaying: int) -> torch.cuda.Stream:
     """One for the graphs that are replayed on a stream, and one at a time.
 
-    The vendor's library gives each stream a workspace for good, which a graph goes on using.
+    cuBLAS keeps a workspace for each stream, which a graph goes on using.
     Torch's own stream for captures belongs to the device of the first.
     """
     return torch.cuda.Stream(device)

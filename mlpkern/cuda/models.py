@@ -1,9 +1,9 @@
-"""``train_steps`` and ``evaluate`` of the backend ``cuda``: the way to go.
+"""``train_steps`` and ``evaluate`` of the backend ``cuda``: which kernels run a call.
 
-The kernels of ours hold a whole model in one multiprocessor, in float32. What does not fit there,
-and float64, takes the fused ops: a training step of them captured in a CUDA graph, an evaluation
-block after block of rows. So do few models with so much work in a step that the whole card, one
-model after another, is done sooner than a multiprocessor for each.
+Our kernels hold a whole model in the shared memory of one multiprocessor, in float32. The fused ops
+run what does not fit there, and float64: a training step captured in a CUDA graph, an evaluation
+in blocks of rows. They also run a few models with so much work in a step that the whole card, one
+model after another, is faster than one multiprocessor for each.
 """
 
 from __future__ import annotations

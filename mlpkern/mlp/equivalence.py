@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mlpkern.environment import named
+from mlpkern.reference.mlp import logits
 from mlpkern.tracing.twin import Twins
 
 Layers = tuple[Tensor, list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]
@@ -47,7 +47,7 @@ def check_function(model: nn.Module, layers: Layers, *, once: bool = False) -> N
     ids = torch.randint(vocabulary, (_ROWS, context), generator=generator, device="cpu")
     ids = ids.to(tensors[0].device)
     with _undisturbed(tensors[0].device):
-        expected = _logits(ids, [drawn[id(tensor)] for tensor in tensors])
+        expected = logits([drawn[id(tensor)] for tensor in tensors], ids)
         for training in (False, True):
             _compare(type(model).__name__, _run(model, training, drawn, ids), expected)
     if structure is not None:
@@ -86,14 +86,6 @@ def _compare(name: str, got: Any, expected: Tensor) -> None:
             f"a linear output, but its logits differ by {difference:.2g} from those of the "
             "parameters found"
         )
-
-
-def _logits(ids: Tensor, tensors: list[Tensor]) -> Tensor:
-    table, *rest = tensors
-    x = F.embedding(ids, table).flatten(1)  # (rows, T*D)
-    for weight, bias in zip(rest[:-2:2], rest[1:-2:2], strict=True):
-        x = torch.tanh(F.linear(x, weight, bias))
-    return F.linear(x, *rest[-2:])
 
 
 def _random(tensor: Tensor, generator: torch.Generator) -> Tensor:
