@@ -7,7 +7,7 @@
 
 namespace mlpkern {
 
-// The shape of a tensor of ids; of more axes than an IdShape has, the first ones as one.
+// The shape of a tensor of ids; axes beyond those of an IdShape are multiplied into the first.
 IdShape shape_of(const Tensor& t);
 
 // A flat position in a tensor of this shape as "[3, 1]".

@@ -1,7 +1,7 @@
-// The pybind11 module mlpkern._C. The functions of an op stand in <op>_binding.cpp: each checks
-// memory safety, allocates outputs and scratch, and calls one launcher. No arithmetic here.
-// User-facing checks stand in mlpkern/ops; these only keep a direct call from reading or writing
-// outside its arrays.
+// The pybind11 module mlpkern._C. The functions of an op are in <op>_binding.cpp: each checks its
+// arguments, allocates outputs and scratch, and calls one launcher; no arithmetic. The checks only
+// keep a direct call from reading or writing outside its arrays; those for users are in
+// mlpkern/ops.
 #include "binding/bindings.h"
 
 #include <pybind11/pybind11.h>
@@ -22,7 +22,7 @@ py::dict cache_info() {
   return result;
 }
 
-// What new_tensor does on a GPU, wherever the tensor is: for tests without one.
+// A new tensor by torch.empty, as on a GPU, for a tensor anywhere: for tests without a GPU.
 py::object torch_output_like(py::handle tensor) {
   Place place;
   const Tensor like(tensor, {"torch_output_like", "tensor"}, place);
@@ -35,6 +35,7 @@ py::object torch_output_like(py::handle tensor) {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of mlpkern. Use them through mlpkern.functional.";
   load_exchange_api();
+  load_torch_empty();
 
   bind_embedding_gather(m);
   bind_linear_tanh(m);
@@ -46,18 +47,19 @@ PYBIND11_MODULE(_C, m) {
   bind_cuda_library(m);
 
   m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2 or baseline.");
-  m.def("isa_error", cpu::isa_error, "Why MLPKERN_ISA cannot be obeyed, or None.");
+  m.def("isa_error", cpu::isa_error, "Why MLPKERN_ISA cannot be used, or None.");
   m.def("isas_available", cpu::isas_available, "Instruction sets this machine can run.");
   m.def("num_threads", cpu::max_threads, "Threads a parallel loop started here would use.");
   m.def("limit_threads", cpu::limit_threads, py::arg("count"),
-        "Bounds the threads of loops started by this thread, 0 for no bound; returns the old one.");
+        "Bounds the threads of loops started by this thread, 0 for no bound; returns the previous "
+        "one.");
   m.def("parallel_backend", cpu::parallel_source, "torch, openmp or serial.");
   m.def("torch_output_like", torch_output_like, py::arg("tensor"),
-        "A tensor of this shape, dtype and device, made as the outputs of a GPU are.");
+        "A tensor of this shape, dtype and device, made as outputs on a GPU are.");
   m.def("empty_cache", memory::empty, "Frees the memory kept for reuse.");
   m.def("cache_info", cache_info, "Bytes kept for reuse, their limit, hits and misses.");
   m.def("set_cache_limit", memory::set_limit, py::arg("bytes"),
-        "Sets the most bytes kept for reuse; 0 keeps none.");
+        "Sets the limit of bytes kept for reuse; 0 keeps none.");
 }
 
 }  // namespace mlpkern

@@ -1,4 +1,4 @@
-// What the binding files share, and one function per file that adds its part to the module.
+// What the binding files share, and for each file the function that adds its part to the module.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "binding/cuda_library.h"
+#include "binding/tensor/exchange.h"
 #include "binding/tensor/memory.h"
+#include "binding/tensor/new_tensor.h"
 #include "binding/tensor/tensor.h"
 #include "kernels.h"
 
@@ -21,7 +23,7 @@ void bind_train_steps(py::module_& m);
 void bind_evaluate(py::module_& m);
 void bind_gpu_kernels(py::module_& m);  // which one train_steps and evaluate launch
 
-// Other Python threads may run while a kernel works for longer than a switch of threads costs.
+// Above this, releasing the interpreter lock costs less than what other Python threads gain.
 constexpr int64_t kReleaseGilWork = 1 << 20;  // multiply-adds or elements moved
 
 template <class Args>
@@ -35,8 +37,7 @@ int64_t launch(int64_t (*kernel)(const Args&), size_t (*workspace)(const Args&),
 }
 #define MLPKERN_LAUNCH(name, args, work) launch(cpu::name, cpu::name##_workspace, args, work)
 
-// The same for a kernel that a GPU has too: runs where `place` says. On a GPU no bad id is known
-// when this returns (-1).
+// The same on the device of `place`. On a GPU it returns -1: bad ids are recorded by the device.
 #define MLPKERN_LAUNCH_ON(place, op, name, args, work)                                        \
   ((place).is_cpu()                                                                           \
        ? MLPKERN_LAUNCH(name, args, work)                                                     \
@@ -57,7 +58,7 @@ inline int64_t rows_of(const Tensor& t) {
 
 constexpr int64_t kAnyRank = 64;
 
-// Fills what forward and backward share: ids of shape (..., T) as N rows of T.
+// Fills the ids, of shape (..., T), as N rows of T.
 template <class Args>
 void set_ids(Args& a, Tensor& input) {
   input.require_ndim(1, kAnyRank);
@@ -70,7 +71,7 @@ void set_ids(Args& a, Tensor& input) {
   a.input_col_stride = input.stride(-1);
 }
 
-// Fills a.bias; the tensor must outlive the call of the kernel.
+// Fills a.bias. The tensor must outlive the launch.
 template <class Args>
 void set_bias(Args& a, Tensor& bias) {
   bias.require_ndim(1, 1);
@@ -80,7 +81,7 @@ void set_bias(Args& a, Tensor& bias) {
   a.bias = bias.data();
 }
 
-// Fills what a backward reads besides the arguments of its forward: both of shape (..., H).
+// Fills doutput and output, both of shape (..., H).
 template <class Args>
 void set_outputs(Args& a, const Tensor& input, Tensor& doutput, Tensor& output) {
   for (Tensor* t : {&doutput, &output}) {

@@ -12,7 +12,7 @@ Reduction reduction_of(int64_t value) {
   return static_cast<Reduction>(value);
 }
 
-// Fills what forward and backward share: logits (N, C), target, class weights, options.
+// Fills the arguments of both directions: logits (N, C), target, class weights, options.
 template <class Args>
 void set_classes(Args& a, Tensor& input, Tensor& target, Tensor* weight, int64_t ignore_index,
                  int64_t reduction, double label_smoothing) {

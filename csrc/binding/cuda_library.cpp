@@ -15,7 +15,7 @@ constexpr int kMaxDevices = 64;
 const cuda::Library* library = nullptr;
 std::atomic<uint64_t> used_devices{0};  // a bit for each device that a kernel ran on
 
-// (available, reason, detail), as mlpkern.backends.Backend. Loads the library at `path` for good.
+// (available, reason, detail), as mlpkern.Backend. The library at `path` stays loaded.
 py::tuple load_cuda_library(const std::string& path) {
   if (!library) {
     void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -35,7 +35,7 @@ py::tuple load_cuda_library(const std::string& path) {
   return py::make_tuple(available, std::string(reason), std::string(detail));
 }
 
-// IndexError for what a device that was used recorded since the last call, if anything.
+// IndexError for a bad id that a device has recorded since the last call.
 void check_cuda_errors() {
   for (int device = 0; device < kMaxDevices; ++device) {
     if (!(used_devices.load() >> device & 1)) continue;
@@ -74,7 +74,7 @@ void bind_cuda_library(py::module_& m) {
   m.def("load_cuda_library", load_cuda_library, py::arg("path"),
         "Loads mlpkern/_cuda.so; (available, reason, detail).");
   m.def("check_cuda_errors", check_cuda_errors,
-        "IndexError for an id out of range that a GPU has met since the last call.");
+        "IndexError for an id out of range that a GPU has read since the last call.");
 }
 
 }  // namespace mlpkern

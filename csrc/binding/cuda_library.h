@@ -1,12 +1,12 @@
-// mlpkern/_cuda.so as the bindings see it: loaded on first use, then a table of launchers.
+// mlpkern/_cuda.so: loaded on first use, then a table of launchers.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <string>
 
-#include "binding/tensor/place.h"
-#include "binding/tensor/tensor.h"
+#include "binding/tensor/exchange.h"
+#include "binding/tensor/new_tensor.h"
 #include "cuda/library.h"
 
 namespace mlpkern {
@@ -16,13 +16,13 @@ void bind_cuda_library(py::module_& m);
 // The loaded library; RuntimeError where there is none.
 const cuda::Library& cuda_library();
 
-// From now on check_errors() asks this device too.
+// check_errors() asks this device from now on.
 void mark_used(const Place& place);
 
 [[noreturn]] void throw_cuda_error(const char* op, int error);
 
-// Runs a launcher on the current stream of the device, with scratch from torch's allocator: its
-// blocks return to the stream they were taken on, so it may be given back at once.
+// Runs a launcher on the current stream of the device, with scratch from torch's allocator. The
+// scratch is freed at once: the allocator reuses a block only on the same stream.
 template <class Args>
 void launch_cuda(const char* op, int (*kernel)(const Args&, int, void*),
                  size_t (*workspace)(const Args&, int), Args& args, const Place& place) {

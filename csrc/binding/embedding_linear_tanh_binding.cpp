@@ -5,7 +5,7 @@
 namespace mlpkern {
 namespace {
 
-// Fills what forward and backward share: ids, table (V, D) and weight (H, T*D).
+// Fills the arguments of both directions: ids, table (V, D) and weight (H, T*D).
 template <class Args>
 void set_embedded_layer(Args& a, Tensor& input, Tensor& embedding, Tensor& weight) {
   set_ids(a, input);

@@ -3,7 +3,8 @@
 namespace mlpkern {
 namespace {
 
-// Adjacent values, a chunk at a time: the test of a chunk has no branch and becomes vector code.
+// Adjacent values, a chunk at a time: the test of a chunk has no branch, so the compiler vectorizes
+// it.
 template <class T>
 int64_t first_in_row(const T* x, int64_t count, int64_t stride, uint64_t limit) {
   constexpr int64_t kChunk = 1024;

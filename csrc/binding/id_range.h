@@ -1,4 +1,4 @@
-// Reads ids, and finds those out of range before a kernel reads memory by them.
+// Reads ids, and finds those out of range before a kernel uses them as row numbers.
 #pragma once
 
 #include <cstdint>

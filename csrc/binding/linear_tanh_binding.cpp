@@ -4,7 +4,7 @@
 namespace mlpkern {
 namespace {
 
-// Fills what forward and backward share: input (..., K) as N rows, weight (H, K).
+// Fills the arguments of both directions: input (..., K) as N rows, weight (H, K).
 template <class Args>
 void set_linear(Args& a, Tensor& input, Tensor& weight) {
   input.require_ndim(1, kAnyRank);
@@ -59,7 +59,7 @@ py::tuple linear_tanh_backward(py::handle doutput_, py::handle input_, py::handl
   return py::make_tuple(std::move(dinput), std::move(dweight), std::move(dbias));
 }
 
-// The parts around a product of the vendor's library, on a GPU only.
+// The parts around matrix products by cuBLAS, on a GPU only.
 
 void require_gpu(const char* op, const Place& place) {
   if (place.is_cpu()) throw py::value_error(std::string(op) + ": the tensors must be on a GPU");
@@ -86,7 +86,7 @@ void linear_tanh_epilogue(py::handle output_, py::handle bias_) {
               cuda_library().linear_tanh_epilogue_workspace, a, place);
 }
 
-// (dz, dbias) of rows (N, H); dbias is None unless wanted.
+// (dz, dbias) of rows (N, H); dbias is None unless asked for.
 py::tuple linear_tanh_slope(py::handle doutput_, py::handle output_, bool need_bias) {
   const char* op = "linear_tanh_slope";
   Place place;

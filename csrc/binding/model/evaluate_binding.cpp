@@ -11,7 +11,7 @@
 namespace mlpkern {
 namespace {
 
-// A call that changes nothing, so handlers of signals run while it waits for them.
+// evaluate changes nothing, so it can run the handlers of signals in the middle of its work.
 struct Measurement {
   Interruption interruption;
   std::optional<py::error_already_set> error;
@@ -75,7 +75,8 @@ py::tuple evaluate(const py::sequence& parameters_, py::handle inputs_, py::hand
 void bind_evaluate(py::module_& m) {
   m.def("evaluate", evaluate, py::arg("parameters"), py::arg("inputs"), py::arg("targets"),
         py::arg("tf32") = false, py::arg("flag") = py::none(),
-        "On a CPU: handlers of signals run meanwhile. Once `flag` is not 0 the results are void.");
+        "On a CPU: runs handlers of signals meanwhile. Once `flag` is not 0 the results are "
+        "invalid.");
 }
 
 }  // namespace mlpkern

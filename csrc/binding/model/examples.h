@@ -1,5 +1,4 @@
-// The examples of a call of train_steps or evaluate, and whether their ids and targets are in
-// range.
+// The examples of train_steps and evaluate, and whether their ids and targets are in range.
 #pragma once
 
 #include "binding/tensor/tensor.h"
@@ -13,7 +12,7 @@ Examples describe_examples(const Tensor& inputs, const Tensor& targets);
 void require_in_range(const char* op, const char* name, const Tensor& t, int64_t limit,
                       const char* noun, int64_t equal_axes = 0);
 
-// Whether the examples that the batches name have only ids and targets in range.
+// Whether all examples in the batches have ids and targets in range.
 bool examples_in_range(const TrainSteps& a);
 
 }  // namespace mlpkern

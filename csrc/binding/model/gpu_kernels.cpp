@@ -12,7 +12,7 @@ const char* name_of(ModelPath path) {
   return path == ModelPath::narrow ? "narrow" : path == ModelPath::block ? "block" : "";
 }
 
-// A model of these sizes, without memory.
+// A model of these sizes, with null pointers.
 MLP sizes_of(int64_t V, int64_t T, int64_t D, int64_t C, const std::vector<int64_t>& hidden) {
   MLP m = {};
   m.dtype = DType::f32;
@@ -49,10 +49,10 @@ void bind_gpu_kernels(py::module_& m) {
   m.def("train_steps_path", train_steps_path, py::arg("device_index"), py::arg("V"), py::arg("T"),
         py::arg("D"), py::arg("C"), py::arg("hidden"), py::arg("N"), py::arg("optimizer"),
         py::arg("momentum"), py::arg("clips"), py::arg("tf32"),
-        "The kernel of a GPU that trains such a model in float32: narrow, block, or none.");
+        "The CUDA kernel that trains such a model in float32: \"narrow\", \"block\" or \"\".");
   m.def("evaluate_path", evaluate_path, py::arg("device_index"), py::arg("V"), py::arg("T"),
         py::arg("D"), py::arg("C"), py::arg("hidden"), py::arg("tf32"),
-        "The same of evaluate: block or none.");
+        "The same for evaluate: \"block\" or \"\".");
 }
 
 }  // namespace mlpkern

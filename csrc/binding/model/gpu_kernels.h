@@ -1,5 +1,5 @@
-// The kernels that train and evaluate whole models on a GPU, each model in the shared memory of a
-// multiprocessor: which of them serves a model, and the launch.
+// The CUDA kernels that train and evaluate whole models, each in the shared memory of one
+// multiprocessor: which of them runs a model, and its launch.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace mlpkern {
 
-// The ids lie on the GPU, where torch has checked them before the call.
+// The ids are in device memory; torch has checked them before the call.
 template <class Args>
 void launch_on_gpu(const char* op, ModelPath (*path)(const Args&, int),
                    int (*kernel)(const Args&, int, void*), size_t (*workspace)(const Args&, int),

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kNotMainThread = -2;
 
-// signal.set_wakeup_fd(fd, warn_on_full_buffer=False): the one before, or kNotMainThread.
+// signal.set_wakeup_fd(fd, warn_on_full_buffer=False): returns the previous one, or kNotMainThread.
 int set_wakeup_fd(int fd) {
   static PyObject* const function =
       py::object(py::module_::import("_signal").attr("set_wakeup_fd")).release().ptr();
@@ -26,7 +26,7 @@ struct SignalPipe {
   pid_t owner = 0;
   int read_end = -1, write_end = -1;
 
-  // False where no file descriptors are left: then signals wait until the end of the call.
+  // False when no file descriptor is left: signals are then handled at the end of the call.
   bool open() {
     if (owner == getpid()) return true;
     int ends[2];
@@ -81,10 +81,10 @@ bool Interruption::read_signals() {
 void Interruption::stop_listening() {
   const int named = set_wakeup_fd(before_);
   read_signals();
-  if (named != signal_pipe.write_end) {  // a handler named another one: it stays
+  if (named != signal_pipe.write_end) {  // a handler has set another one: keep it
     set_wakeup_fd(named);
   }
-  // A full pipe loses numbers, as it does when Python itself writes.
+  // A full pipe loses numbers, as when Python itself writes to it.
   if (!signals_.empty() && write(before_, signals_.data(), signals_.size()) < 0) return;
 }
 

@@ -1,9 +1,9 @@
-// How a long call learns that it should end early: from a signal that has a handler in Python, or
-// from a flag that another thread sets.
+// Ends a long call early: when a signal with a handler in Python arrives, or when another thread
+// sets a flag.
 //
-// Python runs handlers in the main thread alone, between two of its byte codes, so never while a
-// kernel works there. The handlers are not touched. For the time of the call signal.set_wakeup_fd
-// names a pipe of ours, and what comes in is passed on to the file descriptor named before.
+// Python runs handlers only in the main thread and only between two byte codes, so never during a
+// kernel. Interruption leaves the handlers alone: during the call signal.set_wakeup_fd names a pipe
+// of ours, and the signal numbers that arrive are then passed on to the previous file descriptor.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -15,21 +15,21 @@ namespace py = pybind11;
 
 class Interruption {
  public:
-  // flag: a buffer of one byte that is not 0 once the call should end; None: signals end it.
-  // First runs the handlers of signals that came before; throws what they raise.
+  // flag: a buffer of one byte that is set to nonzero to end the call; None: signals end it.
+  // First runs the handlers of earlier signals; throws what they raise.
   explicit Interruption(const py::object& flag);
   ~Interruption();
   Interruption(const Interruption&) = delete;
   Interruption& operator=(const Interruption&) = delete;
 
-  // Whether the call should end: the flag is set, or a signal came since the last question. Needs
-  // no interpreter lock.
+  // Whether the call should end: the flag is set, or a signal has arrived since the last poll.
+  // Needs no interpreter lock.
   bool asked();
 
-  // Whether signals can ask.
+  // Whether signals can end the call.
   bool listens() const { return listens_; }
 
-  // Whether nobody can: no flag, and not the main thread.
+  // Whether nothing can end the call: no flag, and not the main thread.
   bool deaf() const { return !flag_.buf && !listens_; }
 
  private:
@@ -38,11 +38,11 @@ class Interruption {
 
   Py_buffer flag_ = {};
   bool listens_ = false;
-  int before_ = -1;      // the file descriptor of set_wakeup_fd before
+  int before_ = -1;      // the previous file descriptor of set_wakeup_fd
   std::string signals_;  // their numbers, to pass on
 };
 
-// Seconds between two questions.
+// Seconds between two polls.
 constexpr double kPollSeconds = 0.1;
 
 }  // namespace mlpkern

@@ -11,7 +11,7 @@ namespace mlpkern {
 
 constexpr int64_t kMostTensors = 2 * 64 + 1;  // of a model with 63 hidden layers
 
-// ValueError unless it holds.
+// ValueError with this message unless it holds.
 void require(bool holds, const std::string& message);
 
 // In the order of kernels.h, each (M, ...) and contiguous within a model.
@@ -19,7 +19,8 @@ class ModelTensors {
  public:
   ModelTensors(const char* op, const char* name, const py::sequence& list, Place& place);
 
-  // Checks that together they are M models and fills the sizes; `hidden` keeps the widths.
+  // Checks that together they are M models and fills the sizes of `model`, which points to
+  // `hidden`.
   void describe(MLP& model, std::vector<int64_t>& hidden, int64_t T) const;
 
   // Checks that they have the shapes and the dtype of the parameters.

@@ -12,7 +12,7 @@
 namespace mlpkern::memory {
 namespace {
 
-// Size classes an eighth of a power of two apart: at most 12.5 % of a block is unused.
+// Size classes are an eighth of a power of two apart: at most 12.5 % of a block is unused.
 struct SizeClass {
   size_t index, bytes;
   explicit SizeClass(size_t wanted) : index(0) {
@@ -27,12 +27,12 @@ constexpr size_t kClasses = 8 * 40;
 
 struct Block {
   void* address;
-  uint64_t freed;  // in the order of all releases
+  uint64_t freed;  // its place in the order of all releases
 };
 
 struct Pool {
   std::mutex mutex;
-  std::vector<Block> kept[kClasses];  // of one class each, the latest last
+  std::vector<Block> kept[kClasses];  // by class, the latest last
   size_t class_bytes[kClasses] = {};
   uint64_t releases = 0;
   Info state{0, size_t{1} << 30, 0, 0};
@@ -58,8 +58,8 @@ Pool& pool() {
   return *shared;
 }
 
-// Blocks of several huge pages ask for them: fewer page faults at first, fewer translations after
-// (packed operands of a matrix product are read 5 % faster). Smaller ones would only round up.
+// Asks for huge pages for blocks of several of them: fewer page faults at first, fewer TLB misses
+// afterwards (packed operands of a matrix product are read 5 % faster).
 constexpr size_t kHugePage = size_t{1} << 21;
 
 void* allocate(size_t bytes) {
@@ -72,7 +72,7 @@ void* allocate(size_t bytes) {
   return block;
 }
 
-// The scratch that a thread keeps; taken out while in use, so that nothing can share it.
+// The scratch that a thread keeps; taken out while in use, so that no other call shares it.
 struct Spare {
   void* block = nullptr;
   size_t bytes = 0;

@@ -1,9 +1,9 @@
 // A bounded pool of host blocks.
 //
-// The C library and torch give large blocks back to the system at once, and every new page costs a
-// fault: at 4 KB a page that is several times the price of writing it. Outputs and scratch of our
-// kernels come from here instead: a freed block of at least kPooledBytes is kept for the next
-// request of its size class, up to a limit. Smaller blocks go to the C library, whose own bins
+// The C library and torch return large blocks to the system at once, and every new page costs a
+// page fault: with pages of 4 KB several times the cost of writing the page. So outputs and scratch
+// of the CPU kernels come from this pool: a freed block of at least kPooledBytes is kept for the
+// next request of its size class, up to a limit. Smaller blocks go to the C library, whose bins
 // serve them well.
 #pragma once
 
@@ -14,7 +14,7 @@ namespace mlpkern::memory {
 
 constexpr size_t kPooledBytes = size_t{1} << 14;
 
-// 64-byte aligned; throws std::bad_alloc. `release` wants the same `bytes`. Both are thread-safe.
+// 64-byte aligned; throws std::bad_alloc. `release` takes the same `bytes`. Both are thread-safe.
 void* acquire(size_t bytes);
 void release(void* block, size_t bytes);
 
@@ -39,10 +39,10 @@ struct Info {
 };
 Info info();
 
-// Most bytes kept for reuse, 1 GiB at first; lowering it frees at once.
+// Limit of the bytes kept for reuse, 1 GiB by default; lowering it frees at once.
 void set_limit(size_t bytes);
 
-// Frees all that is kept.
+// Frees all kept blocks.
 void empty();
 
 }  // namespace mlpkern::memory

@@ -1,11 +1,11 @@
-// Where the tensors of a call live, and so which kernels serve it.
+// The device of the tensors of a call, which decides which kernels run.
 #pragma once
 
 #include <cstdint>
 
 namespace mlpkern {
 
-// Begins as nowhere; the first tensor of a call sets it, every other one must be there too.
+// Begins as nowhere; the first tensor of a call sets it, and the others must be on the same device.
 struct Place {
   static constexpr int32_t kNowhere = 0, kCPU = 1, kCUDA = 2;  // device types of DLPack
 

@@ -1,51 +1,11 @@
 #include "binding/tensor/tensor.h"
 
-#include <stdexcept>
 #include <string>
-#include <vector>
 
-#include "binding/tensor/memory.h"
+#include "binding/tensor/exchange.h"
 
 namespace mlpkern {
 namespace {
-
-const DLPackExchangeAPI* exchange = nullptr;
-PyTypeObject* tensor_type = nullptr;
-
-// What torch.empty is called with. References kept for good.
-struct TorchEmpty {
-  PyObject* function;
-  PyObject* names;  // of its last two arguments
-  PyObject* dtypes[4];
-  PyObject* uint8;
-  PyObject* cpu;
-  std::vector<PyObject*> gpus;
-
-  TorchEmpty() {
-    const py::module_ torch = py::module_::import("torch");
-    const auto take = [&](const char* name) {
-      return py::object(torch.attr(name)).release().ptr();
-    };
-    function = take("empty");
-    names = py::make_tuple("dtype", "device").release().ptr();
-    dtypes[static_cast<size_t>(DType::f32)] = take("float32");
-    dtypes[static_cast<size_t>(DType::f64)] = take("float64");
-    dtypes[static_cast<size_t>(DType::bf16)] = take("bfloat16");
-    dtypes[static_cast<size_t>(DType::f16)] = take("float16");
-    uint8 = take("uint8");
-    cpu = torch.attr("device")("cpu").release().ptr();
-  }
-
-  PyObject* device(const Place& place) {
-    if (place.is_cpu()) return cpu;
-    const auto index = static_cast<size_t>(place.index);
-    if (index >= gpus.size()) gpus.resize(index + 1);
-    if (!gpus[index])
-      gpus[index] = py::module_::import("torch").attr("device")("cuda", index).release().ptr();
-    return gpus[index];
-  }
-};
-TorchEmpty* torch = nullptr;
 
 std::string shape_text(const DLTensor& t) {
   std::string text = "(";
@@ -79,39 +39,7 @@ std::string text_of(const Place& place) {
   return place.type == Place::kCUDA ? "cuda:" + std::to_string(place.index) : "another device";
 }
 
-// Everything one tensor needs, in one allocation: this, shape and strides, then the aligned data.
-struct Owned {
-  DLManagedTensorVersioned managed;
-  size_t bytes;
-  int64_t* sizes() { return reinterpret_cast<int64_t*>(this + 1); }
-};
-
-DLDataType dl_type(DType dtype) {
-  const uint8_t bits = dtype == DType::f64 ? 64 : dtype == DType::f32 ? 32 : 16;
-  return {dtype == DType::bf16 ? kDLBfloat : kDLFloat, bits, 1};
-}
-
-size_t header_bytes(int64_t ndim) {
-  const size_t bytes = sizeof(Owned) + 2 * static_cast<size_t>(ndim) * sizeof(int64_t);
-  return (bytes + 63) / 64 * 64;
-}
-
 }  // namespace
-
-void load_exchange_api() {
-  py::object type = py::module_::import("torch").attr("Tensor");
-  const char* needs = "mlpkern needs torch >= 2.11 (torch.Tensor.__dlpack_c_exchange_api__)";
-  if (!py::hasattr(type, "__dlpack_c_exchange_api__")) throw py::import_error(needs);
-  py::object capsule = type.attr("__dlpack_c_exchange_api__");
-  auto* api = static_cast<const DLPackExchangeAPI*>(
-      PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-  if (!api) throw py::error_already_set();
-  while (api && api->version.major != 1) api = api->prev_api;
-  if (!api || !api->dltensor_from_py_object_no_sync) throw py::import_error(needs);
-  exchange = api;
-  tensor_type = reinterpret_cast<PyTypeObject*>(type.release().ptr());  // kept for good
-  torch = new TorchEmpty;
-}
 
 Tensor::Tensor(py::handle object, ArgumentName where) : where_(where), source_(object) {
   require_tensor();
@@ -138,13 +66,13 @@ void Tensor::require_tensor() const {
 }
 
 void Tensor::take(py::handle object) {
-  // A fake tensor would hand over a null pointer, with a warning that its memory was asked for.
+  // A fake tensor would give a null pointer, and a warning about the access to its memory.
   const bool subclass = Py_TYPE(object.ptr()) != tensor_type;
   if (subclass && py::hasattr(object, "fake_mode")) throw_not_plain(where_, object);
   int status;
   try {
     status = exchange->dltensor_from_py_object_no_sync(object.ptr(), &view_);
-  } catch (...) {  // torch throws through its C function for tensors without storage
+  } catch (...) {  // for tensors without storage, torch throws through its C function
     status = -1;
   }
   if (status != 0) {
@@ -192,7 +120,7 @@ bool Tensor::collapses(int64_t inner, bool adjacent) {
   if (adjacent && view_.ndim > 0 && size(-1) > 1 && stride(-1) != 1) return false;
   const int64_t outer = view_.ndim - inner;
   row_stride_ = 0;
-  int64_t expected = -1;  // of the next axis outwards
+  int64_t expected = -1;  // the stride of the next outer axis
   for (int64_t axis = outer; axis-- > 0;) {
     if (view_.shape[axis] == 1) continue;
     if (expected < 0)
@@ -228,86 +156,6 @@ void Tensor::require_dtype(DType expected) const {
   if (dtype() == expected) return;
   throw py::type_error(prefix(where_) + "must have the dtype of the other arguments, got " +
                        dtype_text(view_.dtype));
-}
-
-py::object new_tensor(DType dtype, const int64_t* shape, int64_t ndim, void** data) {
-  const int64_t element = dl_type(dtype).bits / 8;
-  int64_t count = 1;
-  for (int64_t i = 0; i < ndim; ++i) count *= shape[i];
-  const size_t header = header_bytes(ndim);
-  const size_t bytes = header + static_cast<size_t>(count * element);
-  auto* owned = static_cast<Owned*>(memory::acquire(bytes));
-  owned->bytes = bytes;
-  int64_t* sizes = owned->sizes();
-  int64_t* strides = sizes + ndim;
-  for (int64_t i = ndim, step = 1; i-- > 0; step *= shape[i]) {
-    sizes[i] = shape[i];
-    strides[i] = step;
-  }
-  *data = reinterpret_cast<char*>(owned) + header;
-  DLManagedTensorVersioned& m = owned->managed;
-  m.version = {1, 0};
-  m.manager_ctx = owned;
-  m.flags = 0;
-  m.deleter = [](DLManagedTensorVersioned* self) {
-    auto* block = static_cast<Owned*>(self->manager_ctx);
-    memory::release(block, block->bytes);
-  };
-  m.dl_tensor.data = *data;
-  m.dl_tensor.device = {Place::kCPU, 0};
-  m.dl_tensor.ndim = static_cast<int32_t>(ndim);
-  m.dl_tensor.dtype = dl_type(dtype);
-  m.dl_tensor.shape = sizes;
-  m.dl_tensor.strides = strides;
-  m.dl_tensor.byte_offset = 0;
-  void* object = nullptr;
-  if (exchange->managed_tensor_to_py_object_no_sync(&m, &object) != 0) {
-    m.deleter(&m);
-    throw py::error_already_set();
-  }
-  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
-}
-
-namespace {
-
-// torch.empty(shape, dtype=dtype, device=place)
-py::object torch_empty(const Place& place, PyObject* dtype, const int64_t* shape, int64_t ndim,
-                       void** data) {
-  const py::tuple sizes(ndim);
-  for (int64_t i = 0; i < ndim; ++i)
-    PyTuple_SET_ITEM(sizes.ptr(), i, PyLong_FromLongLong(shape[i]));
-  PyObject* const arguments[] = {sizes.ptr(), dtype, torch->device(place)};
-  auto made = py::reinterpret_steal<py::object>(
-      PyObject_Vectorcall(torch->function, arguments, 1, torch->names));
-  if (!made) throw py::error_already_set();
-  Place expected = place;
-  *data = Tensor(made, {"torch.empty", "result"}, expected).mutable_data();
-  return made;
-}
-
-}  // namespace
-
-py::object new_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
-                      void** data) {
-  if (place.is_cpu()) return new_tensor(dtype, shape, ndim, data);
-  return new_torch_tensor(place, dtype, shape, ndim, data);
-}
-
-py::object new_torch_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
-                            void** data) {
-  return torch_empty(place, torch->dtypes[static_cast<size_t>(dtype)], shape, ndim, data);
-}
-
-py::object new_bytes(const Place& place, size_t bytes, void** data) {
-  const auto count = static_cast<int64_t>(bytes);
-  return torch_empty(place, torch->uint8, &count, 1, data);
-}
-
-void* current_stream(const Place& place) {
-  void* stream = nullptr;
-  if (exchange->current_work_stream(place.type, place.index, &stream) != 0)
-    throw py::error_already_set();
-  return stream;
 }
 
 }  // namespace mlpkern

@@ -4,8 +4,6 @@
 
 #include <pybind11/pybind11.h>
 
-#include <initializer_list>
-
 #include "binding/tensor/dlpack.h"
 #include "binding/tensor/place.h"
 #include "kernels.h"
@@ -14,18 +12,18 @@ namespace mlpkern {
 
 namespace py = pybind11;
 
-// What an error names: the function and the argument.
+// The function and the argument, for error messages.
 struct ArgumentName {
   const char* op;
   const char* name;
 };
 
-// A borrowed view of an argument. Converts to a contiguous copy only where a kernel needs adjacent
-// elements and the tensor has none; then `owner` keeps the copy alive.
+// A borrowed view of an argument. Becomes a contiguous copy, which it owns, only where a kernel
+// needs adjacent elements and the tensor has none.
 class Tensor {
  public:
-  // Throws TypeError for anything but a strided tensor in CPU memory; or, given a place, for one
-  // that no backend here can read, and ValueError for one that is elsewhere.
+  // Throws TypeError unless the object is a strided tensor in CPU memory. With a place: TypeError
+  // unless it is one in memory of a CPU or a CUDA device, ValueError if that is another place.
   Tensor(py::handle object, ArgumentName where);
   Tensor(py::handle object, ArgumentName where, Place& place);
 
@@ -42,8 +40,8 @@ class Tensor {
   IndexType index_type() const;  // TypeError unless a supported integer type
   bool is_floating() const;
 
-  // The last axis becomes adjacent and the axes before the last `inner` collapse to one with a
-  // single stride, by a contiguous copy if the layout does not already allow it.
+  // Makes the elements of the last axis adjacent (if `adjacent`) and gives all axes before the last
+  // `inner` one common stride; copies the tensor only if its layout does not allow this.
   void collapse(int64_t inner, bool adjacent);
   int64_t row_stride() const { return row_stride_; }
 
@@ -63,37 +61,6 @@ class Tensor {
   int64_t row_stride_ = 0;
 };
 
-// A new uninitialized CPU tensor whose memory comes from memory.h.
-py::object new_tensor(DType dtype, const int64_t* shape, int64_t ndim, void** data);
-
-inline py::object new_tensor(DType dtype, std::initializer_list<int64_t> shape, void** data) {
-  return new_tensor(dtype, shape.begin(), static_cast<int64_t>(shape.size()), data);
-}
-
-// The same where `place` says; on a GPU, whose memory is torch's, by new_torch_tensor.
-py::object new_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
-                      void** data);
-
-inline py::object new_tensor(const Place& place, DType dtype, std::initializer_list<int64_t> shape,
-                             void** data) {
-  return new_tensor(place, dtype, shape.begin(), static_cast<int64_t>(shape.size()), data);
-}
-
-// By torch.empty, so that the tensor is torch's own: what is made from foreign memory torch's
-// allocator cannot resize, and does not know by which streams it is used (Tensor.record_stream).
-// Torch's errors pass, OutOfMemoryError among them.
-py::object new_torch_tensor(const Place& place, DType dtype, const int64_t* shape, int64_t ndim,
-                            void** data);
-
-// Uninitialized bytes by torch.empty, kept as long as the object.
-py::object new_bytes(const Place& place, size_t bytes, void** data);
-
-// torch's current stream of a GPU, a cudaStream_t.
-void* current_stream(const Place& place);
-
 inline DType acc_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
-
-// Finds torch's exchange API; called once at import. Throws ImportError when torch is too old.
-void load_exchange_api();
 
 }  // namespace mlpkern
