@@ -1,4 +1,7 @@
 // Chooses the instruction set once and forwards every launcher to the copy compiled for it.
+//
+// Compile alone:
+// g++ -std=c++17 -O3 -Icsrc -DMLPKERN_X86=1 -c csrc/cpu/dispatch.cpp
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -6,7 +9,7 @@
 #include "cpu/threads/flush_denormals.h"
 #include "kernels.h"
 
-// CMake defines MLPKERN_X86 where the avx2 and avx512 copies are built.
+// CMake defines MLPKERN_X86 where it builds the avx2 and avx512 copies.
 #ifdef MLPKERN_X86
 #define MLPKERN_ISAS(X) X(avx512) X(avx2) X(baseline)
 #else
@@ -23,7 +26,7 @@ struct KernelTable {
   MLPKERN_KERNELS(MLPKERN_POINTERS)
 };
 
-// One table in the namespace of each instruction set, where the bare names are its launchers.
+// One table per instruction set, inside its namespace, where the plain names are its launchers.
 #define MLPKERN_ENTRY(name, Args) name, name##_workspace,
 #define MLPKERN_DECLARE_ISA(ns)                                           \
   namespace ns {                                                          \

@@ -1,14 +1,13 @@
 // embedding_linear_tanh on a CPU: output = tanh(x weight^T + bias) with x[n, t*D + d] =
-// embedding[input[n, t], d], and its gradients (see kernels.h). x is never stored whole. Two ways,
-// chosen by the shape alone:
+// embedding[input[n, t], d], and its gradients (see kernels.h). x is never stored as a whole.
+// One of two ways, chosen by the shape alone:
 //
-// folded (embedding_fold.h): a batch of many rows and a small table.
+//   folded     many rows and a small table (layer/embedding_fold.h)
+//   by blocks  as linear_tanh, with rows gathered from the table while a block is packed. The
+//              backward forms dx of a chunk of the batch at a time; embedding_gather sums it.
 //
-// by blocks: the way of linear_tanh, with rows gathered from the table as a block is packed. The
-// backward forms dx for a chunk of the batch at a time and lets embedding_gather sum it.
-//
-// Compile alone, in csrc/cpu:
-//   g++ -std=c++17 -O3 -I.. -DMLPKERN_ISA=avx2 -mavx2 -mfma -mf16c -c embedding_linear_tanh.cpp
+// Compile alone:
+// g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx2 -march=haswell -c csrc/cpu/embedding_linear_tanh.cpp
 #include "cpu/layer/embedding_fold_backward.h"
 #include "cpu/layer/embedding_fold_forward.h"
 #include "cpu/layer/linear_tanh_backward.h"
@@ -21,12 +20,12 @@ MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)
 
 namespace {
 
-// dx of a chunk: 8 MB of float32 stay in a last-level cache. Larger where the table is: then one
-// chunk's pass over dembedding costs no more than its dx.
+// Elements of dx in a chunk: 8 MB of float32 stay in the last-level cache. With a larger table a
+// chunk is as large as the table, so that its pass over dembedding costs no more than its dx.
 constexpr int64_t kChunkElements = 1 << 21;
 
-// to[i * row_step + t*D + d] = embedding[input[first + i, t], d] for i < rows; may write a vector
-// past a row. -1, or the flat position of the first bad id.
+// to[i * row_step + t*D + d] = embedding[input[first + i, t], d] for i < rows. May write one vector
+// past a row. Returns -1, or the flat position of the first bad id.
 template <class T, class Args>
 int64_t gather_rows(acc_t<T>* to, int64_t row_step, const Args& a, int64_t first, int64_t rows) {
   using A = acc_t<T>;
@@ -88,7 +87,7 @@ ChunkPlan plan_chunks(const EmbeddingLinearTanhBackward& a) {
   return p;
 }
 
-// The layer's gradients; dinput only marks that dx is wanted.
+// The arguments of the layer's gradients; a dinput that is not null only says to compute dx.
 LinearTanhBackward layer_of(const EmbeddingLinearTanhBackward& a, const ChunkPlan& p) {
   LinearTanhBackward layer{};
   layer.dtype = a.dtype;
@@ -100,7 +99,7 @@ LinearTanhBackward layer_of(const EmbeddingLinearTanhBackward& a, const ChunkPla
   return layer;
 }
 
-// Where each worker keeps the embedded rows of its block.
+// The embedded rows of the block of each worker.
 struct BlockScratch {
   int64_t row_step, block, workers;  // elements, the latter of one worker
 
@@ -114,7 +113,7 @@ struct BlockScratch {
 
 DType acc_of(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
-// The sum over a chunk of the batch from row `first` on: dembedding from its dx.
+// The arguments that add dx of a chunk of the batch, from row `first` on, to dembedding.
 EmbeddingGatherBackward row_sums_of(const EmbeddingLinearTanhBackward& a, int64_t first,
                                     int64_t rows) {
   EmbeddingGatherBackward sums{};

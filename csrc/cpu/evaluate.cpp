@@ -1,10 +1,11 @@
-// evaluate on a CPU: mean loss and accuracy over all rows, a block of rows at a time, so that no
-// logits stay in memory, the first layer folded where it pays (see kernels.h, mlp.h, mlp/fold.h).
-// Blocks and models are dealt out to threads; sums are added in order of the blocks, so bits do not
-// depend on the threads. A long evaluation is done in pieces, so that it can end early.
+// evaluate on a CPU: mean loss and accuracy over all rows (see kernels.h), a block of rows at a
+// time, so that the logits of all rows are never in memory at once. The first layer is folded where
+// that pays (mlp/fold.h). Threads share the blocks and the models; the sums of the blocks are added
+// in order, so the bits do not depend on the threads. A long evaluation runs in pieces, so that it
+// can end early.
 //
 // Compile alone:
-//   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c csrc/cpu/evaluate.cpp
+// g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx2 -march=haswell -c csrc/cpu/evaluate.cpp
 #include "cpu/mlp/fold.h"
 #include "cpu/threads/parallel.h"
 #include "cpu/threads/pieces.h"
@@ -19,8 +20,8 @@ struct BlockSums {
   int64_t right;
 };
 
-// Sum of losses and number of right predictions of kLanes rows from `begin` on; of classes with
-// equal logits the first is the prediction.
+// Sum of losses and number of right predictions of kLanes rows from `begin` on. The prediction is
+// the first of the classes with the largest logit.
 template <class A>
 BlockSums sums_of_vector(const Activations<A>& s, int64_t C, int64_t begin) {
   constexpr int64_t L = kLanes<A>;

@@ -1,8 +1,8 @@
 // linear_tanh on a CPU: output = tanh(input weight^T + bias) and its gradients (see kernels.h), by
-// blocks of rows that the two headers describe.
+// blocks of rows, as layer/linear_tanh_forward.h and linear_tanh_backward.h describe.
 //
 // Compile alone:
-//   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c linear_tanh.cpp
+// g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx2 -march=haswell -c csrc/cpu/linear_tanh.cpp
 #include "cpu/layer/linear_tanh_backward.h"
 #include "cpu/layer/linear_tanh_forward.h"
 

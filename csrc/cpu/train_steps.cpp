@@ -1,35 +1,35 @@
-// train_steps on a CPU: S optimizer steps of M models in one call (see kernels.h, mlp.h,
-// trainer.h).
+// train_steps on a CPU: S optimizer steps of M models in one call (see kernels.h,
+// mlp/mlp.h, mlp/training/trainer.h).
 //
-// Models are dealt out to threads if there are enough of them, or if a step is small; else one
-// model is trained after the other, by all threads. A long run is done in pieces, each of them by
-// all models, so that it can end early with all at the same step.
+// With enough models, or small steps, each thread trains models of its own; otherwise the models
+// are trained one after another, each by all threads. A long run is cut into pieces of steps, and
+// all models finish a piece before the next one, so that a run that ends early leaves all of them
+// at the same step.
 //
 // Compile alone:
-//   g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx512 -march=skylake-avx512 -c
-//   csrc/cpu/train_steps.cpp
-#include "cpu/mlp/trainer.h"
+// g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx2 -march=haswell -c csrc/cpu/train_steps.cpp
+#include "cpu/mlp/training/trainer.h"
 #include "cpu/threads/pieces.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// A step above this is worth several threads. Folded rows cost less than their other layers alone
-// say, and more of the step is short loops between which threads wait: two threads gain nothing at
-// 5e6 (N=256, H=256) and a quarter at 7e7 (N=4096, H=200).
+// Multiply-adds above which a step is worth several threads. With a folded first layer more of a
+// step is short loops between which threads wait: two threads gain nothing at 5e6 multiply-adds of
+// the other layers (N=256, H=256) and a quarter at 7e7 (N=4096, H=200).
 constexpr int64_t kSplitMultiplyAdds = 1 << 22;
 constexpr int64_t kSplitFolded = 1 << 24;
 
-// The mask of dropped inputs has no fold.
+// Dropout of the input has no folded form.
 template <class A>
 bool folds(const TrainSteps& a, int64_t model) {
   return a.input_dropout[model] == 0 && fold_pays_in_training<A>(Sizes(a.model), a.N);
 }
 
-// How the work is shared, the same for the workspace and the run.
+// How threads share the work; the workspace and the run must agree on it.
 struct Sharing {
   bool within_step;     // several threads work on one step
-  int64_t model_slots;  // models in work at the same time
+  int64_t model_slots;  // models trained at the same time
 };
 
 template <class A>
@@ -48,7 +48,7 @@ Sharing sharing(const TrainSteps& a) {
   return s;
 }
 
-// Bytes of what each model and each slot needs, whichever model it is.
+// Bytes for each model and for each slot; the same for every model.
 struct Layout {
   int64_t packed = 0, scratch = 0;
 };
@@ -70,7 +70,7 @@ size_t workspace(const TrainSteps& a) {
   return static_cast<size_t>(a.model.M * bytes.packed + sharing<A>(a).model_slots * bytes.scratch);
 }
 
-// Of a step of all models, at most.
+// Multiply-adds of a step of all models, at most.
 double multiply_adds(const TrainSteps& a) {
   const auto rows = static_cast<double>(a.N), table = static_cast<double>(a.model.V * a.model.D);
   const auto row = static_cast<double>(Sizes(a.model).multiply_adds());

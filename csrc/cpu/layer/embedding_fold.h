@@ -1,8 +1,8 @@
-// The fold of embedding_linear_tanh: the product of all T positions with all V rows of the table
-// takes the place of the product with every row of the batch. When that pays, and what its two
-// directions share.
+// The fold of embedding_linear_tanh: instead of multiplying the weight by every row of the batch,
+// multiply it by every row of the embedding table, once per position. Here: when this pays, and
+// what forward and backward share.
 //
-// Tables are (V, T, step), step being H padded to whole vectors (row_step_for).
+// The folded tables are (V, T, step), where step is H padded to whole vectors (row_step_for).
 #pragma once
 
 #include "cpu/layer/linear_tanh_backward.h"
@@ -10,8 +10,8 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// Costs, in D multiply-adds a row of the batch, position and hidden unit: a product D; a sum of the
-// fold kGather, or kFarGather where the tables outgrow kFoldBytes (half of L2); a row of a table
+// Costs in multiply-adds, per position and hidden unit. A row of the batch: D without the fold;
+// with it kGather, or kFarGather where the tables exceed kFoldBytes (half of L2). A row of a table:
 // D + kTableRow. Fitted to one core of an AVX-512 machine, V 27 ... 3000, D 4 ... 64.
 constexpr int64_t kGather = 4, kFarGather = 9, kTableRow = 16;
 constexpr int64_t kFoldBytes = 1 << 20;
@@ -25,8 +25,8 @@ bool folds(const Args& a) {
          a.N * (a.D - (near ? kGather : kFarGather)) > a.V * (a.D + kTableRow);
 }
 
-// Calls step(std::integral_constant<int, vectors>, column) over `columns` columns of whole vectors,
-// most vectors first.
+// Calls step(std::integral_constant<int, vectors>, column) until it has covered `columns` columns,
+// with as many vectors at a time as fit.
 template <class A, int Vectors = 8, class Step>
 MLPKERN_INLINE void for_column_groups(int64_t columns, const Step& step, int64_t column = 0) {
   constexpr int64_t width = Vectors * kLanes<A>;

@@ -1,7 +1,8 @@
 // Folded backward of embedding_linear_tanh: dF[v, t] = sum of dz over the rows n with id v at
-// position t. A block of dz is formed, its rows are sorted by id once a position, and each run of
-// rows is summed in registers. A piece of the batch has tables of its own; they are added in order.
-// Then dembedding = sum_t dF_t weight_t, dweight_t = dF_t^T embedding, dbias = sum_v dF[v, 0].
+// position t. For each block of dz the rows are sorted by id, once per position, and each run of
+// rows is summed in registers. Every piece of the batch has its own tables, which are added in
+// order. Then dembedding = sum_t dF_t weight_t, dweight_t = dF_t^T embedding, dbias = sum_v dF[v,
+// 0].
 #pragma once
 
 #include <cstring>
@@ -12,10 +13,10 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-constexpr int32_t kRunRows = 128;  // summed in one chain: longer ones lose digits
+constexpr int32_t kRunRows = 128;  // summed in one chain: longer chains lose digits
 
 struct FoldBackwardPlan {
-  int64_t positions;  // whose tables are wanted: all, or the first for dbias alone
+  int64_t positions;  // positions with tables: all, or only the first for dbias alone
   int64_t row;        // elements of a table row: those of its positions
   int64_t step, tables, pieces, piece_rows, block_rows;  // tables: elements of one piece
   int64_t dz, packed_embedding, packed_weight;           // elements, dz of a worker
@@ -35,7 +36,7 @@ FoldBackwardPlan plan_fold(const EmbeddingLinearTanhBackward& a) {
   p.row = p.positions * p.step;
   p.tables = a.V * p.row;
   const bool serial = a.N * (a.T + 4) * a.H < kSerialMultiplyAdds;
-  // Clearing and adding tables stays the lesser work.
+  // So that clearing and adding the tables is less work than summing.
   const int64_t least_rows = 4 * a.V > 256 ? 4 * a.V : 256;
   const int64_t most = clamp(kPartialElements / p.tables, 1, 32);
   p.pieces = serial ? 1 : clamp(a.N / least_rows, 1, most);
@@ -59,7 +60,7 @@ size_t fold_workspace(const EmbeddingLinearTanhBackward& a) {
   return elements * acc_size(a.dtype) + p.used + workers(p.pieces) * per_worker + 1024;
 }
 
-// to[0, Vectors vectors) += those of the rows of dz that [row, end) lists.
+// to[0, Vectors vectors) += the rows of dz listed in [row, end).
 template <class A, int Vectors>
 MLPKERN_INLINE void add_run(A* to, const A* dz, int64_t dz_stride, const int32_t* row,
                             const int32_t* end) {
@@ -122,15 +123,15 @@ void add_by_id(A* tables, const EmbeddingLinearTanhBackward& a, const FoldBackwa
   }
 }
 
-// dbias = sum_v dF[v, 0]: every row of the batch has one id at the first position.
+// dbias = sum_v dF[v, 0], since every row of the batch has one id at the first position.
 template <class T>
 void dbias_from_tables(const EmbeddingLinearTanhBackward& a, const FoldBackwardPlan& p,
                        const acc_t<T>* tables) {
   add_pieces(static_cast<T*>(a.dbias), tables, a.V, p.row, a.H);
 }
 
-// dembedding[v, d] = sum_{t, h} dF[v, t, h] weight[h, t*D + d]; zero for rows that no id names,
-// whatever the weights are.
+// dembedding[v, d] = sum_{t, h} dF[v, t, h] weight[h, t*D + d]; zero for rows without an id in the
+// batch, even where weights are not finite.
 template <class T>
 void dembedding_from_tables(const EmbeddingLinearTanhBackward& a, const FoldBackwardPlan& p,
                             const acc_t<T>* tables, const uint8_t* used, acc_t<T>* packed) {

@@ -1,7 +1,7 @@
-// tanh(rows weight^T + bias) for rows from anywhere: weight is packed once into column panels
-// (lanes are hidden units); a task takes a block of rows, has it copied to where it stays in L2,
-// and adds bias and tanh while a tile is in L1. The rows of the next block, and where its results
-// go, come into L2 meanwhile.
+// tanh(rows weight^T + bias) for rows from anywhere. The weight is packed once into column panels
+// (lanes are hidden units). A task copies a block of rows to where it stays in L2, multiplies, and
+// adds bias and tanh while a tile is in L1. Meanwhile the rows of the next block and the memory for
+// its results are prefetched into L2.
 #pragma once
 
 #include "cpu/threads/scratch.h"
@@ -27,7 +27,7 @@ LinearTanhForwardPlan plan(const LinearTanhForward& a) {
   const int64_t depth = a.K > 0 ? a.K : 1;
   const int64_t most = clamp(kRowBlockBytes / (bytes * depth * kTileRows), 2, kMostTiles);
   p.serial = a.N * a.K * a.H < kSerialMultiplyAdds;
-  // The number of tiles that leaves least to do for one thread while others have nothing.
+  // The number of tiles per block that leaves threads idle for the shortest time at the end.
   int64_t least = a.N * kThreadsInMind + most * kTileRows * kThreadsInMind;
   for (int64_t tiles = most; tiles > most * 3 / 4; --tiles) {
     const int64_t rows = tiles * kTileRows, blocks = ceil_div(a.N, rows);
@@ -50,8 +50,7 @@ size_t workspace(const LinearTanhForward& a) {
 }
 
 // Runs the forward. pack_block(rows, row_step, first, count) copies rows [first, first + count) of
-// the input to where a tile reads them, row_step apart, or returns false: then the block is left
-// out.
+// the input to `rows`, row_step apart, or returns false: then the block is skipped.
 template <class T, class PackBlock>
 void linear_tanh_forward_by_blocks(const LinearTanhForward& a, const PackBlock& pack_block) {
   using A = acc_t<T>;

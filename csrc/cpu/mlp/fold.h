@@ -1,8 +1,8 @@
 // The fold of the first layer, for evaluate and train_steps: x weight_0^T = sum over positions p of
 // tables_p[id_p] with
 //   tables_p = embedding weight_0[:, p*D .. p*D + D]^T      (V, H1)
-// so that a row of the batch costs T additions of H1 numbers instead of T*D*H1 multiply-adds. Pays
-// where many rows share the tables.
+// so that a row of the batch costs T additions of H1 numbers instead of T*D*H1 multiply-adds. This
+// pays where many rows share the tables.
 //
 // A pair (position, id) in use has a slot, a row of the tables; the slots of a position are
 // adjacent and in order of the ids. Layer 0 goes by columns (Sizes::folds).
@@ -26,8 +26,8 @@ struct Fold {
   Matrix<A> tables;     // (slots, H1); those of p = 0 hold the bias
 };
 
-// Whether `rows` rows are enough to pay for the tables of evaluate. Below four columns a position
-// the additions are no fewer than the multiply-adds.
+// Whether `rows` rows are enough to pay for the tables in evaluate. With fewer than four columns a
+// position the additions cost as much as the multiply-adds.
 template <class A>
 bool fold_pays(const Sizes& z, int64_t rows) {
   return z.D >= 4 && rows >= 4 * z.V &&
@@ -55,7 +55,7 @@ void number_slots(Fold<A>& fold, const Sizes& z, const A* embedding) {
   for (int64_t p = 0; p < z.T; ++p) {
     fold.begin[p] = count;
     int32_t* slot_of = fold.slot_of + p * z.V;
-    for (int64_t id = 0; id < z.V; ++id) {  // no branch that depends on the batch
+    for (int64_t id = 0; id < z.V; ++id) {  // without a branch that depends on the batch
       const int32_t in_use = slot_of[id];
       fold.ids[count] = id;
       slot_of[id] = static_cast<int32_t>(count);

@@ -12,7 +12,7 @@ namespace {
 // The activations of a block of at most `capacity` rows.
 template <class A>
 struct Activations {
-  int64_t capacity, rows = 0;       // rows: of the block in work
+  int64_t capacity, rows = 0;       // rows: of the current block
   int64_t* ids;                     // (rows, T)
   int64_t* targets;                 // (rows,)
   Matrix<A> x;                      // (capacity, T*D + 1) the embedded input, unless folded
@@ -37,7 +37,7 @@ Activations<A> take_activations(Arena& arena, const Sizes& z, int64_t capacity, 
   return s;
 }
 
-// The unit that is always 1, whose weight is the bias; once per workspace.
+// Sets the unit that is always 1, whose weight is the bias; once per workspace.
 template <class A>
 void set_ones(const Activations<A>& s, const Sizes& z) {
   for (int64_t l = 1; l <= z.L; ++l)
@@ -51,7 +51,7 @@ MLPKERN_INLINE void read_example(const Examples& e, int64_t T, int64_t row, int6
   *target = read_index(e.target_type, e.targets, row * e.target_stride);
 }
 
-// x[n] = the rows of the table named by ids[n], side by side, then the 1 of the bias.
+// x[n] = the rows of the table for ids[n], side by side, then the 1 of the bias.
 template <class A>
 void gather(const Activations<A>& s, const Sizes& z, const A* embedding, Range rows) {
   constexpr int64_t L = kLanes<A>;
@@ -62,7 +62,7 @@ void gather(const Activations<A>& s, const Sizes& z, const A* embedding, Range r
       const A* from = embedding + s.ids[n * z.T + t] * D;
       A* to = x_n + t * D;
       for (int64_t d = 0; d < last; d += L) store(to + d, load(from + d));
-      store(to + last, load_part(from + last, D - last));  // past D: the next row writes again
+      store(to + last, load_part(from + last, D - last));  // past D: the next row overwrites it
     }
     store(x_n + K, vec_t<A>{});
     x_n[K] = A{1};
@@ -97,8 +97,7 @@ MLPKERN_INLINE void multiply_layer(const Activations<A>& s, const Sizes& z, cons
 }
 
 // Calls body(finish), where finish(row, column, values) stores tanh of the values. With a dropout
-// mask it is multiplied by it, and the mask becomes mask (1 - tanh^2), which the backward pass
-// needs.
+// mask it stores mask tanh, and the mask becomes mask (1 - tanh^2), for the backward pass.
 template <class A, class Body>
 MLPKERN_INLINE void with_activation(const Matrix<A>& units, const Matrix<A>& mask,
                                     const Body& body) {

@@ -15,9 +15,9 @@
 //               by rows:    dx (n, in) = dz (n, out)  weight
 //   gradient    by columns: dweight (i, o) = x (i, n)  dz (n, o)
 //               by rows:    dweight (o, i) = dz (o, n)  x (n, i)
-// What has the batch in the rows there is transposed once, except for the embedded input, which is
-// gathered that way. By rows every matrix is walked along its rows, which far memory demands; by
-// columns one transposition fewer is needed.
+// A matrix with the batch in the rows is a transposed copy, except for the embedded input, which is
+// gathered that way. By rows, every matrix is read along its rows, which suits memory beyond the
+// caches; by columns, a step needs one transposition fewer.
 #pragma once
 
 #include <cstring>
@@ -27,7 +27,7 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// Hands out parts of a workspace, each on a cache line. Without memory it only counts.
+// Hands out parts of a workspace, each on a cache line; with a null pointer it only counts.
 class Arena {
  public:
   explicit Arena(void* memory) : base_(static_cast<char*>(memory)) {}
@@ -45,8 +45,8 @@ class Arena {
   size_t used_ = 0;
 };
 
-// A step for rows that are walked down a column: past 512 bytes an odd number of vectors, so that
-// tall columns do not fall into a few cache sets.
+// The step between rows of a matrix that is read down its columns: above 512 bytes an odd number of
+// vectors, so that a tall column does not fall into a few cache sets.
 template <class A>
 int64_t step_for(int64_t columns) {
   const int64_t vectors = ceil_div(columns, kLanes<A>);
@@ -60,7 +60,7 @@ Matrix<A> take_matrix(Arena& arena, int64_t rows, int64_t columns) {
   return {arena.take<A>(rows * step + kLanes<A>), step};
 }
 
-constexpr int64_t kFarWeight = 1 << 22;  // elements: 16 MB, beyond what a core has for itself
+constexpr int64_t kFarWeight = 1 << 22;  // elements: 16 MB, more than a core has of cache
 
 // Sizes of a model. Layer l has inputs(l) inputs and outputs(l) outputs; layer L gives the logits.
 struct Sizes {
@@ -116,7 +116,7 @@ void copy_tiles(const Weights<A>& w, const Sizes& z, int64_t l, Range tiles) {
     const A* from = w.layers[l].data + cut.begin(t);
     A* to = w.tiles[l] + t * tile_step<A>(z, l);
     for (int64_t k = 0; k <= z.inputs(l); ++k)
-      for (int64_t r = 0; r < kTileRows; r += kLanes<A>)  // what is too much is written again
+      for (int64_t r = 0; r < kTileRows; r += kLanes<A>)  // the excess is overwritten
         store(to + k * kTileRows + r, load(from + k * w.layers[l].step + r));
   }
 }
@@ -155,7 +155,7 @@ void pack_units(const Weights<A>& w, const Sizes& z, const Tensors<A>& from, int
       for (int64_t c = columns; c < to.step; ++c) to.row(r)[c] = A{0};
 }
 
-// The reverse of pack_units into the caller's weight and bias of layer l, null for what is frozen.
+// The inverse of pack_units, into the caller's weight and bias of layer l; null for a frozen one.
 template <class A>
 void unpack_units(const Weights<A>& w, const Sizes& z, A* weight, A* bias, int64_t l, Range units) {
   const Matrix<A> from = w.layers[l];
@@ -174,7 +174,7 @@ void unpack_units(const Weights<A>& w, const Sizes& z, A* weight, A* bias, int64
   for (int64_t o = units.begin; bias && o < units.end; ++o) bias[o] = from.row(in)[o];
 }
 
-// Copies the caller's tensors into packed form. The embedding is used where it lies.
+// Copies the caller's tensors into packed form; the embedding is used in place.
 template <class A>
 void pack(Weights<A>& w, const Sizes& z, const Tensors<A>& from) {
   w.embedding = from.at(0);

@@ -1,6 +1,6 @@
-// The product of train_steps and evaluate: finish(row, column, values) for every vector of  a b,
-// whatever its operands' steps. Where they are too large to stay near, every multiplication brings
-// some of what later ones read into the caches.
+// The product of train_steps and evaluate: finish(row, column, values) for every vector of a b, for
+// operands with any steps. Operands beyond the caches are prefetched: every multiplication fetches
+// some of what later ones read.
 #pragma once
 
 #include "cpu/vector/gemm.h"
@@ -25,13 +25,13 @@ struct Range {
 // before the last one leaves it (152 GFLOP/s a core at 1024 x 1024; 142 with 200 or 384 terms).
 constexpr int64_t kMostTerms = 128;
 constexpr int64_t kGroupPanels = 8;      // column panels that share a tile's rows in L1
-constexpr int64_t kNearBytes = 1 << 19;  // of both operands, which then stay in L2 without help
+constexpr int64_t kNearBytes = 1 << 19;  // of both operands, which then stay in L2 by themselves
 constexpr int64_t kSlabBytes = 1 << 20;  // of b, half of L2: beyond that it is cut into slabs
-constexpr int64_t kDeepTerms = 256;      // of such a slab; the next one comes meanwhile
+constexpr int64_t kDeepTerms = 256;      // of such a slab; meanwhile the next one is prefetched
 
 // A tile of exactly Rows rows and kTileVectors vectors whose depth is one chunk: its sums go to
-// finish out of registers, since with little depth the way through memory takes as long as the
-// product. The copy of finish lets its pointers stay in registers between the stores.
+// finish out of registers, since with little depth a round trip through memory takes as long as the
+// product. The copy of finish keeps its pointers in registers between the stores.
 template <class A, int Rows, class Finish>
 __attribute__((noinline)) void finish_tile(int64_t row, int64_t column, int64_t depth, const A* a,
                                            int64_t row_step, int64_t k_step, const A* b,
@@ -44,7 +44,7 @@ __attribute__((noinline)) void finish_tile(int64_t row, int64_t column, int64_t 
 
 constexpr int kTallRows = kTileRows > 8 ? kTileRows - 3 : kTileRows - 1;
 
-// Calls finish_tile for a tall tile; false for the others, for which it is not compiled.
+// Calls finish_tile for a tall tile; returns false for other tiles, for which it is not compiled.
 template <class A, class... Arguments>
 MLPKERN_INLINE bool finish_tall_tile(int64_t height, const Arguments&... arguments) {
   constexpr int R = kTileRows;
@@ -68,7 +68,7 @@ struct Operands {
   const A* b;
   int64_t b_step;
   int64_t tile_step = 0;
-  bool one_chain = false;  // where the heights of the tiles depend on how threads share the rows
+  bool one_chain = false;  // where the height of a tile depends on how threads share the rows
 
   MLPKERN_INLINE const A* tile(const RowTiles& cut, int64_t t) const {
     return a + (tile_step ? t * tile_step : cut.begin(t) * row_step);
@@ -80,9 +80,9 @@ struct Slab {
   Range panels, terms;
 };
 
-// What each multiplication of a product brings into L2 with its terms: once for each of the two
-// lines of a panel a column of the slab of b after this one, otherwise a part of the next tile's
-// rows of a. (Bringing where the sums go as well gains nothing.)
+// What each multiplication of a product prefetches into L2: once for each of the two lines of a
+// panel a column of the next slab of b, otherwise a part of the rows of a of the next tile.
+// (Prefetching the destination of the sums as well gains nothing.)
 template <class A>
 class Upcoming {
  public:
@@ -96,7 +96,7 @@ class Upcoming {
     const int64_t terms = slab.terms.end - slab.terms.begin;
     const int64_t panels = slab.panels.end - slab.panels.begin;
     const int64_t all = tiles_.end - tiles_.begin, tiles = all < kDueTiles ? all : kDueTiles;
-    const int64_t first = tiles_.end - tiles;  // late, so that L2 has room for both slabs
+    const int64_t first = tiles_.end - tiles;  // late enough for L2 to hold both slabs
     for (int64_t p = 0; p < panels; ++p) {
       const bool due = p < next.panels.end - next.panels.begin;
       due_[0][p] = due ? first + p * tiles / (2 * panels) : -1;
@@ -133,7 +133,7 @@ class Upcoming {
       if (++part_ == parts_) part_ = 0, ++row_;
       return {at(from), part_step_};
     }
-    return {at(of_.b + done * of_.b_step + column), 0};  // near anyway
+    return {at(of_.b + done * of_.b_step + column), 0};  // in the caches anyway
   }
 
  private:
@@ -146,7 +146,7 @@ class Upcoming {
   const A *next_a_ = nullptr, *next_b_ = nullptr;
   int64_t due_[2][kGroupPanels];                        // the tiles where panels are due
   int64_t tile_ = 0, next_height_ = 0;                  // 0: no next tile
-  int64_t row_ = 0, part_ = 0;                          // of the next tile, to be brought
+  int64_t row_ = 0, part_ = 0;                          // of the next tile, to be prefetched
   int64_t parts_ = 1, part_terms_ = 0, part_step_ = 0;  // of a row
 };
 
@@ -155,8 +155,8 @@ class Upcoming {
 // kMostTerms, in order.
 //
 // Rows of a that are far apart in k are packed where several panels use them. With `waiting`, a
-// matrix like the result, the terms of a deep product are cut once more, outside all other loops,
-// so that the slab of b stays in L2 for all tiles; the unfinished sums wait there.
+// matrix of the size of the result, the terms of a deep product are cut once more, in the outermost
+// loop, so that a slab of b stays in L2 for all tiles; `waiting` holds the unfinished sums.
 template <class A, class Finish>
 MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const Operands<A>& of,
                             const ColumnPanels<A>& panels, Range columns, const Finish& finish,
@@ -194,7 +194,7 @@ MLPKERN_INLINE void product(const RowTiles& cut, Range tiles, const Operands<A>&
       int64_t a_row_step = of.row_step, a_k_step = of.k_step;
       if (of.k_step != 1 && !of.tile_step && group.end - group.begin > 2) {
         for (int64_t k = 0; k < chunk; ++k)
-          for (int64_t r = 0; r < height; r += L)  // past the height: the next k writes again
+          for (int64_t r = 0; r < height; r += L)  // past the height: the next k overwrites it
             store(packed + k * height + r, load(a_chunk + k * of.k_step + r));
         a_chunk = packed;
         a_row_step = 1;

@@ -1,9 +1,9 @@
-// While one lives, the thread treats subnormal floats as zero, in and out.
+// As long as an object lives, its thread treats subnormal floats as zero, as operands and results.
 //
 // Subnormals (below 1.2e-38) cost about 150 cycles an operation on x86, and a confident softmax
-// makes them by the thousand: exp(-90), or the gradient of a class of probability 1e-38. Their
-// value cannot matter to a gradient that is added to parameters of ordinary size. The caller's mode
-// is put back at the end.
+// makes them by the thousand: exp(-90), or the gradient of a class of probability 1e-38. Such a
+// value does not change a parameter of ordinary size to which it is added. The destructor restores
+// the caller's mode.
 #pragma once
 
 #if defined(__x86_64__)

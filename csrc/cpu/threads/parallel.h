@@ -1,9 +1,8 @@
 // Parallel loops on the thread pool of the process: torch's own when torch is loaded (so that
-// torch.set_num_threads is obeyed in every thread), else OpenMP, else serial. parallel.cpp says
-// how.
+// torch.set_num_threads holds in every thread), else OpenMP, else serial (parallel.cpp).
 //
-// Which thread runs which index depends on the number of threads, so a body writes only what
-// belongs to its index: that is what keeps results independent of the thread count.
+// Which thread runs which index depends on the number of threads. A body writes only what belongs
+// to its index, so the results do not depend on it.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +19,7 @@ void parallel_ranges(int64_t count, RangeBody body, void* context);
 
 int max_threads();
 
-// Bounds max_threads() of the calling thread, 0 for no bound; returns the bound so far.
+// Bounds max_threads() of the calling thread, 0 for no bound; returns the previous bound.
 int limit_threads(int count);
 
 // "torch", "openmp" or "serial": where the threads come from.
@@ -41,11 +40,10 @@ static inline void parallel_for(int64_t count, const Body& body) {
   parallel_ranges(count, run, const_cast<Body*>(&body));
 }
 
-// body(i, worker) for i in [0, count), for items of unequal size or cores of unequal speed: each
-// worker takes one after the other from its own share of the range, then from what is left of the
-// others'. So the next item is mostly the adjacent one, and a second loop over the same range
-// finds each core's data in its cache. worker < kMaxWorkers names the scratch that this call may
-// use.
+// body(i, worker) for i in [0, count), for items of unequal size or cores of unequal speed. Each
+// worker takes the items of its own share of the range in order, then items left in other shares.
+// So the next item is mostly the adjacent one, and in a second loop over the same range each core
+// finds its data in its cache. worker < kMaxWorkers identifies the scratch of this call.
 constexpr int64_t kMaxWorkers = 64;
 template <class Body>
 static inline void parallel_for_dynamic(int64_t count, const Body& body) {
@@ -66,7 +64,7 @@ static inline void parallel_for_dynamic(int64_t count, const Body& body) {
   });
 }
 
-// Lowers *value to `candidate` if that is a smaller position; -1 stands for "none yet".
+// Lowers *value to `candidate` if that is smaller; -1 means that there is no position yet.
 static inline void report_first(int64_t* value, int64_t candidate) {
   int64_t seen = __atomic_load_n(value, __ATOMIC_RELAXED);
   while ((seen < 0 || candidate < seen) &&

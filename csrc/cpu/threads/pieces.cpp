@@ -5,9 +5,9 @@ namespace {
 
 thread_local Poll current;
 
-constexpr double kSlowest = 4e9;    // multiply-adds a second, with all that goes with them
-constexpr double kOverhead = 1000;  // of an iteration, in multiply-adds
-constexpr double kGrowth = 8;       // of a piece over the one before
+constexpr double kSlowest = 4e9;    // multiply-adds a second, loads and stores included
+constexpr double kOverhead = 1000;  // of one iteration, in multiply-adds
+constexpr double kGrowth = 8;       // of a piece over the previous one, at most
 
 }  // namespace
 
@@ -16,8 +16,8 @@ Asking::~Asking() { current = before_; }
 
 Pieces::Pieces(int64_t count, double multiply_adds) : poll_(current), count_(count), end_(count) {
   if (!poll_.go_on) return;
-  // The first piece is far shorter than the time between two questions, also on a slow machine; a
-  // call that fits into it looks at no clock.
+  // The first piece is far shorter than the time between two polls, even on a slow machine; a call
+  // that fits into it never reads the clock.
   const double first = poll_.seconds * kSlowest / (multiply_adds + kOverhead);
   if (first >= static_cast<double>(count)) return;
   end_ = first < 1 ? 1 : static_cast<int64_t>(first);

@@ -1,6 +1,6 @@
-// Long launchers in pieces, between which they ask the one who called whether to go on.
+// Long launchers run in pieces and poll between them whether to go on.
 //
-// What to ask is a setting of the calling thread, as its limit of threads is (parallel.h).
+// What is polled is a setting of the calling thread, like its limit of threads (parallel.h).
 #pragma once
 
 #include <chrono>
@@ -8,16 +8,16 @@
 
 namespace mlpkern::cpu {
 
-// Asked in the calling thread about every `seconds`, with what is done so far: the steps that all
-// models of a train_steps have taken, the blocks of an evaluate. After false the launcher ends
-// there; the outputs of an evaluate are then unspecified.
+// Called in the calling thread about every `seconds` with the amount of work done: the steps that
+// all models of train_steps have taken, or the blocks of evaluate. If it returns false, the
+// launcher ends there; the outputs of evaluate are then unspecified.
 struct Poll {
-  bool (*go_on)(void* context, int64_t done) = nullptr;  // null: not asked
+  bool (*go_on)(void* context, int64_t done) = nullptr;  // null: never called
   void* context = nullptr;
   double seconds = 0;
 };
 
-// While it lives, launchers of this thread ask so.
+// As long as an object lives, the launchers of this thread poll it.
 class Asking {
  public:
   explicit Asking(const Poll& poll);
@@ -29,16 +29,16 @@ class Asking {
   const Poll before_;
 };
 
-// Cuts a loop into pieces that take about as long as the time between two questions.
+// Cuts a loop into pieces that take about as long as the time between two polls.
 class Pieces {
  public:
-  // For `count` iterations of at most about so many multiply-adds each.
+  // For `count` iterations of at most about `multiply_adds` each.
   Pieces(int64_t count, double multiply_adds);
 
-  // Where the piece in work ends.
+  // Where the current piece ends.
   int64_t end() const { return end_; }
 
-  // Whether to go on after `done` iterations; asks at the end of a piece.
+  // Whether to go on after `done` iterations; polls at the end of a piece.
   bool go_on(int64_t done);
 
  private:

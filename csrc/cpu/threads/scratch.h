@@ -1,4 +1,4 @@
-// Sizes and scratch that the plans of the kernels share.
+// Sizes and scratch for the plans of the kernels.
 #pragma once
 
 #include "cpu/threads/parallel.h"
@@ -7,8 +7,8 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// Below this, 6 us of one AVX-512 core, a call stays serial: entering and leaving a parallel region
-// costs 1.2 us and the threads must wake.
+// Below this (6 us on one AVX-512 core) a call stays serial: a parallel region costs 1.2 us, and
+// its threads must wake up.
 constexpr int64_t kSerialMultiplyAdds = 1 << 19;
 
 MLPKERN_INLINE int64_t acc_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
@@ -17,15 +17,15 @@ MLPKERN_INLINE int64_t clamp(int64_t x, int64_t low, int64_t high) {
   return x < low ? low : x > high ? high : x;
 }
 
-// What row_step_for of gemm.h is for the accumulation type of dtype.
+// row_step_for of vector/gemm.h for the accumulation type of dtype.
 MLPKERN_INLINE int64_t row_step_for(DType dtype, int64_t columns) {
   return (ceil_div(columns, lanes_of(dtype)) | 1) * lanes_of(dtype);
 }
 
-// How many workers of parallel_for_dynamic may need scratch of their own.
+// The number of workers of parallel_for_dynamic that may need scratch.
 MLPKERN_INLINE int64_t workers(int64_t tasks) { return clamp(tasks, 0, kMaxWorkers); }
 
-// Scratch is handed out in order; every part begins on a cache line.
+// Hands out scratch in order; every part begins on a cache line.
 template <class A>
 struct Scratch {
   char* next;
@@ -36,7 +36,7 @@ struct Scratch {
   }
 };
 
-// body(i) for i in [0, count): in this thread when the whole is too little work for several.
+// body(i) for i in [0, count); serial when the whole is too little work for several threads.
 template <class Body>
 MLPKERN_INLINE void parallel_for_work(int64_t count, int64_t multiply_adds, const Body& body) {
   if (multiply_adds < kSerialMultiplyAdds)

@@ -1,6 +1,6 @@
-// Far memory brought into L2 while a product runs, a few bytes with every term. A core waits for at
-// most 16 lines at once, those that its products read from L2 among them: prefetches in a burst
-// would stop the product for as long as the memory takes, evenly spread ones cost nothing.
+// Prefetches far memory into L2 while a product runs, a few bytes with every term. A core has at
+// most 16 outstanding lines, including those that the product reads from L2: a burst of prefetches
+// would stall the product for the latency of memory, evenly spread ones cost nothing.
 #pragma once
 
 #include "cpu/vector/simd.h"
@@ -8,7 +8,7 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// The first term prefetches `at`, each further one `step` bytes on.
+// The first term prefetches `at`, each later one the address `step` bytes further.
 struct Stretch {
   const char* at;
   int64_t step;
@@ -37,7 +37,7 @@ class Ahead {
     if (step_ > 64) step_ = 64;
   }
 
-  // What a product of `terms` terms brings; `near` is an address in a cache.
+  // The prefetches of a product of `terms` terms; `near` is an address in a cache.
   MLPKERN_INLINE Stretch take(int64_t terms, const void* near) {
     if (next_ == count_) return {static_cast<const char*>(near), 0};
     Region& region = regions_[next_];

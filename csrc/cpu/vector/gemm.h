@@ -5,8 +5,8 @@
 //   b: element (k, column) at b[k * b_step + column], columns padded to whole vectors
 // A full AVX-512 tile is 14 rows by 2 vectors: 28 accumulators, 2 column vectors, and per k 16
 // loads for 28 fused multiply-adds, so the FMA ports are the limit (177 to 190 GFLOP/s in L1).
-// Sums run in chunks of kDepthChunk terms whose results are added: as accurate as a blocked library
-// product, and a chunk of a column panel (32 KB) fits L1.
+// Sums run in chunks of kDepthChunk terms whose results are added: as accurate as the product of a
+// BLAS library, and a chunk of a column panel (32 KB) fits L1.
 #pragma once
 
 #include "cpu/vector/ahead.h"
@@ -38,9 +38,9 @@ struct alignas(64) Tile {
   MLPKERN_INLINE A* row(int64_t r) { return values + r * kTileColumns<A>; }
 };
 
-// Row pointers, three to a base register: base, base + step, base + 2 * step are addressing modes
-// of one instruction, so 14 rows need 5 pointers. Without the hint the compiler folds them back
-// into one base and keeps 13 offsets, on the stack.
+// Row pointers, three to a base register: base, base + step, base + 2 * step are addressing modes,
+// so 14 rows need 5 pointers. Without the hint the compiler folds them into one base and 13
+// offsets, which it spills to the stack.
 template <class A, int Rows>
 struct RowPointers {
   static constexpr int kBases = (Rows + 2) / 3;
@@ -64,16 +64,16 @@ struct RowPointers {
   }
 };
 
-// Accumulators of one sum: tiles of few rows split it over several, added at the end of a chunk,
-// since a single chain would wait for its own last addition (and round worse than a library's dot
-// product).
+// Accumulators of one sum. Tiles of few rows split it over several, added at the end of a chunk: a
+// single chain would wait for the latency of each addition, and round worse than a dot product of
+// a BLAS library.
 template <int Rows, int Vectors>
 constexpr int kChains = Rows * Vectors >= 8   ? 1
                         : Rows * Vectors >= 4 ? 2
                                               : 4;
 
 // Sums the terms of a tile of Rows by Vectors in registers and calls finish(r, v, sum) for each
-// vector. each_term() runs beside every term.
+// vector. each_term() runs with every term.
 template <class A, int Rows, int Vectors, int Chains, class Finish, class EachTerm>
 MLPKERN_INLINE void sum_terms(int64_t depth, const A* a, int64_t row_step, int64_t k_step,
                               const A* b, int64_t b_step, const Finish& finish,
@@ -145,9 +145,9 @@ Multiply<A> pick_multiply(int64_t rows, int64_t vectors, bool one_chain) {
                       : multiply_fixed<A, Rows, kTileVectors, kChains<Rows, kTileVectors>>;
 }
 
-// tile[rows, vectors] = a b (added to what is there unless first) over at most kDepthChunk terms,
-// bringing a line of `ahead` with each; columns past `vectors` whole vectors are unspecified. With
-// one_chain the bits of a row do not depend on the height of its tile.
+// tile[rows, vectors] = a b over at most kDepthChunk terms, or += unless `first`, with a prefetch
+// of `ahead` for each. Columns past `vectors` whole vectors are unspecified. With one_chain the
+// bits of a row do not depend on the height of its tile.
 template <class A>
 void multiply(Tile<A>& tile, bool first, int64_t rows, int64_t vectors, int64_t depth, const A* a,
               int64_t row_step, int64_t k_step, const A* b, int64_t b_step, const Stretch& ahead,
@@ -197,9 +197,9 @@ struct ColumnPanels {
 };
 
 // The tiles of rows (row_step apart, k adjacent) times one packed column panel; finish(i, tile)
-// takes the i-th when its sum is complete. The chunks of depth go outermost, so that a chunk of the
-// panel stays in L1 for all tiles; each tile is finished at once, so that its stores drain behind
-// the next product.
+// takes the i-th tile when its sum is complete. The loop over chunks of depth is the outermost, so
+// that a chunk of the panel stays in L1 for all tiles; each tile is finished at once, so that its
+// stores drain during the next product.
 template <class A, class Finish>
 MLPKERN_INLINE void multiply_panel(Tile<A>* tiles, const RowTiles& cut, int64_t depth,
                                    const A* rows, int64_t row_step, const A* panel, int64_t vectors,
@@ -224,14 +224,14 @@ MLPKERN_INLINE void multiply_panel(Tile<A>* tiles, const RowTiles& cut, int64_t 
   multiply_panel(tiles, cut, depth, rows, row_step, panel, vectors, nothing, finish);
 }
 
-// Most rows of a block: a sum over the rows of a block is then one chunk. And the tiles it takes.
+// The most rows of a block, so that a sum over them is one chunk, and the number of their tiles.
 constexpr int64_t kMaxBlockRows = kDepthChunk;
 constexpr int64_t kBlockTiles = kMaxBlockRows / kTileRows + 1;
 
 // ---- packing ----
 
-// A step between packed rows of `columns` elements that is an odd number of vectors: steps of a
-// power of two would put the rows of a tile into the same few cache sets.
+// The step between packed rows of `columns` elements, an odd number of vectors: with a power of two
+// the rows of a tile would fall into the same few cache sets.
 template <class A>
 MLPKERN_INLINE int64_t row_step_for(int64_t columns) {
   return (ceil_div(columns, kLanes<A>) | 1) * kLanes<A>;

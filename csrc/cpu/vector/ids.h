@@ -1,4 +1,4 @@
-// Ids of any integer type: dispatch on the type, and reading blocks of them with a check.
+// Ids of any integer type: dispatch on the type, and reads of blocks of ids with a range check.
 #pragma once
 
 #include "cpu/vector/simd.h"
@@ -20,8 +20,8 @@ MLPKERN_INLINE int64_t for_index_type(IndexType type, const Body& body) {
   }
 }
 
-// Calls visit(i, t, id) for id = a.input[first + i, t], i < rows. -1, or the flat position of the
-// first id outside [0, a.V); then it goes no further.
+// Calls visit(i, t, id) for id = a.input[first + i, t], i < rows. Returns -1, or stops at the first
+// id outside [0, a.V) and returns its flat position.
 template <class Args, class Visit>
 MLPKERN_INLINE int64_t visit_ids(const Args& a, int64_t first, int64_t rows, const Visit& visit) {
   return for_index_type(a.index_type, [&](auto* type) -> int64_t {
@@ -36,7 +36,7 @@ MLPKERN_INLINE int64_t visit_ids(const Args& a, int64_t first, int64_t rows, con
   });
 }
 
-// to[i * T + t] = a.input[first + i, t] for i < rows; returns as visit_ids.
+// to[i * T + t] = a.input[first + i, t] for i < rows; returns what visit_ids returns.
 template <class Args>
 int64_t read_ids(int64_t* to, const Args& a, int64_t first, int64_t rows) {
   return visit_ids(a, first, rows, [&](int64_t, int64_t, int64_t id) { *to++ = id; });

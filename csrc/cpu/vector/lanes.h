@@ -1,4 +1,5 @@
-// Exchange of lanes between the vectors of a square block: transpose, and one reduction per vector.
+// Exchanges of lanes between the vectors of a square block: transpose, and a reduction of each
+// vector.
 #pragma once
 
 #include <type_traits>
@@ -41,8 +42,8 @@ MLPKERN_INLINE void transpose(vec_t<A> (&block)[kLanes<A>]) {
   }
 }
 
-// Lane l of the result is op over all lanes of rows[l]. Halves the number of vectors at each step,
-// so a reduction costs three instructions a row where one by one it costs ten. Overwrites rows.
+// Lane l of the result is op over all lanes of rows[l]. Each step halves the number of vectors,
+// so a reduction costs three instructions a row; one row at a time it costs ten. Overwrites rows.
 template <class A, int Step = 1, class Op>
 MLPKERN_INLINE vec_t<A> reduce_rows(vec_t<A> (&rows)[kLanes<A>], const Op& op) {
   if constexpr (Step < kLanes<A>) {

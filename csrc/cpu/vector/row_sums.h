@@ -1,4 +1,4 @@
-// Row maxima and sums of exponentials: what a log-sum-exp needs of each row, in one read of it.
+// The maximum and the sum of exponentials of each row, for its log-sum-exp, in one read of the row.
 #pragma once
 
 #include "cpu/vector/lanes.h"
@@ -55,7 +55,7 @@ MLPKERN_INLINE acc_t<T> row_sum_of_exp(const T* x, int64_t C, acc_t<T> m) {
   return reduce_add<A>((s0 + s1) + (s2 + s3));
 }
 
-// Rows of at most kSmallVectors vectors.
+// For rows of at most kSmallVectors vectors.
 constexpr int kSmallVectors = 4;
 
 // Maximum and sum of exponentials of `count` <= kLanes rows of Vectors vectors each, the last

@@ -1,121 +1,11 @@
-// Vectors of the instruction set this file is compiled for, and loads and stores that convert.
-//
-// GCC/Clang vector extensions carry the arithmetic, so one source serves AVX-512, AVX2, SSE2 and
-// NEON; intrinsics stand only where the extensions have no word (masks, maximum, half precision).
-// Everything lives in an anonymous namespace: an object compiled for AVX-512 must not export an
-// inline function that the linker could keep for a CPU without it.
+// Loads and stores that convert between an element type and its accumulation type; maximum,
+// reductions, and the reading of ids.
 #pragma once
 
-#include <cstdint>
-#include <type_traits>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-#include "kernels.h"
-
-#ifndef MLPKERN_ISA
-#error "compile with -DMLPKERN_ISA=<namespace of the instruction set>"
-#endif
-
-#define MLPKERN_INLINE inline __attribute__((always_inline))
+#include "cpu/vector/half.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kVectorBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
-
-struct bf16 {
-  uint16_t bits;
-};
-struct f16 {
-  uint16_t bits;
-};
-
-// clang-format off
-template <class T> struct AccOf { using type = float; };
-template <> struct AccOf<double> { using type = double; };
-template <class T> using acc_t = typename AccOf<T>::type;
-
-template <class A> struct VecOf;
-template <> struct VecOf<float> {
-  typedef float type __attribute__((vector_size(kVectorBytes)));
-  typedef int32_t ints __attribute__((vector_size(kVectorBytes)));
-};
-template <> struct VecOf<double> {
-  typedef double type __attribute__((vector_size(kVectorBytes)));
-  typedef int64_t ints __attribute__((vector_size(kVectorBytes)));
-};
-// clang-format on
-template <class A>
-using vec_t = typename VecOf<A>::type;
-template <class A>
-using ints_t = typename VecOf<A>::ints;
-template <class A>
-constexpr int64_t kLanes = kVectorBytes / sizeof(A);
-
-typedef uint32_t words_t __attribute__((vector_size(kVectorBytes)));
-typedef uint16_t halves_t __attribute__((vector_size(kVectorBytes / 2)));
-
-template <class A>
-MLPKERN_INLINE vec_t<A> splat(A value) {
-  return value - vec_t<A>{};  // broadcast; keeps -0.0 and NaN
-}
-
-// ---- float <-> bf16, f16, round to nearest even ----
-
-MLPKERN_INLINE vec_t<float> widen(halves_t bits, bf16*) {
-  return (vec_t<float>)(__builtin_convertvector(bits, words_t) << 16);
-}
-
-MLPKERN_INLINE halves_t narrow(vec_t<float> value, bf16*) {
-  const words_t bits = (words_t)value;
-  const words_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const words_t quiet_nan = (bits >> 16) | 0x40;
-  return __builtin_convertvector(value == value ? rounded : quiet_nan, halves_t);
-}
-
-MLPKERN_INLINE vec_t<float> widen(halves_t bits, f16*) {
-#if defined(__AVX512F__)
-  return (vec_t<float>)_mm512_cvtph_ps((__m256i)bits);
-#elif defined(__AVX2__)
-  return (vec_t<float>)_mm256_cvtph_ps((__m128i)bits);
-#else
-  const words_t h = __builtin_convertvector(bits, words_t);
-  const words_t sign = (h & 0x8000) << 16, magnitude = h & 0x7fff;
-  const words_t normal = (magnitude << 13) + (112u << 23);  // moves the bias of the exponent
-  const words_t special = (magnitude << 13) | 0x7f800000;   // infinity and NaN
-  const words_t subnormal = (words_t)(__builtin_convertvector(magnitude, vec_t<float>) * 0x1p-24f);
-  words_t result = magnitude < 0x400 ? subnormal : normal;
-  result = magnitude >= 0x7c00 ? special : result;
-  return (vec_t<float>)(result | sign);
-#endif
-}
-
-MLPKERN_INLINE halves_t narrow(vec_t<float> value, f16*) {
-#if defined(__AVX512F__)
-  return (halves_t)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT);
-#elif defined(__AVX2__)
-  return (halves_t)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
-#else
-  const words_t bits = (words_t)value, sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
-  const words_t rebiased = magnitude - (112u << 23);
-  const words_t normal = (rebiased + 0xfff + ((rebiased >> 13) & 1)) >> 13;
-  // Below 2^-14 the addition of 0.5 leaves the subnormal's bits, rounded, at the bottom.
-  const words_t subnormal = (words_t)((vec_t<float>)magnitude + 0.5f) - 0x3f000000u;
-  const words_t big = magnitude > 0x7f800000 ? words_t{} + 0x7e00 : words_t{} + 0x7c00;
-  words_t result = magnitude < (113u << 23) ? subnormal : normal;
-  result = magnitude >= 0x477ff000u ? big : result;  // 65520 and up rounds to infinity
-  return __builtin_convertvector(result | sign, halves_t);
-#endif
-}
 
 // ---- scalars ----
 
@@ -164,8 +54,7 @@ MLPKERN_INLINE void store(double* p, vec_t<double> v) { store_raw(p, v); }
 MLPKERN_INLINE void store(bf16* p, vec_t<float> v) { store_raw(p, narrow(v, p)); }
 MLPKERN_INLINE void store(f16* p, vec_t<float> v) { store_raw(p, narrow(v, p)); }
 
-// ---- the first `count` lanes, 0 <= count <= lanes; the rest is read as zero and never touched
-// ----
+// ---- the first `count` lanes, 0 <= count <= lanes; the others are zero, or not written ----
 
 #if defined(__AVX512F__)
 MLPKERN_INLINE uint32_t lane_mask(int64_t count) { return (1u << count) - 1; }

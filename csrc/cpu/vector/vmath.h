@@ -1,5 +1,5 @@
 // exp, log and tanh on whole vectors. float32: tanh within 1.7 units in the last place, exp and log
-// within 2 (tests/cpp/ops/test_accuracy.cpp); float64: the C library, lane by lane, since it serves
+// within 2 (tests/cpp/ops/test_accuracy.cpp); float64: the C library, lane by lane, as it serves
 // gradient checks, not speed. Polynomials outside AVX-512: S. L. Moshier, Cephes mathematical
 // library (expf, logf, tanhf).
 #pragma once
@@ -21,8 +21,8 @@ using intf = ints_t<float>;
 
 #if defined(__AVX512F__)
 
-// e^x for x <= 88, 0 below the smallest subnormal, NaN for NaN. With x = n log(2) / 16 + r it is
-// 2^floor(n / 16) * 2^(n mod 16 / 16) * e^r: the middle factor from a table, e^r a cubic.
+// e^x for x <= 88, 0 below the smallest subnormal, NaN for NaN. With x = n log(2) / 16 + r this is
+// 2^floor(n / 16) * 2^(n mod 16 / 16) * e^r: the middle factor from a table, e^r by a cubic.
 MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
   alignas(64) static constexpr float kPowers[16] = {
       // 2^(i / 16)
@@ -100,8 +100,8 @@ MLPKERN_INLINE vecd log_of_sum(vecd x) {
 
 #if defined(__AVX512F__)
 
-// tanh(x): 32 polynomials, their coefficients picked by table permutes; 18 instructions and no
-// division. NaN for NaN, the sign of zero is kept. tanh rounds to 1 from 9.01 on.
+// tanh(x): 32 polynomials whose coefficients come from table permutes; 18 instructions, no
+// division. NaN for NaN, keeps the sign of zero. tanh rounds to 1 from 9.01 on.
 MLPKERN_INLINE vecf tanh(vecf x) {
   const intf sign_bit = intf{} + static_cast<int32_t>(0x80000000u);
   const vecf a = minimum(splat(kTanhLast), (vecf)((intf)x & ~sign_bit));

@@ -1,5 +1,5 @@
-// What of a model training only reads (TrainSteps::frozen), and how far the backward pass goes for
-// the rest.
+// The tensors that training only reads (TrainSteps::frozen), and how far down the backward pass
+// must go for the others.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct Frozen {
     for (int64_t l = 0; l <= L; ++l) any |= part_of(l);
     return any;
   }
-  // The lowest layer whose dz anything trained needs; L + 1 where nothing is trained.
+  // The lowest layer whose dz a trained tensor needs; L + 1 where nothing is trained.
   int64_t lowest_dz() const {
     int64_t l = 0;
     if (embedding())

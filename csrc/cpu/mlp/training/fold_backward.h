@@ -1,27 +1,27 @@
-// The backward pass of the folded first layer (fold.h):
+// The backward pass of the folded first layer (mlp/fold.h):
 //   sums_p[id] = sum of dz[n] over the rows n with that id at position p     (V, H1)
 //   dweight_0[:, p*D .. p*D + D] = sums_p^T embedding,   dbias_0 = sum of sums_0 over the ids
 //   dembedding = sum over p of sums_p weight_0[:, p*D .. p*D + D]
-// The first line alone depends on the number of rows: a block is sorted by slot at each position,
-// and each run of its rows is summed in registers. A run ends with the block, so that no chain of
-// additions is long.
+// Only the first line depends on the number of rows: the rows of a block are sorted by slot at each
+// position, and each run of rows is summed in registers. Runs end with the block, so that no chain
+// of additions is long.
 #pragma once
 
-#include "cpu/mlp/backward.h"
 #include "cpu/mlp/fold.h"
+#include "cpu/mlp/training/backward.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// Costs in thirds of the D multiply-adds that a row of the batch, a position and a hidden unit take
-// in the three products of an unfolded step: the sums of the fold kFoldedRow, a row of a table D +
-// kTableRow; kFewestRows rows more pay for what a step costs at least. Fitted to one core of an
-// AVX-512 machine, V 3 ... 1000, T 1 ... 16, D 1 ... 64: at T = 3, D = 10, V = 27 a fold of 32 rows
-// takes 1.2 times as long as none, of 96 rows 0.94, of 4096 rows 0.7.
+// Costs per position and hidden unit, where a row of the batch costs D in the unfolded step: with
+// the fold a row costs kFoldedRow, a row of a table D + kTableRow, and kFewestRows rows more pay
+// for the fixed costs of a step. Fitted to one core of an AVX-512 machine, V 3 ... 1000, T 1 ...
+// 16, D 1 ... 64: at T = 3, D = 10, V = 27 a fold of 32 rows takes 1.2 times as long as none, of 96
+// rows 0.94, of 4096 rows 0.7.
 constexpr int64_t kFoldedRow = 2, kTableRow = 14, kFewestRows = 4;
 
-// Whether to fold in the training with batches of `rows` rows: by sizes alone, so that no batch
-// changes the bits of another.
+// Whether training with batches of `rows` rows folds: by sizes alone, so that the bits of a step do
+// not depend on which ids the batch has.
 template <class A>
 bool fold_pays_in_training(const Sizes& z, int64_t rows) {
   return rows * (z.D - kFoldedRow) > (z.V + kFewestRows) * (z.D + kTableRow) &&
@@ -52,7 +52,7 @@ FoldGradient<A> take_fold_gradient(Arena& arena, const Sizes& z, int64_t rows, i
   return g;
 }
 
-// Keeps the weight of some column panels of H1 in the form that embedding_by_slots wants.
+// Keeps the weight of some column panels of H1 in the form that embedding_by_slots reads.
 template <class A>
 void keep_weight(const FoldGradient<A>& g, const Sizes& z, const Weights<A>& w, Range columns) {
   const Matrix<A> from = w.layers[0];
@@ -88,7 +88,7 @@ void sort_by_slots(const FoldGradient<A>& g, const Fold<A>& fold, const Sizes& z
 
 constexpr int kMostSums = 16;  // vectors
 
-// to = the sum of Vectors vectors of the rows named, added to what is there unless first.
+// to = the sum of Vectors vectors of the listed rows, or += unless `first`.
 template <class A, int Vectors>
 void sum_rows(A* to, const A* from, int64_t step, const int32_t* order, int64_t count, bool first) {
   constexpr int64_t L = kLanes<A>;
@@ -115,7 +115,7 @@ SumRows<A> pick_sum_rows(int64_t vectors) {
   return sum_rows<A, Vectors>;
 }
 
-// Adds the rows of the block that was sorted to the sums, for some column panels of H1.
+// Adds the rows of the sorted block to the sums, for some column panels of H1.
 template <class A>
 void sum_by_slots(const FoldGradient<A>& g, const Fold<A>& fold, const Sizes& z, Range columns,
                   bool first_block) {

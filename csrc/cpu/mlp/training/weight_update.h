@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/mlp/mlp.h"
-#include "cpu/mlp/optimizer.h"
+#include "cpu/mlp/training/optimizer.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
@@ -20,7 +20,7 @@ struct WeightUpdate {
     if constexpr (rule != Rule::sgd) m = load(first.row(row) + column);
     if constexpr (rule == Rule::adamw) v = load(second.row(row) + column);
     vec_t<A> decay = constants.decay;
-    if constexpr (rule == Rule::adamw) {  // which spares the biases
+    if constexpr (rule == Rule::adamw) {  // which leaves out the biases
       if (row == bias_row) decay = splat(A{1});
       if (bias_column >= column && bias_column < column + kLanes<A>)
         decay[bias_column - column] = A{1};
@@ -40,7 +40,7 @@ ints_t<A> bias_lanes(int64_t row, int64_t column, int64_t bias_row, int64_t bias
   return lanes;
 }
 
-// The same for a layer of which only the bias, or only the rest, is trained.
+// The same for a layer where only the bias, or only the weight, is trained.
 template <class A, Rule rule>
 struct PartUpdate {
   WeightUpdate<A, rule> update;

@@ -17,7 +17,7 @@ struct StepConstants {
   vec_t<A> rate;      // sgd: -lr; adamw: -lr / (1 - beta1^t)
   vec_t<A> decay;     // sgd: weight_decay, added to the gradient; adamw: 1 - lr * weight_decay
   ints_t<A> decays;   // sgd: all bits set, or none where weight_decay is 0: 0 * inf is not 0
-  vec_t<A> scale;     // of the gradient: what clipping leaves, else 1
+  vec_t<A> scale;     // of the gradient: the factor of clipping, or 1
   vec_t<A> momentum;  // sgd: momentum; adamw: 1 - beta1
   vec_t<A> beta2, one_minus_beta2, root_correction, eps;
 };
@@ -63,7 +63,7 @@ MLPKERN_INLINE vec_t<double> square_root(vec_t<double> x) {
 }
 
 // The new value of w for the gradient g; first and second are updated where the rule has them.
-// decay is that of the constants, or what leaves w alone.
+// decay is that of the constants, or the value that means no decay.
 template <Rule rule, class A>
 MLPKERN_INLINE vec_t<A> updated(const StepConstants<A>& c, vec_t<A> w, vec_t<A> g, vec_t<A>& first,
                                 vec_t<A>& second, vec_t<A> decay) {

@@ -6,7 +6,7 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// What the backward pass of a block writes. dz of the output layer takes the place of the logits.
+// What the backward pass of a block writes. dz of the output layer overwrites the logits.
 template <class A>
 struct Backward {
   double* losses;                 // (capacity,)
@@ -40,8 +40,8 @@ Backward<A> take_backward(Arena& arena, const Sizes& z, int64_t capacity, bool d
 
 // Rows [begin, begin + Vectors * kLanes) of the block: their losses, and logits become
 //   dz = (softmax - (1 - e) onehot(target) - e / C) / batch     (e: label smoothing)
-// or 0 in the lanes past the last row. The classes are walked three times, a vector of rows at
-// once, so nothing is summed across lanes.
+// or 0 in the lanes past the last row. Three passes over the classes, a vector of rows at a time,
+// so nothing is summed across lanes.
 template <int Vectors, class A>
 MLPKERN_INLINE void loss_vectors(const Activations<A>& s, const Backward<A>& b, int64_t C,
                                  int64_t begin, int64_t batch, double smoothing) {
@@ -107,13 +107,13 @@ void loss_and_gradient(const Activations<A>& s, const Backward<A>& b, int64_t C,
   }
 }
 
-// dz of layer l, (outputs, n): of the output layer in the place of the logits.
+// dz of layer l, (outputs, n); that of the output layer is where the logits were.
 template <class A>
 const Matrix<A>& dz_of(const Activations<A>& s, const Backward<A>& b, const Sizes& z, int64_t l) {
   return l == z.L ? s.logits : b.dz[l];
 }
 
-// The transposes that layer l > 0 needs: of dz always, of its input if it goes by rows.
+// The transposes for layer l > 0: of dz always, of its input if the layer goes by rows.
 template <class A>
 void transpose_layer(const Activations<A>& s, const Backward<A>& b, const Sizes& z, int64_t l,
                      Range rows) {

@@ -1,4 +1,4 @@
-// Loops over a range that threads may share, the body taking a part of the range at a time.
+// Loops over a range that threads may share; the body gets a part of the range at a time.
 #pragma once
 
 #include "cpu/mlp/mlp.h"
@@ -22,7 +22,7 @@ MLPKERN_INLINE void split(bool threads, int64_t count, const Body& body) {
   });
 }
 
-// The same with one piece a thread, the same in every step: what a thread wrote it reads again.
+// The same with one piece per thread, the same in every step, so that a thread reads what it wrote.
 template <class Body>
 MLPKERN_INLINE void split_evenly(bool threads, int64_t count, const Body& body) {
   if (!threads) {

@@ -1,14 +1,14 @@
-// The gradient of the embedding table in train_steps: rows of dx summed per id, in order of the
-// batch, and the optimizer's step on the rows.
+// The gradient of the embedding table in train_steps: the rows of dx summed per id, in order of the
+// batch; and the optimizer's step on the rows.
 //
-// A small table is dense: all its sums are set to zero, and all its rows updated, which needs no
-// branch that depends on an id. A large one keeps a list of the ids of the step. For several
-// threads the ids are dealt out to shares; an id belongs to one share, so nothing collides and
-// every sum has one order.
+// A small table is dense: all its sums are zeroed and all its rows updated, without a branch that
+// depends on an id. A large one keeps a list of the ids of the step. With several threads every id
+// belongs to one share of the work, so threads never write the same row and every sum has one
+// order.
 #pragma once
 
 #include "cpu/mlp/mlp.h"
-#include "cpu/mlp/optimizer.h"
+#include "cpu/mlp/training/optimizer.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
@@ -20,7 +20,7 @@ struct EmbeddingGradient {
   int64_t V, D;
   bool dense;
   int64_t shares;
-  Matrix<A> sums;    // (V, D); of a table that is not dense, valid where stamp[id] is the step's
+  Matrix<A> sums;    // (V, D); unless the table is dense, valid where stamp[id] is that of the step
   int64_t* stamps;   // (V,)
   int64_t* touched;  // (shares, touched_step) ids of this step
   int64_t* counts;   // (shares,)
@@ -44,7 +44,7 @@ struct EmbeddingGradient {
       for (int64_t t = 0; t < positions; ++t) {
         const int64_t id = ids[n * positions + t];
         if (shares > 1 && id % shares != share) continue;
-        const A* from = dx.row(n) + t * D;  // past D: the next row's, in padding never used
+        const A* from = dx.row(n) + t * D;  // whole vectors: past D into padding, never used
         A* to = sums.row(id);
         if (!dense && stamps[id] != now) {
           stamps[id] = now;
