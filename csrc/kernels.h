@@ -5,10 +5,10 @@
 // Sizes: N rows of a batch, T context length, D embedding width, K input width, H hidden width,
 // V table rows, C classes. "Adjacent" means stride 1 in elements. A stride may be 0.
 //
-// A launcher of the CPU returns -1, or the flat position (row * columns + column) of the first id
-// or target out of range; then the contents of its outputs are unspecified, but nothing outside
-// them was touched. On a GPU such a row becomes NaN and is recorded, see cuda/library.h.
-// `<kernel>_workspace` gives the bytes of scratch, 64-byte aligned, that the caller must supply.
+// A CPU launcher returns -1, or the flat position (row * columns + column) of the first id or
+// target out of range. Its outputs are then unspecified, but it has written nowhere else. On a GPU
+// such a row becomes NaN and the position is recorded, see cuda/library.h. The caller supplies
+// scratch of `<kernel>_workspace` bytes, 64-byte aligned.
 #pragma once
 
 #include <cstddef>
@@ -20,10 +20,10 @@ enum class DType : int32_t { f32, f64, bf16, f16 };
 enum class IndexType : int32_t { u8, i16, i32, i64 };
 enum class Reduction : int32_t { none = 0, mean = 1, sum = 2 };
 
-// Accumulation type: float64 for f64, else float32. "acc" below stands for it.
+// "acc" below is the accumulation type: float64 for f64, else float32.
 
-// The shape of a tensor of ids, for a message about one of them. Outer axes beyond kShapeAxes are
-// counted in the first.
+// The shape of a tensor of ids, for the message about an id out of range. A tensor with more than
+// kShapeAxes axes has its outer ones multiplied into size[0].
 constexpr int kShapeAxes = 6;
 struct IdShape {
   int32_t ndim;
@@ -75,7 +75,7 @@ struct LinearTanhForward {
 };
 
 // dz = (1 - output^2) * doutput; dinput = dz weight; dweight = dz^T input; dbias = sum_n dz.
-// A null output pointer means that this gradient is not wanted.
+// A null output pointer: this gradient is not computed.
 struct LinearTanhBackward {
   DType dtype;
   bool tf32;
@@ -91,29 +91,6 @@ struct LinearTanhBackward {
   void* dinput;   // (N, K) contiguous, or null
   void* dweight;  // (H, K) contiguous, or null
   void* dbias;    // (H,), or null
-  void* workspace;
-};
-
-// The parts of linear_tanh around a matrix product of the vendor's library.
-// output[n, h] = tanh(output[n, h] + bias[h])
-struct LinearTanhEpilogue {
-  DType dtype;
-  int64_t N, H;
-  const void* bias;  // (H,) adjacent, or null
-  void* output;      // (N, H) contiguous, in place
-  void* workspace;
-};
-
-// dz = (1 - output^2) * doutput; dbias = sum_n dz
-struct LinearTanhSlope {
-  DType dtype;
-  int64_t N, H;
-  const void* doutput;  // (N, H), elements adjacent
-  int64_t doutput_row_stride;
-  const void* output;  // (N, H), elements adjacent
-  int64_t output_row_stride;
-  void* dz;     // (N, H) contiguous
-  void* dbias;  // (H,), or null
   void* workspace;
 };
 
@@ -135,7 +112,7 @@ struct EmbeddingLinearTanhForward {
 
 // dz = (1 - output^2) * doutput; dweight = dz^T x and dbias = sum_n dz with x the embedded rows;
 // dembedding[v] = sum over (n, t) with input[n, t] == v of dz[n] weight[:, t*D : (t+1)*D].
-// A null output pointer means that this gradient is not wanted.
+// A null output pointer: this gradient is not computed.
 struct EmbeddingLinearTanhBackward {
   DType dtype;
   IndexType index_type;
@@ -156,10 +133,16 @@ struct EmbeddingLinearTanhBackward {
   void* workspace;
 };
 
-// With p = softmax(input[n]), w the class weights (ones if null), s = label_smoothing, W = sum_c
-// w[c]: ids:           loss[n] = -(1-s) w[y] log p[y] - s/C sum_c w[c] log p[c], 0 where y ==
-// ignore_index probabilities: loss[n] = -sum_c w[c] ((1-s) t[c] + s/C) log p[c] sum adds the rows,
-// mean divides by total_weight (sum of w[y] over counted rows; N for probabilities).
+// p[n, c] = softmax of input[n]; w[c] the class weights, 1 where weight is null;
+// s = label_smoothing; y = target[n] where the target is ids, q[c] = target[n, c] where it is
+// probabilities.
+//
+//   ids            loss[n] = -(1 - s) w[y] log p[n, y] - s/C sum_c w[c] log p[n, c],
+//                  and 0 where y == ignore_index
+//   probabilities  loss[n] = -sum_c w[c] ((1 - s) q[c] + s/C) log p[n, c]
+//
+// Reduction `sum` adds the rows; `mean` divides this by total_weight: the sum of w[y] over the rows
+// that are not ignored, or N for probabilities.
 struct CrossEntropyForward {
   DType dtype;
   bool target_is_probability;  // then target has the dtype of input
@@ -174,14 +157,17 @@ struct CrossEntropyForward {
   Reduction reduction;
   double label_smoothing;
   void* loss;          // (N,) of dtype for none, else one element
-  void* lse;           // (2, N) of acc: row maximum, log(sum_c exp(input - maximum))
+  void* lse;           // (2, N) of acc: m = max_c input[n, c], log(sum_c exp(input[n, c] - m))
   void* total_weight;  // one element of acc
   void* workspace;
 };
 
-// dinput[n, c] = g[n] (p[c] sum_j q[j] - q[c]) with q[c] the weighted, smoothed target of class c
-// and g[n] = dloss[n] (none), dloss (sum), dloss / total_weight (mean); zero where y ==
-// ignore_index.
+// dinput[n, c] = g[n] (p[n, c] sum_j u[j] - u[c]), and 0 where y == ignore_index, with
+//
+//   u[c]  the weighted and smoothed target of class c:
+//         ids            w[c] ((1 - s) [c == y] + s/C)
+//         probabilities  w[c] ((1 - s) q[c] + s/C)
+//   g[n]  the gradient of the row: dloss[n] (none), dloss (sum), dloss / total_weight (mean)
 struct CrossEntropyBackward {
   DType dtype;
   bool target_is_probability;
@@ -215,7 +201,8 @@ struct MLP {
   const int64_t* model_strides;
 };
 
-// The rows a model is trained or evaluated on. Ids and targets are in range: the caller checked.
+// The rows that a model is trained or evaluated on. The caller has checked that ids and targets are
+// in range.
 struct Examples {
   IndexType input_type, target_type;
   int64_t rows;
@@ -227,13 +214,12 @@ struct Examples {
 
 enum class Optimizer : int32_t { sgd = 0, adamw = 1 };
 
-// S steps of M models: for each step the mean cross-entropy of N rows and one optimizer step, as
-// mlpkern/reference/train_steps.py defines. Updates parameters, moments and `stopped` in place.
-// On a GPU the arrays of models and steps lie there too; `hidden` and the lists of pointers and
-// strides do not.
+// S optimizer steps of M models, each on the mean cross-entropy of N rows, as defined by
+// mlpkern/reference/train_steps.py. Updates parameters, moments and `stopped` in place. On a GPU
+// all arrays are in device memory, except `hidden` and the lists of pointers and strides.
 struct TrainSteps {
   MLP model;
-  const bool* frozen;   // of each of model.parameters: only read, with its moments; null: none
+  const bool* frozen;   // for each of model.parameters: only read, with its moments; or null
   bool tf32;            // on a GPU: products of TF32 operands instead of IEEE float32
   void* const* first;   // momentum buffers or first moments, shaped and strided like parameters
   void* const* second;  // second moments; null where the optimizer has none
@@ -261,7 +247,7 @@ struct TrainSteps {
   void* workspace;
 };
 
-// Mean loss and share of right predictions of M models over all rows.
+// Mean loss and accuracy of M models over all rows.
 struct Evaluate {
   MLP model;
   bool tf32;
@@ -271,8 +257,8 @@ struct Evaluate {
   void* workspace;
 };
 
-// Every kernel of the CPU: X(name, argument struct). Declarations, dispatch tables and tests expand
-// this list.
+// Every CPU kernel as X(name, argument struct). Declarations, dispatch tables and tests expand this
+// list. The CUDA kernels are listed in kernels_cuda.h.
 #define MLPKERN_KERNELS(X)                                       \
   X(embedding_gather_forward, EmbeddingGatherForward)            \
   X(embedding_gather_backward, EmbeddingGatherBackward)          \
@@ -285,26 +271,6 @@ struct Evaluate {
   X(train_steps, TrainSteps)                                     \
   X(evaluate, Evaluate)
 
-// Every kernel of a GPU.
-#define MLPKERN_CUDA_KERNELS(X)                         \
-  X(embedding_gather_forward, EmbeddingGatherForward)   \
-  X(embedding_gather_backward, EmbeddingGatherBackward) \
-  X(linear_tanh_forward, LinearTanhForward)             \
-  X(linear_tanh_backward, LinearTanhBackward)           \
-  X(linear_tanh_epilogue, LinearTanhEpilogue)           \
-  X(linear_tanh_slope, LinearTanhSlope)                 \
-  X(cross_entropy_forward, CrossEntropyForward)         \
-  X(cross_entropy_backward, CrossEntropyBackward)       \
-  X(train_steps, TrainSteps)                            \
-  X(evaluate, Evaluate)
-
-// How a GPU carries out train_steps and evaluate, if one of its kernels holds the model.
-enum class ModelPath : int32_t {
-  none = 0,
-  narrow = 1,  // one hidden layer, its units dealt out to the warps of a block
-  block = 2,   // any depth, matrix products of a whole block
-};
-
 #define MLPKERN_DECLARE_KERNEL(name, Args) \
   int64_t name(const Args& args);          \
   size_t name##_workspace(const Args& args);
@@ -314,12 +280,12 @@ namespace cpu {
 MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)
 
 // Instruction set in use: "avx512", "avx2" or "baseline"; the environment variable MLPKERN_ISA
-// overrides the choice. isa_error() is null, or says why the override cannot be obeyed; then every
-// other call falls to "baseline".
+// overrides the choice. isa_error() is null, or the reason why MLPKERN_ISA cannot be used; the
+// kernels then run on "baseline".
 const char* isa();
 const char* isa_error();
 
-// Comma-separated instruction sets that this library holds and this machine can run.
+// The instruction sets that this library has and this machine runs, separated by commas.
 const char* isas_available();
 
 // For tests: use the named instruction set from now on. False if it cannot run here.

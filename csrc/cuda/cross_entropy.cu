@@ -1,17 +1,19 @@
 // cross_entropy on a GPU: log-sum-exp forward, softmax - target backward (see kernels.h).
 //
-// Kept for the backward: maximum and log of the sum, apart, because their rounded sum would lose
-// the low bits of the sum when all logits of a row share a large offset.
+// The forward keeps for the backward the maximum of a row and the logarithm of its sum of
+// exponentials apart: their rounded sum would lose the low bits of the logarithm where all logits
+// of a row share a large offset.
 //
 //   C <= 256              cross_entropy/tile.cuh: many rows a block, flat through shared memory
-//   wider                 cross_entropy_rows_*.cuh: a warp or a block a row
+//   wider                 cross_entropy/rows_*.cuh: a warp or a block a row
 //   above 64 KiB a row    the same, rows cut in pieces of about 32 KiB
 //
-// Which of them runs, and all cuts, depend on shapes alone: the same bits on every device. Losses
-// are added in double: within a block, then over the blocks by one more (cross_entropy/loss.cuh).
+// The choice between them and all cuts depend on shapes alone: the same bits on every device.
+// Losses are added in float64, first within a block, then over the blocks by another kernel
+// (cross_entropy/loss.cuh).
 //
 // Compile alone:
-//   nvcc -std=c++17 -arch=sm_90 -Icsrc -c csrc/cuda/cross_entropy.cu
+// nvcc -std=c++17 -arch=sm_90 -Icsrc -Xptxas -v -cubin csrc/cuda/cross_entropy.cu
 #include "cuda/cross_entropy/rows_backward.cuh"
 #include "cuda/cross_entropy/rows_forward.cuh"
 #include "cuda/cross_entropy/tile.cuh"
@@ -19,7 +21,7 @@
 namespace mlpkern::cuda {
 namespace {
 
-// Blocks of a forward that leaves sums for the finishing block to add.
+// Blocks of a forward whose sums the finishing block adds.
 constexpr int64_t kMostPartial = 8192;
 // Vectors of the longest row that is not cut, and about the vectors of a piece.
 constexpr int64_t kWholeVectors = 4096, kPieceVectors = 2048;
@@ -81,7 +83,7 @@ dim3 block_of(const RowPlan& plan) {
   return dim3(static_cast<unsigned>(plan.team_warps * kWarp * plan.teams));
 }
 
-// Deals all units to at most `most` blocks; returns how many.
+// Distributes all units over at most `most` blocks; returns the number of blocks.
 int64_t deal_units(RowPlan* plan, int64_t N, int64_t most) {
   plan->units = N * plan->pieces;
   const int64_t teams = plan->teams;
@@ -90,8 +92,8 @@ int64_t deal_units(RowPlan* plan, int64_t N, int64_t most) {
   return ceil_div(plan->units, plan->units_per_block);
 }
 
-// The blocks of a forward that leave a pair of sums each: at least 1, which writes the outputs of
-// an empty batch.
+// The number of blocks of a forward, each with a pair of sums: at least 1, which writes the outputs
+// of an empty batch.
 struct ForwardPlan {
   TilePlan tile;
   RowPlan rows;
@@ -104,7 +106,7 @@ struct ForwardPlan {
     if (is_narrow(a)) {
       tile = plan_tiles(a);
       const int64_t tiles = ceil_div(a.N, tile.rows);
-      // Up to two tiles are done by one block, which saves the finishing kernel.
+      // One block takes up to two tiles, which saves the finishing kernel.
       tile.tiles = tiles <= 2 ? 2 : static_cast<int>(ceil_div(tiles, kMostPartial));
       blocks = partial = tiles ? ceil_div(tiles, tile.tiles) : 1;
       return;

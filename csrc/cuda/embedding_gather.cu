@@ -2,12 +2,12 @@
 //
 // forward   embedding_gather/forward.cuh: one kernel that writes the output as flat vectors.
 // backward  embedding_gather/small.cuh: a table of few rows is summed in shared memory;
-//           embedding_gather/sorted.cuh: for any other the positions are sorted by id, and equal
-//           numbers of them are summed by each team of threads.
-// Which one, and every order of summation, follow from N*T, V, D and dtype alone.
+//           embedding_gather/sorted.cuh: for a larger one the positions are sorted by id, and
+//           every team of threads sums the same number of them.
+// The choice and every order of summation follow from N*T, V, D and dtype alone.
 //
 // Compile alone:
-//   nvcc -std=c++17 -Icsrc -gencode arch=compute_90,code=sm_90 -c csrc/cuda/embedding_gather.cu
+// nvcc -std=c++17 -arch=sm_90 -Icsrc -Xptxas -v -cubin csrc/cuda/embedding_gather.cu
 #include "cuda/embedding_gather/forward.cuh"
 #include "cuda/embedding_gather/small.cuh"
 #include "cuda/embedding_gather/sorted.cuh"

@@ -1,12 +1,13 @@
-// evaluate on a GPU: mean loss and share of right predictions of M models over all rows, in float32
-// with the products of Tf32 or Split.
+// evaluate on a GPU: mean loss and accuracy of M models over all rows, in float32 with the products
+// of Tf32 or Split.
 //
-// A block holds the parameters of one model in shared memory and walks pieces of kPieceRows rows,
-// 32 rows at a time (model/block/forward.cuh): L + 3 barriers. The sums of a piece, in float64, go
-// to the workspace, (M, pieces, 2), and a second kernel adds them in a fixed order: how many blocks
-// share the pieces of a model does not change a bit.
+// A block holds the parameters of one model in shared memory and goes through pieces of kPieceRows
+// rows, 32 rows at a time (model/block/forward.cuh), with L + 3 barriers. It writes the sums of a
+// piece in float64 to the workspace, (M, pieces, 2), and a second kernel adds them in a fixed
+// order, so the bits do not depend on how many blocks share the pieces of a model.
 //
-// Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/evaluate.cu -Xptxas -v
+// Compile alone:
+// nvcc -std=c++17 -arch=sm_90 -Icsrc -Xptxas -v -cubin csrc/cuda/evaluate.cu
 #include "cuda/device/launch.cuh"
 #include "cuda/library.h"
 #include "cuda/model/block/forward.cuh"
@@ -18,7 +19,7 @@ namespace {
 constexpr int kPieceRows = 1024;
 static_assert(kPieceRows % kBlockRows == 0);
 
-// Loss, then right predictions.
+// The sum of the losses, then the number of right predictions.
 struct Sums {
   double loss, right;
 };
@@ -73,7 +74,8 @@ class BlockEvaluator {
     return reinterpret_cast<int*>(b_.s + b_.at.ids) + turn * kBlockRows * (b_.z.T + 1);
   }
 
-  // Adds the sums of the rows whose ids are there, in thread 0. Those of row `next` come after.
+  // Adds the sums of the rows whose ids are in shared memory, in thread 0; fetches the ids of the
+  // block of rows at `next` meanwhile.
   __device__ __forceinline__ void add(int64_t next, Sums* sums) {
     const int* const here = ids(turn_);
     b_.gather(here, BlockDropout{});
@@ -95,8 +97,8 @@ class BlockEvaluator {
     if (b_.warp == 0) sums->loss += warp_sum(double{b_.s[b_.at.row_losses + b_.l.lane]});
   }
 
-  // Whether the target of row n is the first class of the largest logit; leaves its loss. No class
-  // is the target of a row that is not there.
+  // Whether the target of row n is the first class with the largest logit; writes its loss. A row
+  // past the end has a target of -1, which is no class.
   __device__ __forceinline__ bool is_right(int n, const int* ids) const {
     const int target = ids[n * (b_.z.T + 1) + b_.z.T];
     const float* const z_n = b_.read(b_.z.L + 1) + n * b_.layer(b_.z.L + 1).stride;
@@ -129,7 +131,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
   BlockEvaluator<Math>(evaluation, layout, dynamic_shared<float>()).run();
 }
 
-// A warp for each model.
+// One warp per model.
 __global__ void __launch_bounds__(kWarp)
     evaluate_mean_kernel(const Sums* sums, int64_t pieces, int64_t rows, double* loss,
                          double* accuracy) {
@@ -175,7 +177,7 @@ int evaluate(const Evaluate& a, void* stream) {
   e.examples = a.examples;
   e.pieces = pieces_of(a);
   e.sums = static_cast<Sums*>(a.workspace);
-  // Each block loads its model first: no more blocks than run at once.
+  // Every block loads its model first, so there are no more blocks than run at once.
   const int64_t share = a.model.M > 0 ? (multiprocessors() + a.model.M - 1) / a.model.M : 0;
   const Blocks blocks(a.model.M, share < e.pieces ? share : e.pieces);
   const size_t bytes = layout.total * sizeof(float);

@@ -1,8 +1,8 @@
-// mlpkern/_cuda.so: the table of launchers that mlpkern/_C loads, each behind a device guard; what
-// the driver and the cards allow; the bad ids that devices recorded.
+// mlpkern/_cuda.so: the table of launchers that mlpkern/_C loads, each behind a device guard;
+// whether driver and GPUs can run them; the bad ids that devices have recorded.
 //
 // Compile alone:
-//   nvcc -std=c++17 -arch=sm_90 -Icsrc -c csrc/cuda/library.cu
+// nvcc -std=c++17 -arch=sm_90 -Icsrc -c csrc/cuda/library.cu
 #include "cuda/library.h"
 
 #include <cuda.h>
@@ -12,8 +12,8 @@
 
 #include "cuda/device/launch.cuh"
 
-// The targets of this build, 900 for sm_90; MLPKERN_CUDA_PTX is the one that newer cards compile
-// for themselves, 0 if none.
+// The targets of this build, 900 for sm_90. MLPKERN_CUDA_PTX is the PTX that the driver compiles
+// for newer GPUs, 0 if there is none.
 #ifndef MLPKERN_CUDA_PTX
 #define MLPKERN_CUDA_PTX 0
 #endif
@@ -27,8 +27,8 @@ namespace {
 
 constexpr int kTargets[] = {__CUDA_ARCH_LIST__};
 
-// Makes a device current, and afterwards the context that was. torch has a CUDA runtime of its own,
-// so what is current is asked of the driver, which both share.
+// Makes a device current, and restores the previous context at the end. torch has its own CUDA
+// runtime, so the current context comes from the driver, which both share.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device) {
@@ -85,7 +85,7 @@ int on_device(const Args& args, int device, void* stream) {
   return taken(static_cast<cudaError_t>(launcher(args, stream)));
 }
 
-// Like the launcher it plans with what the device has.
+// Like the launcher, plans with the resources of the device.
 template <class Args, size_t (*workspace)(const Args&)>
 size_t workspace_on_device(const Args& args, int device) {
   const DeviceGuard guard(device);
@@ -154,7 +154,7 @@ int take_bad_id(int device, BadId* bad) {
   if (guard.error() != cudaSuccess) return guard.error();
   bad->op = BadIdOp::none;
   cudaError_t error = cudaDeviceSynchronize();
-  // One at a time, so that a second kind of bad id is there for the next call.
+  // One at a time: a bad id of another op is left for the next call.
   if (error == cudaSuccess) error = embedding_gather_take_bad_id(bad);
   if (error == cudaSuccess && bad->op == BadIdOp::none) error = cross_entropy_take_bad_id(bad);
   return taken(error);

@@ -1,97 +1,23 @@
-// linear_tanh on a GPU: which kernels serve a call, and in tiles of what size.
+// linear_tanh on a GPU: which kernels run a call, and with which tiles.
 //
-//   forward   one product whose epilogue adds bias and takes tanh
+//   forward   one product whose epilogue adds the bias and applies tanh
 //   backward  a product for dinput; one for dweight and dbias over pieces of the batch, and their
-//             sum. Neither needs dz in memory.
-//   epilogue, slope   what surrounds products of the vendor's library
+//             sum. Neither stores dz.
+//   epilogue, slope   what surrounds a matrix product by cuBLAS
 //
-// All choices follow from the shape, so the bits of a result do too; only a device whose blocks
-// cannot have the shared memory of a tiling falls back to smaller tiles.
+// All choices follow from the shape, and so do the bits of a result; only a device with too little
+// shared memory for a tiling falls back to smaller tiles.
 //
-// Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/linear_tanh.cu -Xptxas -v
+// Compile alone:
+// nvcc -std=c++17 -arch=sm_90 -Icsrc -Xptxas -v -cubin csrc/cuda/linear_tanh.cu
 #include "cuda/library.h"
 #include "cuda/linear_tanh/elements.cuh"
 #include "cuda/linear_tanh/plain.cuh"
-#include "cuda/linear_tanh/tilings.cuh"
+#include "cuda/linear_tanh/sizes.cuh"
+#include "cuda/linear_tanh/slope.cuh"
 
 namespace mlpkern::cuda {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-// --- Tilings -------------------------------------------------------------------------------------
-
-constexpr int64_t kBlocksAtOnce = 132;  // enough for the largest devices; part of the results
-constexpr int64_t kPieceRows = 128;     // fewest rows worth a piece of their own
-
-enum class Size { small, wide, square };
-
-// body(Type<Tiling>{}) for a size.
-template <class Math, Kind kind, class Body>
-auto for_size(Size size, const Body& body) {
-  using Of = Tilings<Math, kind>;
-  if constexpr (!std::is_same_v<typename Of::Square, typename Of::Wide>)
-    if (size == Size::square) return body(Type<typename Of::Square>{});
-  if (size != Size::small) return body(Type<typename Of::Wide>{});
-  return body(Type<typename Of::Small>{});
-}
-
-// The larger tiles where they leave work for a whole device and overhang C little; `repeats`
-// blocks can share a tile's reduction.
-template <class Math, Kind kind>
-Size choose(int64_t rows, int64_t cols, int64_t repeats) {
-  Size best = Size::small;
-  double least = 0;
-  for (Size size : {Size::small, Size::wide, Size::square})
-    for_size<Math, kind>(size, [&](auto tiling) {
-      using Tile = typename decltype(tiling)::type;
-      const int64_t down = ceil_div(rows, Tile::kRows), across = ceil_div(cols, Tile::kCols);
-      const double area = static_cast<double>(down * Tile::kRows * across * Tile::kCols);
-      if (size == Size::small) least = 1.1 * area;
-      if (size == Size::small || area > least) return;
-      if (down * across * repeats < kBlocksAtOnce * 3 / 4) return;
-      best = size, least = area;
-    });
-  return best;
-}
-
-// How dweight cuts the batch.
-struct Pieces {
-  int64_t rows, count;
-};
-
-template <class Tile>
-Pieces cut(int64_t N, int64_t H, int64_t K) {
-  const int64_t tiles = ceil_div(H, Tile::kRows) * ceil_div(K, Tile::kCols);
-  const int64_t wanted = kBlocksAtOnce * Tile::kBlocks / tiles;
-  const int64_t most = N / kPieceRows;
-  const int64_t count = wanted < most ? wanted : most;
-  if (count <= 1) return {N > 0 ? N : 1, 1};
-  const int64_t rows = round_up(ceil_div(N, count), 64);
-  return {rows, ceil_div(N, rows)};
-}
-
-struct DweightPlan {
-  Size size;
-  Pieces pieces;
-  int64_t partial_stride;
-};
-
-template <class Math>
-DweightPlan dweight_plan(const LinearTanhBackward& a) {
-  DweightPlan plan;
-  plan.size = choose<Math, Kind::dweight>(a.H, a.K, ceil_div(a.N, 2 * kPieceRows));
-  plan.pieces = for_size<Math, Kind::dweight>(
-      plan.size, [&](auto tiling) { return cut<typename decltype(tiling)::type>(a.N, a.H, a.K); });
-  plan.partial_stride = round_up(a.H * a.K + a.H, 4);
-  return plan;
-}
-
-DweightPlan plain_dweight_plan(const LinearTanhBackward& a) {
-  using Tile = Tiling<kPlainTile, kPlainTile, 1, 1, 0, 0, 4>;
-  return {Size::small, cut<Tile>(a.N, a.H, a.K), a.H * a.K};
-}
 
 // --- Products ------------------------------------------------------------------------------------
 
@@ -147,45 +73,6 @@ Product<T> dweight_product(const LinearTanhBackward& a, const DweightPlan& plan)
   p.output = static_cast<T*>(a.dweight);
   p.partial = static_cast<acc_t<T>*>(a.workspace), p.partial_stride = plan.partial_stride;
   return p;
-}
-
-// --- Around the products -------------------------------------------------------------------------
-
-template <class T>
-cudaError_t add_pieces(T* first, int64_t first_count, T* second, int64_t second_count,
-                       const acc_t<T>* partial, int64_t pieces, int64_t stride, void* stream) {
-  const int64_t blocks = ceil_div(first_count + second_count, kElementThreads);
-  return launch<linear_tanh_pieces_kernel<T>>(blocks < 65536 ? blocks : 65536, kElementThreads, 0,
-                                              stream, first, first_count, second, second_count,
-                                              partial, pieces, stride);
-}
-
-// Rows of a piece of the column sums: at most 512 pieces.
-int64_t slope_rows(int64_t N) { return round_up(N <= 512 * 64 ? 64 : ceil_div(N, 512), 8); }
-int64_t slope_elements(int64_t N, int64_t H) { return ceil_div(N, slope_rows(N)) * H; }
-
-// dz and dbias may be null; `partial` has slope_elements.
-template <class T>
-cudaError_t slope(const LinearTanhSlope& a, acc_t<T>* partial, void* stream) {
-  const T* doutput = static_cast<const T*>(a.doutput);
-  const T* output = static_cast<const T*>(a.output);
-  T *dz = static_cast<T*>(a.dz), *dbias = static_cast<T*>(a.dbias);
-  const int64_t rows = slope_rows(a.N), pieces = ceil_div(a.N, rows);
-  const auto run = [&](auto items) {
-    constexpr int kItems = decltype(items)::value;
-    const int64_t column_blocks = ceil_div(a.H, 32 * kItems);
-    return launch<linear_tanh_slope_kernel<T, kItems>>(
-        pieces * column_blocks, kElementThreads, 0, stream, doutput, a.doutput_row_stride, output,
-        a.output_row_stride, a.N, a.H, rows, static_cast<unsigned>(column_blocks), dz,
-        dbias ? partial : nullptr);
-  };
-  const int items = vector_items(sizeof(T), {doutput, output, dz},
-                                 {a.doutput_row_stride, a.output_row_stride, a.H});
-  const cudaError_t error = items == kVectorItems<T>
-                                ? run(std::integral_constant<int, kVectorItems<T>>{})
-                                : run(std::integral_constant<int, 1>{});
-  if (error != cudaSuccess || !dbias) return error;
-  return add_pieces<T>(dbias, a.H, nullptr, 0, partial, pieces, a.H, stream);
 }
 
 template <class T>

@@ -1,7 +1,7 @@
 // CUB's radix sort behind a small function, in a file of its own because it compiles slowly.
 //
 // Compile alone:
-//   nvcc -std=c++17 -Icsrc -gencode arch=compute_90,code=sm_90 -c csrc/cuda/sort.cu
+// nvcc -std=c++17 -arch=sm_90 -Icsrc -Xptxas -v -cubin csrc/cuda/sort.cu
 #include "cuda/sort.h"
 
 #include <cuda_runtime.h>
@@ -15,7 +15,7 @@ template <class Word, class Count>
 int sort(SortPairs<Word>* pairs, Count count, int bits, void* workspace, void* stream) {
   cub::DoubleBuffer<Word> keys(pairs->keys[0], pairs->keys[1]);
   cub::DoubleBuffer<Word> positions(pairs->positions[0], pairs->positions[1]);
-  // CUB refuses, before it touches anything, a workspace smaller than it needs.
+  // CUB refuses a workspace that is too small before it writes anything.
   size_t bytes = sort_pairs_workspace(count);
   const cudaError_t error = cub::DeviceRadixSort::SortPairs(
       workspace, bytes, keys, positions, count, 0, bits, static_cast<cudaStream_t>(stream));
@@ -25,7 +25,7 @@ int sort(SortPairs<Word>* pairs, Count count, int bits, void* workspace, void* s
 
 }  // namespace
 
-// With buffers to swap, CUB's single-pass sort keeps 256 counters of 4 bytes for each tile, which
+// With double buffers, CUB's single-pass sort keeps 256 counters of 4 bytes for each tile, which
 // has at least 2048 pairs on every device from sm_80 on, and for each of at most 8 passes over 2^27
 // pairs or more 256 counters of 8 bytes: in all less than 3/4 byte a pair and 32 KB.
 size_t sort_pairs_workspace(int64_t count) {

@@ -6,7 +6,8 @@
 
 namespace mlpkern::cuda {
 
-// Two buffers of each, `count` long; the pairs come in buffer 0 and leave in buffer `sorted`.
+// Two buffers of keys and of positions, `count` long; the pairs begin in buffer 0 and end in buffer
+// `sorted`.
 template <class Word>
 struct SortPairs {
   Word* keys[2];
@@ -14,7 +15,7 @@ struct SortPairs {
   int sorted;
 };
 
-// Bytes of scratch that sort_pairs needs, known without asking a device.
+// Bytes of scratch for sort_pairs, computed without a device.
 size_t sort_pairs_workspace(int64_t count);
 
 // Sorts by the lowest `bits` bits of the keys. Returns a cudaError_t.

@@ -1,16 +1,17 @@
-// train_steps on a GPU: a block trains one model through all steps of the call, its parameters in
-// shared memory. Models beyond the number of multiprocessors wait for a free one; blocks of models
-// that have stopped end at once.
+// train_steps on a GPU: a block trains one model through all steps of the call, with its parameters
+// in shared memory. Models beyond the number of multiprocessors wait for a free one; blocks of
+// models that have stopped end at once.
 //
-//   constants   what a step's learning rate and number mean for the optimizer, in float64
-//   narrow      model/narrow/train_steps.cuh: one hidden layer, units dealt out to warps
+//   constants   the constants of each step for the optimizer, in float64
+//   narrow      model/narrow/train_steps.cuh: one hidden layer, its units distributed over warps
 //   block       model/block/train_steps.cuh: any depth
 //
-// The path follows from sizes, options and the shared memory that the device gives a block. Either
-// has a fixed order of every sum, so the bits of a model depend neither on the others nor on how a
-// run is cut into calls.
+// The path follows from sizes, options and the shared memory that the device gives a block. Both
+// have a fixed order of every sum, so the bits of a model depend neither on the other models nor on
+// how a run is cut into calls.
 //
-// Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/train_steps.cu -Xptxas -v
+// Compile alone:
+// nvcc -std=c++17 -arch=sm_90 -Icsrc -Xptxas -v -cubin csrc/cuda/train_steps.cu
 #include "cuda/device/launch.cuh"
 #include "cuda/library.h"
 #include "cuda/model/block/train_steps.cuh"

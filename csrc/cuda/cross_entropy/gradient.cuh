@@ -32,7 +32,7 @@ struct Softmax<double> {
   __device__ __forceinline__ double operator()(double x) const { return exp((x - max) - log_sum); }
 };
 
-// dloss of row n, or the one dloss with the mean's divisor.
+// dloss of row n, or the only dloss, divided for a mean.
 template <class T>
 __device__ __forceinline__ acc_t<T> upstream_gradient(const CrossEntropyBackward& a, int64_t n) {
   using A = acc_t<T>;
@@ -42,7 +42,7 @@ __device__ __forceinline__ acc_t<T> upstream_gradient(const CrossEntropyBackward
   return a.reduction == Reduction::mean ? g / *static_cast<const A*>(a.total_weight) : g;
 }
 
-// What the elements of one row share.
+// The values common to all elements of a row.
 template <class A>
 struct RowGradient {
   Softmax<A> softmax;

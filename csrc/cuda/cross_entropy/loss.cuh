@@ -30,7 +30,7 @@ constexpr A kNaN = static_cast<A>(NAN);
 constexpr int64_t kIgnored = -1, kBad = -2;
 constexpr int64_t kSpread = -3;  // a row with probabilities has no class
 
-// The target of row n as it stands there; a load whose result nothing waits for yet.
+// The target of row n as stored; a load whose result nothing needs yet.
 template <class Args>
 __device__ __forceinline__ int64_t read_target(const Args& a, int64_t n) {
   const int64_t i = n * a.target_row_stride;
@@ -46,7 +46,7 @@ __device__ __forceinline__ int64_t read_target(const Args& a, int64_t n) {
   }
 }
 
-// The class of row n with target `id`, kIgnored, or kBad, which is recorded where `records`.
+// The class of row n with target `id`, or kIgnored, or kBad, which it records if `records`.
 template <class Args>
 __device__ __forceinline__ int64_t class_of(const Args& a, int64_t n, int64_t id, bool records) {
   if (id == a.ignore_index) return kIgnored;
@@ -56,7 +56,7 @@ __device__ __forceinline__ int64_t class_of(const Args& a, int64_t n, int64_t id
   return kBad;
 }
 
-// What the rows of one call share; a kernel's argument, so that it takes no registers.
+// The options of a call, the same for all rows; a kernel argument, so that it takes no registers.
 template <class T>
 struct Options {
   using A = acc_t<T>;
@@ -84,18 +84,18 @@ struct Statistics {
   A sum;        // of exp(x - reference)
   A dot, mass;  // sums of q (x - reference) and of q
 
-  // Of no logits.
+  // The statistics of no logits.
   __device__ __forceinline__ static Statistics none() { return {-kInfinity<A>, 0, 0, 0}; }
 
-  // The maximum, but 0 while that is -inf, so that x - reference is no NaN.
+  // The maximum, but 0 while it is -inf, so that x - reference is not NaN.
   __device__ __forceinline__ static A reference(A max) { return max == -kInfinity<A> ? A{0} : max; }
 
   // Makes max(max, seen) the maximum; returns the reference. Dotted: whether dot and mass are
-  // wanted; else they stay 0.
+  // computed; otherwise they stay 0.
   template <bool Dotted>
   __device__ __forceinline__ A raise(A seen) {
     const A larger = Larger{}(max, seen), to = reference(larger);
-    sum *= exp_of(max - to);  // by 0 where nothing was seen
+    sum *= exp_of(max - to);  // by 0 before the first logit
     if (Dotted) dot += mass * (reference(max) - to);
     max = larger;
     return to;
@@ -163,8 +163,8 @@ __device__ __forceinline__ void write_loss(const CrossEntropyForward& a, const L
   *static_cast<T*>(a.loss) = from_acc<T>(static_cast<A>(loss));
 }
 
-// The first thread of a block leaves the block's sums: in `partial`, or as the outputs of the call
-// if there is only this block.
+// The first thread of a block writes the sums of the block to `partial`, or to the outputs of the
+// call if there is only this block.
 template <class T>
 __device__ __forceinline__ void leave_sums(const CrossEntropyForward& a, const LossSums& sums,
                                            LossSums* partial) {
@@ -184,9 +184,9 @@ __device__ __forceinline__ void leave_block_sums(const CrossEntropyForward& a, L
   if (threadIdx.x == 0) leave_sums<T>(a, sums, partial);
 }
 
-// One block adds what the blocks of another kernel left, in their order. A second kernel rather
-// than a ticket that lets the last block do it: the counter of a ticket must be zero before the
-// launch, and neither the workspace is nor may launches on several streams share one.
+// One block adds the sums of the blocks of another kernel, in their order. This is a second kernel
+// rather than a ticket by which the last block does it: the counter of a ticket must be zero before
+// the launch; the workspace is not, and launches on several streams must not share a counter.
 constexpr int kFinishThreads = 1024;
 template <class T>
 __global__ void __launch_bounds__(kFinishThreads)

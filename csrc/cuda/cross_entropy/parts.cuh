@@ -1,6 +1,6 @@
-// How wide rows of cross_entropy are dealt to threads: each row, or each piece of a long row,
-// belongs to a team of threads that reads it 128 bits at a time. A row may begin at any element: up
-// to the first 16-byte boundary and after the last one, threads take single elements.
+// How wide rows of cross_entropy are distributed over threads: each row, or each piece of a long
+// row, belongs to a team of threads, which reads it 128 bits at a time. A row may begin at any
+// element: up to the first 16-byte boundary and after the last one, threads take single elements.
 //
 // All cuts depend on shapes alone, never on the device.
 #pragma once
@@ -17,8 +17,8 @@ constexpr int kMostTeamWarps = 8;
 constexpr int kMostTeams = 8;                        // of a block
 constexpr int kRowThreads = kMostTeamWarps * kWarp;  // the largest block
 
-// Units are rows, or pieces of rows, in order. A block takes `units_per_block` of them and works at
-// as many at a time as it has teams.
+// Units are rows, or pieces of rows, in order. A block takes `units_per_block` of them, as many at
+// a time as it has teams.
 struct RowPlan {
   int team_warps;  // of one team; above 1 the block is one team
   int teams;       // of a block
@@ -28,8 +28,8 @@ struct RowPlan {
   int64_t units;
 };
 
-// What this thread's team works at: units first + i for i = team, team + plan.teams, ..., below
-// plan.units_per_block and as long as there are such units.
+// The units of this thread's team: first + i for i = team, team + plan.teams, ... below
+// plan.units_per_block, as long as such units exist.
 struct TeamUnits {
   int threads, thread;  // of the team; this one in it
   int team;             // of the block
@@ -42,12 +42,12 @@ struct TeamUnits {
         first(static_cast<int64_t>(block) * plan.units_per_block) {}
 };
 
-// Vectors that a thread has in flight: 64 bytes, half of them targets where these are read as well;
-// of float64, whose exponentials take the registers, half as many.
+// Vectors that a thread has in flight: 64 bytes, half of them targets if these are probabilities;
+// half as many for float64, whose exponentials need the registers.
 template <class T, bool Weighted>
 constexpr int kInFlight = Weighted || sizeof(T) == 8 ? 2 : 4;
 
-// Blocks of a multiprocessor: they bound the registers of a thread to 64 or 128.
+// Blocks on a multiprocessor, which bounds the registers of a thread to 64 or 128.
 template <class T, bool Weighted>
 constexpr int kRowBlocks = sizeof(T) == 8 || Weighted ? 2 : 4;
 
@@ -104,10 +104,10 @@ __device__ __forceinline__ Part<T> part_of(const Args& a, const RowPlan& plan, i
           static_cast<int>(left < plan.piece ? left : plan.piece)};
 }
 
-// Deals `count` elements at p to a team. The elements before the first vector boundary and after
-// the last: edge(e), at most one a thread. The vectors, InFlight of them a round: round(whole, e,
-// step, end) for those at e, e + step, ..., below `end`; all InFlight of them where `whole` is
-// true.
+// Distributes `count` elements at p over a team. For the elements before the first vector boundary
+// and after the last: edge(e), at most one per thread. For the vectors, InFlight of them a round:
+// round(whole, e, step, end) with those at e, e + step, ... below `end`; all InFlight of them if
+// `whole` is true.
 template <int InFlight, class T, class Edge, class Round>
 __device__ __forceinline__ void deal(const T* p, int count, int thread, int threads,
                                      const Edge& edge, const Round& round) {

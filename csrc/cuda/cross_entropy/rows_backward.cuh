@@ -1,7 +1,7 @@
 // cross_entropy of wide rows, backward: one read of the logits, one write of their gradients.
 //
-// Pieces of a row need nothing of each other. Only probabilities are read twice, the first time for
-// the sum of q; their rows are not cut.
+// The pieces of a row are independent of each other. Only probabilities are read twice, the first
+// time for the sum of q; rows with them are not cut.
 #pragma once
 
 #include <climits>
@@ -12,7 +12,8 @@
 namespace mlpkern::cuda {
 namespace {
 
-// The sum of q over the part of a team; every thread gets it. `shared` is free one barrier later.
+// The sum of q over the part of a team; every thread gets it. `shared` may be reused after one more
+// barrier.
 template <class T>
 __device__ __forceinline__ acc_t<T> team_mass(const Part<T>& part, const Options<T>& o, int thread,
                                               int warps, acc_t<T>* shared) {
@@ -45,7 +46,7 @@ template <class T>
 __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, false>))
     cross_entropy_mass_kernel(CrossEntropyBackward a, Options<T> o, RowPlan plan,
                               acc_t<T>* masses) {
-  __shared__ acc_t<T> shared[2][kMostWarps];  // two, in turn: see the forward
+  __shared__ acc_t<T> shared[2][kMostWarps];  // two, used alternately: see the forward
   const TeamUnits team(plan);
   for (int i = team.team; i < plan.units_per_block; i += plan.teams) {
     const int64_t unit = team.first + i;
@@ -56,7 +57,7 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, false>))
   }
 }
 
-// Zeros to the row of an ignored target.
+// Writes zeros to the row of an ignored target.
 template <class T>
 __device__ __forceinline__ void write_zeros(T* out, int count, int thread, int threads) {
   const auto edge = [&](int e) { out[e] = from_acc<T>(0); };
@@ -69,8 +70,8 @@ __device__ __forceinline__ void write_zeros(T* out, int count, int thread, int t
 
 constexpr int kNowhere = INT_MIN / 2;  // far before every element
 
-// Gradients of what one thread is dealt. `hit` is the element of the target, or kNowhere; `even` is
-// g q[c] where it is the same for all classes.
+// Gradients of the elements of one thread. `hit` is the element of the target, or kNowhere; `even`
+// is g q[c] where it is the same for all classes.
 template <class T, bool Weighted>
 __device__ __forceinline__ void write_gradients(const Part<T>& part, T* out, const Options<T>& o,
                                                 const RowGradient<acc_t<T>>& gradient,
@@ -143,8 +144,8 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, Weighted>))
     cross_entropy_rows_backward_kernel(CrossEntropyBackward a, Options<T> o, RowPlan plan,
                                        const acc_t<T>* sums) {
   using A = acc_t<T>;
-  __shared__ A shared[2][kMostWarps];  // two, in turn: see the forward
-  // Last units first: the forward read them last, and they may still be in the cache.
+  __shared__ A shared[2][kMostWarps];  // two, used alternately: see the forward
+  // The last units first: the forward has read them last, so they may still be in L2.
   const TeamUnits team(plan, gridDim.x - 1 - blockIdx.x);
   for (int i = team.team; i < plan.units_per_block; i += plan.teams) {
     const int64_t unit = team.first + i;

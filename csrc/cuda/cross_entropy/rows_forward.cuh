@@ -1,9 +1,9 @@
 // cross_entropy of wide rows, forward: online log-sum-exp, one read of the logits.
 //
-// A thread keeps maximum and sum of what it has seen and rescales the sum when a round of its
-// vectors brings a larger maximum. Then the lanes of each warp are combined by shuffles, the warps
-// of a team through shared memory. Pieces of long rows leave their statistics in the workspace, and
-// the combine kernel adds those of each row in order.
+// A thread keeps the running maximum and sum, and rescales the sum when a round of vectors raises
+// the maximum. Then the lanes of each warp are combined by shuffles, the warps of a team through
+// shared memory. Pieces of long rows write their statistics to the workspace, and the combine
+// kernel adds those of each row in order.
 #pragma once
 
 #include "cuda/cross_entropy/loss.cuh"
@@ -12,7 +12,7 @@
 namespace mlpkern::cuda {
 namespace {
 
-// Largest element of a vector; halves are compared in pairs.
+// The largest element of a vector; 16-bit elements are compared in pairs.
 template <class T>
 __device__ __forceinline__ acc_t<T> largest(const Vector<T>& v) {
   constexpr int Items = kVectorItems<T>;
@@ -30,14 +30,14 @@ __device__ __forceinline__ acc_t<T> largest(const Vector<T>& v) {
   }
 }
 
-// What is summed beside the exponentials.
+// What is summed besides the exponentials.
 enum class Sums {
   exponentials,  // nothing: ids without smoothing
   even,          // the logits: smoothing without class weights, so that all q are s / C
   weighted       // q times the logits
 };
 
-// The statistics of what one thread of the team is dealt.
+// The statistics of the elements of one thread of the team.
 template <class T, Sums kSums>
 __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const Options<T>& o,
                                                      int thread, int threads) {
@@ -96,7 +96,7 @@ __device__ __forceinline__ Statistics<acc_t<T>> scan(const Part<T>& part, const 
   return s;
 }
 
-// Over a team; thread 0 of it gets the result. `shared` is free again one barrier later.
+// Over a team, into its thread 0. `shared` may be reused after one more barrier.
 template <bool Dotted, class A>
 __device__ __forceinline__ void reduce_team(Statistics<A>& s, int warps, Statistics<A>* shared) {
   s.template reduce_warp<Dotted>();
@@ -116,7 +116,8 @@ __global__ void __launch_bounds__(kRowThreads, (kRowBlocks<T, kSums == Sums::wei
     cross_entropy_rows_forward_kernel(CrossEntropyForward a, Options<T> o, RowPlan plan,
                                       Statistics<acc_t<T>>* pieces, LossSums* partial) {
   using A = acc_t<T>;
-  // Two, in turn: while warp 0 reads those of one row the others may write those of the next.
+  // Two, used alternately: while warp 0 reads those of one row, other warps may write those of the
+  // next.
   __shared__ Statistics<A> shared[2][kMostTeamWarps];
   __shared__ LossSums sums[kMostTeams];  // by the first thread of each team
   const TeamUnits team(plan);

@@ -1,12 +1,12 @@
 // cross_entropy of narrow rows: many rows a block, through shared memory.
 //
-// Rows of 27 floats are 108 bytes, never aligned to a vector; but where rows are adjacent, those of
-// a block lie flat in memory and are moved as 128-bit vectors, whatever their length. In shared
-// memory a row belongs to 1 to 32 neighbouring lanes of a warp, each holding every lanes-th
-// element, at most kMostHeld, in registers. Gradients replace the logits in place and leave flat.
+// A row of 27 floats has 108 bytes, so it is not aligned to vectors. But adjacent rows are one flat
+// run of memory, which a block moves as 128-bit vectors whatever the length of a row. In shared
+// memory a row belongs to 1 to 32 neighboring lanes of a warp, each of which holds every lanes-th
+// element, at most kMostHeld, in registers. Gradients overwrite the logits and are stored flat.
 //
-// A 16-byte chunk of shared memory lies at its own place within its 128 bytes, exchanged by the
-// number of these 128 bytes modulo 8: else rows of 8, 16 or 32 elements would share their banks.
+// Within each 128 bytes of shared memory the 16-byte chunks are swizzled (XOR with the number of
+// the 128 bytes modulo 8): otherwise rows of 8, 16 or 32 elements would meet the same banks.
 #pragma once
 
 #include "cuda/cross_entropy/gradient.cuh"
@@ -19,7 +19,7 @@ namespace {
 constexpr int kTileThreads = 256;
 constexpr int kMostHeld = 8;                             // elements of a row in one lane
 constexpr int64_t kMostTileClasses = kMostHeld * kWarp;  // of a row
-constexpr int kMostTileRows = kTileThreads;              // a thread brings the target of its row
+constexpr int kMostTileRows = kTileThreads;              // a thread loads the target of its row
 constexpr int kTileBytes = 16 << 10;                     // of logits
 
 struct TilePlan {
@@ -29,7 +29,8 @@ struct TilePlan {
   int bytes;  // of a tile in shared memory; with probabilities there are two
 };
 
-// Elements of `rows` rows in shared memory, as far past a 16-byte boundary as in global memory.
+// Elements of `rows` rows in shared memory, at the same offset from a 16-byte boundary as in global
+// memory.
 template <class T>
 class Tile {
  public:
@@ -42,7 +43,8 @@ class Tile {
     return reinterpret_cast<T*>(memory_ + (byte ^ (byte >> 3 & 0x70)));
   }
 
-  // Rows `stride` elements apart. Of adjacent ones, at the tile's phase, in vectors.
+  // Copies rows that are `stride` elements apart; adjacent ones, at the offset of the tile, in
+  // vectors.
   __device__ __forceinline__ void copy_in(const T* from, int64_t stride, int rows, int C) const {
     constexpr int Items = kVectorItems<T>, InFlight = 4;
     if (stride != C) {
@@ -105,7 +107,7 @@ struct TileLanes {
   __device__ __forceinline__ void for_held(const Body& body) const {
 #pragma unroll
     for (int k = 0; k < kMostHeld; ++k) {
-      if (k * lanes >= C) break;  // alike in the warp
+      if (k * lanes >= C) break;  // the same in the whole warp
       if (lane + k * lanes < C) body(k, lane + k * lanes);
     }
   }
@@ -143,8 +145,8 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
     const T* const t_n = static_cast<const T*>(a.target) + n * a.target_row_stride;
     const Tile<T> x(memory, x_n), t(memory + plan.bytes, spread ? t_n : nullptr);
     const TileTargets<T> targets = {o, t, spread, l.C};
-    const int mine = threadIdx.x;    // the row whose target this thread brings
-    if (tile != 0) __syncthreads();  // the rows before are done
+    const int mine = threadIdx.x;    // the row whose target this thread loads
+    if (tile != 0) __syncthreads();  // the rows above are done
     int64_t id = kSpread;
     if (!spread && mine < rows) id = read_target(a, n + mine);
     x.copy_in(x_n, a.input_row_stride, rows, l.C);
@@ -152,7 +154,8 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
     if (!spread && mine < rows) classes[mine] = static_cast<int>(class_of(a, n + mine, id, true));
     __syncthreads();
     for (int r0 = 0; r0 < rows; r0 += l.groups) {
-      const int r = r0 + l.group < rows ? r0 + l.group : rows - 1;  // spare lanes repeat the last
+      const int r =
+          r0 + l.group < rows ? r0 + l.group : rows - 1;  // spare lanes repeat the last row
       A held[kMostHeld];
       Statistics<A> s = Statistics<A>::none();
       l.for_held([&](int k, int c) {
@@ -182,7 +185,7 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
   leave_block_sums<T>(a, sums[threadIdx.x], partial);
 }
 
-// A tile a block.
+// One tile per block.
 template <class T>
 __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
     cross_entropy_tile_backward_kernel(CrossEntropyBackward a, Options<T> o, TilePlan plan) {
@@ -193,7 +196,7 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
   unsigned char* const memory = dynamic_shared<unsigned char>();
   const TileLanes l(plan.lanes, a.C);
   const bool spread = a.target_is_probability, general = spread || a.label_smoothing != 0;
-  // Last rows first: the forward read them last, and they may still be in the cache.
+  // The last rows first: the forward has read them last, so they may still be in L2.
   const int64_t n = (gridDim.x - 1 - blockIdx.x) * static_cast<int64_t>(plan.rows);
   const int rows = static_cast<int>(a.N - n < plan.rows ? a.N - n : plan.rows);
   const T* const x_n = static_cast<const T*>(a.input) + n * a.input_row_stride;
@@ -203,7 +206,7 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 2 : 4)
   const Tile<T> t(memory + plan.bytes, spread ? t_n : nullptr);
   const TileTargets<T> targets = {o, t, spread, l.C};
 
-  const int mine = threadIdx.x;  // the row whose target and factors this thread brings
+  const int mine = threadIdx.x;  // the row whose target and factors this thread loads
   int64_t id = kSpread;
   A max = 0, log_sum = 0;
   if (mine < rows) {

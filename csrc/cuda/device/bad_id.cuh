@@ -1,7 +1,7 @@
-// Ids and targets out of range on a device: no assert, which would end the context, and no wait.
-// One is recorded in device memory, and mlpkern.check_errors() raises it later.
+// Ids and targets out of range on a device: no assert, which would destroy the context, and no
+// synchronization. The device records one of them, and mlpkern.check_errors() raises it later.
 //
-// A file of kernels that reads ids has a record of its own on each device:
+// A file of kernels that reads ids has its own record on each device:
 //
 //   MLPKERN_BAD_IDS(embedding_gather)   // defines `bad_ids` and embedding_gather_take_bad_id()
 //
@@ -14,7 +14,7 @@
 
 namespace mlpkern::cuda {
 
-// What a kernel must know to say which id was bad; passed by value, read only where one is.
+// What the record of a bad id needs; passed by value, read only for a bad id.
 struct IdSite {
   BadIdOp op;
   IdShape shape;
@@ -26,7 +26,7 @@ struct BadIdRecord {
   BadId bad;
 };
 
-// Of several bad ids the first to come stays; the record is read only after the kernel's end.
+// The first of several bad ids stays; the host reads the record only after the end of the kernel.
 __device__ inline void record_bad_id(BadIdRecord* record, const IdSite& site, int64_t position,
                                      int64_t value) {
   if (atomicCAS(&record->claimed, 0ull, 1ull) != 0ull) return;

@@ -1,4 +1,4 @@
-// How many blocks a launch has; for launch.cuh and its twin in tests/fiber.
+// The number of blocks of a launch; for launch.cuh and its twin in tests/fiber.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,7 +9,7 @@ namespace mlpkern::cuda {
 
 constexpr int64_t kMostBlocksInX = 0x7FFFFFFF, kMostBlocksInYZ = 65535;
 
-// Counted with 64 bits, so that a count beyond what a grid can have is refused rather than cut off.
+// 64-bit counts, so that a count beyond the limits of a grid is refused rather than truncated.
 struct Blocks {
   int64_t x, y, z;
 

@@ -1,4 +1,4 @@
-// Division by a number that is fixed for a launch: a multiplication and a shift.
+// Division by a number that is constant during a launch, by a multiplication and a shift.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,5 +1,5 @@
-// The element types of a kernel: conversion to and from the accumulation type, and how a launcher
-// turns a DType or IndexType into a template argument.
+// The element types of a kernel: conversion to and from the accumulation type, and dispatch of a
+// DType or IndexType to a template argument.
 #pragma once
 
 #include <cuda_bf16.h>

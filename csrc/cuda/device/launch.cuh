@@ -1,5 +1,5 @@
-// How kernels are launched and where they find their dynamic shared memory. The tests without a GPU
-// replace this header by its twin in tests/fiber/cuda, which runs the same kernels on a CPU.
+// Launches of kernels, and their dynamic shared memory. The tests without a GPU replace this header
+// by its twin in tests/fiber/cuda, which runs the same kernels on a CPU.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,18 +13,18 @@
 
 namespace mlpkern::cuda {
 
-constexpr size_t kDefaultShared = 48 << 10;  // bytes a block may have without asking,
-constexpr size_t kStaticShared = 16 << 10;   // of which arrays beside dynamic memory take no more
-constexpr int kKnownDevices = 64;            // of which answers are kept
+constexpr size_t kDefaultShared = 48 << 10;  // bytes of a block without opt-in,
+constexpr size_t kStaticShared = 16 << 10;   // of which static arrays take at most this
+constexpr int kKnownDevices = 64;            // devices with cached answers
 
-// The error of a call of the runtime. The runtime remembers it as well, until it is asked: whatever
-// asks next, here or elsewhere in the process, would take it for its own.
+// Returns an error of the CUDA runtime and clears it there: otherwise the next caller of
+// cudaGetLastError, here or elsewhere in the process, would take it for its own.
 inline cudaError_t taken(cudaError_t error) {
   if (error != cudaSuccess) cudaGetLastError();
   return error;
 }
 
-// A number of each device, asked once: `ask(device, &found)` returns a cudaError_t.
+// A property of the current device, queried once: `ask(device, &found)` returns a cudaError_t.
 template <class Ask>
 cudaError_t ask_once(std::atomic<int> (&kept)[kKnownDevices], int* found, const Ask& ask) {
   int device = 0;
@@ -37,8 +37,8 @@ cudaError_t ask_once(std::atomic<int> (&kept)[kKnownDevices], int* found, const 
   return error;
 }
 
-// What a device gives one block, static and dynamic. The driver keeps some of it for itself, which
-// the limit leaves out already, or else what is left of a multiprocessor does.
+// Shared memory that a device gives one block, static and dynamic. The driver reserves some of it:
+// the opt-in limit may or may not exclude that, so take the smaller of both.
 inline cudaError_t shared_of_block(int device, int* bytes) {
   int most = 0, all = 0, reserved = 0;
   cudaError_t error =
@@ -51,8 +51,8 @@ inline cudaError_t shared_of_block(int device, int* bytes) {
   return error;
 }
 
-// Lets blocks of `kernel` have as much dynamic shared memory as the current device gives them, and
-// says how much that is. Once per kernel and device: it takes longer than a launch.
+// Allows blocks of `kernel` as much dynamic shared memory as the current device has for them, and
+// returns it in *bytes. Once per kernel and device, since this takes longer than a launch.
 template <auto kernel>
 cudaError_t allow_shared(int* bytes) {
   static std::atomic<int> allowed[kKnownDevices];
@@ -61,25 +61,25 @@ cudaError_t allow_shared(int* bytes) {
     cudaError_t error = shared_of_block(device, most);
     if (error == cudaSuccess) error = cudaFuncGetAttributes(&attributes, kernel);
     if (error != cudaSuccess) return error;
-    // From sm_90 on this may count what the driver keeps, too: then a block gets that much less.
+    // From sm_90 on this may include what the driver reserves: a block then gets that much less.
     *most -= static_cast<int>(attributes.sharedSizeBytes);
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, *most);
   });
 }
 
-// Bytes of dynamic shared memory that a block of `kernel` may ask for on the current device.
-// Whatever plans a launch asks here, so it plans no more than the launch is given.
+// Bytes of dynamic shared memory that a block of `kernel` may have on the current device. Whoever
+// plans a launch uses this limit, so that the launch is not refused.
 template <auto kernel>
 size_t shared_limit() {
   int bytes = 0;
   return allow_shared<kernel>(&bytes) == cudaSuccess ? static_cast<size_t>(bytes) : 0;
 }
 
-// A kernel as an argument, for functions that choose among some.
+// A kernel as an argument, for functions that choose between kernels.
 template <auto kernel>
 using Kernel = std::integral_constant<decltype(kernel), kernel>;
 
-// kernel<<<blocks, threads, shared_bytes, stream>>>(args...). No blocks: nothing is launched.
+// kernel<<<blocks, threads, shared_bytes, stream>>>(args...). Launches nothing for no blocks.
 template <class... Params>
 cudaError_t launch_as(void (*kernel)(Params...), Blocks blocks, dim3 threads, size_t shared_bytes,
                       void* stream, std::common_type_t<Params>... args) {

@@ -1,4 +1,4 @@
-// Arithmetic of mma.sync: what becomes of the elements of a fragment before they are multiplied.
+// Arithmetics of mma.sync: how the elements of a fragment are converted before the product.
 //
 //   Tf32   float32 rounded to TF32 (11 significant bits)
 //   Split  float32 as a sum of two TF32 numbers, big + small; the product without small * small has
@@ -13,23 +13,22 @@
 
 namespace mlpkern::cuda {
 
-// What is known of the float32 elements of a fragment: that they are finite, or that they are the
-// `rounded` of others.
+// What is known of the float32 elements of a fragment: that they are finite, or already `rounded`.
 enum class Values { any, finite, rounded };
 
 struct Tf32 {
   using type = float;
   static constexpr bool kSplit = false;
 
-  // Adds half a unit of TF32, whose bits the mma cuts off: rounds to nearest. Infinity and NaN
-  // pass.
+  // Adds half a unit of TF32; the mma truncates, so the result is rounded to nearest. Infinity and
+  // NaN stay.
   template <Values values>
   __device__ __forceinline__ static uint32_t round(uint32_t x) {
     if constexpr (values == Values::rounded) return x;
     if constexpr (values == Values::finite) return x + 0x1000;
     return fabsf(__uint_as_float(x)) < INFINITY ? x + 0x1000 : x;
   }
-  // What to keep of x where only products read it, so that each of them finds it rounded.
+  // The form to store x in where only products read it: rounded once for all of them.
   template <Values values>
   __device__ __forceinline__ static float rounded(float x) {
     return __uint_as_float(round<values>(__float_as_uint(x)));

@@ -2,9 +2,9 @@
 // operand. With g = lane / 4 and t = lane % 4:
 //
 //   along    the reduction k runs along a row of the tile
-//   across   each row of the tile is one k; the k of a fragment are taken in the order 0, 2, 4, 6,
-//            1, 3, 5, 7, which is the order in which the lanes hold columns of a result. Both
-//            operands of a product must be across, or one of them a result.
+//   across   each row of the tile is one k; the k of a fragment are in the order 0, 2, 4, 6, 1, 3,
+//            5, 7, in which the lanes hold the columns of a result. Both operands of a product must
+//            be across, or one of them a result.
 #pragma once
 
 #include "cuda/device/mma.cuh"
@@ -42,7 +42,7 @@ __device__ __forceinline__ OperandA<Math> a_across(const float* tile, int stride
   return a;
 }
 
-// A (16, 8) that a product has left as a result.
+// A (16, 8) from the result of a product.
 template <class Math, Values values = Values::any>
 __device__ __forceinline__ OperandA<Math> a_of_result(const float (&d)[4]) {
   const uint32_t raw[4] = {__float_as_uint(d[0]), __float_as_uint(d[2]), __float_as_uint(d[1]),

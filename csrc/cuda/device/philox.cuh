@@ -1,5 +1,5 @@
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC
-// 2011) and the dropout drawn from it; mlpkern/reference/philox.py says how counters are made.
+// 2011) and the dropout masks drawn from it. mlpkern/reference/philox.py defines the counters.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,12 +8,12 @@
 
 namespace mlpkern::cuda {
 
-// A mask of one layer in one step: its key and the part of the counter that all of it shares, and
-// which words keep a unit.
+// The mask of one layer in one step: its key, the common part of its counters, and which words keep
+// a unit.
 struct Dropout {
   uint32_t key0, key1, step, stream_layer;
   uint64_t threshold;  // a unit is kept if its word is at least this
-  float scale;         // of what is kept
+  float scale;         // the factor of kept units
   bool drops;          // false: a mask of ones
 };
 

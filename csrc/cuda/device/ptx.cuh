@@ -1,4 +1,4 @@
-// Every instruction that CUDA C++ cannot name, each as one small function and nothing else. The
+// Every instruction that CUDA C++ has no name for, each as one small function. The
 // tests without a GPU replace this header by its twin in tests/fiber/cuda.
 //
 // Fragments of mma m16n8k*: with g = lane / 4 and t = lane % 4,
@@ -86,13 +86,13 @@ __device__ __forceinline__ void cp_async(void* to, const void* from, int valid) 
                  : "memory");
 }
 
-// Closes a group of the copies that this thread has started since the last one.
+// Commits the copies that this thread has started since the last group as a group.
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-// Waits until at most `pending` of this thread's groups are unfinished. Others see what it copied
-// after a barrier.
+// Waits until at most `pending` of this thread's groups are unfinished. Other threads see the
+// copies after a barrier.
 template <int pending>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
@@ -123,8 +123,8 @@ __device__ __forceinline__ float tanh_approx(float x) {
 
 // --- Threads -------------------------------------------------------------------------------------
 
-// threadIdx.x and blockIdx.x, read anew at each call: what follows from them is computed again, and
-// does not stay in registers from one use to the next.
+// threadIdx.x and blockIdx.x, read again at each call: values computed from them are recomputed
+// instead of staying in registers from one use to the next.
 __device__ __forceinline__ int thread_anew() {
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));

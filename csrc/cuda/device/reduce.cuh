@@ -1,5 +1,5 @@
-// Sums and maxima over the lanes of a warp and the threads of a block, in a fixed order: the same
-// bits every run. Every thread of the warp or block takes part and every one gets the result.
+// Sums and maxima over the lanes of a warp and the threads of a block, in a fixed order, so the
+// bits are the same in every run. All threads of the warp or block take part and get the result.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -17,7 +17,7 @@ struct Plus {
   }
 };
 
-// The larger number; a NaN only where both are NaN.
+// The larger number; NaN only if both are NaN.
 struct Larger {
   __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
   __device__ __forceinline__ double operator()(double a, double b) const { return fmax(a, b); }

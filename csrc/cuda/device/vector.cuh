@@ -75,14 +75,14 @@ __device__ __forceinline__ void store_vector(T* p, const Vector<T, Items>& v) {
   *reinterpret_cast<word_t<T, Items>*>(p) = word_of(v);
 }
 
-// The same to global memory, in one instruction for certain: the compiler splits a plain store into
-// items, and does not always put them together again.
+// The same to global memory, always in one instruction: the compiler splits a plain store into
+// items and does not always merge them again.
 template <int Items, class T>
 __device__ __forceinline__ void store_vector_whole(T* p, const Vector<T, Items>& v) {
   __stwb(reinterpret_cast<word_t<T, Items>*>(p), word_of(v));
 }
 
-// The same for global memory that will not be used again soon: first to leave the caches.
+// The same for global memory that is not used again soon: evicted from the caches first.
 template <int Items, class T>
 __device__ __forceinline__ Vector<T, Items> load_vector_once(const T* p) {
   return vector_of<T, Items>(__ldcs(reinterpret_cast<const word_t<T, Items>*>(p)));
@@ -97,8 +97,8 @@ __device__ __forceinline__ void store_vector_once(T* p, const Vector<T, Items>& 
 template <class T, int Items>
 __device__ __forceinline__ void unpack(const Vector<T, Items>& v, acc_t<T> (&x)[Items]) {
   if constexpr (std::is_same_v<T, bf16> && Items > 1) {
-    // A bfloat16 is the upper half of a float: one instruction each, where the compiler's own
-    // conversion of an upper element takes two.
+    // A bfloat16 is the upper half of a float: one instruction each; the compiler's own conversion
+    // takes two for an upper element.
 #pragma unroll
     for (int i = 0; i < Items; i += 2) {
       unsigned pair;

@@ -2,11 +2,11 @@
 //
 // The output is one flat run of bytes. A group is the fewest ids, or a few hundred, whose rows end
 // on a 16-byte boundary; a block writes one chunk of a group, of about 32 KB. It first turns the
-// ids of its group into addresses of table rows in shared memory, then every thread writes vectors
-// of `Store` bytes, each put together from granules of `Granule` bytes that never straddle two
-// rows: rows of 40 bytes are read 8 bytes at a time and written 16 at a time.
+// ids of its group into addresses of table rows in shared memory. Then every thread writes vectors
+// of `Store` bytes, assembled from granules of `Granule` bytes that never straddle two rows: rows
+// of 40 bytes are read 8 bytes at a time and written 16 at a time.
 //
-// A copy needs no dtype: the row of a bad id is filled with ones, which is NaN in every dtype.
+// A copy needs no dtype: the row of a bad id is filled with one bits, which is NaN in every dtype.
 #pragma once
 
 #include "cuda/device/divisor.cuh"
@@ -23,7 +23,7 @@ constexpr int kGroupIds = 512;            // at most, of a group
 constexpr int64_t kChunkBytes = 1 << 15;  // at most, of a block
 constexpr int64_t kLeastChunkBytes = 1 << 12;
 constexpr int64_t kGatherBlocks = 1 << 10;     // smaller chunks rather than fewer blocks
-constexpr int64_t kStreamingBytes = 32 << 20;  // an output beyond this would only wipe the cache
+constexpr int64_t kStreamingBytes = 32 << 20;  // a larger output bypasses the cache
 constexpr int64_t kLongRow =
     1 << 25;  // granules: a group of eight such rows has less than 2^32 bytes
 
@@ -98,7 +98,7 @@ __device__ __forceinline__ void write_chunk(const Gather& g, const int64_t* row_
 #pragma unroll 1
   for (; x < vectors; x += kGatherThreads)
     write(x, read_granules<Granule, kGranules>(g, row_of, x * kGranules));
-  if constexpr (kGranules > 1) {  // what the last chunk has beyond its last whole vector
+  if constexpr (kGranules > 1) {  // the rest of the last chunk after its last whole vector
     const Count at = vectors * kGranules + threadIdx.x;
     if (at < end / Granule)
       reinterpret_cast<gather_word_t<Granule>*>(output)[at] =

@@ -1,5 +1,5 @@
 // How the kernels of embedding_gather read ids: positions of an (N, T) array with any strides, and
-// the record of an id out of range. Only embedding_gather.cu includes this: the record is its own.
+// the record of an id out of range, which is why only embedding_gather.cu may include this.
 #pragma once
 
 #include "cuda/device/bad_id.cuh"
@@ -17,8 +17,8 @@ inline int64_t clamp(int64_t x, int64_t low, int64_t high) {
   return x > high ? (high > low ? high : low) : x < low ? low : x;
 }
 
-// a / b for a >= 0, b > 0. By shifts where 64 bits are needed: that is rare, and the compiler's
-// division would be a call for which a kernel has to keep registers free.
+// a / b for a >= 0, b > 0. By shifts where 64 bits are needed: this is rare, and the compiler's
+// 64-bit division is a call, which costs the kernel registers.
 __device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
   if ((static_cast<uint64_t>(a | b) >> 32) == 0)
     return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
@@ -32,7 +32,7 @@ __device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
   return result;
 }
 
-// Where position i = n*T + t of an (N, T) array lies, in elements.
+// The offset of position i = n*T + t of an (N, T) array, in elements.
 struct Positions {
   int64_t T, row_stride, col_stride;
   bool even;  // neighbors are col_stride apart everywhere: no division needed

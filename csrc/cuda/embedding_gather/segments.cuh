@@ -2,11 +2,11 @@
 //
 // segments   The list is cut into tiles, a block each, and a tile into equal pieces, a team of
 //            threads each; a lane of a team owns 16 bytes of every row. A team adds the rows of its
-//            piece in order. An id within one piece is written at once; one that crosses pieces is
-//            put together in shared memory by the team where it begins; of one that crosses tiles
-//            each tile leaves its part in the workspace, for
-// runs       a block for each tile in which such an id begins.
-// However often one id occurs, every team adds the same number of rows.
+//            piece in order. The sum of an id within one piece is written at once. For an id that
+//            crosses pieces, the team where it begins adds the sums of the others in shared memory.
+//            For an id that crosses tiles, each tile writes its part to the workspace.
+// runs       A block for each tile in which such an id begins adds those parts.
+// Every team adds the same number of rows, however often one id occurs.
 #pragma once
 
 #include "cuda/device/vector.cuh"
@@ -35,8 +35,8 @@ struct Segments {
   unsigned chunks;
   int lanes, teams, piece;
   int64_t pitch;
-  acc_t<T>* heads;  // (tiles, pitch): what a tile adds to an id that began before it
-  acc_t<T>* tails;  // and to an id that begins in it and goes on
+  acc_t<T>* heads;  // (tiles, pitch): the part of an id that began before the tile
+  acc_t<T>* tails;  // and of an id that begins in the tile and continues after it
   T* dweight;
 };
 
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
   const int entries =
       static_cast<int>(s.count - first < tile_entries ? s.count - first : tile_entries);
   const int threads = s.lanes * s.teams;
-  // The neighbors: asked for before the rest, so that nothing waits for them.
+  // The neighbors, loaded before the rest, so that nothing waits for them.
   Word neighbor = kSkip<Word>;
   if (threadIdx.x == 0 && first > 0) neighbor = s.keys[first - 1];
   if (threadIdx.x == 1 && first + entries < s.count) neighbor = s.keys[first + entries];
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
   };
 
   A sum[W] = {};
-  bool began_before = key[begin - 1] == key[begin];  // of the id at hand
+  bool began_before = key[begin - 1] == key[begin];  // of the current id
   for (int i = begin; i < end; i += kBatch) {
     Vector<T, Granule> value[kBatch][kGranules];
 #pragma unroll
@@ -141,7 +141,8 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
   }
   __syncthreads();
 
-  // Adds to `sum` what the teams after `last` have of `id`. Whether it goes on beyond the tile.
+  // Adds the sums of `id` of the teams after `last` to `sum`. Returns whether the id continues
+  // after the tile.
   const auto follow = [&](Word id, int last) {
     for (int past = end + (last - team) * s.piece;; past += s.piece) {
       if (past > entries) past = entries;
@@ -184,8 +185,8 @@ __global__ void __launch_bounds__(kSegmentThreads, 4)
   }
 }
 
-// An id that begins in one tile and ends in another: the tail of the first, then the heads of the
-// others in order, in a fixed number of parts.
+// An id that begins in one tile and ends in another: adds the tail of the first, then the heads of
+// the others in order, in a fixed number of parts.
 template <class T, class Word>
 __global__ void __launch_bounds__(kRunThreads)
     embedding_gather_backward_runs_kernel(const Word* __restrict__ keys, int64_t count,
@@ -202,7 +203,8 @@ __global__ void __launch_bounds__(kRunThreads)
   const Word id = keys[next], last = keys[next - 1];
   const Word before = first > 0 ? keys[first - 1] : kSkip<Word>;
   if (last != id || before == id) return;
-  // Tiles after this one that begin with the id: doubled until too many, then halved.
+  // The number of tiles after this one that begin with the id: doubled until too large, then by
+  // bisection.
   int run = 1, step = 1;
   const auto begins = [&](int k) {
     const int64_t at = first + k * tile_entries;

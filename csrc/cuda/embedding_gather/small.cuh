@@ -2,11 +2,11 @@
 // rows of doutput whose id is v.
 //
 // A block reads a fixed piece of the batch. Its threads are `slots` x `lanes`: a lane owns W
-// columns, a slot every slots-th id of the piece. Each thread sums into accumulators of its own in
-// shared memory, [v][thread][W]: no two threads share one, so there is nothing to synchronize, and
-// neighboring threads are in neighboring banks whatever their ids are. Ids out of range go to the
-// row V. Then the slots are added in order, and the pieces by a second kernel. All sizes follow
-// from N*T, V, D and dtype alone, and so do the bits.
+// columns, a slot every slots-th id of the piece. Each thread has its own accumulators in shared
+// memory, [v][thread][W]: no synchronization is needed, and neighboring threads use neighboring
+// banks whatever their ids are. Ids out of range go to row V. Then the slots are added in order,
+// and the pieces by a second kernel. All sizes, and so the bits, follow from N*T, V, D and dtype
+// alone.
 #pragma once
 
 #include <type_traits>
@@ -22,7 +22,7 @@ constexpr int64_t kSmallBytes = kDefaultShared;  // accumulators of a block
 constexpr int64_t kSmallBlocks = 512;            // four blocks on each of 128 multiprocessors
 constexpr int kSumColumns = 32, kSumRows = 32;
 
-// Beyond, a multiprocessor holds too few threads to keep the memory busy; wide rows need more.
+// Above this a multiprocessor has too few threads to saturate the memory; wide rows need more.
 inline bool table_is_small(int64_t V, int64_t D) { return V <= (D <= 16 ? 256 : 128); }
 
 struct SmallPlan {
@@ -66,7 +66,7 @@ inline SmallPlan plan_small(int64_t count, int64_t V, int64_t D, DType dtype) {
   return p;
 }
 
-// A walk through an (N, T) array by steps of `slots` positions: the n-th row, then t.
+// Steps of `slots` positions through an (N, T) array: row n, column t.
 struct Walk {
   int64_t row_stride, col_stride;
   int64_t step, wrap;  // to the next position in elements; where t passes T
@@ -97,7 +97,7 @@ template <class T, class Index, int W>
 __global__ void __launch_bounds__(kSmallThreads<W>, 4)
     embedding_gather_backward_small_kernel(const SmallTable<T> s) {
   using A = acc_t<T>;
-  // Sixteen ids of 64 bits would not leave registers for the rest. Orders do not change by it.
+  // Sixteen 64-bit ids would need too many registers. The order of the sums stays the same.
   constexpr int kBatch =
       sizeof(Index) == 8 ? 8 / (sizeof(T) == 8 ? W : 1) : kSmallBatch<W, sizeof(T) == 8>;
   A* table = dynamic_shared<A>();
@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kSmallThreads<W>, 4)
     bool bad = false;
 #pragma unroll
     for (int u = 0; u < kBatch; ++u) bad |= counts(u) && !in_range(id[u], s.V);
-    if (bad) {  // a branch of its own, so that all loads are under way before the first sum
+    if (bad) {  // a separate branch, so that all loads are in flight before the first sum
       int last = 0;
       int64_t value_of_last = 0;
 #pragma unroll
@@ -222,7 +222,7 @@ __global__ void __launch_bounds__(kSumColumns* kSumRows)
   dweight[i] = from_acc<T>(sum);
 }
 
-// Every piece's table, unless there is only one.
+// The tables of all pieces, unless there is only one.
 inline size_t small_table_workspace(const EmbeddingGatherBackward& a) {
   const SmallPlan p = plan_small(a.N * a.T, a.V, a.D, a.dtype);
   const int64_t acc_bytes = a.dtype == DType::f64 ? 8 : 4;

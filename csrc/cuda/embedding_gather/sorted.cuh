@@ -1,11 +1,11 @@
 // The gradient of embedding_gather where the table has many rows.
 //
-// 1. keys       every id becomes (id, position); one that does not count (out of range,
-//               padding_idx) becomes (0, kSkip), which adds nothing
+// 1. keys       every id becomes (id, position); one out of range or equal to padding_idx
+//               becomes (0, kSkip), which adds nothing
 // 2. sort       stable, by id: positions of one id stay in order
 // 3. segments, runs   of segments.cuh add the rows of doutput along the list
-// Rows of dweight whose id does not occur are cleared beforehand. Where the list is cut follows
-// from N*T, D and dtype alone.
+// Rows of dweight whose id does not occur are cleared first. The cuts of the list follow from N*T,
+// D and dtype alone.
 #pragma once
 
 #include "cuda/device/launch.cuh"

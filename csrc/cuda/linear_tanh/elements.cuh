@@ -1,10 +1,10 @@
-// linear_tanh: what is done element by element around the products.
+// linear_tanh: the elementwise kernels around the products.
 //
 //   pieces    dweight and dbias = sums over pieces of the batch, added in order of the pieces
 //   slope     dz = (1 - output^2) doutput and its column sums over pieces of the rows, or only one
 //   epilogue  output = tanh(output + bias), in place
 //
-// In slope and epilogue a warp holds 32 adjacent vectors of a row and the eight warps of a block
+// In slope and epilogue a warp holds 32 adjacent vectors of a row, and the eight warps of a block
 // take every eighth row, so that a thread keeps its columns.
 #pragma once
 
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kElementThreads)
         d[i] *= fma(-y[i], y[i], A{1});
         sums[i] += d[i];
       }
-      if (to) {  // a pointer that walks: from n * H + h nvcc makes stores of single elements
+      if (to) {  // a running pointer: with to[n * H + h] nvcc stores single elements
         store_vector(to, pack<T>(d));
         to += kElementRows * H;
       }

@@ -1,8 +1,8 @@
 // linear_tanh: the product of one warp's tiles in shared memory by mma.sync (arithmetic:
 // device/mma.cuh).
 //
-// An operand lies either with the reduction along its rows in shared memory ("along": input and
-// weight of the forward) or with one row for each step of the reduction ("across").
+// In shared memory an operand has either the reduction along its rows ("along": input and weight of
+// the forward) or one row for each step of the reduction ("across").
 #pragma once
 
 #include "cuda/device/mma.cuh"
@@ -82,8 +82,8 @@ struct WarpProduct {
         for (int e = 0; e < 4; ++e) d[i][j][e] = 0.0f;
   }
 
-  // The hardware cuts sums off instead of rounding them. For the accuracy of float32, Split adds
-  // what a slab contributes with the rounding of an ordinary addition.
+  // The hardware truncates sums instead of rounding them. For the accuracy of float32, Split adds
+  // the sum of a slab by an ordinary, rounded addition.
   __device__ __forceinline__ void add_slab(const T* a, int a_stride, const T* b, int b_stride,
                                            int steps, int lane) {
     if constexpr (Math::kSplit) {

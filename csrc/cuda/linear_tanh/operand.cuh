@@ -1,11 +1,11 @@
-// linear_tanh: how a tile of a row-major matrix comes to shared memory.
+// linear_tanh: the copy of a tile of a row-major matrix to shared memory.
 //
 // A tile keeps the orientation of its matrix: `rows` rows of `cols` elements, padded so that eight
-// rows of 16 bytes meet no bank twice. It is cut into chunks of 16 bytes, dealt out to threads: a
-// thread starts the copies of its chunks, and may change them once its own copies have arrived,
-// before the barrier that shows them to the others. What lies outside the matrix becomes 0.
+// rows of 16 bytes meet no bank twice. Threads share the chunks of 16 bytes: a thread starts the
+// copies of its chunks, and may change them once they have arrived, before the barrier that makes
+// them visible to the others. Elements outside the matrix become 0.
 //
-// A thread's chunks lie in one column, so that from one to the next only the row changes: an
+// The chunks of a thread are in one column, so that only the row changes from one to the next: an
 // addition, and a comparison where the tile may overhang the last row.
 #pragma once
 
@@ -26,7 +26,7 @@ struct Matrix {
   int copy_bytes;
 };
 
-// The part of a matrix that a tile covers: from (row, col), but not beyond the ends.
+// The part of a matrix that a tile covers: from (row, col) on, but not beyond its ends.
 struct Window {
   int64_t row, row_end, col, col_end;
 };
@@ -43,8 +43,8 @@ struct TileShape {
   static_assert(cols % kChunk<T> == 0 && pad_bytes % 16 == 0);
 };
 
-// The chunks of a thread, kDown rows apart in one column: kAcross threads stand side by side, of
-// which those beyond the last column have none.
+// The chunks of a thread, kDown rows apart in one column. kAcross threads are side by side; those
+// beyond the last column have no chunks.
 template <class Shape, int threads, class T>
 struct Chunks {
   static constexpr int kAcross = [] {
@@ -69,7 +69,7 @@ struct Chunks {
   }
 };
 
-// Fills one chunk with the first `count` elements from `from`, piece by piece.
+// Fills one chunk with the first `count` elements at `from`, a few bytes at a time.
 template <int bytes, class T>
 __device__ __forceinline__ void copy_chunk(T* to, const T* from, int count) {
   if constexpr (bytes >= 4) {
@@ -85,7 +85,7 @@ __device__ __forceinline__ void copy_chunk(T* to, const T* from, int count) {
   }
 }
 
-// The part of a window that is there, in rows and columns of the tile.
+// The part of a window inside the matrix, in rows and columns of the tile.
 template <class Shape>
 struct Inside {
   int rows, cols;
@@ -102,7 +102,7 @@ __device__ __forceinline__ void copy_tile_by(T* tile, const Matrix<T>& m, const 
   const Inside<Shape> inside(w);
   const Chunks<Shape, threads, T> chunks;
   T* const to = tile + chunks.row * Shape::kStride + chunks.col;
-  // Nothing is read from addresses outside; they must only be multiples of the width.
+  // Addresses outside are never read; they must only be multiples of the width.
   const T* const from = m.data + (w.row + chunks.row) * m.stride + w.col + chunks.col;
   const int left = inside.cols - chunks.col;
   if constexpr (bytes == 16) {
@@ -116,7 +116,7 @@ __device__ __forceinline__ void copy_tile_by(T* tile, const Matrix<T>& m, const 
         cp_async<16>(to + row * Shape::kStride, source, row < rows ? valid : 0);
       });
     };
-    // Where every chunk is there or not, the size of a copy is known.
+    // If every chunk is entirely inside or outside, the size of a copy is known.
     if (inside.cols % kChunk<T> == 0)
       copy(std::true_type{});
     else
@@ -130,7 +130,7 @@ __device__ __forceinline__ void copy_tile_by(T* tile, const Matrix<T>& m, const 
   }
 }
 
-// Starts the copies of a tile; they join the group that the thread commits next.
+// Starts the copies of a tile, in the group that the thread commits next.
 template <class Shape, int threads, class T>
 __device__ __forceinline__ void copy_tile(T* tile, const Matrix<T>& m, const Window& w) {
   if (m.copy_bytes == 16)

@@ -1,5 +1,5 @@
-// linear_tanh in float64: the products of product.cuh by ordinary arithmetic, for
-// gradient checks rather than speed. A block of 16 x 16 threads computes a tile of 32 x 32 of C,
+// linear_tanh in float64: the products of product.cuh by ordinary arithmetic, for gradient checks
+// rather than speed. A block of 16 x 16 threads computes a tile of 32 x 32 of C,
 // thread (x, y) the elements (y, x), (y, x + 16), (y + 16, x), (y + 16, x + 16).
 #pragma once
 
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kPlainThreads)
   double sum[2][2] = {};
   for (int64_t at = begin; at < end; at += kPlainSlab) {
     for (int i = thread; i < kPlainSlab * kPlainTile; i += kPlainThreads) {
-      // Neighbouring threads read neighbours in memory: along the reduction, or across it.
+      // Neighboring threads read neighboring elements: along the reduction, or across it.
       const bool along_a = kind != Kind::dweight, along_b = kind == Kind::forward;
       const int ra = along_a ? i % kPlainSlab : i / kPlainTile;
       const int ma = along_a ? i / kPlainSlab : i % kPlainTile;

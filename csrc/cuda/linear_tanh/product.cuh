@@ -5,15 +5,12 @@
 //   dweight  dweight (H, K) = dz^T input, dbias = sum dz    A = dz      B = input   over N
 // with dz = (1 - output^2) doutput formed in shared memory from the tiles of both.
 //
-// A block computes the tiles (kRows, kCols) of C with the numbers blockIdx.x, blockIdx.x +
-// gridDim.x,
-// ...; no block is without one. Each is a loop over slabs of the reduction; slabs come by cp.async
-// into a ring of stages which runs on over the end of a tile, so that the next tile loads while
-// this one ends. Warps form a grid over the tile; accumulators stay in registers until bias, tanh
-// and the store. dweight cuts N into pieces, fixed by the shape, whose sums
-// elements.cuh adds up.
-//
-// Alone: nvcc -std=c++17 -arch=sm_90 -Icsrc -cubin csrc/cuda/linear_tanh.cu -Xptxas -v
+// A block computes the tiles (kRows, kCols) of C numbered blockIdx.x, blockIdx.x + gridDim.x, ...;
+// every block has at least one. Each tile is a loop over slabs of the reduction. Slabs arrive by
+// cp.async in a ring of stages that continues past the end of a tile, so that the next tile loads
+// while this one finishes. The warps form a grid over the tile; accumulators stay in registers
+// until bias, tanh and the store. dweight cuts N into pieces, fixed by the shape, whose sums
+// elements.cuh adds.
 #pragma once
 
 #include "cuda/device/launch.cuh"
@@ -22,7 +19,7 @@
 
 namespace mlpkern::cuda {
 
-// A place in the sequence of slabs of a block's tiles.
+// A position in the sequence of slabs of a block's tiles.
 template <class Shape, class Tile>
 struct Cursor {
   int64_t tile, row, col, at, end;  // [at, end) of the reduction is left of this tile
@@ -99,7 +96,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     cp_async_wait<Tile::kStages - 2>();
     if constexpr (Shape::kSlope)
       form_dz<Math, typename Shape::A, Tile::kThreads>(a, a + Shape::A::kElements, sums);
-    __syncthreads();  // the slab is there for all, and the one before it is done with
+    __syncthreads();  // all threads see the slab, and have finished the previous one
     if (load.tile < tiles) {
       const int free = stage == 0 ? Tile::kStages - 1 : stage - 1;
       copy_slab(stages + free * Shape::kStageElements, p, load);
@@ -137,7 +134,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   } while (use.tile < tiles);
 }
 
-// Enqueues a product; a grid of as many blocks as run at once.
+// Enqueues a product with as many blocks as run at once.
 template <class Math, Kind kind, class Tile>
 cudaError_t launch_product(const Product<typename Math::type>& p, void* stream) {
   using Shape = ProductShape<Math, kind, Tile>;

@@ -1,4 +1,4 @@
-// linear_tanh: what a product is, and how it is cut into tiles.
+// linear_tanh: the arguments of a product, and its tiling.
 #pragma once
 
 #include "cuda/linear_tanh/mma.cuh"
@@ -17,12 +17,12 @@ struct Product {
   T* output;                    // C (rows, cols), of the one piece
   acc_t<T>* partial;            // or C and dbias of each piece, partial_stride apart
   int64_t partial_stride;
-  bool sum_bias;  // dweight: whether dbias is wanted,
+  bool sum_bias;  // dweight: whether to compute dbias,
   T* dbias;       // of the one piece
 };
 
-// Sizes of a tile and who works on it: warps_m x warps_n warps, `stages` slabs of `slab` bytes of
-// the reduction, `blocks` blocks at once on a multiprocessor.
+// A tile of rows x cols for warps_m x warps_n warps, with `stages` slabs of `slab` bytes of the
+// reduction, and `blocks` blocks at once on a multiprocessor.
 template <int rows, int cols, int warps_m, int warps_n, int slab, int stages, int blocks>
 struct Tiling {
   static constexpr int kRows = rows, kCols = cols, kWarpsM = warps_m, kWarpsN = warps_n;
@@ -51,7 +51,7 @@ struct ProductShape {
   using Warp = WarpProduct<Math, kAlongA, kValuesA, kAlongB, kRowTiles, kColTiles, kSteps>;
 
   static constexpr int kStageElements = (kSlope ? 2 : 1) * A::kElements + B::kElements;
-  // Threads that meet the same columns of dz, whose sums are added up in shared memory.
+  // Threads with the same columns of dz, whose sums are added in shared memory.
   static constexpr bool kSums = kind == Kind::dweight;
   static_assert(!kSums || Tile::kThreads % A::kRowChunks == 0);
   static constexpr int kSumThreads = kSums ? Tile::kThreads / A::kRowChunks : 0;

@@ -1,5 +1,5 @@
-// linear_tanh: how a tile of a product goes from the registers of its warps to global memory, with
-// bias and tanh in the forward, and how the columns of dz become dbias.
+// linear_tanh: the epilogue of a product, from the registers of its warps to global memory, with
+// bias and tanh in the forward; and dbias from the columns of dz.
 #pragma once
 
 #include "cuda/device/launch.cuh"
@@ -8,7 +8,8 @@
 
 namespace mlpkern::cuda {
 
-// What an infinite operand has made NaN in Split, in float32: inf * small is NaN where small is 0.
+// The sum in float32 where an infinite operand has made Split NaN: inf * small is NaN if small is
+// 0.
 template <Kind kind, class T>
 __device__ __forceinline__ float exact_sum(const Product<T>& p, int64_t row, int64_t col,
                                            int64_t at, int64_t end) {
@@ -41,7 +42,7 @@ __device__ __forceinline__ void store_pair(U* to, float first, float second, boo
   }
 }
 
-// Writes the warp's part of a tile; (row, col) is the place of the lane's first element.
+// Writes the warp's part of a tile; (row, col) is the position of the lane's first element.
 template <class Shape, Kind kind, bool repair, class U, class T>
 __device__ __forceinline__ void store_tile(U* output, const Product<T>& p,
                                            typename Shape::Warp& warp, int64_t row, int64_t col,
@@ -92,7 +93,7 @@ __device__ __forceinline__ void store_tile(U* output, const Product<T>& p,
   }
 }
 
-// dbias of one tile's rows of C from the column sums of dz that the threads hold.
+// dbias for the rows of one tile of C, from the column sums of dz that the threads hold.
 template <class Shape, class Tile, class T>
 __device__ __forceinline__ void store_dbias(float* shared, const Product<T>& p, int64_t row,
                                             float* partial, const float (&sums)[kChunk<T>]) {

@@ -1,5 +1,5 @@
-// The model and the examples of train_steps and evaluate as a kernel receives them: by value, with
-// the tensors of kernels.h in its order.
+// The model and the examples of train_steps and evaluate as kernel arguments: by value, the tensors
+// in the order of kernels.h.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,7 +8,7 @@
 
 namespace mlpkern::cuda {
 
-constexpr int kMostHidden = 8;  // hidden layers that a kernel takes
+constexpr int kMostHidden = 8;  // the most hidden layers of a kernel
 constexpr int kMostTensors = 2 * kMostHidden + 3;
 constexpr int64_t kMostRows = 1 << 20;  // of a batch
 
@@ -46,7 +46,7 @@ struct ModelSizes {
   __host__ __device__ __forceinline__ int outputs(int l) const { return l == L ? C : hidden[l]; }
 };
 
-// Whether int and kMostHidden are enough for the sizes of the model.
+// Whether int and kMostHidden suffice for the sizes of the model.
 inline bool sizes_fit(const MLP& m) {
   constexpr int64_t most = 1 << 20;
   if (m.L > kMostHidden || m.V > most || m.T > most || m.D > most || m.T * m.D > most || m.C > most)

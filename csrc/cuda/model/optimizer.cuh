@@ -1,5 +1,5 @@
-// One optimizer step on one parameter: torch.optim.SGD and torch.optim.AdamW. What depends on the
-// step alone is computed once for all, in float64.
+// One optimizer step on one parameter: torch.optim.SGD and torch.optim.AdamW. What depends only
+// on the step is computed once for all parameters, in float64.
 #pragma once
 
 #include <math.h>
@@ -10,14 +10,14 @@ namespace mlpkern::cuda {
 
 enum class Rule { sgd, momentum, nesterov, adamw };
 
-// Of a whole call.
+// The options of a call.
 struct RuleConstants {
   Rule rule;
   float momentum;  // sgd: momentum; adamw: 1 - beta1
   float beta2, one_minus_beta2, eps;
 };
 
-// Of one step of one model.
+// The constants of one step of one model.
 struct alignas(16) StepConstants {
   float rate;             // sgd: -lr; adamw: -lr / (1 - beta1^t)
   float decay;            // sgd: weight_decay, added to the gradient; adamw: 1 - lr * weight_decay
@@ -56,8 +56,8 @@ constexpr bool kHasFirst = rule != Rule::sgd;
 template <Rule rule>
 constexpr bool kHasSecond = rule == Rule::adamw;
 
-// The new value of w for the gradient g; first and second change where the rule has them. AdamW
-// decays embedding and weights (`decays`), not biases; SGD everything.
+// The new value of w for the gradient g; first and second are updated where the rule has them.
+// AdamW decays embedding and weights (`decays`), not biases; SGD decays all.
 template <Rule rule>
 __device__ __forceinline__ float updated(const RuleConstants& r, const StepConstants& s, float w,
                                          float g, float& first, float& second, bool decays) {

@@ -1,5 +1,5 @@
-// The arguments of train_steps as its kernels receive them, by value; what depends on a step alone
-// is computed before, by a kernel of its own.
+// The arguments of train_steps as kernel arguments, by value. A separate kernel first computes what
+// depends only on the step.
 #pragma once
 
 #include "cuda/device/philox.cuh"
@@ -26,7 +26,7 @@ struct TrainingRun {
   const double *input_dropout, *hidden_dropout;  // (M,)
   const int64_t *seeds, *streams;                // (M,)
   float* losses;                                 // (M, S)
-  float* workspace;                              // of all models, where a kernel wants one
+  float* workspace;                              // of all models, for the kernels that need one
   int64_t workspace_stride;                      // elements from model to model
 
   __host__ __device__ __forceinline__ bool clips() const { return max_grad_norm < INFINITY; }
@@ -36,7 +36,7 @@ struct TrainingRun {
     return load_id(batch_type, batches,
                    model * batch_model_stride + s * batch_step_stride + n * batch_row_stride);
   }
-  // Of layer l in the first step of this call.
+  // The dropout of layer l in the first step of this call.
   __device__ __forceinline__ Dropout dropout(int64_t model, int l) const {
     return dropout_of(l == 0 ? input_dropout[model] : hidden_dropout[model], seeds[model],
                       streams[model], step, l);

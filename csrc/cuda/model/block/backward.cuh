@@ -1,9 +1,10 @@
 // The backward pass of a block: from the gradient of the logits to those of all parameters.
 //
-// Layer l > 0: a warp owns 16 columns of the weight and of what the layer reads. The gradient of
-// those columns of the weight needs no others, so dz of the layer before takes the place of what it
-// read without another barrier. Layer 0, often narrow: tiles of all gradients are dealt out. That
-// of the embedding is a product with ones where ids are equal: no atomics.
+// Layer l > 0: a warp owns 16 columns of the weight and of the layer's input. The gradient of those
+// columns of the weight needs no other columns of the input, so the gradient of the input
+// overwrites the input without another barrier. Layer 0 is often narrow: the warps share the tiles
+// of all its gradients. The gradient of the embedding is a product with ones where ids are equal:
+// no atomics.
 #pragma once
 
 #include "cuda/model/block/update.cuh"
@@ -18,7 +19,7 @@ class BlockBackward {
                                            const Dropout* dropouts)
       : u_(update), b_(update.b), l_(update.b.l), ids_(ids), dropouts_(dropouts) {}
 
-  // Begins after a barrier with the gradient of the logits in part 0, ends before one.
+  // Call it after a barrier, with the gradient of the logits in part 0; a barrier must follow.
   __device__ __forceinline__ void run() const {
     for (int i = b_.z.L; i > 0; --i) {
       wide_layer(i);
@@ -32,7 +33,7 @@ class BlockBackward {
   }
 
  private:
-  // The gradient of the outputs of layer i lies where layer i + 1 read them.
+  // The gradient of the outputs of layer i overwrites them, which are the input of layer i + 1.
   __device__ __forceinline__ void wide_layer(int i) const {
     const BlockLayout::Layer &layer = b_.layer(i), &next = b_.layer(i + 1);
     const int strips = (layer.stride - 4) / kBlockTile;
@@ -77,7 +78,8 @@ class BlockBackward {
     const int stride = b_.layer(i).stride, dz_stride = b_.layer(i + 1).stride;
     const float* const x = b_.read(i) + column;
     const float* const dz = b_.read(i + 1);
-    float right[kSteps][2][2];  // split anew for each tile: as operands, twice the registers
+    float right[kSteps][2]
+               [2];  // split again for each tile: split operands need twice the registers
 #pragma unroll
     for (int k = 0; k < kSteps; ++k)
 #pragma unroll
@@ -108,7 +110,7 @@ class BlockBackward {
     }
   }
 
-  // x, which hidden layer and dropout gave, becomes its gradient before the tanh.
+  // The gradient before the tanh, from x, the output of the hidden layer and its dropout.
   __device__ __forceinline__ void through_tanh(float* x, int stride,
                                                const float (&dx)[2][2][4]) const {
     const float back = 1.0f / dropouts_[1].scale;
@@ -143,8 +145,10 @@ class BlockBackward {
     u_.take(u_.bias(i), column, sum);
   }
 
-  // dembedding (16 ids, 8 columns) = ones (16, rows) times dx (rows, 8), position after position.
-  // Ones are TF32, dx is the sum of two numbers of TF32, so the products are those of float32.
+  // dembedding (16 ids, 8 columns) = ones (16, rows) times dx (rows, 8), one position after
+  // another.
+  // Ones are exact in TF32 and dx is the sum of two TF32 numbers, so the products are those of
+  // float32.
   __device__ __forceinline__ void embedding_tile(int unit) const {
     const int D = b_.z.D, T = b_.z.T, tiles = b_.at.embedding_columns;
     const int id = unit / tiles * 16 + l_.g, column = unit % tiles * 8;

@@ -1,7 +1,7 @@
 // The forward pass of a block: from ids of kBlockRows rows to their logits.
 //
-// A row that a batch lacks has ids of -1; it reads zeros and its results count for nothing. The
-// signs of zeros tell what dropout took away: -0 in what a layer reads; what it kept is never -0.
+// A row past the end of the batch has ids of -1; it reads zeros and its results are not used. The
+// sign of a zero marks a dropped element: -0 in the input of a layer; a kept element is never -0.
 #pragma once
 
 #include "cuda/device/philox.cuh"
@@ -17,8 +17,8 @@ __device__ __forceinline__ float masked(float x, uint32_t word, const Dropout& d
 }
 __device__ __forceinline__ bool is_dropped(float x) { return __float_as_uint(x) == 0x80000000u; }
 
-// The dropout of a layer in a step, in shared memory as that of the run's first step: in registers
-// it would be in the way of the product. Row n of the block of rows is row first_row + n.
+// The dropout of a layer in a step. Shared memory holds that of the first step of the call, because
+// registers are needed for the product. Row n of the block of rows is row first_row + n.
 struct BlockDropout {
   const Dropout* at;
   uint32_t layer;  // added to that of *at
@@ -49,14 +49,14 @@ struct BlockModel {
   __device__ __forceinline__ const BlockLayout::Layer& layer(int i) const { return at.layer[i]; }
   __device__ __forceinline__ float* read(int i) const { return s + at.layer[i].read; }
 
-  // Everything that is read as padding is zero from here on.
+  // From here on all padding that is read is zero.
   __device__ __forceinline__ void clear() const {
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < at.total; i += kBlockThreads) s[i] = 0.0f;
   }
 
-  // body(in shared memory, in global memory) for each element of the tensors of a model, which lie
-  // `offset` floats into the shared memory; not of tensor i where bit i of `skipped` is set.
+  // body(in shared memory, in global memory) for each element of the tensors of a model, which are
+  // `offset` floats into shared memory; leaves out tensor i where bit i of `skipped` is set.
   template <class Body>
   __device__ __forceinline__ void for_elements(int offset, const ModelTensors& tensors,
                                                int64_t model, uint32_t skipped,
@@ -89,7 +89,7 @@ struct BlockModel {
                  [](const float& here, float& there) { there = here; });
   }
 
-  // What layer 0 reads.
+  // The input of layer 0.
   __device__ __forceinline__ void gather(const int* ids, const BlockDropout& d) const {
 #pragma unroll 1
     for (int n = warp; n < kBlockRows; n += kBlockWarps)
@@ -106,7 +106,7 @@ struct BlockModel {
       }
   }
 
-  // What the layer after hidden layer i reads.
+  // The output of hidden layer i, which is the input of the next layer.
   __device__ __forceinline__ void hidden(int i, const BlockDropout& d) const {
     const BlockLayout::Layer& from = layer(i);
     const int stride = layer(i + 1).stride;
@@ -138,7 +138,7 @@ struct BlockModel {
     }
   }
 
-  // A product (kBlockRows, columns) in so many parts, to where the logits lie: a (kBlockRows,
+  // A product (kBlockRows, columns) in `parts` parts, to the place of the logits: a (kBlockRows,
   // depth) along its rows, b as in add_product. Rows of the result are `stride` apart.
   template <bool across>
   __device__ __forceinline__ void product_in_parts(const float* a, int a_stride, const float* b,
@@ -168,8 +168,8 @@ struct BlockModel {
     float largest, sum;  // of exp(logit - largest)
   };
 
-  // Adds the parts of row n of the logits and the bias, into part 0. A lane reads what it wrote: it
-  // has the classes lane, lane + 32 ...
+  // Adds the parts of row n of the logits and the bias, into part 0. A lane has the classes lane,
+  // lane + 32, ... and reads only those.
   __device__ __forceinline__ Softmax softmax(int n) const {
     const float* const bias = s + layer(z.L).bias;
     float* const z_n = read(z.L + 1) + n * layer(z.L + 1).stride;

@@ -1,7 +1,7 @@
-// The ids of a block of rows, (kBlockRows, T + 1) with the target last, on their way from global to
-// shared memory: row number, id, store. Each thread has one of them, and a block may do something
-// else between the stages, so that nobody waits for memory. The ids beyond the number of threads go
-// all the way in the last stage.
+// The ids of a block of rows, (kBlockRows, T + 1) with the target last, fetched from global to
+// shared memory in three stages: load the row number, load the id, store it. Each thread has one
+// id, and the block does other work between the stages, so that no thread waits for memory. Ids
+// beyond the number of threads are fetched entirely in the last stage.
 #pragma once
 
 #include "cuda/model/block/layout.cuh"

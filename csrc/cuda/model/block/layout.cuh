@@ -1,4 +1,4 @@
-// A model in the shared memory of one block: which models fit, and where everything lies. Used by
+// A model in the shared memory of one block: which models fit, and the layout. Used by
 // train_steps.cuh and evaluate.cu.
 //
 // Matrices are padded with zeros to multiples of 16 rows and columns, so that products need no
@@ -21,34 +21,34 @@ constexpr int kBlockTile = 16;
 constexpr int64_t padded(int64_t n) { return (n + kBlockTile - 1) / kBlockTile * kBlockTile; }
 constexpr int64_t padded_stride(int64_t n) { return padded(n) + 4; }
 
-// What of a training run may lie in shared memory or elsewhere.
+// The parts of a training run that may be in shared memory or in global memory.
 struct BlockNeeds {
   bool gradients;  // a copy of them: several blocks of rows in a batch, or clipping
   int moments;     // 0 ... 2
 };
 
-// Offsets and sizes in floats. Parameters, gradients and moments are laid out alike, `weight` and
-// `bias` count from the beginning of any of them, where the embedding (V, D) lies, not padded.
-// What can be computed before the launch is here: in a kernel it would take registers all the time.
+// Offsets and sizes in floats. Parameters, gradients and moments have the same layout; `weight` and
+// `bias` count from the beginning of each, where the embedding (V, D) is, not padded. Whatever can
+// be computed before the launch is here: computed in a kernel it would occupy registers.
 struct BlockLayout {
   struct Layer {
     int inputs, outputs;
     int stride;  // of rows of the weight and of `read`
-    int read;    // what the layer reads, (kBlockRows, stride), then the gradient of layer - 1
+    int read;    // the input of the layer, (kBlockRows, stride), then its gradient
     int weight;  // (padded outputs, stride)
     int bias;    // (padded outputs)
   };
-  Layer layer[kMostHidden + 2];  // after the last layer comes what reads the logits
+  Layer layer[kMostHidden + 2];  // the entry after the last layer describes the logits
 
   int parameters;          // number of floats; their offset is 0
-  int gradients, moments;  // -1 where they lie in global memory
-  // The logits, then the gradient of the embedded batch, are the sums of so many parts that lie
-  // `part` apart, the first where the logits are.
+  int gradients, moments;  // -1 where they are in global memory
+  // The logits, and later the gradient of the embedded batch, are sums of this many parts, `part`
+  // floats apart, the first at the place of the logits.
   int logit_parts, dx_parts, part;
   int embedding_tiles, embedding_columns;  // (16, 8) of the gradient; those side by side
   int row_losses;                          // (kBlockRows); kMostWarps floats
-  int constants;                           // StepConstants of the running step
-  int loss;                                // of the running step so far: a double
+  int constants;                           // StepConstants of the current step
+  int loss;                                // of the current step so far: a double
   int dropouts;                            // Dropout of the input and of the hidden layers
   int ids;  // (2, kBlockRows, T + 1) int32: of this block of rows and the next
   int total;
@@ -57,14 +57,14 @@ struct BlockLayout {
 
 static_assert(kMostWarps <= kBlockRows, "row_losses also serve sums over the block");
 
-// Into how many parts a product of few columns cuts its sums, so that there is an output tile
-// (16, 8) for each warp.
+// The number of parts into which a product of few columns cuts its sums, so that every warp has an
+// output tile (16, 8).
 inline int parts_wanted(int64_t columns) {
   const int64_t tiles = kBlockRows / 16 * (padded(columns) / 8);
   return tiles < kBlockWarps ? static_cast<int>(kBlockWarps / tiles) : 1;
 }
 
-// The layout for a block that may have `limit` bytes. What need not be there takes what is left, in
+// The layout for a block with at most `limit` bytes. The optional arrays take the remaining room in
 // this order: further parts, gradients, moments.
 inline BlockLayout block_layout(const ModelSizes& z, const BlockNeeds& needs, size_t limit) {
   BlockLayout layout{};

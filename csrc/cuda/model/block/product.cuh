@@ -1,16 +1,16 @@
-// Products of matrices in the shared memory of a block, by tiles of one warp. How operands lie:
-// mma_fragments.cuh; depths are multiples of 16.
+// Products of matrices in the shared memory of a block, by tiles of one warp.
+// device/mma_fragments.cuh describes the layout of operands; depths are multiples of 16.
 #pragma once
 
 #include "cuda/device/mma_fragments.cuh"
 
 namespace mlpkern::cuda {
 
-// Depth of what is summed by mma alone: that cuts sums off where an addition rounds them.
+// Depth that is summed by mma alone, which truncates sums; additions of these sums are rounded.
 constexpr int kSlabDepth = 32;
 
-// A (16, 8) along the rows of the tile, k in the order of operands across. Rows that suit the other
-// fragments make its lanes meet in some banks, two by two.
+// A (16, 8) along the rows of the tile, k in the order of operands across. With a row stride that
+// suits the other fragments, its lanes have two-way bank conflicts.
 template <class Math>
 __device__ __forceinline__ OperandA<Math> a_along_paired(const float* tile, int stride,
                                                          const Lane& l) {
@@ -24,8 +24,8 @@ __device__ __forceinline__ OperandA<Math> a_along_paired(const float* tile, int 
   return a;
 }
 
-// d + rest += a b. What mma cuts off counts in d alone, where Split has one product to add and not
-// three: its other two are small.
+// d + rest += a b. Truncation by mma matters only in d, to which Split adds one of its three
+// products; the other two are small.
 template <class Math>
 __device__ __forceinline__ void multiply_apart(float (&d)[4], float (&rest)[4],
                                                const OperandA<Math>& a, const OperandB<Math>& b) {

@@ -1,18 +1,18 @@
-// train_steps of any depth: the products of one model are dealt out to the warps of its block by
-// tiles. A batch is walked in blocks of 32 rows; the barriers of one with L hidden layers, 2 L + 5:
+// train_steps of any depth: the warps of a block share the tiles of each product of its model. A
+// batch is processed in blocks of 32 rows, with 2 L + 5 barriers each for L hidden layers:
 //
-//   gather     what layer 0 reads, by ids                                         | barrier
+//   gather     the input of layer 0, by ids                                       | barrier
 //   hidden     layer by layer: 16 columns of a warp, tanh and dropout             | a barrier each
 //   logits     tiles (16, 8), sums cut into parts where there are few tiles       | barrier
-//   loss       rows dealt out to warps: softmax, gradient of the logits           | barrier
-//   backward   layers L ... 1: weight, bias and what they read                    | a barrier each
-//              layer 0: the gradient of what it read                              | barrier
+//   loss       rows distributed over warps: softmax, gradient of the logits       | barrier
+//   backward   layers L ... 1: gradients of weight, bias and input                | a barrier each
+//              layer 0: the gradient of its input                                 | barrier
 //              weight and bias of layer 0, embedding                              | barrier
 //
-// Parameters change as soon as their gradient is known (update.cuh); otherwise the gradients
-// of all blocks of rows are summed, and one pass over all parameters ends the step: 1 barrier more,
-// 2 where the norm of the gradients is needed. Row numbers and ids of the next block of rows are
-// fetched meanwhile.
+// If the batch is one block of rows and gradients are not clipped, parameters are updated as soon
+// as their gradient is known (update.cuh). Otherwise the gradients of all blocks of rows are
+// summed, and one pass over all parameters ends the step: 1 more barrier, 2 with the norm of the
+// gradients. Row numbers and ids of the next block of rows are fetched meanwhile.
 #pragma once
 
 #include "cuda/device/launch.cuh"
@@ -100,7 +100,7 @@ class BlockTrainer {
     return finite;
   }
 
-  // Adds the losses of rows begin ... of batch s and makes their gradients.
+  // Adds the losses of the block of rows at `begin` of batch s and computes their gradients.
   __device__ __forceinline__ bool block_of_rows(int64_t s, int begin, bool finite) {
     const int* const here = ids(turn_);
 
@@ -157,7 +157,7 @@ class BlockTrainer {
     return fabsf(loss) < INFINITY;
   }
 
-  // Which row of the examples is row n of the block of rows at `begin` of batch s.
+  // The row of the examples for row n of the block of rows at `begin` of batch s.
   struct RowOf {
     const TrainingRun& run;
     int64_t model, s;
@@ -179,7 +179,7 @@ class BlockTrainer {
   __device__ __forceinline__ int* ids(int turn) const {
     return reinterpret_cast<int*>(u_.b.s + u_.b.at.ids) + turn * kBlockRows * (u_.b.z.T + 1);
   }
-  // Of the input and of the output of layer 0 in the first step.
+  // The dropout of the input and of the output of layer 0 in the first step.
   __device__ __forceinline__ Dropout* dropouts() const {
     return reinterpret_cast<Dropout*>(u_.b.s + u_.b.at.dropouts);
   }

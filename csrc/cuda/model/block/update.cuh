@@ -1,5 +1,5 @@
-// What becomes of gradients in a block: where the batch is one block of rows and nothing clips they
-// change the parameters at once, else they are summed over the blocks of rows first.
+// How a block uses gradients: if the batch is one block of rows and gradients are not clipped, they
+// update the parameters at once; otherwise they are summed over the blocks of rows first.
 #pragma once
 
 #include "cuda/model/block/forward.cuh"
@@ -8,8 +8,8 @@
 namespace mlpkern::cuda {
 namespace {
 
-// Number i of a model's tensors: element (row, column) lies offset + row * stride + column floats
-// into its parameters, gradients or moments in shared memory or workspace.
+// Tensor i of a model: element (row, column) is offset + row * stride + column floats into its
+// parameters, gradients or moments in shared memory or workspace.
 struct BlockTensor {
   int i, offset, rows, columns, stride;
   __device__ __forceinline__ bool is_bias() const { return i > 0 && i % 2 == 0; }
@@ -22,7 +22,7 @@ __host__ __device__ __forceinline__ int moments_of(Rule rule) {
 template <class Math>
 class BlockUpdate {
  public:
-  // Whether gradients must be complete before any parameter changes.
+  // Whether all gradients must be complete before any parameter is updated.
   __host__ __device__ __forceinline__ static bool sums(int64_t N, bool clips) {
     return N > kBlockRows || clips;
   }
@@ -41,7 +41,7 @@ class BlockUpdate {
       gradients()[i] = 0.0f;
   }
 
-  // The gradients that follow are of the first block of rows of a step, or of another.
+  // Whether the following gradients are of the first block of rows of a step.
   __device__ __forceinline__ void begin(bool first_rows) { adds_ = !first_rows; }
 
   __device__ __forceinline__ BlockTensor embedding() const { return {0, 0, b.z.V, b.z.D, b.z.D}; }
@@ -53,8 +53,8 @@ class BlockUpdate {
     return {2 + 2 * i, b.layer(i).bias, 1, b.layer(i).outputs, 0};
   }
 
-  // The gradients of one or two tiles (16, 8) side by side, as mma leaves them. One tile at a time:
-  // moments of all elements at once would take more registers than there are.
+  // The gradients of one or two adjacent tiles (16, 8), in the layout of an mma result. One tile at
+  // a time, since the moments of all elements at once would need too many registers.
   template <int tiles>
   __device__ __forceinline__ void take(const BlockTensor& t, int row, int column,
                                        const float (&d)[tiles][4]) const {
@@ -74,8 +74,8 @@ class BlockUpdate {
     take_each(t, [&](const auto& body) { body(0, column, g); });
   }
 
-  // One step with the sums, scaled to a norm of at most max_grad_norm. Begins after a barrier and
-  // ends before one; `scratch` holds kMostWarps floats.
+  // One step with the sums, scaled to a norm of at most max_grad_norm. Call it after a barrier; a
+  // barrier must follow. `scratch` holds kMostWarps floats.
   __device__ __forceinline__ void step_with_sums(float* scratch) const {
     float scale = 1.0f;
     if (r_.clips()) {
@@ -106,8 +106,8 @@ class BlockUpdate {
   __device__ __forceinline__ float* gradients() const {
     return b.at.gradients >= 0 ? b.s + b.at.gradients : r_.workspace + model_ * r_.workspace_stride;
   }
-  // A copy, since any store into shared memory may change the original; read for each element,
-  // since there are no registers to keep it in.
+  // A copy, since any store into shared memory may change the original; read again for each
+  // element, since no registers are left for it.
   __device__ __forceinline__ StepConstants constants() const {
     return *reinterpret_cast<const StepConstants*>(b.s + b.at.constants);
   }

@@ -39,7 +39,7 @@ struct NarrowEmbedding : NarrowWeights {
     });
   }
 
-  // ---- the embedding: tiles of 16 ids and 8 columns dealt out to warps ----
+  // ---- the embedding: tiles of 16 ids and 8 columns distributed over warps ----
 
   // body(element, its gradient from this block of rows) for the elements of the warp's tiles.
   template <class Body>

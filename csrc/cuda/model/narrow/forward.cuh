@@ -10,7 +10,7 @@ namespace {
 struct NarrowForward : NarrowModel {
   using NarrowModel::NarrowModel;
 
-  // x of a block of rows, for products alone.
+  // x of a block of rows, rounded, as only products read it.
   template <class Math>
   __device__ __forceinline__ void gather(Block at, int buffer) {
     const int row0 = at.b * kNarrowRows;
@@ -54,7 +54,7 @@ struct NarrowForward : NarrowModel {
     return kept;
   }
 
-  // What the output layer reads of y.
+  // The input of the output layer, from y.
   __device__ __forceinline__ void read(float (&h)[4], const float (&y)[4], const Kept& kept, int m,
                                        int n) {
 #pragma unroll
@@ -145,8 +145,8 @@ struct NarrowForward : NarrowModel {
 
   // ---- losses ----
 
-  // body(row, first column) for four rows at a time, dealt out to warps: each has eight lanes, and
-  // each of them four columns.
+  // body(row, first column) for the rows of a warp, four at a time: eight lanes per row, four
+  // columns per lane.
   template <class Body>
   __device__ __forceinline__ void for_rows(const Body& body) {
     for (int n = 4 * l_.warp; n < kNarrowRows; n += 4 * at_.warps)
@@ -204,7 +204,7 @@ struct NarrowForward : NarrowModel {
     });
   }
 
-  // Adds the losses of a block of rows, one of each lane; the mean of the batch goes to `mean`.
+  // Adds the losses of a block of rows, one per lane; writes the mean of the batch to `mean`.
   template <bool sums>
   __device__ __forceinline__ void add_loss(float loss, bool first, float* mean) {
     double sum = warp_sum(static_cast<double>(loss));

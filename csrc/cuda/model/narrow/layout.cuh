@@ -1,10 +1,10 @@
-// train_steps of narrow models: which models are, and where everything lies in the shared memory of
-// a block.
+// train_steps of narrow models: which models these are, and the layout of the shared memory of a
+// block.
 //
-// What is read as fragments of mma has a stride of 4 floats more than a multiple of 32: then the
-// lanes of a warp, eight rows of four adjacent elements or four pairs of rows of eight, fall into
-// 32 different banks. What is stored as results of mma has 8 more: so do four rows of eight, which
-// half a warp stores.
+// Matrices that are read as fragments of mma have a stride of 4 floats more than a multiple of 32:
+// the lanes of a warp, eight rows of four adjacent elements or four pairs of rows of eight, then
+// use 32 different banks. Matrices that are stored as results of mma have 8 more: the same for four
+// rows of eight, which half a warp stores.
 #pragma once
 
 #include "cuda/device/philox.cuh"
@@ -43,8 +43,8 @@ constexpr int result(int lane) { return lane / 4 * kNarrowPartStride + lane % 4 
 static_assert(meet_no_bank_twice(32, 1, along) && meet_no_bank_twice(32, 1, across) &&
               meet_no_bank_twice(16, 2, result));
 
-// What a warp keeps of h, then of dz, (32, 16): eight units side by side. The upper four of eight
-// rows change places in pairs, so that it suits results and fragments both.
+// The h of a warp, then its dz, (32, 16): eight adjacent units. The upper four of eight rows are
+// swapped in pairs, so that the layout suits both results and fragments.
 __host__ __device__ constexpr int kept_at(int row, int unit) {
   return (unit / 8 * kNarrowRows + (row ^ (row >> 2 & 1))) * 8 + unit % 8;
 }
@@ -52,7 +52,7 @@ constexpr int kept_result(int lane) { return kept_at(lane / 4, lane % 4 * 2); }
 constexpr int kept_across(int lane) { return kept_at(lane % 4 * 2, lane / 4); }
 static_assert(meet_no_bank_twice(16, 2, kept_result) && meet_no_bank_twice(32, 1, kept_across));
 
-// Offsets in floats; those that no size decides are known to the compiler.
+// Offsets in floats; those that do not depend on the sizes are compile-time constants.
 struct NarrowLayout {
   static constexpr int x = 0;  // (32, stride)
   static constexpr int dlogits = x + kNarrowTile;
@@ -93,12 +93,12 @@ struct NarrowLayout {
 static_assert(NarrowLayout::norms % 2 == 0 && NarrowLayout::constants % 4 == 0 &&
               NarrowLayout::dropouts % 4 == 0 && NarrowLayout::ids % 4 == 0);
 
-// Whether gradients are summed over blocks of rows, or known before any parameter may change.
+// Whether gradients are summed over blocks of rows, or must be complete before any update.
 __host__ __device__ __forceinline__ bool narrow_sums(int64_t N, bool clips) {
   return N > kNarrowRows || clips;
 }
 
-// Then those of the weights lie in the workspace: of each warp as its lanes hold them, w1 and w2
+// If so, those of the weights are in the workspace: for each warp as its lanes hold them, w1 and w2
 // (4, 32, 4) each and b1 (16); b2 (32) last.
 constexpr int kNarrowWarpSums = 2 * kNarrowUnits * kNarrowWidth + kNarrowUnits;
 

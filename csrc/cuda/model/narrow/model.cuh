@@ -30,8 +30,8 @@ struct NarrowModel {
 
   // ---- the model in shared memory ----
 
-  // body(element of the caller's tensor i, element in shared memory) for every parameter; not of
-  // tensor i where bit i of `skipped` is set.
+  // body(element of the caller's tensor i, element in shared memory) for every parameter; leaves
+  // out tensor i where bit i of `skipped` is set.
   template <class Body>
   __device__ __forceinline__ void for_parameters(uint32_t skipped, const Body& body) {
     const int threads = static_cast<int>(blockDim.x), thread = l_.thread;
@@ -50,7 +50,7 @@ struct NarrowModel {
   }
 
   __device__ __forceinline__ void load() {
-    // zeros in the padding multiply and add up to nothing
+    // zero padding contributes nothing to products and sums
     for (int i = l_.thread; i < at_.total; i += static_cast<int>(blockDim.x)) s_[i] = 0.0f;
     __syncthreads();
     for_parameters(0, [](float& given, float& mine) { mine = given; });
@@ -90,13 +90,13 @@ struct NarrowModel {
     return at.b + 1 == blocks<sums>() ? Block{at.s + 1, 0} : Block{at.s, at.b + 1};
   }
 
-  // Without sums a batch is a single block of rows.
+  // Unless gradients are summed, a batch is a single block of rows.
   template <bool sums>
   __device__ __forceinline__ int blocks() const {
     return sums ? blocks_ : 1;
   }
 
-  // Of this lane's row; behind the end of a batch, its last row once more.
+  // The row number of this lane; past the end of a batch, that of its last row.
   __device__ __forceinline__ int load_row(Block at) const {
     const int n = at.b * kNarrowRows + l_.lane, N = static_cast<int>(r_.N);
     return static_cast<int>(r_.batch_row(m_, at.s, n < N ? n : N - 1));
@@ -135,7 +135,7 @@ struct NarrowModel {
   const int inputs_, units_, blocks_;
   const int position_, column_;  // of the input that this lane gathers
   const bool input_drops_, hidden_drops_;
-  int buffer_ = 0;  // of the ids of this block of rows
+  int buffer_ = 0;  // which of two arrays has the ids of this block of rows
 };
 
 }  // namespace

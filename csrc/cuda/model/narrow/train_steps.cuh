@@ -1,21 +1,21 @@
 // train_steps of narrow models: one hidden layer, at most 256 units, 32 inputs T*D and 32 classes.
 //
-// A warp owns 16 hidden units: their rows of both weights, which no other warp reads, so that
-// between hidden layer, logits and weight gradients it waits for nobody. A batch is walked in
+// A warp owns 16 hidden units and their rows of both weights, which no other warp reads, so that it
+// needs no barrier between hidden layer, logits and weight gradients. A batch is processed in
 // blocks of 32 rows:
 //
 //   forward    every warp: h of its units (32, 16), its part of the logits        | barrier
-//   loss       rows dealt out to warps: sum of the parts, softmax, dlogits        | barrier
+//   loss       rows distributed over warps: sum of the parts, softmax, dlogits    | barrier
 //   backward   every warp: dz, its part of dx, its weights' gradients and update   | barrier
-//   dx         rows dealt out to warps: sum of the parts                          | barrier
-//   embedding  tiles dealt out to warps: its gradient, a product with ones where ids are equal, so
-//              that no atomics are needed, and update                             | barrier
+//   dx         rows distributed over warps: sum of the parts                      | barrier
+//   embedding  tiles distributed over warps: its gradient, a product with ones where ids are equal
+//              instead of atomics, and update                                     | barrier
 //   gather     x of the next block of rows                                        | barrier
 //
-// All products are mma.sync with the float32 weights themselves in shared memory. Results of one
-// product are operands of the next without leaving the registers (see mma_fragments.cuh). Row
-// numbers are loaded two blocks of rows ahead, ids one. Gradients that are clipped or that several
-// blocks of rows add to (`sums`) are kept in the workspace until the last of them.
+// All products are mma.sync on the float32 weights in shared memory. Results of one product are
+// operands of the next without leaving the registers (device/mma_fragments.cuh). Row numbers are
+// loaded two blocks of rows ahead, ids one. Gradients that are clipped or summed over several
+// blocks of rows (`sums`) are kept in the workspace until the last block.
 #pragma once
 
 #include "cuda/device/launch.cuh"
@@ -24,8 +24,8 @@
 namespace mlpkern::cuda {
 namespace {
 
-// The most threads of a block. Cards that give it 99 KB have room for nine warps: there a thread
-// may have more registers, which TF32 on sm_120 needs.
+// The most threads of a block. With 99 KB of shared memory a block has at most nine warps: a thread
+// then may have more registers, which TF32 on sm_120 needs.
 template <class Math>
 constexpr int kNarrowThreads = kWarp *
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
@@ -82,7 +82,7 @@ class NarrowTrainer : NarrowEmbedding {
       l_ = Lane();
       const Block here{s, b}, next = after<sums>(here), following = after<sums>(next);
       const bool last = b + 1 == blocks<sums>(), more = next.s < r_.S;
-      // Both wait for memory while the block works.
+      // Both loads are in flight while the block works.
       const int next_symbol = more && l_.warp <= z_.T ? load_symbol(rows()[l_.lane], l_.warp) : 0;
       int following_row = 0;
       if (l_.warp == 0 && following.s < r_.S) following_row = load_row(following);
@@ -128,7 +128,7 @@ class NarrowTrainer : NarrowEmbedding {
     return true;
   }
 
-  // dlogits are finite: those of a row whose loss is not are used by nothing that remains.
+  // dlogits are finite: if a loss is not, the step ends and nothing uses the gradients.
   __device__ __forceinline__ void backward(float (&y)[kRowTiles][kUnitTiles][4], const Kept& kept,
                                            const Use& use) {
     float dz[kRowTiles][kUnitTiles][4];
@@ -182,10 +182,10 @@ class NarrowTrainer : NarrowEmbedding {
       body(kB2, b2_sums()[l_.lane], l_.lane);
   }
 
-  // Whose the vectors of sums are, of a lane.
+  // The parameters that the vectors of sums of a lane belong to.
   __device__ __forceinline__ static Weight weight_of(int j) { return j < kNarrowDepth ? kW1 : kW2; }
 
-  // Updates everything with the gradients scaled so that their norm is within its bound.
+  // Updates all parameters with the gradients scaled to a norm of at most max_grad_norm.
   __device__ __forceinline__ void clip(const StepConstants c) {
     l_ = Lane();
     double squares = 0;

@@ -10,7 +10,7 @@ namespace {
 struct NarrowWeights : NarrowForward {
   using NarrowForward::NarrowForward;
 
-  // What becomes of the gradients of a block of rows.
+  // How the gradients of a block of rows are used.
   struct Use {
     const StepConstants* constants;  // in shared memory
     bool first, update;
@@ -41,8 +41,8 @@ struct NarrowWeights : NarrowForward {
     return a;
   }
 
-  // gradient (16, 32) = left^T right: left is what the warp keeps, and the rows of the batch are
-  // the reduction.
+  // gradient (16, 32) = left^T right: left is the warp's kept matrix, and the reduction runs over
+  // the rows of the batch.
   template <class Math, Values values>
   __device__ __forceinline__ void weight_gradient(float (&gradient)[kNarrowDepth][4],
                                                   const float* right) {
@@ -68,7 +68,7 @@ struct NarrowWeights : NarrowForward {
   enum Weight { kW1, kW2 };
   enum Bias { kB1, kB2 };
 
-  // Which of the model's tensors it is.
+  // The number of the tensor in the model.
   __device__ __forceinline__ static int tensor_of(Weight which) { return which == kW1 ? 1 : 3; }
   __device__ __forceinline__ static int tensor_of(Bias which) { return which == kB1 ? 2 : 4; }
 
@@ -155,14 +155,17 @@ struct NarrowWeights : NarrowForward {
       });
   }
 
-  // Column tile j of the warp's rows of a weight, by its gradient as mma leaves it. The constants
-  // are a copy and all loads come first: a store may be to the same place, so none is moved before
-  // it.
+  // Updates column tile j of the warp's rows of a weight, by its gradient in the layout of an mma
+  // result.
+  // The constants are a copy and all loads come first: the compiler moves no load before a store
+  // that may alias it.
   template <Rule rule, bool sums>
   __device__ __forceinline__ void update_tile(Weight which, int j, const float (&gradient)[4],
                                               const StepConstants c) {
     const int tensor = tensor_of(which), columns = which == kW1 ? inputs_ : z_.C;
-    constexpr int kAtOnce = sums ? 1 : kHasSecond<rule> ? 2 : 4;  // registers allow no more
+    constexpr int kAtOnce = sums               ? 1
+                            : kHasSecond<rule> ? 2
+                                               : 4;  // more would not fit the registers
 #pragma unroll
     for (int r0 = 0; r0 < 4; r0 += kAtOnce) {
       float w[kAtOnce], first[kAtOnce] = {}, second[kAtOnce] = {};
