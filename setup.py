@@ -1,18 +1,18 @@
 """Builds the native library with CMake and Ninja; the project's metadata is in pyproject.toml.
 
-An install never fails for want of a working compiler: the reason is written to
-``mlpkern/_build_info.json`` (``mlpkern info`` prints it) and the package serves from its other
-backends. Environment variables:
+An install never fails because a working compiler is missing: the reason is written to
+``mlpkern/_build_info.json`` (``mlpkern info`` prints it) and the package uses its other backends.
+Environment variables:
 
 - ``MLPKERN_REQUIRE_NATIVE=1``: a failed native build is an error;
-- ``MLPKERN_REQUIRE_CUDA=1``: a failed build of ``_cuda.so``, or none, is an error;
+- ``MLPKERN_REQUIRE_CUDA=1``: it is an error if ``_cuda.so`` is not built;
 - ``MLPKERN_CUDA_ARCHITECTURES``: what nvcc compiles for: ``all`` (80, 86, 89, 90, 100, 120 and PTX
-  for newer cards), ``native`` (the cards of this machine) or a list such as ``80-real,90``, with
-  the meaning of CMAKE_CUDA_ARCHITECTURES; by default native where a card is visible, else all;
-- ``MLPKERN_CUDA_LIBRARY``: a ``_cuda.so`` that another build has made of the same sources, taken as
-  it is, without nvcc; the ``_build_info.json`` of that build must lie beside it;
-- ``CUDACXX``, ``CUDA_HOME``: which nvcc; ``CUDAHOSTCXX``: its C++ compiler; a CUDA toolkit that is
-  missing or fails costs ``_cuda.so`` alone;
+  for newer GPUs), ``native`` (the GPUs of this machine) or a list such as ``80-real,90``, with the
+  meaning of CMAKE_CUDA_ARCHITECTURES; by default native where a GPU is visible, else all;
+- ``MLPKERN_CUDA_LIBRARY``: a ``_cuda.so`` that another build has made from the same sources, used
+  unchanged, without nvcc; the ``_build_info.json`` of that build must be beside it;
+- ``CUDACXX``, ``CUDA_HOME``: which nvcc; ``CUDAHOSTCXX``: its C++ compiler; without a working CUDA
+  toolkit only ``_cuda.so`` is missing;
 - ``MLPKERN_CMAKE_ARGS``: more arguments for CMake, for example ``-DMLPKERN_CUDA=OFF``;
 - ``MAX_JOBS``: at most this many compilers at once;
 - ``CXX``, ``CXXFLAGS``: as for CMake.
@@ -147,7 +147,7 @@ def run(command: list, what: str = "the native build") -> None:
 
 
 def build(build_dir: Path) -> dict:
-    """Configures and compiles; returns what CMake reported about the configuration."""
+    """Configures and compiles; returns CMake's report on the configuration."""
     cmake, ninja, compiler = find_tool("cmake"), find_tool("ninja"), find_compiler()
     # CMake ignores a changed compiler in an existing cache, so such a change starts afresh.
     given = os.environ.get("MLPKERN_CUDA_LIBRARY", "")
@@ -193,9 +193,9 @@ def build(build_dir: Path) -> dict:
 
 
 def built_elsewhere(library: Path) -> dict:
-    """What the record beside a given _cuda.so says of it; refuses one of other sources.
+    """The record beside a given _cuda.so; refuses one built from other sources.
 
-    Whether it fits the _C beside it is looked at once more where it is loaded.
+    Whether it fits the _C beside it is checked again when it is loaded.
     """
     record = load_build_record()
     named = f"MLPKERN_CUDA_LIBRARY names {library}"
@@ -274,7 +274,7 @@ class CMakeBuild(build_ext):
         return []  # MANIFEST.in lists them
 
 
-# The extension has no sources here: it marks the wheel as one for this platform.
+# The extension has no sources here; it makes the wheel one for this platform.
 setup(
     license="MIT",
     ext_modules=[Extension("mlpkern._C", [])],

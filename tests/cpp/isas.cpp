@@ -1,4 +1,4 @@
-// The part of the harness that knows the CPU's kernels: every instruction set, several threads.
+// The part of the harness for the CPU kernels: every instruction set, several numbers of threads.
 #include <dlfcn.h>
 
 #include <sstream>
@@ -20,7 +20,7 @@ const bool registered = (set_place(cpu::isas_available), true);
 }  // namespace
 
 void set_threads(int count) {
-  // The pool of a program without torch is the libgomp that parallel.cpp finds; none: one thread.
+  // Without torch the thread pool is the libgomp that parallel.cpp finds; without that, one thread.
   static void* const library = dlopen("libgomp.so.1", RTLD_LAZY);
   if (!library) return;
   reinterpret_cast<void (*)(int)>(dlsym(library, "omp_set_num_threads"))(count);

@@ -1,4 +1,4 @@
-// The choice of the instruction set: by name, by MLPKERN_ISA, and when it cannot be obeyed.
+// The choice of the instruction set: by name, by MLPKERN_ISA, and when that cannot be used.
 #include <unistd.h>
 
 #include <cstdlib>
@@ -47,7 +47,7 @@ TEST_CASE(environment_obeyed) {
 }
 
 TEST_CASE(environment_is_read_by_a_new_process) {
-  if (std::getenv("MLPKERN_ISA")) return;  // already the new process
+  if (std::getenv("MLPKERN_ISA")) return;  // this is the new process
   const std::string list = std::string(cpu::isas_available()) + ",sse9,";
   for (size_t begin = 0, end; (end = list.find(',', begin)) != std::string::npos; begin = end + 1) {
     const std::string isa = list.substr(begin, end - begin);

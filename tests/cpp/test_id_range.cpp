@@ -10,7 +10,7 @@ namespace {
 
 constexpr IndexType kTypes[] = {IndexType::u8, IndexType::i16, IndexType::i32, IndexType::i64};
 
-// An array of ids in [0, limit), -1 (255) between them.
+// An array of ids in [0, limit), with -1 (255) between them.
 struct Grid {
   int64_t sizes[3], strides[3];
   Ids ids;
@@ -63,7 +63,7 @@ TEST_CASE(the_first_offender_is_found) {
         Grid grid(type, 2, 3, length, stride, kLimit);
         check_position(grid, kLimit, -1);
         const int64_t last = grid.count() - 1;
-        for (int64_t at : {last, last / 2 + 1, last / 2, int64_t{0}}) {  // ever earlier
+        for (int64_t at : {last, last / 2 + 1, last / 2, int64_t{0}}) {  // earlier each time
           grid.ids.set(grid.offset(at), at % 2 || type == IndexType::u8 ? kLimit : -1);
           check_position(grid, kLimit, at);
         }
@@ -98,7 +98,7 @@ TEST_CASE(empty_arrays_and_repeated_axes) {
       empty.sizes[axis] = 0;
       check_position(empty, 0, -1);
     }
-    check_position(grid, 0, 0);  // nothing is in an empty range
+    check_position(grid, 0, 0);  // no value is in an empty range
     grid.strides[0] = grid.strides[1] = 0;
     grid.ids.set(3, 50);
     check_position(grid, 50, 3);

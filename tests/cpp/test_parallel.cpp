@@ -1,5 +1,4 @@
-// The thread pool: every index once, whatever the number of threads, and nested regions stay
-// serial.
+// The thread pool: runs every index once for any number of threads; nested regions are serial.
 #include "cpu/threads/parallel.h"
 
 #include <atomic>

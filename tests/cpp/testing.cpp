@@ -73,7 +73,7 @@ uint16_t f16_from_double(double value) {
   int exponent = 0;
   std::frexp(size, &exponent);
   exponent = size > 0 && exponent - 1 > -14 ? exponent - 1 : -14;
-  // The carry of a rounded-up mantissa moves into the exponent by itself.
+  // The carry of a rounded-up mantissa correctly increments the exponent.
   const auto steps = static_cast<uint16_t>(std::nearbyint(std::ldexp(size, 10 - exponent)));
   return sign | static_cast<uint16_t>(((exponent + 14) << 10) + steps);
 }
@@ -86,7 +86,7 @@ void fail(const char* file, int line, const std::string& message) {
   if (++failures > kMostPrinted) return;
   std::fprintf(stderr, "%s:%d: %s [%s] %s\n", file, line, running, context.c_str(),
                message.c_str());
-  // Enough for the mutation test (tests/cuda/mutation/mutate.py), which has left something out.
+  // One failure is enough for the mutation test (tests/cuda/mutation/mutate.py).
   if (std::getenv("MLPKERN_LEAVE_OUT")) std::exit(1);
 }
 
@@ -236,7 +236,7 @@ int64_t Ids::get(int64_t i) const {
 }
 
 void Ids::set(int64_t i, int64_t value) {
-  // Little endian, as every CPU that this library is built for.
+  // Little endian, like every CPU that this library is built for.
   std::memcpy(static_cast<unsigned char*>(buffer.data()) + i * item_size(type), &value,
               item_size(type));
 }

@@ -20,15 +20,15 @@ struct Case {
 // Counts a failure and prints where, the label of the running case and the message.
 void fail(const char* file, int line, const std::string& message);
 
-// Names what runs from here on ("avx2, 3 threads, N=7 ..."); printed with each failure.
+// Sets the label of the following checks ("avx2, 3 threads, N=7 ..."), printed with each failure.
 void set_context(const std::string& context);
 
-// Whether to keep to a reduced list of cases, one of each kind: the mutation test
-// (tests/cuda/mutation/mutate.py) runs a program hundreds of times, and sanitizers are slow. Set by
-// MLPKERN_TEST_QUICK in the environment.
+// Whether to run a reduced list of cases, one of each kind, for the mutation test
+// (tests/cuda/mutation/mutate.py), which runs a program hundreds of times, and for sanitizers. Set
+// by MLPKERN_TEST_QUICK in the environment.
 bool quick();
 
-// Says where all cases run ("avx2,baseline"), for the last line of the program.
+// The instruction sets of all cases ("avx2,baseline"), for the last line of the program.
 void set_place(const char* (*name)());
 
 std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
@@ -58,7 +58,7 @@ double epsilon_of(DType dtype);  // distance from 1 to the next value
 // AddressSanitizer the guards are poisoned, so that a read there is reported as well.
 class Buffer {
  public:
-  // `offset` bytes past a multiple of 64: kernels may assume no more than the item's own alignment.
+  // `offset` bytes past a multiple of 64: kernels may assume only the alignment of the item.
   explicit Buffer(size_t bytes, size_t offset = 0);
   ~Buffer();
   Buffer(const Buffer&) = delete;
@@ -120,7 +120,7 @@ int64_t launch(int64_t (*kernel)(const Args&), size_t (*workspace)(const Args&),
 }
 
 // Runs `run` for every instruction set and several thread counts. Before each run the outputs are
-// filled with NaN; after it their guards must be intact. `check` compares with the mathematics
+// filled with NaN; after it their guards must be intact. `check` compares with the reference
 // after the first thread count; after the others the outputs must have the same bits.
 void run_everywhere(const std::string& label, const std::vector<Buffer*>& outputs,
                     const std::function<int64_t()>& run, const std::function<void()>& check);

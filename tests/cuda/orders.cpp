@@ -9,7 +9,7 @@ struct Run {
   int multiprocessors;
 };
 
-// The sizes of an H200, of one, of a few, and a prime.
+// The multiprocessors of an H200, one, a few, and a prime.
 const Run kRuns[] = {{fiber::Order::forward, 1, 132},     {fiber::Order::reverse, 1, 132},
                      {fiber::Order::greedy_first, 1, 1},  {fiber::Order::greedy_last, 1, 7},
                      {fiber::Order::random, 20260101, 3}, {fiber::Order::random, 42, 132}};

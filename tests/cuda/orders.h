@@ -22,7 +22,7 @@ int launch(int (*kernel)(const Args&, void*), size_t (*workspace)(const Args&), 
 }
 
 // Runs `run`, which returns a cudaError_t, in every order. Before each run the outputs are filled
-// with NaN; after it their guards must be intact. `check` compares with the mathematics after the
+// with NaN; after it their guards must be intact. `check` compares with the reference after the
 // first; after the others the outputs must have the same bits.
 void run_in_every_order(const std::string& label, const std::vector<Buffer*>& outputs,
                         const std::function<int()>& run, const std::function<void()>& check);

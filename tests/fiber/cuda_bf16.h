@@ -37,7 +37,7 @@ inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) {
   return x;
 }
 
-// The larger numbers; a NaN only where both are NaN.
+// The larger numbers; NaN only where both are NaN.
 inline __nv_bfloat162 __hmax2(__nv_bfloat162 a, __nv_bfloat162 b) {
   return {__nv_bfloat16(std::fmax(float{a.x}, float{b.x})),
           __nv_bfloat16(std::fmax(float{a.y}, float{b.y}))};

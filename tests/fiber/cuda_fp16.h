@@ -35,7 +35,7 @@ inline __half __ushort_as_half(unsigned short bits) {
   return x;
 }
 
-// The larger numbers; a NaN only where both are NaN.
+// The larger numbers; NaN only where both are NaN.
 inline __half2 __hmax2(__half2 a, __half2 b) {
   return {__half(std::fmax(float{a.x}, float{b.x})), __half(std::fmax(float{a.y}, float{b.y}))};
 }

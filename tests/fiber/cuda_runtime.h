@@ -1,5 +1,5 @@
-// Twin of CUDA's header of this name: lets a C++ compiler take the sources of csrc/cuda as they are
-// and run their kernels on a CPU. See README.md in this folder.
+// Twin of CUDA's header of this name: with it a C++ compiler compiles the sources of csrc/cuda
+// unchanged, for a CPU. See README.md in this folder.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 #define __device__
 #define __host__
 #define __constant__
-#define __shared__ static thread_local  // why, is said in fiber/run/shared_memory.h
+#define __shared__ static thread_local  // fiber/run/shared_memory.h says why
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __align__(bytes) __attribute__((aligned(bytes)))

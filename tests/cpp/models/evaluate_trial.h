@@ -1,4 +1,4 @@
-// One call of evaluate: its arrays between guard zones, and what the plain loop makes of them.
+// One call of evaluate: its arrays between guard zones, and the results of the plain loop.
 #pragma once
 
 #include <cmath>
@@ -71,10 +71,10 @@ class EvaluateTrial {
   Values loss, accuracy;
 
  private:
-  // What the plain loop says of a model.
+  // The results of the plain loop for a model.
   struct Expected {
     double loss = 0, loss_slack = 0;
-    int64_t right = 0, unclear = 0;  // rows whose two largest logits are as good as equal
+    int64_t right = 0, unclear = 0;  // rows whose two largest logits are equal to rounding
   };
 
   template <class Real>
@@ -94,7 +94,8 @@ class EvaluateTrial {
       sum += want.loss;
       e.right += want.best == target;
       e.unclear += want.lead < (p.tf32 ? 4 : 100) * eps;
-      // A row may be off by twice what the plain loop in the same dtype is, and a few roundings.
+      // A row may be off by twice the error of the plain loop in the same dtype, and a few
+      // roundings.
       e.loss_slack += static_cast<double>(2 * std::fabs(near.loss - want.loss) +
                                           4 * eps * (1 + std::fabs(want.loss))) /
                       rows;

@@ -1,5 +1,4 @@
-// Models and examples in guarded arrays with gaps, as the kernels of train_steps and evaluate take
-// them.
+// Models and examples for train_steps and evaluate, in guarded arrays with gaps.
 #pragma once
 
 #include <memory>
@@ -10,15 +9,15 @@
 
 namespace mlpkern::testing {
 
-// The tensors of M models. The models of a tensor lie `gap` elements apart; gaps are NaN and must
-// stay so.
+// The tensors of M models, with gaps of `gap` elements between the models of a tensor. The gaps
+// hold NaN and must not change.
 class ModelArrays {
  public:
   ModelArrays(DType dtype, const MLPSizes& sizes, int64_t M, int64_t gap);
   void randomize();  // of the size that layers are usually initialized with
   void zero();
   void set(int64_t tensor, int64_t model, int64_t i, double value);
-  void save();  // what restore puts back
+  void save();  // the values that restore() copies back
   void restore();
 
   double get(int64_t tensor, int64_t model, int64_t i) const;
@@ -43,8 +42,8 @@ class ModelArrays {
   std::vector<std::vector<unsigned char>> saved_;
 };
 
-// Rows of ids and targets. Whatever lies between the strides is -1, or 255 in uint8, which a kernel
-// must not read as an id.
+// Rows of ids and targets. The elements between them hold -1, or 255 in uint8, which a kernel must
+// not read as an id.
 class ExampleArrays {
  public:
   ExampleArrays(const MLPSizes& sizes, int64_t rows, IndexType input_type, IndexType target_type,

@@ -122,7 +122,7 @@ void PlainMLP<Real>::backward(const int64_t* ids, const Activations& at, std::ve
       gradients[0][ids[t] * sizes_.D + d] += dz[t * sizes_.D + d];
 }
 
-// torch.nn.utils.clip_grad_norm_ of what is trained
+// torch.nn.utils.clip_grad_norm_ over the trained tensors
 template <class Real>
 void PlainMLP<Real>::clip(const Recipe& recipe, Tensors& gradients) const {
   if (std::isinf(recipe.max_grad_norm)) return;

@@ -1,6 +1,6 @@
 // The plain loop that train_steps and evaluate are compared with: one model, row after row, in any
-// precision. In long double it is the mathematics; in the dtype of the kernels it shows the error
-// that is to be expected of them.
+// precision. In long double it is the reference; in the dtype of the kernels it shows which error
+// to expect of them.
 #pragma once
 
 #include <array>
@@ -31,7 +31,7 @@ struct Recipe {
   double max_grad_norm;  // infinity: no clipping
   double label_smoothing = 0, input_dropout = 0, hidden_dropout = 0;
   int64_t seed = 0, stream = 0;
-  std::vector<int64_t> frozen;  // tensors that stay, with their moments
+  std::vector<int64_t> frozen;  // tensors that do not change, nor their moments
 
   Recipe();
   bool freezes(size_t tensor) const;
@@ -48,14 +48,14 @@ class PlainMLP {
   using Tensors = std::vector<std::vector<Real>>;
   struct RowResult {
     Real loss;
-    int64_t best;  // the first class of the largest logit
-    Real lead;     // by which it is ahead of the next one
+    int64_t best;  // the first class with the largest logit
+    Real lead;     // its distance to the second largest logit
   };
 
   PlainMLP(const MLPSizes& sizes, const std::vector<std::vector<double>>& parameters);
 
-  // One step, the `step`-th from 0, on rows of ids (N, T): the loss before the update. The update
-  // is left out if that is not finite.
+  // One step, number `step` from 0, on rows of ids (N, T). Returns the loss before the update,
+  // which is skipped if the loss is not finite.
   Real train_step(const std::vector<int64_t>& ids, const std::vector<int64_t>& targets,
                   const Recipe& recipe, double rate, int64_t step);
   RowResult evaluate_row(const int64_t* ids, int64_t target) const;
@@ -64,7 +64,7 @@ class PlainMLP {
 
  private:
   struct Activations {
-    Tensors read, kept;  // [l]: what layer l reads; its dropout factors
+    Tensors read, kept;  // [l]: the input of layer l; its dropout factors
     Tensors tanh;        // [l]: of layer l, before dropout
     std::vector<Real> logits;
   };

@@ -38,8 +38,8 @@ TEST_CASE(any_number_of_rows) {
     }
 }
 
-// Many rows of a small vocabulary may share products with the first layer; a large one has none to
-// share.
+// Many rows of a small vocabulary may share products with the first layer; rows of a large one do
+// not.
 TEST_CASE(several_layers_over_several_blocks) {
   for (const MLPSizes& s : {MLPSizes{27, 3, 10, 27, {33, 9}}, MLPSizes{400, 2, 9, 6, {17, 9}},
                             MLPSizes{5, 4, 17, 3, {1, 40, 2}}})

@@ -1,5 +1,5 @@
-// Launchers that ask whether to go on: the answer "yes" changes no bit, and after a "no" all models
-// stand where as many steps take them.
+// Launchers that poll whether to go on: "yes" changes no bit, and after "no" all models are at the
+// same step.
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -13,7 +13,7 @@ using namespace mlpkern::testing;
 
 namespace {
 
-// Goes on until `end` is done; asked as often as possible.
+// Returns true until `end` is done; polled as often as possible.
 struct Asker {
   int64_t end = INT64_MAX;
   std::vector<int64_t> done;
@@ -36,7 +36,7 @@ Bits results(const Trial& trial) {
   return all;
 }
 
-// Of all models, without their losses.
+// The state of all models, without their losses.
 Bits states(const Trial& trial) {
   Bits all = results(trial);
   for (std::vector<double>& one : all) one.erase(one.begin() + 1, one.begin() + 1 + trial.p.S);
@@ -121,7 +121,7 @@ TEST_CASE(with_every_option) {
   }
 }
 
-// One model after the other, by all threads, each of which keeps its place.
+// One model after the other, each by all threads.
 TEST_CASE(models_whose_steps_are_shared_by_threads) {
   Problem problem;
   problem.name = "shared steps";

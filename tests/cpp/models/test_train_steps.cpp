@@ -35,7 +35,7 @@ void check_stop(const Problem& problem, bool infinite) {
       CHECK(infinite ? std::isinf(trial.loss(1, at)) : std::isnan(trial.loss(1, at)),
             "the loss that is not finite is %g", trial.loss(1, at));
 
-      // The parameters are those before the bad step, and stay so in later calls.
+      // The parameters stay those before the bad step, also in later calls.
       trial.restore();
       trial.run_part(0, at);
       const std::vector<std::vector<double>> before = trial.parameters.model(1);
@@ -48,7 +48,7 @@ void check_stop(const Problem& problem, bool infinite) {
         CHECK(same(trial.result(m), whole[m]), "chunks change model %lld",
               static_cast<long long>(m));
 
-      // The others do not notice.
+      // The other models are not affected.
       trial.batches.set(trial.batch_model_stride + at * trial.batch_step_stride, 0);
       trial.restore();
       trial.run();
@@ -238,7 +238,8 @@ TEST_CASE(a_loss_that_is_not_finite_stops_its_model_alone) {
       problem.N = sparse ? 4 : 40;
       problem.sizes = sparse ? kSparse : MLPSizes{27, 3, 10, 27, {20}};
       check_stop(problem, false);
-      // The other rules multiply the infinite bias by a weight decay, and be it 0: NaN too early.
+      // The other rules multiply the infinite bias by the weight decay, even if that is 0: NaN too
+      // early.
       if (problem.recipe.weight_decay == 0) check_stop(problem, true);
     }
 }

@@ -1,4 +1,4 @@
-// Trials of the CPU's train_steps.
+// Trials of train_steps on a CPU.
 #pragma once
 
 #include "train_trial.h"

@@ -172,10 +172,10 @@ void Trial::expect() {
   }
 }
 
-// The largest error of each tensor may be four times that of the plain loop in the same dtype: both
-// are draws of the same kind, a handful of roundings carried on by the steps. Where the plain loop
-// happens to be exact, two units in the last place of the tensor's largest value stand for it; of
-// TF32 in any case. What is frozen has not changed at all.
+// The largest error of each tensor may be four times that of the plain loop in the same dtype,
+// since both are a few roundings, propagated by the steps. Where the plain loop happens to be
+// exact, and for TF32 always, the bound is two units in the last place of the largest value of the
+// tensor. Frozen tensors have not changed at all.
 void Trial::check() {
   for (int64_t m = 0; m < p.M; ++m) {
     const Outcome got = outcome(m);
@@ -218,7 +218,7 @@ std::string Trial::label() const {
                 static_cast<long long>(p.sizes.C), hidden.c_str());
 }
 
-// The optimizers with every option that goes with them.
+// The optimizers with all of their options.
 std::vector<Problem> optimizers() {
   Problem sgd, decay, momentum, nesterov, adamw, adamw_decay;
   sgd.name = "sgd";
@@ -232,7 +232,7 @@ std::vector<Problem> optimizers() {
   adamw.name = "adamw";
   adamw.rate = 0.01;
   adamw.recipe.optimizer = Optimizer::adamw;
-  adamw.recipe.eps = 1e-4;  // smaller ones turn the rounding of a tiny gradient into a whole step
+  adamw.recipe.eps = 1e-4;  // with less, the rounding of a tiny gradient becomes a whole step
   adamw_decay = adamw;
   adamw_decay.name = "adamw with weight decay";
   adamw_decay.recipe.weight_decay = 0.3;

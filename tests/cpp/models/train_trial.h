@@ -1,5 +1,5 @@
-// One call of train_steps: its arrays between guard zones, and what the plain loop makes of them.
-// Which train_steps, the program says that is linked with this.
+// One call of train_steps: its arrays between guard zones, and the results of the plain loop. The
+// program that links this provides the launcher.
 #pragma once
 
 #include <memory>
@@ -10,8 +10,8 @@
 
 namespace mlpkern::testing {
 
-// What to run. The defaults are the lecture's model; models differ in parameters, rates, seeds and,
-// where the recipe has them, in weight decay and dropout (one model has none).
+// The problem. The defaults are the model of the lecture. The models differ in parameters, rates,
+// seeds and, where the recipe has them, in weight decay and dropout (one model has none).
 struct Problem {
   const char* name = "";
   DType dtype = DType::f32;
@@ -33,14 +33,14 @@ class Trial {
 
   void restore();                             // parameters, moments and `stopped` as at the start
   int64_t run() { return run_part(0, p.S); }  // all steps
-  int64_t run_part(int64_t begin, int64_t count);  // some of them, from where the arrays stand
+  int64_t run_part(int64_t begin, int64_t count);  // some of them, from the current state
   TrainSteps arguments(int64_t begin, int64_t count, void* losses);
   void poison_outputs();
   // Makes the loss of model 1 NaN, or infinite, at step `at`, and not before.
   void break_at(int64_t at, bool infinite);
 
-  void expect();                                    // runs the plain loop on what is in the arrays
-  void check();                                     // compares with it
+  void expect();  // runs the plain loop on the contents of the arrays
+  void check();   // compares with it
   std::vector<double> result(int64_t model) const;  // losses, stopped, parameters and moments
   double loss(int64_t model, int64_t s) const { return losses.get(model * p.S + s); }
   Recipe recipe_of(int64_t model) const;
@@ -70,10 +70,10 @@ class Trial {
   std::vector<Outcome> exact_, plain_;  // per model
 };
 
-// The optimizers with every option that goes with them.
+// The optimizers with all of their options.
 std::vector<Problem> optimizers();
 
-// What to freeze of a model: the embedding, the biases, the weights, the lowest layers, all.
+// The frozen tensors of a model: the embedding, the biases, the weights, the lowest layers, or all.
 std::vector<std::vector<int64_t>> frozen_tensors(const MLPSizes& sizes);
 
 // Every option of an optimizer at once.

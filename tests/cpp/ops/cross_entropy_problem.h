@@ -1,5 +1,5 @@
-// One call of cross_entropy: its arrays, laid out as asked, and what the formulas of kernels.h make
-// of them in long double. The tests of csrc/cpu and of csrc/cuda add how it is launched.
+// One call of cross_entropy: its arrays in the given layout, and the formulas of kernels.h in long
+// double. The tests of csrc/cpu and of csrc/cuda add the launches.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@ struct Setting {
   bool weighted = false;
   double smoothing = 0;
   IndexType index_type = IndexType::i64;
-  int64_t ignored_every = 0;  // this target in so many is ignore_index; 0: none
+  int64_t ignored_every = 0;  // one target in this many is ignore_index; 0: none
   int64_t ignore_index = -100;
   int64_t row = -1;              // from one row of logits to the next; -1: C
   int64_t target_row = -1;       // the same of the targets; -1: adjacent

@@ -1,4 +1,4 @@
-// Sums of products in long double with the rounding error they may have, for the tests of products.
+// Sums of products in long double with their rounding error bounds, for the tests of products.
 #pragma once
 
 #include <cmath>
@@ -8,7 +8,7 @@
 
 namespace mlpkern::testing {
 
-// What the mathematics says of one element: the sum of products, the sum of their sizes and count.
+// The reference of one element: the sum of products, the sum of their magnitudes, and their number.
 struct Sum {
   long double value = 0, size = 0;
   int64_t terms = 0;
@@ -21,7 +21,7 @@ struct Sum {
   }
 };
 
-// The rounding errors of a sum are bounded by those of its additions; they partly cancel, so the
+// The rounding error of a sum is the sum of those of its additions, which partly cancel, so the
 // square root of their number is ample. `extra` is in units of the accumulator's epsilon.
 inline void check_sums(const char* what, const Values& got, const std::vector<Sum>& want,
                        double extra_per_size, double extra) {

@@ -113,7 +113,8 @@ void check_backward(DType dtype, IndexType type, const Shape& s, int64_t doutput
       });
 }
 
-// Puts a bad id at `at` and at the very end, where it must not win, and runs both directions.
+// Puts a bad id at `at` and one at the very end, which must not be the one reported, and runs both
+// directions.
 void check_bad_id(const Shape& s, int64_t bad, int64_t at) {
   Ids input(IndexType::i64, s.N * s.T);
   input.randomize(s.V);

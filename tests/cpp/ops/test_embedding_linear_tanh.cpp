@@ -30,7 +30,7 @@ std::string label(const char* what, DType dtype, IndexType type, const Shape& s)
                 static_cast<long long>(s.H));
 }
 
-// The arrays of one problem, rows `pad` elements further apart than they must be.
+// The arrays of one problem, with `pad` elements after each row.
 struct Problem {
   Shape s;
   int64_t id_row, id_col, embedding_row, weight_row;
@@ -92,7 +92,7 @@ void check_forward(DType dtype, IndexType type, const Shape& s, bool with_bias, 
         for (int64_t d = 0; d < s.D; ++d)
           z.add(static_cast<long double>(problem.x(n, t, d)) *
                 problem.w[h * problem.weight_row + t * s.D + d]);
-      z.value = std::tanh(z.value);  // of slope at most 1: the slack of the sum stays enough
+      z.value = std::tanh(z.value);  // its slope is at most 1, so the slack of the sum suffices
       want[n * s.H + h] = z;
     }
   auto args = problem.arguments<EmbeddingLinearTanhForward>();
@@ -143,7 +143,8 @@ void check_backward(DType dtype, IndexType type, const Shape& s, int needs, int6
       });
 }
 
-// Puts a bad id at (n, t) and at the very end, where it must not win, and runs both directions.
+// Puts a bad id at (n, t) and one at the very end, which must not be the one reported, and runs
+// both directions.
 void check_bad_id(const Shape& s, int64_t bad, int64_t n, int64_t t) {
   Problem problem(DType::f32, IndexType::i64, s, 1);
   problem.input.set(n * problem.id_row + t * problem.id_col, bad);

@@ -42,7 +42,7 @@ void check_forward(DType dtype, const Shape& s, bool with_bias, int64_t pad) {
       if (with_bias) z.add(b[h]);
       for (int64_t k = 0; k < s.K; ++k)
         z.add(static_cast<long double>(x[n * input_row + k]) * w[h * weight_row + k]);
-      z.value = std::tanh(z.value);  // of slope at most 1: the slack of the sum stays enough
+      z.value = std::tanh(z.value);  // its slope is at most 1, so the slack of the sum suffices
       want[n * s.H + h] = z;
     }
   LinearTanhForward args{};

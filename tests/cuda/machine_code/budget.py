@@ -1,9 +1,9 @@
-"""What each kernel may use, in ``budget.json``: registers, memory, and the size of its code.
+"""The most that each kernel may use, in ``budget.json``: registers, memory, size of the code.
 
-More of anything is an error until the file is written again on purpose (``make cuda-budget``): a
-few registers can halve the blocks that fit on a multiprocessor, and a reference into shared memory
-that should have been a copy is read again after every store. What depends on the version of nvcc is
-compared only with the version that the budget was made with.
+More is an error until the file is written again on purpose (``make cuda-budget``): a few registers
+can halve the number of blocks on a multiprocessor, and a reference into shared memory, where a copy
+was meant, is read again after every store. Figures that depend on the version of nvcc are compared
+only under the version with which the budget was made.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OF_THE_COMPILER = ("registers", "length", "shared_loads")
 
 
 def write(kernels: Kernels, nvcc: str, path: Path = PATH) -> None:
-    """One line a kernel; a figure that is the same on every target stands once."""
+    """One line per kernel; a figure that is the same for all targets is written once."""
     targets = sorted({name for codes in kernels.values() for name in codes}, key=_number)
     rows = []
     for kernel, codes in kernels.items():
@@ -33,7 +33,7 @@ def write(kernels: Kernels, nvcc: str, path: Path = PATH) -> None:
 
 
 def check(kernels: Kernels, nvcc: str, path: Path = PATH) -> list[str]:
-    """What exceeds the budget or is missing on one side, a line each."""
+    """The figures above the budget and the kernels missing on one side, a line each."""
     budget = json.loads(path.read_text())
     compared = [name for name in FIGURES if name not in OF_THE_COMPILER or budget["nvcc"] == nvcc]
     problems = []
@@ -57,7 +57,7 @@ def check(kernels: Kernels, nvcc: str, path: Path = PATH) -> list[str]:
 
 
 def notes(kernels: Kernels, nvcc: str, path: Path = PATH) -> list[str]:
-    """What is worth knowing and no error."""
+    """Remarks that are no errors."""
     budget = json.loads(path.read_text())
     if budget["nvcc"] != nvcc:
         return [f"code not compared: the budget is of nvcc {budget['nvcc']}, this is {nvcc}"]

@@ -1,8 +1,9 @@
-"""What the kernels claim about their machine code: rules of sass_lint.REQUIRED, or "allow" and a
-rule that they may break. Patterns of fnmatch over the names in budget.json; the last match counts.
+"""The claims of the kernels about their machine code: rules of sass_lint.REQUIRED, or "allow" and
+a rule that they may break. The patterns are those of fnmatch, over the names in budget.json; the
+last match counts.
 """
 
-# Losses are added in float64; a mean divides once a block or a row, and a gradient compares.
+# Losses are added in float64; a mean divides once per block or row, and a gradient compares.
 SUMS = {"allow float64"}
 COPY = {"loads128", "stores128"}
 
@@ -40,13 +41,13 @@ CLAIMS: list[tuple[str, set[str]]] = [
     ("linear_tanh_product_kernel<Split, 2, *>", {"copies128", "mma tf32"}),
     ("linear_tanh_product_kernel<Half<bf16>, *>", {"copies128", "ldmatrix", "mma bf16"}),
     ("linear_tanh_product_kernel<Half<f16>, *>", {"copies128", "ldmatrix", "mma f16"}),
-    # <operands>: losses are added, dropout is made ready in float64
+    # <operands>: the sum of losses and the constants of dropout are float64
     ("train_steps_block_kernel<*>", SUMS | {"mma tf32"}),
     ("train_steps_narrow_kernel<*>", SUMS | {"mma tf32", "shared128", "copies128"}),
     ("train_steps_constants_kernel", {"allow float64"}),  # once a step, for all of its threads
     ("evaluate_kernel<*>", SUMS | {"mma tf32"}),
     ("evaluate_mean_kernel", SUMS),
-    ("linear_tanh_plain_kernel<*>", {"allow float64"}),  # a kernel of float64 alone
+    ("linear_tanh_plain_kernel<*>", {"allow float64"}),  # only for float64
     ("linear_tanh_pieces_kernel<*>", set()),
     # <type, adjacent elements of a thread>
     ("linear_tanh_slope_kernel<*, 1>", set()),

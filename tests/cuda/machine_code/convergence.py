@@ -8,8 +8,8 @@ warp or the block in a branch that only some lanes take. Two rules, both on the 
 - On every path to mma and ldmatrix, lanes that have parted have met again: at the BSYNC that ends
   the region of the branch, at a barrier of the warp (WARPSYNC.ALL) or of the block (BAR).
 
-Which branches those are is said by lanes.py. That is asked of the code for sm_90 alone: that of the
-other targets is of the same sources, and has instructions that lanes.py does not know.
+lanes.py finds the branches that may part lanes. This is checked only for sm_90: the code of the
+other targets comes from the same sources, and has instructions that lanes.py does not know.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Block:
 
 
 def problems(listing: Iterable[Instruction]) -> list[str]:
-    """What needs all lanes and may not have them, in words: opcode, address and why."""
+    """The instructions that need all lanes but may not have them: opcode, address and reason."""
     graph = _graph(list(listing))
     needs = {
         i: [x for x in block.instructions if WHOLE_WARP.match(x.opcode) or BARRIER.match(x.opcode)]
@@ -143,7 +143,7 @@ def _graph(listing: list[Instruction]) -> dict[int, Block]:
 
 
 class _Ends:
-    """Through which blocks every way from a block to the end leads; sets of blocks are bits."""
+    """The post-dominators of each block; sets of blocks are bits."""
 
     def __init__(self, graph: dict[int, Block]) -> None:
         self._graph = graph

@@ -1,4 +1,4 @@
-"""What nvcc made of each kernel: registers, stack, shared memory and instructions, by target.
+"""The machine code of each kernel: registers, stack, shared memory and instructions, by target.
 
 Reads a library, an object file or a cubin with ``cuobjdump``, which runs ``nvdisasm``: both from
 the CUDA toolkit, or from the package ``triton``, which carries them.
@@ -28,8 +28,8 @@ class Code:
 
     registers: int = 0  # of a thread
     stack: int = 0  # bytes of local memory of a thread, spilled registers included
-    shared: int = 0  # static bytes of a block; from sm_90 on 1 KB more, the system's
-    instructions: Counter[str] = field(default_factory=Counter)  # "LDG.E.128": how often it stands
+    shared: int = 0  # static bytes of a block; from sm_90 on 1 KB more for the system
+    instructions: Counter[str] = field(default_factory=Counter)  # "LDG.E.128": how often it occurs
     endless: int = 0  # branches to themselves that can be reached
     parted: list[str] = field(default_factory=list)  # what convergence.py finds
 
@@ -37,7 +37,7 @@ class Code:
     shared_loads: int = 0  # those of them that read shared memory
 
     def merge(self, other: Code) -> None:
-        """Of several instances under one name the worst figures and all instructions."""
+        """Several instances under one name: the worst figures and all instructions."""
         self.registers = max(self.registers, other.registers)
         self.stack = max(self.stack, other.stack)
         self.shared = max(self.shared, other.shared)
@@ -107,7 +107,7 @@ def _read_target(library: Path, target: str) -> dict[str, Code]:
 
 
 def demangle(names: Iterable[str]) -> dict[str, str]:
-    """What the tables call each kernel: its name and template arguments, without namespaces.
+    """The name of each kernel in the tables: with template arguments, without namespaces.
 
     Kernels of CUB lose their arguments, whose spelling changes with its version.
     """
@@ -137,7 +137,7 @@ def _short(text: str) -> str:
 
 
 def _functions(text: str) -> Iterator[tuple[str, str]]:
-    """(kernel, what cuobjdump says of it) for each kernel."""
+    """(kernel, its part of the output of cuobjdump) for each kernel."""
     parts = FUNCTION.split(text)
     return zip(parts[1::2], parts[2::2], strict=True)
 

@@ -1,5 +1,5 @@
-// Kernels that the checks of the machine code must refuse, and at the end some that they must not.
-// tests/gpu/test_cuda_machine_code.py says which rule each breaks.
+// Kernels that the checks of the machine code must refuse, and at the end some that they must
+// accept. tests/gpu/test_cuda_machine_code.py names the rule that each breaks.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -18,7 +18,7 @@ __global__ void local_memory_kernel(const float* x, float* y, int n) {
   y[threadIdx.x] = sums[n & 63];
 }
 
-// More values alive at once than the 64 registers that 1024 threads leave each.
+// More live values than the 64 registers per thread that 1024 threads leave.
 __global__ __launch_bounds__(1024) void spill_kernel(const float* x, float* y) {
   float values[96];
 #pragma unroll
@@ -52,7 +52,7 @@ __global__ void pair_atomic_kernel(const __nv_bfloat162* x, __nv_bfloat162* y) {
   atomicAdd(y, x[threadIdx.x]);
 }
 
-// What "float atomic" would miss: the same written by hand.
+// A floating-point atomic written by hand, which the rule "float atomic" would miss.
 __global__ void exchange_kernel(const float* x, unsigned* y) {
   unsigned before = *y, expected;
   do {
@@ -85,7 +85,7 @@ __device__ void mma(float (&d)[4], const unsigned* operands) {
         "r"(operands[5]));
 }
 
-// Lanes with even numbers multiply without the others.
+// The even lanes multiply without the others.
 __global__ void mma_in_a_branch_kernel(const unsigned* x, float* y) {
   float d[4] = {};
   if (threadIdx.x % 2 == 0) {
@@ -94,7 +94,7 @@ __global__ void mma_in_a_branch_kernel(const unsigned* x, float* y) {
   }
 }
 
-// The last lanes are gone before the others multiply.
+// The last lanes have exited before the others multiply.
 __global__ void mma_after_exit_kernel(const unsigned* x, float* y, unsigned n) {
   if (threadIdx.x >= n) return;
   float d[4] = {};
@@ -124,8 +124,8 @@ __global__ void ldmatrix_in_a_branch_kernel(unsigned* y) {
   for (int i = 0; i < 4; i++) y[threadIdx.x * 4 + i] = r[i];
 }
 
-// Branches that lanes may take apart, before, between and after products that all take part in; and
-// products in a loop and a branch that all lanes of a block take or not.
+// Divergent branches before, between and after products that all lanes execute; and products in a
+// loop and a branch that are uniform in a block.
 __global__ void good_mma_kernel(const unsigned* x, float* y, unsigned n) {
   float d[4] = {};
   unsigned sum = 0;

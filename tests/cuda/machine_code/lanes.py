@@ -1,8 +1,8 @@
 """Which registers and predicates of a kernel may differ between the lanes of a warp, by data flow.
 
-A register is known by the bits in which lanes may differ: none of threadIdx.x >> 5, which numbers
-the warps of a block that has one dimension. What is loaded from one address is one value; what a
-vote gives, too. Whatever is not known to be one value differs.
+For each register: the bits in which lanes may differ. There are none in threadIdx.x >> 5, the
+number of the warp in a one-dimensional block. A load from one address gives one value, and so does
+a vote. Every other value may differ.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def whole(results: list[str], sources: list[str]) -> Effect:
 
 def run(effects: list[Effect], state: State, parted: bool) -> None:
     """Carries `state` over the instructions of a block; `parted`: only some lanes may be here."""
-    # What a register is where it was written under a guard, for what stands under the same guard.
+    # The values of registers written under a guard, for instructions under the same guard.
     under: dict[str, tuple[str, int]] = {}
     for e in effects:
         if not e.results:

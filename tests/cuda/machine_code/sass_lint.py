@@ -1,6 +1,6 @@
-"""Rules about the machine code of the kernels: what none may contain, what some claim to contain.
+"""Rules for the machine code of the kernels: what it must not contain, and what a kernel claims.
 
-``claims.py`` says which kernel claims what. Kernels of CUB obey the rules about determinism alone.
+``claims.py`` lists the claims. For kernels of CUB only the rules about determinism hold.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORBIDDEN = {
     # record_bad_id claims its record by one 64-bit exchange in device memory.
     "compare and swap": (
         r"ATOM[GS]?\.(?!E\.CAS\.64).*CAS\b",
-        "an atomic that the card does not have, as a loop",
+        "an atomic that the GPU does not have, emulated by a loop",
     ),
     "trap": (r"BPT", "a trap ends the context: no later call on this device would work"),
     "call out": (r"CALL\.ABS", "assert, printf or malloc on the device"),
@@ -49,7 +49,7 @@ Claims = list[tuple[str, set[str]]]
 
 
 def check(kernels: Kernels, claims: Claims) -> list[str]:
-    """What is wrong, a line each; the last matching row of `claims` speaks for a kernel."""
+    """The problems, a line each; the last matching row of `claims` holds for a kernel."""
     problems = []
     used = set()
     for kernel, targets in kernels.items():
@@ -73,15 +73,15 @@ def check(kernels: Kernels, claims: Claims) -> list[str]:
 
 
 def _check(kernel: str, code: Code, wanted: set[str]) -> Iterator[str]:
-    vendor = kernel.startswith("cub::")
+    of_cub = kernel.startswith("cub::")
     for rule, (pattern, why) in FORBIDDEN.items():
         found = _matches(code, pattern)
-        if found and f"allow {rule}" not in wanted and (not vendor or rule in DETERMINISM):
+        if found and f"allow {rule}" not in wanted and (not of_cub or rule in DETERMINISM):
             yield f"{rule}: {', '.join(found)} ({why})"
     found = _matches(code, DOUBLE)
-    if found and not vendor and "double" not in kernel and "allow float64" not in wanted:
+    if found and not of_cub and "double" not in kernel and "allow float64" not in wanted:
         yield f"float64: {', '.join(found)} (as little as 1/64 of the rate)"
-    if code.endless and not vendor:
+    if code.endless and not of_cub:
         yield "a branch to itself"
     if code.parted:
         more = f" and {len(code.parted) - 1} more" if len(code.parted) > 1 else ""

@@ -69,7 +69,7 @@ TEST_CASE(options) {
   input_dropout.recipe.seed = -77;
   hidden_dropout.name = "hidden dropout";
   hidden_dropout.recipe.hidden_dropout = 0.5;
-  hidden_dropout.step = (int64_t{1} << 32) - 2;  // the counter goes round
+  hidden_dropout.step = (int64_t{1} << 32) - 2;  // the counter wraps
   for (Problem problem : {clipping, smoothing, input_dropout, hidden_dropout}) {
     problem.sizes = {11, 3, 5, 11, {37}};
     problem.M = quick() ? 1 : 2;
@@ -91,8 +91,8 @@ TEST_CASE(all_options_of_several_models) {
     }
 }
 
-// A grid has at most 65,535 blocks in y and z. All models but three have stopped before, which is
-// over at once; the three have the bits of each alone.
+// A grid has at most 65,535 blocks in y and z. All models but three have stopped before, and
+// end at once; the three have the same bits as each alone.
 TEST_CASE(more_models_than_65535) {
   if (quick()) return;
   Problem problem;

@@ -16,7 +16,7 @@ namespace {
 const MLPSizes kDeep = {19, 3, 6, 14, {35, 20}};
 const MLPSizes kSmall = {11, 2, 4, 5, {18, 7}};
 
-// A device that gives a block so many bytes of shared memory, while this lives.
+// Sets the shared memory that the device gives a block, as long as the object lives.
 class SharedLimit {
  public:
   explicit SharedLimit(size_t bytes) : before_(fiber::shared_limit()) {
@@ -33,7 +33,7 @@ ModelPath path_of(const Problem& problem) {
   return cuda::train_steps_path(trial.arguments(0, 1, nullptr));
 }
 
-// The least shared memory with which this kernel takes the problem.
+// The least shared memory with which this kernel runs the problem.
 size_t least_limit(const Problem& problem) {
   size_t no = 0, yes = 227 << 10;
   while (yes - no > 1) {
@@ -118,7 +118,7 @@ TEST_CASE(options) {
   hidden_dropout.name = "hidden dropout";
   hidden_dropout.recipe.hidden_dropout = 0.5;
   hidden_dropout.rate = 0.1;
-  hidden_dropout.step = (int64_t{1} << 32) - 2;  // the counter goes round
+  hidden_dropout.step = (int64_t{1} << 32) - 2;  // the counter wraps
   for (Problem problem : {clipping, smoothing, input_dropout, hidden_dropout}) {
     problem.sizes = kDeep;
     problem.M = 2, problem.N = 20;
@@ -126,7 +126,7 @@ TEST_CASE(options) {
   }
 }
 
-// Where gradients and moments lie follows from the shared memory; what they are does not.
+// The amount of shared memory decides where gradients and moments are, but not their values.
 TEST_CASE(all_options_of_several_models_wherever_the_moments_lie) {
   for (Optimizer optimizer : {Optimizer::sgd, Optimizer::adamw})
     for (int64_t N : {20, 45}) {
@@ -137,7 +137,7 @@ TEST_CASE(all_options_of_several_models_wherever_the_moments_lie) {
       problem.sizes = quick() ? kSmall : kDeep;
       problem.recipe = everything(optimizer);
       problem.rate = adamw ? 0.01 : 0.3;
-      problem.recipe.eps = 1e-2;  // smaller ones turn the rounding of a tiny gradient into a step
+      problem.recipe.eps = 1e-2;  // with less, the rounding of a tiny gradient becomes a step
       problem.M = quick() ? 2 : 3, problem.N = N, problem.S = 2;
       check_block(problem);
       const SharedLimit limit(least_limit(problem));

@@ -1,4 +1,4 @@
-// Trials of the GPU's train_steps.
+// Trials of train_steps on a GPU.
 #pragma once
 
 #include "models/train_trial.h"
@@ -14,7 +14,7 @@ void check_both(Problem problem);
 void check_types_of_ids(const MLPSizes& sizes);
 // A run in chunks has the bits of one call.
 void check_chunks(const MLPSizes& sizes);
-// A model whose loss is not finite stays as it was before that step; the others go on.
+// A model whose loss is not finite keeps its state before that step; the others continue.
 void check_stops(const MLPSizes& sizes);
 
 }  // namespace mlpkern::testing

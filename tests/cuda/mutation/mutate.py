@@ -6,13 +6,13 @@ expects a test to fail.
     python tests/cuda/mutation/mutate.py --only reduce.cuh  those whose name contains this
     python tests/cuda/mutation/mutate.py --list             names them, runs nothing
 
-What counts as such a place is said in mutations.py. A copy of the sources is built once, for the
-fibers of tests/fiber under AddressSanitizer, with a switch around every check; barriers
-and waits have theirs in the shim. Then the environment (MLPKERN_LEAVE_OUT) says what a run leaves
-out. A run takes a reduced list of cases (MLPKERN_TEST_QUICK).
+mutations.py defines these places. A copy of the sources is built once, for the fibers of
+tests/fiber under AddressSanitizer, with a switch around every check; the switches of barriers and
+waits are in the shim. The environment variable MLPKERN_LEAVE_OUT says what a run leaves out. The
+tests run a reduced list of cases (MLPKERN_TEST_QUICK).
 
-What cannot be caught stands in uncaught.txt with its reason. A place that is listed there and
-caught, or that is not listed and not caught, is an error; so is a name that no place has.
+uncaught.txt lists the places that no test can catch, each with its reason. A listed place that is
+caught, a place that is neither listed nor caught, and a listed name without a place are errors.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> int:
 
 
 def tests_of(op: str) -> list[Path]:
-    """test_<op>.cpp, then test_<op>_*.cpp; none for a source that is no op's."""
+    """test_<op>.cpp, then test_<op>_*.cpp; empty for a source of no op."""
     first = list(TESTS.glob(f"*/test_{op}.cpp"))
     return [*first, *sorted(first[0].parent.glob(f"test_{op}_*.cpp"))] if first else []
 
@@ -124,7 +124,7 @@ def programs(build: Path, op: str) -> list[Path]:
 
 
 def files_of(op: str) -> set[str]:
-    """What the test program of an op is made of: its sources, and those that are no op's."""
+    """The sources in the test program of an op: its own, and those of no op."""
     sources = [f"cuda/{op}.cu"]
     sources += [
         f"cuda/{path.name}" for path in (SOURCES / "cuda").glob("*.cu") if not tests_of(path.stem)
@@ -139,8 +139,8 @@ def places_in(places: list[Place], file: str) -> list[Place]:
 
 
 def read_uncaught(path: Path) -> dict[str, str]:
-    """Name of a place -> why no test can catch it. A name stands alone on a line, its reason
-    indented below it; lines that begin with # are comments."""
+    """Name of a place -> why no test can catch it. A name has a line of its own, with its reason
+    indented below; lines that begin with # are comments."""
     reasons: dict[str, str] = {}
     name = ""
     for line in path.read_text("utf-8").splitlines():
@@ -158,7 +158,7 @@ def read_uncaught(path: Path) -> dict[str, str]:
 
 
 def commit() -> str:
-    """What the sample follows: the commit, or where there is no repository always the same."""
+    """The seed of the sample: the commit, or "" without a repository."""
     done = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -196,7 +196,7 @@ def build(folder: Path, texts: dict[str, str], ops: list[str]) -> None:
 
 
 def run(program: Path, left_out: str, limit: float) -> tuple[str, str]:
-    """How a test failed, "" if it did not, and what it said."""
+    """How a test failed, "" if it passed, and its output."""
     environment = os.environ | {"MLPKERN_TEST_QUICK": "1", "ASAN_OPTIONS": "detect_leaks=0"}
     if left_out:
         environment["MLPKERN_LEAVE_OUT"] = left_out

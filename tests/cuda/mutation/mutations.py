@@ -1,4 +1,4 @@
-"""Where CUDA C++ can be made wrong in a way that a test should notice: found in the source text.
+"""The places where CUDA C++ can be broken in a way that a test should notice, found in the source.
 
 Two kinds of places, only in the bodies of functions marked `__global__` or `__device__`:
 
@@ -6,15 +6,15 @@ barrier, wait   every `__syncthreads();`, `__syncwarp(...);` and `cp_async_wait<
 check           every comparison `<`, `<=`, `>`, `>=` that decides, by itself or as one part of
                 `a && b` or `a || b`, an `if`, a `?:`, a `bool` variable or a returned truth
 
-To leave out a check means:
+Leaving out a check means:
 
 if (c) return; (or continue, break)    never leave
 if (c) ...;                            always do it
 c ? a : b, bool x = c, return c,       what is within bounds: true for `i < n`, `i >= 0` and
 if (c) return x;                       `i > 0`, false for `i >= n`, `i > n` and `i < 0`
 
-Not touched: the conditions of loops (without them a kernel never ends), constants, and what is
-computed without a comparison (`min`, `max`).
+Not changed: the conditions of loops (without them a kernel never ends), constants, and expressions
+without a comparison (`min`, `max`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 // What the tests of linear_tanh of csrc/cuda share: its arithmetics and their slack, shapes around
-// the tiles, and matrices whose rows and bases are aligned to nothing but their elements.
+// the tiles, and matrices whose rows and bases are aligned only to their elements.
 #pragma once
 
 #include <iterator>

@@ -1,5 +1,5 @@
-// The kernel that sums the targets of rows in pieces, dealt so that a block has more units than one
-// a team: the launcher does that only for more pieces than a grid has blocks.
+// The kernel that sums the targets of rows in pieces, with more than one unit per team in a block:
+// the launcher does this only for more pieces than a grid may have blocks.
 #include <algorithm>
 #include <cmath>
 

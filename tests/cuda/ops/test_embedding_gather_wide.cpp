@@ -1,5 +1,5 @@
-// What embedding_gather has for tables and batches beyond 2^32 rows and 2^31 ids, at sizes that a
-// test can have.
+// The code of embedding_gather for tables beyond 2^32 rows and batches beyond 2^31 ids, at sizes
+// that a test can afford.
 #include <cmath>
 #include <vector>
 
@@ -15,7 +15,7 @@ namespace {
 template <class Word>
 std::vector<char> gradient(EmbeddingGatherBackward args) {
   Values dweight(DType::f32, args.V * args.D);
-  // Twice and more what the lists of 32 bits need.
+  // More than twice the size of the 32-bit lists.
   Buffer scratch(2 * cuda::sorted_workspace(args));
   args.dweight = dweight.data(), args.workspace = scratch.data();
   run_in_every_order(

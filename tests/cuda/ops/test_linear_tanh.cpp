@@ -1,5 +1,5 @@
 // linear_tanh of a GPU, forward, against plain loops in long double: shapes around the tiles,
-// strides, bases, every arithmetic; and the epilogue of a product made elsewhere.
+// strides, bases, every arithmetic; and the epilogue of a product by another library.
 #include <sys/mman.h>
 
 #include <cmath>
@@ -26,7 +26,7 @@ void check_forward(const Math& math, const Shape& s, bool with_bias, int64_t pad
       if (with_bias) z.add(b[h]);
       for (int64_t k = 0; k < s.K; ++k)
         z.add(static_cast<long double>(x[n * input.stride + k]) * w[h * weight.stride + k]);
-      z.value = std::tanh(z.value);  // of slope at most 1: the slack of the sum stays enough
+      z.value = std::tanh(z.value);  // its slope is at most 1, so the slack of the sum suffices
       want[n * s.H + h] = z;
     }
   LinearTanhForward args{};
@@ -87,7 +87,7 @@ TEST_CASE(tanh_keeps_its_relative_accuracy_near_zero) {
     set_context(label("tanh", math, {0, 1, 1}));
     std::vector<double> x;
     const std::vector<double> got = tanh_of_each(math, inputs, &x);
-    // float16 and bfloat16 may also round to the other neighbour.
+    // float16 and bfloat16 may also round to the other neighbor.
     const double allowed = math.tf32
                                ? 0x1p-11 + 4 * 0x1p-23
                                : (item_size(math.dtype) == 2 ? 1.0 : 4.0) * epsilon_of(math.dtype);
@@ -116,7 +116,7 @@ TEST_CASE(forward_reaches_one_and_keeps_nan) {
   }
 }
 
-// The NaN that GPUs make has every bit set, where adding to the bits would make a number of it.
+// The NaN of GPUs has every bit set, so that adding to its bits would yield a number.
 TEST_CASE(forward_keeps_every_nan) {
   for (bool tf32 : {false, true})
     for (uint32_t bits : {0x7fffffffu, 0xffffffffu, 0x7fc00000u}) {
@@ -136,7 +136,7 @@ TEST_CASE(forward_keeps_every_nan) {
 }
 
 // float32 without tf32 is float32: sums of terms of all sizes that cancel, and sums of terms of one
-// sign, whose bits a tensor core cuts off rather than rounds.
+// sign, which a tensor core truncates rather than rounds.
 TEST_CASE(forward_has_the_accuracy_of_float32) {
   const int64_t N = 40, K = quick() ? 100 : 1000, H = 24;
   for (bool cancelling : {true, false}) {
@@ -144,7 +144,7 @@ TEST_CASE(forward_has_the_accuracy_of_float32) {
     for (int64_t k = 0; k < K; ++k) {
       const double scale = std::exp((uniform() - 0.5) * (cancelling ? 140 : 0));
       for (int64_t n = 0; n < N; ++n) {
-        const bool second = cancelling && k % 2;  // nearly takes back the one before
+        const bool second = cancelling && k % 2;  // nearly cancels the previous one
         const double size = cancelling ? 1 / std::sqrt(K) : 0.5 / static_cast<double>(K);
         input.set(n * K + k, second ? -input.get(n * K + k - 1) * (1 + 1e-3 * uniform())
                                     : scale * size * (0.5 + uniform()));
@@ -209,7 +209,7 @@ TEST_CASE(epilogue_adds_bias_and_takes_tanh) {
         }
 }
 
-// Two rows more than 2^32 bytes apart, in memory of which little more than both is there.
+// Two rows more than 2^32 bytes apart, in a reservation of which little more than both is mapped.
 TEST_CASE(forward_reads_rows_very_far_apart) {
   const int64_t K = 8, H = 3, stride = (int64_t{1} << 30) + 4;
   const size_t bytes = (stride + K) * sizeof(float);

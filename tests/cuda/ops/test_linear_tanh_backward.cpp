@@ -1,5 +1,5 @@
 // linear_tanh of a GPU, backward, against plain loops in long double: shapes around the tiles,
-// strides, bases, every arithmetic; and the slope for products made elsewhere.
+// strides, bases, every arithmetic; and the slope for products by another library.
 #include <cmath>
 #include <vector>
 
@@ -185,7 +185,7 @@ TEST_CASE(slope_equals_the_formula) {
         }
 }
 
-// Also those that adding to the bits would make numbers of.
+// Also the NaN whose bits plus a rounding would be a number.
 TEST_CASE(backward_keeps_every_nan) {
   for (bool tf32 : {false, true})
     for (uint32_t bits : {0x7fffffffu, 0xffffffffu, 0x7fc00000u}) {

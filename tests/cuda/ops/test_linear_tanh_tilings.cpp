@@ -1,5 +1,5 @@
-// Every tiling of linear_tanh's products on a product of two tiles that overhang C, whatever tiling
-// the launcher would choose: it takes the large ones only for shapes that are slow to emulate.
+// Every tiling of linear_tanh's products on a product of two tiles that overhang C, because
+// the launcher chooses the large ones only for shapes that are slow to emulate.
 #include <cmath>
 #include <type_traits>
 #include <vector>

@@ -1,2 +1,2 @@
-// See cuda_runtime.h in this folder: it has the little of the driver that library.cu calls.
+// See cuda_runtime.h in this folder, which has the few driver functions that library.cu calls.
 #pragma once

@@ -1,8 +1,9 @@
-// The part of CUDA's runtime that csrc/cuda/device/launch.cuh and library.cu call, as a script: a
-// test says which call fails, what the devices have, and sees what was launched. Nothing runs.
+// The part of CUDA's runtime that csrc/cuda/device/launch.cuh and library.cu call, as a mock: a
+// test sets which call fails and the properties of the devices, and sees what was launched. Nothing
+// runs.
 //
-// As in CUDA a call that fails leaves its error in the runtime until cudaGetLastError() takes it,
-// whatever succeeds in between; and a launch gets no more than the device grants.
+// As in CUDA, a failed call leaves its error in the runtime until cudaGetLastError() takes it,
+// whatever succeeds in between; and a launch gets at most what the device grants.
 #pragma once
 
 #include <cstddef>
@@ -45,7 +46,7 @@ enum cudaDeviceAttr {
 
 namespace mlpkern::scripted {
 
-constexpr size_t kUnasked = 48 << 10;  // bytes a block may have before cudaFuncSetAttribute
+constexpr size_t kUnasked = 48 << 10;  // bytes of a block without cudaFuncSetAttribute
 
 struct Launch {
   const void* kernel;
@@ -62,8 +63,8 @@ struct Runtime {
                                        {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 << 10},
                                        {cudaDevAttrMaxSharedMemoryPerBlockOptin, 227 << 10},
                                        {cudaDevAttrReservedSharedMemoryPerBlock, 1 << 10}};
-  size_t static_bytes = 0;       // of every kernel
-  bool counts_reserved = false;  // whether sharedSizeBytes holds what the driver keeps as well
+  size_t static_bytes = 0;             // of every kernel
+  bool counts_reserved = false;        // whether sharedSizeBytes includes what the driver reserves
   std::map<const void*, int> dynamic;  // cudaFuncAttributeMaxDynamicSharedMemorySize
   std::vector<Launch> launches;
   void (*on_launch)(void** arguments) = nullptr;
@@ -76,7 +77,7 @@ struct Runtime {
   }
   cudaError_t fail(cudaError_t error) { return last = error; }
 
-  // What the driver gives a block of a kernel beside its own arrays.
+  // The shared memory of a block of a kernel besides its static arrays.
   size_t granted() {
     const auto of = [this](cudaDeviceAttr name) { return static_cast<size_t>(has[name]); };
     const size_t room = of(cudaDevAttrMaxSharedMemoryPerMultiprocessor) -

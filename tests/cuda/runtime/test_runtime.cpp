@@ -1,7 +1,6 @@
-// What csrc/cuda/device/launch.cuh and library.cu make of a CUDA runtime whose calls fail, of
-// devices with little shared memory and of grids that no device takes. The runtime is that of
-// cuda_runtime.h beside this file; the launchers of the ops are stand-ins that launch one small
-// kernel.
+// csrc/cuda/device/launch.cuh and library.cu with a CUDA runtime whose calls fail, devices with
+// little shared memory, and grids that no device accepts. The runtime is the mock of cuda_runtime.h
+// beside this file; the launchers of the ops are stand-ins that launch one small kernel.
 #include "cuda/device/bad_id.cuh"
 #include "cuda/device/launch.cuh"
 #include "cuda/library.h"
@@ -17,7 +16,7 @@ namespace {
 template <int>
 void kernel(int64_t, double) {}
 
-constexpr size_t kLarge = 60 << 10;  // more than a block has without asking
+constexpr size_t kLarge = 60 << 10;  // more than a block has without opt-in
 
 int launch_one(void* stream) { return launch<kernel<0>>(1, 32, kLarge, stream, 1, 2.0f); }
 
@@ -48,7 +47,8 @@ namespace {
 
 const cuda::Library& library() { return *mlpkern_cuda_library(); }
 
-// Every function of the library on a device whose answers are not kept, and what launchers ask.
+// Every function of the library on a device whose answers are not cached, and the queries of
+// launchers.
 constexpr int kDevice = 100;
 static_assert(kDevice >= cuda::kKnownDevices);
 
@@ -114,7 +114,7 @@ TEST_CASE(a_launch_that_fails_says_so_itself) {
 
 TEST_CASE(a_launch_does_not_report_an_older_error) {
   reset();
-  runtime.last = cudaErrorInvalidValue;  // of somebody who did not ask
+  runtime.last = cudaErrorInvalidValue;  // an error of an earlier call, not yet cleared
   const int error = library().evaluate({}, kDevice, nullptr);
   CHECK(error == cudaSuccess, "%d", error);
   CHECK(runtime.launches.size() == 1, "%zu launches", runtime.launches.size());
@@ -132,7 +132,7 @@ TEST_CASE(work_is_planned_on_the_device_that_does_it) {
   reset();
 }
 
-// optin, multiprocessor, reserved: sm_90, sm_80, sm_86, and one whose limit leaves nothing out.
+// optin, multiprocessor, reserved: sm_90, sm_80, sm_86, and one whose limit excludes nothing.
 TEST_CASE(no_launch_is_planned_that_the_driver_refuses) {
   const int cards[][3] = {{232448, 233472, 1024},
                           {166912, 167936, 1024},

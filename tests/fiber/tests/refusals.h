@@ -1,4 +1,4 @@
-// For the tests of the shim itself: what a known-bad kernel makes of a program.
+// For the tests of the shim itself: how a program ends that launches a known-bad kernel.
 #pragma once
 
 #include <sys/wait.h>
@@ -45,7 +45,7 @@ inline Ending run_apart(const std::function<void()>& body) {
   return ending;
 }
 
-// The shim ends the program and says `message`.
+// The shim ends the program and prints `message`.
 #define CHECK_ABORTS(message, ...)                                                             \
   do {                                                                                         \
     const mlpkern::testing::Ending ending = mlpkern::testing::run_apart([&] { __VA_ARGS__; }); \
@@ -54,7 +54,7 @@ inline Ending run_apart(const std::function<void()>& body) {
     CHECK(ending.said.find(message) != std::string::npos, "%s", ending.said.c_str());          \
   } while (0)
 
-// The harness of the tests reports a failure with `message` in it, and goes on.
+// The test harness reports a failure with `message` in it, and continues.
 #define CHECK_REPORTS(message, ...)                                                            \
   do {                                                                                         \
     const mlpkern::testing::Ending ending = mlpkern::testing::run_apart([&] { __VA_ARGS__; }); \
@@ -63,7 +63,7 @@ inline Ending run_apart(const std::function<void()>& body) {
     CHECK(ending.said.find(message) != std::string::npos, "%s", ending.said.c_str());          \
   } while (0)
 
-// Nothing at all is said.
+// Nothing is printed.
 #define CHECK_ACCEPTED(...)                                                                    \
   do {                                                                                         \
     const mlpkern::testing::Ending ending = mlpkern::testing::run_apart([&] { __VA_ARGS__; }); \

@@ -1,4 +1,4 @@
-// The shim's memory: shared memory that nobody wrote or that is not there, asynchronous copies,
+// The shim's memory: reads of unwritten shared memory, accesses past its end, asynchronous copies,
 // misaligned vectors; as pairs of a good and a bad kernel, see test_fiber.cpp.
 #include <csignal>
 
@@ -20,8 +20,8 @@ constexpr bool kSanitized = false;
 #endif
 
 // --- Shared memory -------------------------------------------------------------------------------
-// What was written to shared memory may be read in the same block, and in no other. A template, for
-// its variable to be one that the linker may merge with others.
+// Only the block that has written shared memory may read it. A template, so that its variable is
+// one that the linker may merge.
 template <class T, bool bad>
 __global__ void keep(T* output) {
   __shared__ T shared[32];
@@ -44,7 +44,7 @@ __global__ void reach(float* output, int at, bool writes) {
     output[0] = shared[at];
 }
 
-thread_local int beside = 41;  // lies next to the shared arrays of this program
+thread_local int beside = 41;  // next to the shared arrays of this program
 
 // --- Copies --------------------------------------------------------------------------------------
 enum class Copy { good, no_wait, wait_for_too_few, no_barrier_before_the_next, never_waits };

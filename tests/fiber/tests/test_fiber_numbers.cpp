@@ -1,5 +1,5 @@
-// The shim's arithmetic: 16-bit formats against conversions by way of double, matrix products
-// against plain loops, approximate instructions against the error that they may have.
+// The shim's arithmetic: 16-bit formats against conversions through double, matrix products against
+// plain loops, approximate instructions against their error bounds.
 #include <cmath>
 #include <csignal>
 #include <cstring>
@@ -94,7 +94,7 @@ void check_product(double scale) {
               want += term;
               largest = std::fmax(largest, std::fabs(term));
             }
-            // Each term is cut at 2^-24 of the largest, each sum at its own last bit.
+            // Each term is truncated at 2^-24 of the largest, each sum at its own last bit.
             const double slack = (depth + 2) * 0x1p-23 * largest + 2 * 0x1p-23 * std::fabs(want);
             const double got = d.get(m * 8 + n);
             CHECK(std::fabs(got - want) <= slack, "d[%d][%d] got %.9g, want %.9g", m, n, got, want);
@@ -140,7 +140,7 @@ TEST_CASE(bfloat16_rounds_to_nearest_even) {
 TEST_CASE(float16_rounds_to_nearest_even) {
   Values one(DType::f16, 1);
   uint16_t want;
-  for (uint32_t bits = 0; bits < 0x10000; ++bits) {  // exact values, and what lies around them
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {  // exact values and their neighbors
     const auto narrow = static_cast<uint16_t>(bits);
     const float x = __half2float(__ushort_as_half(narrow));
     std::memcpy(one.data(), &narrow, sizeof narrow);
@@ -174,7 +174,7 @@ TEST_CASE(products_of_a_warp_equal_plain_loops) {
   }
 }
 
-// Sums that show how a tensor core adds: cut off towards zero, each term at 2^-24 of the largest.
+// Sums that show how a tensor core adds: each term truncated towards zero at 2^-24 of the largest.
 TEST_CASE(products_of_a_warp_cut_off) {
   std::vector<uint32_t> a(128, 0), b(64, 0);
   const float small = 0x1p-24f, one = 1;
@@ -238,7 +238,7 @@ TEST_CASE(approximations_are_as_bad_as_they_may_be) {
     worst_log = std::fmax(worst_log, std::fabs(__logf(positive) - std::log(double{positive})) /
                                          std::fmax(1, std::fabs(std::log(double{positive}))));
   }
-  // Between what the manual allows alone, and that with one rounding to float32.
+  // Between the bound of the manual and that bound plus one rounding to float32.
   CHECK(worst_ex2 > 0x1p-23 && worst_ex2 <= 0x1p-22 + 0x1p-24, "ex2 %g", worst_ex2);
   CHECK(worst_rcp > 0x1p-24 && worst_rcp <= 0x1p-23 + 0x1p-24, "rcp %g", worst_rcp);
   CHECK(worst_tanh > 0x1p-12 && worst_tanh <= 0x1p-11 + 0x1p-24, "tanh %g", worst_tanh);

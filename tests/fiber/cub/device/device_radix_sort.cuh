@@ -1,5 +1,5 @@
-// Twin of the part of CUB that csrc/cuda uses: the same calls, on one thread. Temporary storage and
-// buffers that the sort may use for itself are filled with 0xFF.
+// Twin of the part of CUB that csrc/cuda uses: the same calls, on one thread. Fills temporary
+// storage and buffers that the sort may overwrite with 0xFF.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,7 +11,7 @@
 
 namespace cub {
 
-// Two buffers of which one holds the data; a sort may leave it in the other.
+// Two buffers, one of which holds the data; a sort may return it in the other.
 template <class T>
 struct DoubleBuffer {
   T* d_buffers[2] = {nullptr, nullptr};
@@ -24,7 +24,7 @@ struct DoubleBuffer {
 };
 
 struct DeviceRadixSort {
-  // Stable, by the bits first ... end-1 of the keys. Without storage: says how much it needs.
+  // Stable, by the bits first ... end-1 of the keys. Without storage: returns the required size.
   template <class Key, class Value, class Count>
   static cudaError_t SortPairs(void* storage, size_t& bytes, DoubleBuffer<Key>& keys,
                                DoubleBuffer<Value>& values, Count count, int first = 0,

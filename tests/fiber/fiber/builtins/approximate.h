@@ -1,6 +1,6 @@
-// Instructions whose result is not rounded but only near: the exact value moved by up to the error
-// that the PTX manual allows, by an amount that depends on nothing but the operand. So a kernel is
-// tested with the worst that a GPU may return, and still gives the same bits every time.
+// Approximate instructions: the exact value, off by up to the error that the PTX manual allows, by
+// an amount that depends only on the operand. So a kernel is tested with the worst results that a
+// GPU may return, and still gives the same bits every time.
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,6 @@
-// cp.async: from its start to the wait of the thread that started it, the destination holds 0xFF.
-// So both mistakes are seen: reading before the wait, and starting a copy into a buffer that
-// others still read.
+// cp.async: from its start until its thread waits for it, the destination holds 0xFF. This exposes
+// both mistakes: reading before the wait, and starting a copy into a buffer that other threads
+// still read.
 #pragma once
 
 #include <vector>

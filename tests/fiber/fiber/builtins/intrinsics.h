@@ -1,5 +1,5 @@
-// The built-in functions of device code that have to do with other threads and with memory:
-// barriers, exchanges within a warp, atomics, loads and stores with a cache hint.
+// The built-in functions of device code for threads and memory: barriers, exchanges within a warp,
+// atomics, loads and stores with a cache hint.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,7 @@ namespace mlpkern::fiber {
 
 inline unsigned lane() { return thread_number() % 32; }
 
-// What lane `source` of this lane's group of `width` gave; its own where that is outside.
+// The value of lane `source` of this lane's group of `width`; its own value if that is outside.
 template <class T>
 T shuffle(unsigned mask, T value, int source, bool inside, const char* what, Site site) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8 || std::is_class_v<T> || sizeof(T) == 2);
@@ -97,7 +97,7 @@ inline int __all_sync(unsigned mask, int predicate, Site site = Site::here()) {
   return mlpkern::fiber::votes(mask, predicate != 0, "__all_sync", site) == mask;
 }
 
-// The lanes of `mask` that gave the same bits as this one.
+// The lanes of `mask` with the same bits as this one.
 template <class T>
 unsigned __match_any_sync(unsigned mask, T value, Site site = Site::here()) {
   const mlpkern::fiber::Gift* const gifts =
@@ -120,8 +120,8 @@ T __reduce_add_sync(unsigned mask, T value, Site site = Site::here()) {
 }
 
 // --- Atomics -------------------------------------------------------------------------------------
-// Plain, as fibers change only where they wait. For integers alone: on floating point they would
-// make results depend on the order of threads.
+// Plain operations, as fibers switch only where they wait. Only for integers: with floating point
+// the result would depend on the order of threads.
 #define MLPKERN_ATOMIC(name, change)                                            \
   template <class T, class U>                                                   \
   T name(T* address, U operand) {                                               \

@@ -29,8 +29,8 @@ double power_of_2(int exponent) {
   return x;
 }
 
-// c + sum of x[i] y[i], as one step of the tensor core. The inputs are few enough bits that their
-// products are exact in double.
+// c + sum of x[i] y[i], as one step of the tensor core. The inputs have few enough bits that
+// their products are exact in double.
 float dot_step(float c, const float* x, const float* y, int count) {
   double terms[9];
   terms[0] = c;
@@ -105,7 +105,7 @@ void ldmatrix_x4(uint32_t (&r)[4], const void* row, bool transposed, Site site) 
     }
     std::memcpy(&r[i], pair, sizeof pair);
   }
-  // Nobody writes where another lane still reads: the instruction ends for all lanes at once.
+  // The instruction ends for all lanes at once, so no lane writes what another still reads.
   meet(kAllLanes, nullptr, 0, "ldmatrix", site);
 }
 

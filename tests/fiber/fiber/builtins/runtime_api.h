@@ -1,5 +1,5 @@
-// The functions of the CUDA runtime that launchers and their tests call, on host memory. Work is
-// done at once, so streams mean nothing and there is never anything to wait for.
+// The functions of the CUDA runtime that launchers and their tests call, on host memory. All work
+// is synchronous, so streams have no meaning.
 #pragma once
 
 #include <cstddef>

@@ -8,9 +8,9 @@
 namespace mlpkern::fiber {
 namespace {
 
-// One set of lanes, meeting again and again. Whoever is first at the next meeting may come before
-// the others have read what was given at this one, but not before they left the one before it: two
-// sets of gifts are enough.
+// The repeated meetings of one set of lanes. The first lane at the next meeting may arrive before
+// the others have read the values of this one, but not before they have left the previous one, so
+// two sets of values are enough.
 struct Meeting {
   unsigned mask = 0;
   unsigned arrived = 0;

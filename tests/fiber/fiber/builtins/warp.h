@@ -1,5 +1,5 @@
-// What the lanes of a warp do together: each named lane gives a value and sees those of the others.
-// Any set of lanes may meet while the rest of the warp goes on; nothing is in lockstep.
+// Exchanges within a warp: each named lane gives a value and gets those of the others. Any set of
+// lanes may meet while the rest of the warp runs on; nothing is in lockstep.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +21,8 @@ struct alignas(16) Gift {
   }
 };
 
-// Waits for all lanes of `mask`, which must come with the same mask to the same `what` at the same
-// line; returns what each of the 32 gave. Valid until this lane's next meeting.
+// Waits for all lanes of `mask`, which must call the same `what` with the same mask at the same
+// line. Returns the values of the 32 lanes, valid until this lane's next meeting.
 const Gift* meet(unsigned mask, const void* mine, size_t bytes, const char* what, Site site);
 
 template <class T>
@@ -31,7 +31,7 @@ const Gift* meet(unsigned mask, const T& mine, const char* what, Site site) {
   return meet(mask, &mine, sizeof mine, what, site);
 }
 
-// Before a block of so many threads.
+// To be called before a block of this many threads.
 void forget_meetings(size_t threads);
 
 }  // namespace mlpkern::fiber

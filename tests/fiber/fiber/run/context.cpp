@@ -13,8 +13,8 @@
 #endif
 
 #if !defined(MLPKERN_FIBER_UCONTEXT)
-// void mlpkern_fiber_switch(void** save, void* load): keeps what a call must keep (System V ABI) on
-// the stack it leaves, and goes on with what lies on the other.
+// void mlpkern_fiber_switch(void** save, void* load): saves the registers that a call preserves
+// (System V ABI) on the current stack, and restores those on the other.
 extern "C" void mlpkern_fiber_switch(void** save, void* load);
 asm(R"(
   .text

@@ -12,17 +12,18 @@
 
 namespace mlpkern::fiber {
 
-// What a stack needs to go on where it stopped. The one made without prepare() stands for the stack
-// that the program came with.
+// The state with which a stack continues where it stopped. A context without prepare() is that of
+// the program's own stack.
 class Context {
  public:
-  // Lets `entry` begin on the given stack at the next switch to it; it must never return.
+  // Makes the next switch to it begin `entry` on the given stack; `entry` must never return.
   void prepare(unsigned char* stack, size_t bytes, void (*entry)());
 
-  // First thing in an entry: `from` is the context that switched here.
+  // To be called first in an entry: `from` is the context that switched here.
   static void begun(Context& from);
 
-  // Stops `from`, which is running, and lets `to` go on. A `last` switch is never come back from.
+  // Stops `from`, which is running, and continues `to`. After a `last` switch `from` never
+  // continues.
   static void change(Context& from, Context& to, bool last = false);
 
  private:
@@ -36,8 +37,8 @@ class Context {
 #endif
 };
 
-// The stack of thread `i` of a block: made when first asked for, used again by every block. The
-// page below it cannot be touched, so that an overflow does not go unseen.
+// The stack of thread `i` of a block, created at its first use and reused by every block. The page
+// below it is protected, so that an overflow is noticed.
 unsigned char* stack_of(unsigned i);
 extern const size_t kStackBytes;
 

@@ -1,4 +1,4 @@
-// Runs a grid on one CPU thread, block after block, and what a test may choose of it.
+// Runs a grid on one CPU thread, block after block, and the settings that a test may choose.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +10,10 @@ namespace mlpkern::fiber {
 
 // --- For tests -----------------------------------------------------------------------------------
 
-// Who runs next among those who can. A thread runs until it must wait for others, so between two
-// barriers it sees either nothing or everything of what another one does: the extremes of what a
-// GPU may do.
+// Which thread runs next. A thread runs until it must wait for others, so between two barriers it
+// sees either none or all of the work of another one: the extremes of what a GPU may do.
 enum class Order {
-  forward,       // all threads in turn, each to its next wait; blocks from the first
+  forward,       // all threads in order, each to its next wait; blocks from the first
   reverse,       // the same from the last thread and block
   random,        // a new permutation for every turn; blocks in another one
   greedy_first,  // the first warp runs to the next barrier of the block, then the second ...
@@ -27,7 +26,7 @@ void set_order(Order order, uint64_t seed = 1);
 Order order();
 const char* name_of(Order order);
 
-// What the device is said to have. Results must not depend on it.
+// The properties of the device. Results must not depend on them.
 void set_multiprocessors(int count);
 int multiprocessors();
 void set_shared_limit(size_t bytes);  // of dynamic shared memory that a block may ask for
@@ -40,14 +39,14 @@ struct Grid {
   const char* kernel;  // its name, for messages
   dim3 blocks, threads;
   size_t shared_bytes;
-  void (*body)(const void* arguments);  // calls the kernel once, for the thread that runs
+  void (*body)(const void* arguments);  // calls the kernel for the running thread
   const void* arguments;
 };
 
-// Runs all of it. False if no device would accept the launch.
+// Runs the whole grid. False if no device would accept the launch.
 bool run(const Grid& grid);
 
 // --- For the scheduler ---------------------------------------------------------------------------
-uint64_t next_random();  // follows the seed of the order, anew for each grid
+uint64_t next_random();  // seeded by the order, restarted for each grid
 
 }  // namespace mlpkern::fiber

@@ -22,7 +22,7 @@ struct Thread {
   Context context;
   State state;
   uint3 index;
-  const char* waits_in;  // in what it waits, where and for which lanes
+  const char* waits_in;  // the function in which it waits, where, and for which lanes
   Site site;
   unsigned mask;
   AsyncCopies copies;
@@ -35,7 +35,7 @@ Thread* running = nullptr;  // null while the scheduler itself runs
 Context scheduler;
 unsigned exits = 0;                // of this block
 unsigned left[32];                 // of each warp, the lanes that have not exited
-int votes = 0, counted_votes = 0;  // at the barrier that fills, at the one before
+int votes = 0, counted_votes = 0;  // at the current barrier, at the previous one
 
 void enter() {
   Context::begun(scheduler);
@@ -73,7 +73,7 @@ std::string description(const Thread& thread) {
   refuse("%s: %s, but %s", what, description(one).c_str(), description(other).c_str());
 }
 
-// Nobody can run on: either all stand at one barrier, or the kernel is wrong.
+// No thread can run: either all wait at one barrier, or the kernel is wrong.
 void release_barrier() {
   for (const Thread& thread : threads) {
     if (thread.state != State::in_warp) continue;

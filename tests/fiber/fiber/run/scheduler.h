@@ -1,4 +1,4 @@
-// The threads of the block that runs: each is a fiber, and runs until it must wait for others.
+// The threads of the running block: each is a fiber, and runs until it must wait for others.
 #pragma once
 
 #include <vector>
@@ -8,7 +8,7 @@
 #include "fiber/run/shared_memory.h"
 #include "fiber/run/site.h"
 
-// The built-in variables of a kernel, those of the fiber that runs.
+// The built-in variables of a kernel, for the running fiber.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
@@ -42,15 +42,15 @@ unsigned thread_number();
 // The lanes of a warp that exist and have not exited.
 unsigned lanes_left(unsigned warp);
 
-// Waits for all threads of the block: an exit is no arrival, and all must stand at the same line.
-// Returns how many of them gave true.
+// Waits for all threads of the block. A thread that has exited does not count as arrived, and all
+// must wait at the same line. Returns the number of threads that gave true.
 int block_barrier(const char* what, Site site, bool predicate = false);
 
 // Waits for the lanes `mask` of its warp, until one of them calls wake(thread).
 void sleep_in_warp(const char* what, Site site, unsigned mask);
 void wake(unsigned thread);
 
-// Its asynchronous copies that are under way.
+// Its pending asynchronous copies.
 struct AsyncCopies;
 AsyncCopies& copies_of_thread();
 

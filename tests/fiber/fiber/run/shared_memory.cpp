@@ -87,7 +87,7 @@ void SharedMemory::poison(bool positive) {
   fill(static_, static_bytes_, positive);
 }
 
-// Not instrumented: it reads what AddressSanitizer is told nobody may.
+// Not instrumented: it reads memory that is poisoned for AddressSanitizer.
 __attribute__((no_sanitize_address)) bool SharedMemory::guards_intact() const {
   const unsigned char* const end = dynamic_ + dynamic_bytes_;
   for (size_t i = 0; i < kGuard; ++i)

@@ -1,18 +1,18 @@
-// The shared memory of the block that runs, static and dynamic. Before each block both are filled
-// with what is NaN in every floating-point format: as integers -1, or in half of the orders 0x7FFF,
-// 0x7FFF7FFF ..., so that what nobody wrote cannot pass for a mark of the kernel.
+// The shared memory of the running block, static and dynamic. Before each block both are filled
+// with a pattern that is NaN in every floating-point format: as integers -1, or in half of the
+// orders 0x7FFF, 0x7FFF7FFF ..., so that unwritten memory cannot pass for a flag of the kernel.
 //
 // `__shared__` arrays are thread_local variables: the linker gathers those of a module in one
-// segment (PT_TLS), templates and inline functions included, where they can be found without a word
-// from the kernels. All fibers run on one CPU thread, so the block shares them. What else lies in
-// that segment gets its value back after the launch.
+// segment (PT_TLS), including those of templates and inline functions, where the shim finds them
+// without help from the kernels. All fibers run on one CPU thread, so the block shares them. Other
+// variables in that segment are restored after the launch.
 #pragma once
 
 #include <cstddef>
 
 namespace mlpkern::fiber {
 
-// Of one launch; `code` is an address in the module of its kernel.
+// The shared memory of one launch; `code` is an address in the module of its kernel.
 class SharedMemory {
  public:
   SharedMemory(size_t dynamic_bytes, const void* code);
@@ -21,12 +21,12 @@ class SharedMemory {
   SharedMemory& operator=(const SharedMemory&) = delete;
 
   void poison(bool positive);  // before a block
-  bool guards_intact() const;  // after it: nothing was written around the dynamic part
+  bool guards_intact() const;  // after a block: nothing was written around the dynamic part
   void* dynamic() const { return dynamic_; }
 
  private:
   unsigned char* memory_;
-  unsigned char* dynamic_;  // 16-byte aligned and no better; its end is the end of what may be used
+  unsigned char* dynamic_;  // aligned to exactly 16 bytes; ends where the usable memory ends
   size_t dynamic_bytes_;
   unsigned char* static_;
   unsigned char* kept_;  // the static segment as it was

@@ -1,5 +1,5 @@
-// Where in the source a barrier or an exchange stands. As a default argument `Site site =
-// Site::here()` names the line of the caller, so intrinsics can be plain functions.
+// The source location of a barrier or an exchange. As a default argument `Site site = Site::here()`
+// is the line of the caller, so intrinsics can be plain functions.
 #pragma once
 
 #include <cstring>
