@@ -43,7 +43,7 @@ with_tools = PATH="$(scripts):$$PATH"
 not_installed = echo "make: pip could not install the package ($(versions)), see above" >&2; exit 1
 
 .PHONY: help test test-torch test-oldest bench lint format docs packaging rehearse ctest sanitize \
-	cuda-check cuda-budget cuda-library triton-check mutate clean
+	cuda-check cuda-budget cuda-library triton-check compile-alone mutate clean
 .DEFAULT_GOAL := help
 
 help:
@@ -56,6 +56,7 @@ help:
 	@echo "make cuda-check   compile the CUDA kernels for every target and check their machine code (no GPU)"
 	@echo "make cuda-budget  write tests/cuda/machine_code/budget.json anew: their registers, stack, shared memory"
 	@echo "make triton-check compile the Triton kernels for sm_80, sm_90, sm_100 and check them too (TARGETS=90)"
+	@echo "make compile-alone  run the command at the top of every kernel file"
 	@echo "make mutate    leave out each barrier and check of the CUDA kernels: a test must fail (SAMPLE=8: eight)"
 	@echo "make lint      ruff, clang-format, mypy;  make format applies the formatters"
 	@echo "make docs      build the documentation into build/site, warnings as errors"
@@ -111,6 +112,9 @@ endif
 
 triton-check: $(tools)
 	$(py) tests/triton_kernels/check.py $(if $(TARGETS),-t $(TARGETS))
+
+compile-alone: $(tools)
+	MLPKERN_COMPILE_ALONE=1 $(py) -m pytest tests/packaging/test_compile_alone.py
 
 mutate: $(tools)
 	$(with_tools) $(py) tests/cuda/mutation/mutate.py $(if $(SAMPLE),--sample $(SAMPLE))

@@ -1,5 +1,5 @@
-// train_steps where it folds the first layer (csrc/cpu/mlp/training/fold_backward.h), against a plain loop:
-// many rows a batch, few ids.
+// train_steps where it folds the first layer (csrc/cpu/mlp/training/fold_backward.h), against a
+// plain loop: many rows a batch, few ids.
 #include <cmath>
 #include <vector>
 
