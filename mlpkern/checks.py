@@ -92,6 +92,20 @@ def require_same_device(
         )
 
 
+def require_alike(
+    op: str, tensors: dict[str, torch.Tensor], dtypes: tuple[torch.dtype, ...]
+) -> None:
+    """Raise unless all are dense tensors of one of ``dtypes`` on one device: those of the first."""
+    first = next(iter(tensors))
+    for name, tensor in tensors.items():
+        require_tensor(op, name, tensor)
+        if tensor.dtype not in dtypes:
+            expected = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+            raise TypeError(f"{op}: {name} must be {expected}, got {dtype_name(tensor)}")
+        require_same_dtype(op, name, tensor, first, tensors[first])
+        require_same_device(op, name, tensor, first, tensors[first])
+
+
 def require_linear(
     op: str,
     weight: torch.Tensor,

@@ -1,7 +1,4 @@
-"""The parameters of one or many MLPs, as `train_steps` and `evaluate` take them.
-
-Sizes: V ids, T ids a row, D embedding width, H hidden width, C classes, M models side by side.
-"""
+"""The parameters of one or many MLPs, as `train_steps` and `evaluate` take them."""
 
 from __future__ import annotations
 
@@ -13,15 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlpkern.checks import shape
-from mlpkern.mlp.layers import layer_names, require_layers
+from mlpkern.checks import require_alike, shape
 
 __all__ = ["MLPParams"]
+
+_DTYPES = (torch.float32, torch.float64)
 
 
 @dataclass(eq=False, init=False)
 class MLPParams:
     """The parameters of embedding, hidden tanh layers and output layer, of one model or of M.
+
+    Sizes: V ids, T ids a row, D embedding width, H hidden width, C classes, M models side by side.
 
     Args:
         embedding: (V, D).
@@ -136,7 +136,11 @@ class MLPParams:
 
     def names(self) -> list[str]:
         """The names of `tensors`: embedding, hidden.0.weight, hidden.0.bias, …, output.bias."""
-        return layer_names(len(self.hidden))
+        layers = [*(f"hidden.{i}" for i in range(len(self.hidden))), "output"]
+        return [
+            "embedding",
+            *(f"{layer}.{part}" for layer in layers for part in ("weight", "bias")),
+        ]
 
     def named_tensors(self) -> dict[str, Tensor]:
         """`tensors` by their `names`."""
@@ -214,7 +218,45 @@ class MLPParams:
 
     def check(self, op: str) -> None:
         """Raise what the docstring of the class announces, in the name of ``op``."""
-        require_layers(op, self.tensors())
+        if not self.hidden:
+            raise ValueError(f"{op}: hidden must have at least one (weight, bias), got none")
+        tensors = self.tensors()
+        if not _alike(tensors):
+            require_alike(op, self.named_tensors(), _DTYPES)
+        embedding = tensors[0]
+        lead, sizes = embedding.shape[:-2], embedding.shape[-2:]
+        if len(lead) > 1 or len(sizes) != 2:
+            raise ValueError(
+                f"{op}: embedding must be (V, D), or (M, V, D) for M models, got {shape(embedding)}"
+            )
+        width = tensors[1].shape[-1] if tensors[1].dim() else 0
+        if sizes[1] == 0 or width == 0 or width % sizes[1]:
+            raise ValueError(
+                f"{op}: hidden.0.weight must be {_expected(lead, 'H', f'T*{sizes[1]}')} to match "
+                f"embedding {shape(embedding)}, got {shape(tensors[1])}"
+            )
+        for i in range(1, len(tensors), 2):
+            weight, bias = tensors[i], tensors[i + 1]
+            if weight.dim() != len(lead) + 2 or weight.shape != (*lead, weight.shape[-2], width):
+                rows = "C" if i == len(tensors) - 2 else "H"
+                raise ValueError(
+                    f"{op}: {self.names()[i]} must be {_expected(lead, rows, width)} to match "
+                    f"embedding {shape(embedding)} and the layers before, got {shape(weight)}"
+                )
+            width = weight.shape[-2]
+            if bias.shape != weight.shape[:-1]:
+                raise ValueError(
+                    f"{op}: {self.names()[i + 1]} must be {_expected(lead, width)} to match "
+                    f"{self.names()[i]} {shape(weight)}, got {shape(bias)}"
+                )
+            if weight.numel() == 0:
+                raise ValueError(
+                    f"{op}: every size must be at least 1, got {self.names()[i]} {shape(weight)}"
+                )
+        if embedding.numel() == 0:
+            raise ValueError(
+                f"{op}: every size must be at least 1, got embedding {shape(embedding)}"
+            )
 
 
 def _pair(name: str, layer: Any) -> tuple[Tensor, Tensor]:
@@ -235,3 +277,24 @@ def _wants_no_gradient(tensor: Tensor) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "nothing"
+
+
+def _alike(tensors: list[Tensor]) -> bool:
+    """Whether all are dense tensors of one allowed dtype, on one device."""
+    first = tensors[0]
+    if not isinstance(first, Tensor) or first.dtype not in _DTYPES:
+        return False
+    dtype, device = first.dtype, first.device
+    return all(
+        isinstance(t, Tensor)
+        and t.dtype is dtype
+        and t.device == device
+        and t.layout is torch.strided
+        for t in tensors
+    )
+
+
+def _expected(lead: Sequence[int], *sizes: Any) -> str:
+    """``(200, 30)``, or with a leading M ``(8, 200, 30)``, for a message."""
+    text = ", ".join(map(str, (*lead, *sizes)))
+    return f"({text},)" if len(lead) + len(sizes) == 1 else f"({text})"
