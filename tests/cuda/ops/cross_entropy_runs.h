@@ -39,6 +39,4 @@ void check(DType dtype, const Setting& setting) {
       [&] { return problem.backward(); }, [&] { problem.check_backward(); });
 }
 
-Reduction reduction_of(int64_t number) { return kReductions[number % 3]; }
-
 }  // namespace

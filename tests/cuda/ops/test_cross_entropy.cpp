@@ -2,6 +2,12 @@
 // one short of, at and one past each of its tiles, every option, every layout.
 #include "cross_entropy_runs.h"
 
+namespace {
+
+Reduction reduction_of(int64_t number) { return kReductions[number % 3]; }
+
+}  // namespace
+
 // Tiles: each number of lanes a row, full, one short, one past; rows one short of, at and one past
 // one tile, two tiles (one block) and three (several blocks and the finishing kernel).
 TEST_CASE(narrow_rows_equal_the_formula) {
