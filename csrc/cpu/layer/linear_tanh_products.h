@@ -136,16 +136,24 @@ void add_outer_products(acc_t<T>* partial, int64_t partial_stride, bool first, c
   }
 }
 
-// to[0, count) = the pieces' partial sums, added in order of the pieces.
+// to[0, count) = the pieces' partial sums, added in order within blocks of kBlockPieces, then block
+// by block: of V pieces, the rounding errors of a sum grow with V / kBlockPieces.
+constexpr int64_t kBlockPieces = 64;
+
 template <class T>
 void add_pieces(T* to, const acc_t<T>* partial, int64_t pieces, int64_t piece_stride,
                 int64_t count) {
   using A = acc_t<T>;
   constexpr int64_t L = kLanes<A>;
   for (int64_t c = 0; c < count; c += L) {
-    vec_t<A> sum = load(partial + c);
-    for (int64_t piece = 1; piece < pieces; ++piece)
-      sum += load(partial + c + piece * piece_stride);
+    vec_t<A> sum{};
+    for (int64_t begin = 0; begin < pieces; begin += kBlockPieces) {
+      const int64_t end = pieces - begin < kBlockPieces ? pieces : begin + kBlockPieces;
+      vec_t<A> block = load(partial + c + begin * piece_stride);
+      for (int64_t piece = begin + 1; piece < end; ++piece)
+        block += load(partial + c + piece * piece_stride);
+      sum = begin == 0 ? block : sum + block;
+    }
     if (count - c >= L)
       store(to + c, sum);
     else
