@@ -13,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mlpkern.triton_kernels.device.bad_id import report, site_of
+from mlpkern.triton_kernels.device.ids import id_at, layout_of
 from mlpkern.triton_kernels.device.launch import Tuned, bucket, device_guard, interpreted
-from mlpkern.triton_kernels.embedding_gather_ids import id_at, layout_of
 from mlpkern.triton_kernels.embedding_gather_small import is_small, sum_small
 from mlpkern.triton_kernels.embedding_gather_sorted import sum_sorted
 

@@ -18,8 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mlpkern.triton_kernels.device.bad_id import report
+from mlpkern.triton_kernels.device.ids import Layout, id_at, row_offset
 from mlpkern.triton_kernels.device.launch import interpreted
-from mlpkern.triton_kernels.embedding_gather_ids import Layout, id_at, row_offset
 
 # Pairs of an id and an element of the table up to which this costs less than a sort. A pair takes
 # half of a GPU's multiply-add rate: 2^29 are about 35 us of one with 30 T/s of them. The ids of a

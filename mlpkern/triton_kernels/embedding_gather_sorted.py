@@ -22,8 +22,8 @@ import triton.language as tl
 from torch import Tensor
 
 from mlpkern.triton_kernels.device.bad_id import report
+from mlpkern.triton_kernels.device.ids import Layout, id_at, row_offset
 from mlpkern.triton_kernels.device.launch import Tuned, bucket, interpreted
-from mlpkern.triton_kernels.embedding_gather_ids import Layout, id_at, row_offset
 
 PIECES = 8192  # wanted: 64 teams for each of 128 multiprocessors
 SHORTEST, LONGEST = 8, 128  # positions of a piece

@@ -18,11 +18,11 @@ import triton
 from torch import Tensor
 
 from mlpkern.triton_kernels.device.launch import Tuned, bucket, device_guard
+from mlpkern.triton_kernels.device.tiling import ceil_div, piece_rows, rows_of, unit_of
 from mlpkern.triton_kernels.linear_tanh_product import (
     linear_tanh_backward_kernel,
     linear_tanh_forward_kernel,
 )
-from mlpkern.triton_kernels.linear_tanh_shape import ceil_div, piece_rows, rows_of, unit_of
 from mlpkern.triton_kernels.linear_tanh_wide import add_pieces, epilogue, slope
 
 #: Widths up to which the fused products run. What the fusion saves, a pass over (N, H), is worth

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mlpkern.triton_kernels.device.tiling import ceil_div, piece_rows, unit_of
 from mlpkern.triton_kernels.linear_tanh_elements import (
     linear_tanh_epilogue_kernel,
     linear_tanh_pieces_kernel,
     linear_tanh_slope_kernel,
 )
-from mlpkern.triton_kernels.linear_tanh_shape import ceil_div, piece_rows, unit_of
 
 
 def epilogue(y: Tensor, bias: Tensor | None) -> None:

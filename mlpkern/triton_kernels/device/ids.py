@@ -1,4 +1,4 @@
-"""Where the ids of ``embedding_gather`` and the rows of its gradient lie, for any strides."""
+"""Where the ids of a gather and the rows of its gradient lie, for any strides."""
 
 from __future__ import annotations
 

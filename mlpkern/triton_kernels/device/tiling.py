@@ -1,4 +1,4 @@
-"""``linear_tanh``: how tensors and sums are cut, from their shapes alone."""
+"""How tensors and sums are cut into tiles, from their shapes alone."""
 
 from __future__ import annotations
 
