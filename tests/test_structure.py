@@ -21,6 +21,9 @@ OPS = ["cross_entropy", "embedding_gather", "embedding_linear_tanh", "linear_tan
 RUNS = ["evaluate", "train_steps"]  # ops that autograd does not see
 ABSENT = {"cuda": ["embedding_linear_tanh"], "triton": ["embedding_linear_tanh", *RUNS]}
 
+MOST_FILES, MOST_LINES = 15, 300
+SOURCES = (".py", ".pyi", ".cpp", ".h", ".cu", ".cuh", ".sh")
+
 # The parts from the highest to the lowest: a line imports itself and the lines below. Those of
 # mlpkern as a whole stand in docs/development/architecture.md, see tests/docs/test_architecture.py.
 ORDERS = {
@@ -118,11 +121,32 @@ def test_only_the_compiled_backends_import_the_compiled_module():
             assert path.relative_to(PACKAGE).as_posix() in allowed, path
 
 
-def test_python_files_have_at_most_300_lines():
-    for folder in ("mlpkern", "bench", "tests"):
-        for path in (ROOT / folder).rglob("*.py"):
-            lines = path.read_text(encoding="utf-8").count("\n")
-            assert lines <= 300, f"{path} has {lines} lines"
+def tracked() -> list[Path]:
+    """The files that git knows, which are those of the project."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, text=True, check=True
+    )
+    paths = (ROOT / name for name in listed.stdout.split("\0") if name)
+    return [path for path in paths if path.exists()]
+
+
+def test_a_folder_holds_few_files():
+    folders: dict[Path, int] = {}
+    for path in tracked():
+        folders[path.parent] = folders.get(path.parent, 0) + 1
+    too_many = {str(f.relative_to(ROOT)): n for f, n in folders.items() if n > MOST_FILES}
+    assert too_many == {}
+
+
+def test_files_are_short():
+    lengths = {
+        str(path.relative_to(ROOT)): len(path.read_bytes().splitlines())
+        for path in tracked()
+        if path.suffix in SOURCES
+    }
+    assert {name: n for name, n in lengths.items() if n > MOST_LINES} == {}
 
 
 def test_no_test_module_imports_another():

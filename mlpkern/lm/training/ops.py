@@ -62,7 +62,8 @@ def graphed_steps(state: TrainState, rates: Tensor) -> Tensor:
         return torch.full((1,), value, dtype=torch.float64, device=device)
 
     seed = seed_for(config.seed, "dropout")
-    seeds = torch.full((1,), seed if seed < 1 << 63 else seed - (1 << 64), device=device)
+    signed = seed if seed < 1 << 63 else seed - (1 << 64)
+    seeds = torch.full((1,), signed, dtype=torch.int64, device=device)
     arguments = TrainingArguments(
         parameters=tensors(state.params) or [],
         frozen=state.params.is_frozen(),
