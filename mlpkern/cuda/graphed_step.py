@@ -28,7 +28,7 @@ from torch import Tensor
 from mlpkern.cuda.precision import tf32
 from mlpkern.cuda.replayed_masks import ReplayedMasks
 from mlpkern.mlp.training_arguments import ADAMW, Rule
-from mlpkern.ops.mlp_loss import mlp_loss
+from mlpkern.ops.mlp_loss import mlp_loss, transposed
 from mlpkern.reference.mlp import no_dropout
 from mlpkern.registry import select
 
@@ -196,7 +196,8 @@ class Run:
         ids = self._ids.index_select(0, self._at)[0]  # (N, T)
         targets = self._labels.index_select(0, self._at)[0]  # (N,)
         dropout = partial(self._masks.apply, self._at) if self._masks else no_dropout
-        return mlp_loss(self._model, ids, targets, self._rule.label_smoothing, dropout)
+        model, smoothing = transposed(self._model), self._rule.label_smoothing
+        return mlp_loss(model, ids, targets, smoothing, dropout)
 
     def _update(self, numbers: Sequence[Tensor]) -> None:
         """One step of torch.optim on all parameters of the model, if its loss was finite."""

@@ -22,7 +22,7 @@ from mlpkern.functional import cross_entropy
 from mlpkern.mlp.params import MLPParams
 from mlpkern.mlp.pieces import pieces
 from mlpkern.mlp.training_arguments import TrainingArguments
-from mlpkern.ops.mlp_loss import mlp_logits
+from mlpkern.ops.mlp_loss import mlp_logits, transposed
 from mlpkern.reference.bounds import check_ids_together
 
 _WAYS = {
@@ -155,6 +155,6 @@ def _add_rows(
     """Adds the losses and the hits of one model to ``sums`` (2,)."""
     rows = max(1, _BLOCK // widest)
     for ids, labels in zip(inputs.split(rows), targets.split(rows), strict=True):
-        logits = mlp_logits(model, ids)  # (rows, C)
+        logits = mlp_logits(transposed(model), ids)  # (rows, C)
         sums[0] += cross_entropy(logits, labels, reduction="none").double().sum()
         sums[1] += (logits.argmax(1) == labels).sum()

@@ -11,7 +11,7 @@ from mlpkern.lm.model.state import TrainState
 from mlpkern.lm.training.options import dropout_of, rule_of, torch_optimizer
 from mlpkern.mlp.params import MLPParams
 from mlpkern.mlp.training_arguments import TrainingArguments
-from mlpkern.ops.mlp_loss import mlp_loss
+from mlpkern.ops.mlp_loss import mlp_loss, transposed
 from mlpkern.registry import status
 
 __all__ = ["FusedSteps", "OpsEngine"]
@@ -90,21 +90,22 @@ def graphed_steps(state: TrainState, rates: Tensor) -> Tensor:
 class FusedSteps:
     """Steps of the run ``state`` by the fused ops, which update its moments and count them.
 
-    ``leaves``: the parameters, without a copy, for autograd; ``values``: those that are trained
-    once more, without autograd, to update.
+    ``leaves``: the parameters for autograd, without a copy, arranged as `mlp_loss` takes them.
     """
 
     def __init__(self, state: TrainState) -> None:
         config = state.config
         own = state.params.tensors()
-        self.leaves = [p.detach().requires_grad_(p.requires_grad) for p in own]
+        views = transposed([parameter.detach() for parameter in own])
+        both = zip(views, own, strict=True)
+        self.leaves = [view.requires_grad_(p.requires_grad) for view, p in both]
         self._trained = tuple(leaf for leaf in self.leaves if leaf.requires_grad)
         self._values = [leaf.detach() for leaf in self._trained]
         self._one = torch.ones_like(own[0][0, 0])
         self._state, self._dropout = state, dropout_of(config)
         self._smoothing = float(config.label_smoothing)
         plain = not config.beyond_plain_sgd()
-        self._optimizer = None if plain else torch_optimizer(state, self.leaves, foreach=True)
+        self._optimizer = None if plain else torch_optimizer(state, self.leaves, transposed, True)
 
     def take(self, ids: Tensor, targets: Tensor, lr: float) -> Tensor:
         """One step on ids (N, T) and targets (N,): its loss () before the update."""

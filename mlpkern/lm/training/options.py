@@ -60,13 +60,17 @@ def dropout_of(config: TrainConfig) -> Callable[[int], Dropout]:
 
 
 def torch_optimizer(
-    state: TrainState, leaves: Sequence[Tensor], foreach: bool | None = None
+    state: TrainState,
+    leaves: Sequence[Tensor],
+    arranged: Callable[[list[Tensor]], list[Tensor]] = list,
+    foreach: bool | None = None,
 ) -> TorchOptimizer:
     """torch's optimizer of a run where it stands; its steps update the moments of ``state``.
 
-    ``leaves``: in the order of `MLPParams.tensors`.
+    ``leaves``: the parameters, ``arranged`` from the list of `MLPParams.tensors`.
     """
     config, own = state.config, state.optimizer
-    moments = [None if part is None else part.tensors() for part in (own.first, own.second)]
+    both = (own.first, own.second)
+    moments = [None if part is None else arranged(part.tensors()) for part in both]
     decay = float(config.weight_decay)
     return TorchOptimizer(rule_of(config), leaves, moments, state.step, decay, foreach)
