@@ -8,10 +8,6 @@ from mlpkern.cli.values import folder, number, path, schedule, whole, widths
 from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig, settings_of
 from mlpkern.lm.model.setting import OneOf, Rates, Real, Seed, Whole, Widths
 
-__all__ = [
-    "add_device", "add_group", "add_picture", "add_run", "add_setting", "add_text", "add_words",
-]  # fmt: skip
-
 _TYPES = {Whole: whole, Seed: whole, Real: number, Widths: widths, Rates: schedule}
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from mlpkern.lm.errors import ConfigError
 
-__all__ = ["check_output"]
-
 
 def check_output(path: str | Path, *, force: bool = False, flag: str = "--out") -> Path:
     """``path``, where a file may be written; touches nothing.

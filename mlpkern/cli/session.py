@@ -19,11 +19,6 @@ from mlpkern.lm.words.data import Dataset
 from mlpkern.lm.words.text import TextOptions
 from mlpkern.lm.words.word_file import MAX_WORD_LENGTH
 
-__all__ = [
-    "chosen_checkpoint", "chosen_config", "chosen_device", "chosen_words", "data_line",
-    "given_settings", "print_words_and_model",
-]  # fmt: skip
-
 MOST_THREADS = 1024  # with far more, the process ends when a thread cannot be made
 
 

@@ -15,8 +15,6 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
-__all__ = ["prepared", "unfailing_output"]
-
 
 @contextlib.contextmanager
 def prepared() -> Iterator[None]:

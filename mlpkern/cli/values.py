@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 
-__all__ = ["folder", "number", "path", "schedule", "shares", "sizes", "whole", "widths"]
-
 MOST_SIZES = 1_000  # in a range
 
 

@@ -22,17 +22,6 @@ from typing import Any
 
 from mlpkern.lm.errors import WriteError
 
-__all__ = [
-    "append_lines",
-    "csv_text",
-    "flush",
-    "is_leftover",
-    "remove_leftovers",
-    "replacing",
-    "write_bytes",
-    "write_json",
-]
-
 
 @contextmanager
 def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:

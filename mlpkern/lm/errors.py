@@ -5,16 +5,6 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-__all__ = [
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "LMError",
-    "MissingPackageError",
-    "NonFiniteLossError",
-    "WriteError",
-]
-
 
 class LMError(ValueError):
     """An error that the command line prints as one line, with exit code 2."""

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 
 from mlpkern.lm.errors import ConfigError
 
-__all__ = ["check_fits", "fitting", "out_of_memory"]
-
 
 def check_fits(what: str, size: int) -> None:
     """ConfigError, beginning with ``what``, if the machine has less than ``size`` bytes."""

@@ -13,8 +13,6 @@ from torch import Tensor
 from mlpkern.checks import dtype_name, require_tensor, shape
 from mlpkern.mlp.params import MLPParams
 
-__all__ = ["OPTIMIZERS", "OptimizerState"]
-
 OPTIMIZERS = ("sgd", "adamw")
 
 

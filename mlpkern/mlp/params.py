@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from mlpkern.checks import require_alike, shape
 
-__all__ = ["MLPParams"]
-
 _DTYPES = (torch.float32, torch.float64)
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["StopFlag", "Stopped", "current_flag"]
-
 
 class Stopped(Exception):
     """The `StopFlag` of this thread was set; the results of all steps done are in place."""

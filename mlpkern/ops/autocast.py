@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._C import _is_any_autocast_enabled as any_autocast
 
-__all__ = ["WITHOUT_AUTOCAST", "any_autocast", "cast", "linear_dtype", "loss_dtype"]
-
+any_autocast = torch._C._is_any_autocast_enabled
 #: The device types for which torch has no autocast; asking it about one of them raises. Listed,
 #: because Dynamo of torch 2.11 cannot trace ``torch.amp.is_autocast_available``.
 WITHOUT_AUTOCAST = frozenset(

@@ -21,8 +21,6 @@ from mlpkern.lm.saved.log import LogRow, read_log
 from mlpkern.lm.saved.records import read_losses
 from mlpkern.lm.saved.run_folder import RunFolder
 
-__all__ = ["ComparedRun", "Comparison", "compare", "differing"]
-
 
 @dataclass(frozen=True)
 class ComparedRun:

@@ -32,8 +32,6 @@ from torch import Tensor
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.words.data import Dataset, Split
 
-__all__ = ["MAX_N", "NGram", "ngram", "ngram_name"]
-
 MAX_N = 5
 K_GRID = tuple(10 ** (tenths / 10) for tenths in range(-40, 21))  # 0.0001 to 100
 

@@ -30,16 +30,6 @@ from mlpkern.lm.saved.run_words import dataset_of_run
 from mlpkern.lm.training.evaluation import Metrics, evaluate, row_losses
 from mlpkern.lm.words.data import Dataset, Split
 
-__all__ = [
-    "Group",
-    "Report",
-    "losses_per_position",
-    "losses_per_symbol",
-    "ngram_losses",
-    "report",
-    "report_on",
-]
-
 LAST_POSITION = 15  # later ones are one group
 
 

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.memory import check_fits
-from mlpkern.lm.model.config import check_seed
+from mlpkern.lm.model.setting import check_seed
 from mlpkern.lm.words.data import Vocab
-
-__all__ = ["NextSymbol", "sample", "share_seen"]
 
 MAX_TOGETHER = 16_384  # words in one batch
 MAX_LOGITS = 1 << 26  # of a batch: half a GB of float64

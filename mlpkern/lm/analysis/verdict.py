@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from mlpkern.lm.analysis.ngram import ngram_name
 from mlpkern.lm.saved.log import LogRow
 
-__all__ = ["Verdict", "still_falling", "verdict"]
-
 GAP = 0.05  # overfit: dev is above train by more than this share of dev
 RISEN = 0.01  # overfit: dev is above its lowest by more than this share
 FALLING = 0.005  # underfit: train fell by more than this share over the last tenth of the steps

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from mlpkern.lm.model.state import TrainState
 
-__all__ = ["Drawing", "Drawn", "drawn_rows", "draws_ahead"]
-
 MAX_THREADS = 16
 # Steps drawn at a time, so that their row numbers are still in the cache when they are copied.
 PIECE = 1024

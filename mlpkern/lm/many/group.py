@@ -27,8 +27,6 @@ from mlpkern.lm.training.options import common_options, own_options
 from mlpkern.lm.training.run import MAX_ROWS
 from mlpkern.lm.words.data import Dataset
 
-__all__ = ["Group", "judged_every"]
-
 CHUNK_SECONDS = 0.5  # between updates of the progress
 FIRST_CHUNK = 64
 # Row numbers of a chunk on a GPU, 128 MB; large, because between chunks the GPU waits for the CPU.

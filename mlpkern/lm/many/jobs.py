@@ -18,8 +18,6 @@ import torch
 from mlpkern import cpu
 from mlpkern.mlp.stop_flag import StopFlag, Stopped
 
-__all__ = ["Job", "kernel_threads", "run_jobs"]
-
 
 @dataclass
 class Job:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["LossCurve"]
-
 
 class LossCurve:
     """The mean of every ``every`` losses of M models; at most ``max_points`` means.

@@ -26,13 +26,12 @@ from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.drawn_batches import drawn_rows
 from mlpkern.lm.memory import check_fits
-from mlpkern.lm.model.config import check_seed, seed_for
+from mlpkern.lm.model.config import seed_for
 from mlpkern.lm.model.mlp import MLPLanguageModel
+from mlpkern.lm.model.setting import check_seed
 from mlpkern.lm.training.divergence import margin
 from mlpkern.lm.words.data import Split
 from mlpkern.registry import refusal
-
-__all__ = ["LRCurve", "lr_finder"]
 
 STOP_AT = 4.0  # the curve ends above this multiple of its lowest loss so far, as in fastai
 

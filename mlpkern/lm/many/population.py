@@ -41,8 +41,6 @@ from mlpkern.lm.training.progress import NoProgress, Progress
 from mlpkern.lm.words.data import Dataset
 from mlpkern.registry import refusal
 
-__all__ = ["Population", "Trained", "group_key", "population"]
-
 
 def population(
     configs: Sequence[TrainConfig],

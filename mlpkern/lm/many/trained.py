@@ -15,8 +15,6 @@ from mlpkern.lm.model.state import TrainState
 from mlpkern.lm.saved.best import Best
 from mlpkern.lm.training.evaluation import Metrics
 
-__all__ = ["BestModel", "KeptBest", "Trained", "copy_into"]
-
 
 @dataclass(frozen=True)
 class BestModel:

@@ -20,15 +20,9 @@ from mlpkern.lm.model.setting import (
     Setting,
     Whole,
     Widths,
-    check_seed,
     setting,
 )
 from mlpkern.mlp.optimizer_state import OPTIMIZERS
-
-__all__ = [
-    "DEFAULT_PRESET", "INITS", "PRESETS", "SETTINGS", "SHAPE", "TrainConfig", "check_seed",
-    "seed_for", "settings_of",
-]  # fmt: skip
 
 INITS = ("lecture", "scaled")
 _NOT_NEGATIVE = Real("finite and at least 0", lambda value: 0 <= value < math.inf)

@@ -25,9 +25,8 @@ from torch.nn import functional as F
 import mlpkern
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.memory import check_fits
-from mlpkern.lm.model.config import INITS, check_seed
-
-__all__ = ["KERNELS", "MLPLanguageModel", "check_models_fit", "parameter_shapes"]
+from mlpkern.lm.model.config import INITS
+from mlpkern.lm.model.setting import check_seed
 
 KERNELS = ("fused", "stock")
 

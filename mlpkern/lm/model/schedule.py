@@ -18,8 +18,6 @@ from torch import Tensor
 
 from mlpkern.lm.errors import ConfigError
 
-__all__ = ["SCHEDULES", "Stages", "check_stages", "learning_rates", "stage_rates"]
-
 SCHEDULES = ("staged", "cosine")
 Stages = tuple[tuple[int, float], ...]
 

@@ -16,11 +16,6 @@ from typing import Any, ClassVar
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.schedule import check_stages
 
-__all__ = [
-    "Kind", "OneOf", "Rates", "Real", "Seed", "Setting", "Whole", "Widths", "check_seed", "setting",
-    "setting_text",
-]  # fmt: skip
-
 MOST = 1 << 40  # of any size or count of steps: larger ones overflow in places that say less
 
 

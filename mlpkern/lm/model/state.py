@@ -16,8 +16,6 @@ from mlpkern.lm.words.data import Split
 from mlpkern.mlp.optimizer_state import OptimizerState
 from mlpkern.mlp.params import MLPParams
 
-__all__ = ["TrainState", "initial_model"]
-
 
 @dataclass
 class TrainState:

@@ -24,8 +24,6 @@ from mlpkern.lm.words.data import Split, Vocab
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["confusion_plot", "confusion_shares"]
-
 MAX_VOCAB = 4096  # a larger matrix would take more than 128 MiB
 MAX_SYMBOLS = 110  # shown at most, the most frequent targets
 

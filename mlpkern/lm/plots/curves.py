@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from mlpkern.lm.analysis.report import Report
 
-__all__ = ["comparison_plot", "loss_plot", "lr_plot", "report_plot"]
-
 LR_POINTS = 2_000
 BASELINE_DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
-__all__ = ["embedding_plot", "principal_components"]
-
 MAX_LABELS, MAX_WORDS = 150, 80  # of letters, of words; the most frequent ones
 # kind of symbol -> face, edge and shape of its box
 _KINDS = {

@@ -11,8 +11,6 @@ from mlpkern.lm.plots.style import PALETTE, below, new_figure, styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["finder_plot"]
-
 
 def finder_plot(curve: LRCurve) -> Figure:
     """Loss over the learning rate (logarithmic): the smoothed median of the seeds, the band with

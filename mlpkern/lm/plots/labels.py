@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["place_labels"]
-
 ANGLES = 32  # directions tried at each distance
 GAP = 2.0  # between labels
 RINGS, RINGS_AT_ONCE = 400, 8

@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-__all__ = [
-    "LINES",
-    "PALETTE",
-    "below",
-    "new_figure",
-    "png",
-    "require_matplotlib",
-    "shares_colormap",
-    "styled",
-    "symbol_labels",
-]
-
 # Okabe and Ito, "Color universal design" (2008), without its yellow, too faint for lines.
 PALETTE = {
     "blue": "#0072B2",

@@ -33,15 +33,6 @@ from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.words.data import Vocab
 from mlpkern.mlp.optimizer_state import OptimizerState
 
-__all__ = [
-    "Checkpoint",
-    "check_vocab",
-    "load_checkpoint",
-    "load_model",
-    "read_best",
-    "save_checkpoint",
-]
-
 _TRAINER = "trainer."
 _COUNTERS = ("step", "stopped")  # of an optimizer; a checkpoint has its own
 _MOMENTS = (_TRAINER + "first.", _TRAINER + "second.")

@@ -32,8 +32,6 @@ from torch import Tensor
 from mlpkern.lm.atomic_write import replacing
 from mlpkern.lm.errors import CheckpointError, LMError
 
-__all__ = ["CheckpointFile", "named", "read_settings", "read_tensors", "versions", "write_tensors"]
-
 FORMAT = 2
 READABLE = (1, 2)
 _SETTINGS = "mlpkern"

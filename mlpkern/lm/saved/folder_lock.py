@@ -29,8 +29,6 @@ from pathlib import Path
 from mlpkern.lm.errors import CheckpointError, WriteError
 from mlpkern.lm.saved.process import host_name, is_running, machine, start_of
 
-__all__ = ["FolderInUseError", "FolderLock", "is_of_a_lock"]
-
 NAME = ".lock"
 BEAT = 10.0  # seconds between heartbeats
 STALE = 60.0  # seconds without a heartbeat after which a process elsewhere counts as dead

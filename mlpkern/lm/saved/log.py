@@ -12,8 +12,6 @@ from pathlib import Path
 from mlpkern.lm.atomic_write import append_lines, csv_text, write_bytes
 from mlpkern.lm.errors import CheckpointError, WriteError
 
-__all__ = ["LogRow", "append_rows", "read_log", "truncate_log", "write_log"]
-
 
 @dataclass(frozen=True)
 class LogRow:

@@ -8,8 +8,6 @@ import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["host_name", "is_running", "machine", "start_of"]
-
 
 def host_name() -> str:
     """The name of this machine, for messages."""

@@ -13,8 +13,6 @@ from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.checkpoint_file import versions
 from mlpkern.lm.saved.run_folder import RunFolder
 
-__all__ = ["read_losses", "write_config", "write_summary"]
-
 
 def write_config(
     run: RunFolder, config: TrainConfig, *, data: dict[str, Any], engine: str, kernels: str,

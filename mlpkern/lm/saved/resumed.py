@@ -11,8 +11,6 @@ from mlpkern.lm.model.config import SETTINGS, TrainConfig
 from mlpkern.lm.model.setting import setting_text
 from mlpkern.lm.saved.checkpoint import Checkpoint
 
-__all__ = ["next_rates", "resumed_config"]
-
 
 def resumed_config(checkpoint: Checkpoint, given: dict[str, Any], run: str | Path) -> TrainConfig:
     """The settings of ``checkpoint`` changed by the ``given`` ones.

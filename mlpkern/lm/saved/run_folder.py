@@ -20,8 +20,6 @@ from mlpkern.lm.atomic_write import is_leftover, remove_leftovers
 from mlpkern.lm.errors import CheckpointError, ConfigError, WriteError
 from mlpkern.lm.saved.folder_lock import FolderLock, is_of_a_lock
 
-__all__ = ["CHECKPOINTS", "PICTURES", "RunFolder"]
-
 CHECKPOINTS = ("best", "last")
 PICTURES = ("embedding", "loss", "lr", "confusion", "curves")
 

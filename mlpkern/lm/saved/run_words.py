@@ -19,8 +19,6 @@ from mlpkern.lm.words.word_file import (
     recorded_source,
 )
 
-__all__ = ["dataset_of_run", "load_words", "make_dataset"]
-
 
 def load_words(
     file: str | None, data: str, limit: int, text: TextOptions

@@ -15,8 +15,6 @@ from mlpkern.lm.saved.folder_lock import FolderLock
 from mlpkern.lm.saved.log import LogRow, append_rows, truncate_log
 from mlpkern.lm.saved.run_folder import RunFolder
 
-__all__ = ["RunWriter"]
-
 RETRY_SECONDS = 30.0  # between attempts to write a checkpoint
 
 

@@ -28,8 +28,6 @@ from mlpkern.lm.words.data import Dataset
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-__all__ = ["SweepFolder", "trials_csv"]
-
 
 @dataclass(frozen=True)
 class SweepFolder:

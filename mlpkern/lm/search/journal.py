@@ -21,8 +21,6 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from mlpkern.lm.atomic_write import append_lines
 from mlpkern.lm.errors import CheckpointError, WriteError
 
-__all__ = ["Journal"]
-
 CHECK = "crc32"
 
 

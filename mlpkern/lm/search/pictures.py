@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna.trial import FrozenTrial
 
-__all__ = ["history_plot", "parallel_plot"]
-
 
 def history_plot(trials: list[FrozenTrial]) -> Figure:
     """The dev loss of each trial by its number, pruned or finished, and the best so far. The worst

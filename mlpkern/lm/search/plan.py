@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from mlpkern.lm.errors import ConfigError, MissingPackageError
-from mlpkern.lm.model.config import TrainConfig, check_seed, settings_of
+from mlpkern.lm.model.config import TrainConfig, settings_of
+from mlpkern.lm.model.setting import check_seed
 from mlpkern.lm.search.space import SearchSpace
-
-__all__ = ["DEFAULT_BASE", "DEFAULT_SPACE", "SweepPlan", "read_plan"]
 
 DEFAULT_BASE = TrainConfig(
     batch_size=256, steps=20_000, lr=((0, 0.004),), schedule="cosine", warmup=500,

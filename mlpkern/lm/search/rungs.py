@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import Trial
 
-__all__ = ["Sweep", "Trainees", "sweep"]
-
 LOCK_SECONDS = 10.0  # more than another process of the sweep takes to save its best run
 
 

@@ -21,8 +21,6 @@ from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import SETTINGS, TrainConfig
 from mlpkern.lm.model.setting import Widths
 
-__all__ = ["Choice", "Range", "SearchSpace", "parse_entries"]
-
 _KINDS = {name: about.kind for name, about in SETTINGS.items() if about.searchable}
 
 Value = int | float | str

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
-__all__ = ["ask_batch", "finished_trials", "last_loss", "open_study"]
-
 STUDY = "mlpkern"
 STARTUP_TRIALS = 16  # random ones, from which TPE learns
 

@@ -15,8 +15,6 @@ from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.saved.run_writer import RunWriter
 
-__all__ = ["BestKeeper"]
-
 
 class BestKeeper:
     """Counts dev losses, and keeps the model with the lowest.

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from mlpkern.lm.model.config import TrainConfig
 
-__all__ = ["FIRST_CHUNK", "is_due", "is_evaluated", "next_length", "steps_to_boundary"]
-
 CHUNK_SECONDS = 0.15  # the longest a chunk should take
 # Log rows do not end a chunk, they are made of its losses: so a chunk is long enough that what
 # happens between chunks does not show even when a step takes 15 µs.

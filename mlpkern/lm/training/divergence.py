@@ -21,8 +21,6 @@ from mlpkern.lm.errors import NonFiniteLossError
 from mlpkern.lm.model.state import TrainState, initial_model
 from mlpkern.lm.training.evaluation import evaluate
 
-__all__ = ["divergence", "first_not_finite", "margin", "not_finite"]
-
 MARGIN = 1.0  # nats: the probability of the right symbol is e times smaller
 FEW_ROWS = 1_000.0  # training rows seen, at which the margin is twice as wide
 

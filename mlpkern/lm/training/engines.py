@@ -20,8 +20,6 @@ from mlpkern.lm.training.run import RunEngine
 from mlpkern.lm.training.stock import StockEngine
 from mlpkern.registry import refusal
 
-__all__ = ["ENGINES", "Engine", "OpsEngine", "RunEngine", "StockEngine", "choose_engine"]
-
 
 class Engine(Protocol):
     """One way of training; an instance may cache, but all of a run's state is in `TrainState`."""

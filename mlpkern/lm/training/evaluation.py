@@ -14,8 +14,6 @@ from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.training.engines import RunEngine
 from mlpkern.lm.words.data import Split
 
-__all__ = ["Metrics", "evaluate", "row_logits", "row_losses"]
-
 # logits of one batch: 8 MB of float32, which stays in the cache of a server core
 MAX_LOGITS = 2_000_000
 

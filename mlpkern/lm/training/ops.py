@@ -14,8 +14,6 @@ from mlpkern.mlp.training_arguments import TrainingArguments
 from mlpkern.ops.mlp_loss import mlp_loss, transposed
 from mlpkern.registry import status
 
-__all__ = ["FusedSteps", "OpsEngine"]
-
 # What a chunk holds at once of the ids of its batches: 64 MB as int64.
 MAX_GATHERED_IDS = 8_000_000
 

@@ -18,15 +18,6 @@ from mlpkern.mlp.training_arguments import Rule
 from mlpkern.reference.mlp import Dropout, dropout_of_step
 from mlpkern.reference.torch_optimizer import TorchOptimizer
 
-__all__ = [
-    "common_options",
-    "dropout_of",
-    "options_of",
-    "own_options",
-    "rule_of",
-    "torch_optimizer",
-]
-
 
 def common_options(config: TrainConfig) -> dict[str, Any]:
     """The arguments of `mlpkern.train_steps` that one call has only once, whatever its models."""

@@ -26,8 +26,6 @@ from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.training.trainer import Trainer
 from mlpkern.lm.words.data import Dataset, Split
 
-__all__ = ["Overfit", "lowest_loss", "overfit_batch"]
-
 PIECES = 10  # reports during a run
 
 

@@ -13,15 +13,6 @@ from typing import Protocol
 
 from mlpkern.lm.saved.log import LogRow
 
-__all__ = [
-    "BarProgress",
-    "LineProgress",
-    "NoProgress",
-    "Progress",
-    "display_failed",
-    "make_progress",
-]
-
 
 class Progress(Protocol):
     """What the trainer calls during a run. After the first exception of a method it warns

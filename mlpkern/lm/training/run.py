@@ -14,8 +14,6 @@ from mlpkern.lm.training.options import options_of
 from mlpkern.ops.train_steps import train_steps
 from mlpkern.registry import has_op, select, status
 
-__all__ = ["MAX_ROWS", "RunEngine"]
-
 MAX_ROWS = 8_000_000  # row numbers of a call: 64 MB
 
 

@@ -13,8 +13,6 @@ from mlpkern.lm.training.options import dropout_of, torch_optimizer
 from mlpkern.lm.words.data import Split
 from mlpkern.reference.mlp import Dropout, logits
 
-__all__ = ["StockEngine", "stock_steps"]
-
 
 class StockEngine:
     """The training loop of the lecture in plain torch: the yardstick, free of any of our ops."""

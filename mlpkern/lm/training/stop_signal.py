@@ -16,8 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupted", "StopSignal", "Terminated", "terminating"]
-
 _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has none
 
 

@@ -15,8 +15,6 @@ from mlpkern.lm.errors import CheckpointError, MissingPackageError
 from mlpkern.lm.saved.log import LogRow
 from mlpkern.lm.training.progress import Progress, display_failed
 
-__all__ = ["TensorBoardProgress", "require_tensorboard"]
-
 
 def require_tensorboard() -> None:
     """MissingPackageError without the package, so that a command fails before it works."""

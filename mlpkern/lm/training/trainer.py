@@ -38,8 +38,6 @@ from mlpkern.lm.training.stop_signal import Interrupted, StopSignal
 from mlpkern.lm.words.data import Dataset
 from mlpkern.registry import check_errors
 
-__all__ = ["Trainer"]
-
 
 @dataclass
 class Trainer:

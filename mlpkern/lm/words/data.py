@@ -28,16 +28,6 @@ from mlpkern.lm.memory import check_fits
 from mlpkern.lm.words.text import TextOptions
 from mlpkern.lm.words.vocab import Vocab
 
-__all__ = [
-    "SPLITS",
-    "Dataset",
-    "Split",
-    "Vocab",
-    "build_dataset",
-    "split_words",
-    "windows",
-]
-
 SPLITS = ("train", "dev", "test")
 
 

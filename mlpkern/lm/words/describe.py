@@ -21,8 +21,6 @@ import torch
 from mlpkern.lm.words.data import Dataset, Vocab, windows
 from mlpkern.lm.words.symbols import shown
 
-__all__ = ["describe_dataset", "in_columns", "show_windows"]
-
 WIDTH = 80
 MOST_TOKENS = 60  # at level "word" only so many are shown, the most frequent
 

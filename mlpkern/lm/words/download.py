@@ -12,8 +12,6 @@ from pathlib import Path
 from mlpkern.lm.atomic_write import write_bytes
 from mlpkern.lm.errors import DataError, WriteError
 
-__all__ = ["cache_folder", "makemore_names"]
-
 MAKEMORE_URL = "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt"
 MAKEMORE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"
 TIMEOUT_SECONDS = 30

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["is_vowel", "shown"]
-
 # Latin, Greek and Cyrillic; compared after accents are removed
 _VOWELS = frozenset("aeiouæœøıαεηιουωаеиоуыэюяєіїё")
 _STAND_INS = {" ": "␣", "\t": "⇥", "\u00a0": "⍽"}

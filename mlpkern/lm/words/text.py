@@ -28,8 +28,6 @@ from typing import Any
 
 from mlpkern.lm.errors import ConfigError, DataError
 
-__all__ = ["BOUNDARIES", "LEVELS", "UNKNOWN", "TextOptions", "sequences", "tokens"]
-
 # the symbol with id 0, which begins and ends a sequence; no token of a text equals it
 BOUNDARIES = {"char": ".", "word": "<s>"}
 LEVELS = tuple(BOUNDARIES)

@@ -21,8 +21,6 @@ import torch
 from mlpkern.lm.errors import DataError
 from mlpkern.lm.words.text import BOUNDARIES, UNKNOWN, TextOptions, tokens
 
-__all__ = ["Vocab", "tokens_of"]
-
 BOUNDARY = BOUNDARIES["char"]
 
 

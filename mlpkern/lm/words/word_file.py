@@ -17,14 +17,6 @@ from pathlib import Path
 from mlpkern.lm.errors import DataError
 from mlpkern.lm.words.text import BOUNDARIES, TextOptions, sequences
 
-__all__ = [
-    "check_readable_again",
-    "embedded_names",
-    "parse_words",
-    "read_words",
-    "recorded_source",
-]
-
 MAX_WORD_LENGTH = 100
 BOUNDARY = BOUNDARIES["char"]
 

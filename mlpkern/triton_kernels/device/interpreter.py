@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import triton
 
-__all__ = ["fault"]
-
 
 @triton.jit
 def loop(N):
