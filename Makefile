@@ -124,7 +124,7 @@ docs: $(tools)
 	$(py) -m pytest -q tests/docs/test_reference.py
 
 packaging: $(tools)
-	$(py) -m pytest -m packaging $(wildcard tests/packaging) $(wildcard tests/packaging)
+	$(py) -m pytest -m packaging tests/packaging
 
 rehearse: $(tools)
 	PYTHON=$(py) bench/gpu.sh --rehearse
