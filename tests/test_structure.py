@@ -114,6 +114,13 @@ def test_only_the_command_line_knows_of_arguments():
             assert "argparse" not in imported(path), path
 
 
+def test_the_reference_stands_alone():
+    """Its formulas can be read, and copied, without the rest of the package."""
+    for module, others in graph("mlpkern").items():
+        if module.startswith("mlpkern.reference"):
+            assert all(other.startswith("mlpkern.reference") for other in others), module
+
+
 def test_only_the_compiled_backends_import_the_compiled_module():
     allowed = {"cpu.py", "cuda/backend.py", "cuda/models.py", "__init__.py", "info.py"}
     for path in sorted(PACKAGE.rglob("*.py")):

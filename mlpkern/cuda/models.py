@@ -38,7 +38,7 @@ _BLOCK_FLOPS = 3e11
 _CARD_FLOPS = 2e13
 _REPLAY_SECONDS = 5e-5
 
-_PIECE_SECONDS = 0.1  # of a kernel of ours, which nothing can stop, signals neither
+_PIECE_SECONDS = 0.1  # the longest that one of our kernels should run: no signal can stop it
 
 _BLOCK = 1 << 24  # activations and logits of the ops in memory at a time: 64 MB of float32
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from mlpkern.lm.model.schedule import check_stages
 MOST = 1 << 40  # of any size or count of steps: larger ones overflow in places that say less
 
 
-class Kind:
+class Kind(ABC):
     """Which values a setting has.
 
     Attributes:
@@ -29,16 +30,16 @@ class Kind:
     searched: ClassVar[type]
 
     @property
+    @abstractmethod
     def bounds(self) -> str:
         """Which values, in words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def checked(self, name: str, value: Any) -> Any:
         """``value`` of the setting ``name`` as Python's own type, which JSON can hold.
 
         ConfigError for an impossible value.
         """
-        raise NotImplementedError
 
     def of_search(self, value: Any) -> Any:
         """What the setting is for a value of a search space."""
