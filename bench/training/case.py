@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -69,6 +69,9 @@ class TrainingCase(Case):
         return [self.rate] * steps
 
 
+Many = TypeVar("Many", bound=TrainingCase)
+
+
 def training_case(
     quick: bool = False,
     *,
@@ -86,6 +89,14 @@ def training_case(
     shape += f", {M} models" if M > 1 else ""
     shape += ", frozen embedding" if fields.get("frozen_embedding") else ""
     return TrainingCase("training_step", shape, "float32", sizes, quick, **fields)
+
+
+def many_models_case(
+    kind: type[Many], op: str, models: int, noun: str, sizes: Mapping[str, int], **steps: int
+) -> Many:
+    """The case ``op`` of M models of these sizes; ``noun``: what its name calls them."""
+    shape = f"{shape_of(sizes)}, {models} {noun}"
+    return kind(op, shape, "float32", {**sizes, "M": models}, one_core=True, **steps)
 
 
 def shape_of(sizes: Mapping[str, int]) -> str:

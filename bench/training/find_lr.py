@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.core.case import Cost, Settings
 from bench.core.providers import Contest, Prepared
 from bench.training import step
-from bench.training.case import LECTURE, SEED, TrainingCase, every_model, shape_of, start
+from bench.training.case import LECTURE, SEED, TrainingCase, every_model, many_models_case, start
 
 LOW, HIGH = 1e-4, 10.0  # those of lr_finder; no seed diverges
 
@@ -53,15 +53,8 @@ def sweep_case(
     seeds: int, sizes: Mapping[str, int], *, run_steps: int = 1000, stock_steps: int = 50
 ) -> SweepCase:
     """The sweep of a model of these sizes."""
-    return SweepCase(
-        "find-lr",
-        f"{shape_of(sizes)}, {seeds} seeds",
-        "float32",
-        {**sizes, "M": seeds},
-        stock_steps=stock_steps,
-        run_steps=run_steps,
-        one_core=True,
-    )
+    steps = {"run_steps": run_steps, "stock_steps": stock_steps}
+    return many_models_case(SweepCase, "find-lr", seeds, "seeds", sizes, **steps)
 
 
 CASES = (sweep_case(8, LECTURE.sizes),)

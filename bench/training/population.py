@@ -16,7 +16,14 @@ from torch import Tensor
 from bench.core.case import Cost, Settings
 from bench.core.providers import Contest, Prepared
 from bench.training import step
-from bench.training.case import LECTURE, TrainingCase, config, every_model, names_dataset, shape_of
+from bench.training.case import (
+    LECTURE,
+    TrainingCase,
+    config,
+    every_model,
+    many_models_case,
+    names_dataset,
+)
 
 RATES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
@@ -33,15 +40,8 @@ def population_case(
     models: int, sizes: Mapping[str, int], *, run_steps: int = 2000, stock_steps: int = 50
 ) -> PopulationCase:
     """Configurations of these sizes, on the embedded names."""
-    return PopulationCase(
-        "population",
-        f"{shape_of(sizes)}, {models} models",
-        "float32",
-        {**sizes, "M": models},
-        stock_steps=stock_steps,
-        run_steps=run_steps,
-        one_core=True,
-    )
+    steps = {"run_steps": run_steps, "stock_steps": stock_steps}
+    return many_models_case(PopulationCase, "population", models, "models", sizes, **steps)
 
 
 CASES = (population_case(8, LECTURE.sizes),)
