@@ -101,6 +101,7 @@ def _parser() -> Parser:
 def _run(args: argparse.Namespace) -> int:
     from mlpkern.lm.errors import LMError, NonFiniteLossError, WriteError
     from mlpkern.lm.memory import out_of_memory
+    from mlpkern.lm.training.progress import print_above
     from mlpkern.lm.training.stop_signal import Interrupted, Terminated, terminating
     from mlpkern.registry import environment_problems
 
@@ -109,7 +110,7 @@ def _run(args: argparse.Namespace) -> int:
         return code
 
     def warn(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"mlpkern {args.command}: warning: {message}", file=sys.stderr, flush=True)
+        print_above(f"mlpkern {args.command}: warning: {message}")
 
     if args.command != "info" and (problems := environment_problems()):
         return fail(problems[0], 2)

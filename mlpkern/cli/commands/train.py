@@ -113,7 +113,6 @@ def run(args: argparse.Namespace) -> int:
         engine, why = choose_engine(name, device)
         options: dict[str, Any] = {
             "run": run, "lock": lock, "data": data, "device": device, "kernels": args.kernels,
-            "progress": make_progress(config.steps, checkpoint.step if checkpoint else 0),
         }  # fmt: skip
         if checkpoint:
             trainer = Trainer.resume(checkpoint, dataset, engine, config=config, **options)
@@ -132,8 +131,9 @@ def run(args: argparse.Namespace) -> int:
         _print_header(trainer, why, device)
         if checkpoint:
             _print_new_rate(checkpoint, config)
+        done = trainer.state.step
+        trainer.progress = make_progress(config.steps, done)  # a bar begins below the header
         if args.tensorboard:
-            done = trainer.state.step
             trainer.progress = TensorBoardProgress(run.path, trainer.progress, done=done)
         with warnings.catch_warnings():  # the last line tells it
             warnings.filterwarnings("ignore", "train: diverged", RuntimeWarning)
