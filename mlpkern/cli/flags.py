@@ -90,9 +90,7 @@ def add_run(
 def add_picture(parser: argparse.ArgumentParser, help: str) -> None:
     """--out PNG, and --force."""
     parser.add_argument("--out", type=path, metavar="PNG", help=help)
-    parser.add_argument(
-        "--force", action="store_true", help="replace an --out that is already there"
-    )
+    parser.add_argument("--force", action="store_true", help="replace a file that is already there")
 
 
 def add_device(parser: argparse.ArgumentParser, *, kernels: bool = True) -> None:

@@ -11,15 +11,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import SETTINGS, TrainConfig, settings_of
 from mlpkern.lm.model.setting import setting_text
 from mlpkern.lm.saved.best import Best
 from mlpkern.lm.saved.checkpoint import Checkpoint, load_checkpoint, read_best
+from mlpkern.lm.saved.folder_kind import folder_kind, folders_in
 from mlpkern.lm.saved.log import LogRow, read_log
 from mlpkern.lm.saved.records import read_losses
 from mlpkern.lm.saved.run_folder import RunFolder
+
+MOST_NAMED = 4  # settings in a title
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,45 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``differences``: setting -> its value in each run, for settings that differ;
-    ``same_words``: whether all were trained on the same words, split the same way."""
+    """Several runs.
+
+    Attributes:
+        differences: setting -> its value in each run, for settings that differ
+        same_words: whether all were trained on the same words, split the same way
+        source: where these came from; empty if not the same
+    """
 
     runs: list[ComparedRun]
     differences: dict[str, list[str]]
     same_words: bool
+    source: str = ""
+
+    @property
+    def title(self) -> str:
+        """What is compared, in a line for a picture."""
+        names = [name.replace("_", " ") for name in self.differences]
+        if len(names) > MOST_NAMED:
+            names[MOST_NAMED:] = [f"{len(names) - MOST_NAMED} more settings"]
+        differing = f"differing in {', '.join(names)}" if names else "of the same settings"
+        return f"{len(self.runs)} runs{f' on {self.source}' * bool(self.source)}, {differing}"
+
+    def to_csv(self) -> str:
+        """A line for each run: losses, steps, seconds, engine, and the settings that differ.
+
+        A loss that is not known is empty; ``dev`` of a run that has not ended (``ended`` 0) is the
+        last one of its log.
+        """
+        heads = ["run", "ended", "train", "dev", "best_dev", "best_step", "steps", "seconds",
+                 "engine", *self.differences]  # fmt: skip
+        rows: list[list[Any]] = [heads]
+        for i, run in enumerate(self.runs):
+            best = [None, None] if run.best is None else [run.best.dev_loss, run.best.step]
+            own = [values[i] for values in self.differences.values()]
+            rows.append(
+                [run.name, int(run.ended), run.train, run.dev, *best, run.step, run.seconds,
+                 run.engine, *own]
+            )  # fmt: skip
+        return csv_text(rows)
 
     def to_text(self) -> str:
         """A table with a line for each run, and notes on how to read it."""
@@ -102,11 +140,44 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
         for name, folder in zip(names, folders, strict=True)
     ]
     words = {(c.data.get("digest"), c.config.split_seed) for c in checkpoints}
+    sources = {Path(str(c.data.get("source", ""))).name for c in checkpoints}
     return Comparison(
         [_read(*parts) for parts in zip(names, folders, checkpoints, strict=True)],
         differing([checkpoint.config for checkpoint in checkpoints]),
         len(words) == 1,
+        sources.pop() if len(sources) == len(words) == 1 else "",
     )
+
+
+def runs_among(paths: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """The runs among ``paths`` and in the folders of runs among them, and a line for each path that
+    was left out: sweeps, populations, runs without a checkpoint, and what is something else.
+
+    What does not exist counts as a run, so that the next step names it in an error.
+    """
+    runs: list[Path] = []
+    left_out: list[str] = []
+
+    def take(path: Path, inside: bool) -> None:
+        kind = folder_kind(path)
+        run = RunFolder(path)
+        if kind == "run" and not run.checkpoint.is_file():
+            left_out.append(f"{path}: the run stopped before its first checkpoint, left out")
+        elif kind == "run" or not path.exists() or path.suffix == run.checkpoint.suffix:
+            runs.append(path)
+        elif kind is not None:
+            best = RunFolder(path / "best")
+            named = f"; its best run is {best.path}" if best.checkpoint.is_file() else ""
+            left_out.append(f"{path}: a {kind}, left out{named}")
+        elif not inside and path.is_dir() and any(map(folder_kind, inner := folders_in(path))):
+            for one in inner:
+                take(one, True)
+        else:
+            left_out.append(f"{path}: not a run, left out")
+
+    for path in map(Path, paths):
+        take(path, False)
+    return runs, left_out
 
 
 def differing(configs: Sequence[TrainConfig]) -> dict[str, list[str]]:

@@ -10,12 +10,14 @@ import numpy as np
 from mlpkern.lm.analysis.ngram import ngram_name
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import TrainConfig
-from mlpkern.lm.plots.style import LINES, PALETTE, below, new_figure, styled
+from mlpkern.lm.plots.end_labels import label_ends
+from mlpkern.lm.plots.style import LINES, PALETTE, TITLE_SIZE, below, new_figure, styled
 from mlpkern.lm.saved.log import LogRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from mlpkern.lm.analysis.report import Report
 
@@ -54,19 +56,27 @@ def report_plot(report: Report) -> Figure:
     return figure
 
 
-def comparison_plot(logs: Mapping[str, Sequence[LogRow]]) -> Figure:
+def comparison_plot(logs: Mapping[str, Sequence[LogRow]], *, title: str = "") -> Figure:
     """The losses of several runs, by name: over the steps, and over the seconds of training.
 
-    Each run has a colour and dash; dev losses have marks, train losses are thin.
+    Each run has a colour and dash; dev losses have marks, train losses are thin. The last dev loss
+    of a run stands at the end of its curve, or beside it where several end close together; of more
+    runs than there is room for, those of the lowest.
+
+    Args:
+        title: what is compared, above both panels.
     """
     if not any(logs.values()):
         raise ConfigError("no log has rows yet")
     figure = new_figure(11, 5.2)
     panels = figure.subplots(1, 2, sharey=True)
+    ends = []
+    figure.suptitle(_plain(title), fontsize=TITLE_SIZE, x=0.01, ha="left")
     for axes, key in zip(panels, ("step", "seconds"), strict=True):
         label = "step" if key == "step" else "seconds of training"
         styled(axes, title=f"Loss over the {key}s" if key == "step" else "Loss over the time",
                xlabel=label, ylabel="loss (nats)" if key == "step" else "")  # fmt: skip
+        drawn: list[Line2D] = []  # the dev losses of each run
         for i, (name, rows) in enumerate(logs.items()):
             color, dash = LINES[i % len(LINES)]
             at = [getattr(row, key) for row in rows]
@@ -74,14 +84,19 @@ def comparison_plot(logs: Mapping[str, Sequence[LogRow]]) -> Figure:
                       linewidth=0.7, alpha=0.7)  # fmt: skip
             dev = [(x, row.dev_loss) for x, row in zip(at, rows, strict=True)
                    if row.dev_loss is not None]  # fmt: skip
-            axes.plot([x for x, _ in dev], [y for _, y in dev], color=color, linestyle=dash,
-                      linewidth=1.8, marker="osD^v"[i % 5], markersize=4.5,
-                      label=_plain(name))  # fmt: skip
-        axes.set_xlim(left=0)
+            drawn += axes.plot(
+                [x for x, _ in dev], [y for _, y in dev], color=color, linestyle=dash,
+                linewidth=1.8, marker="osD^v"[i % 5], markersize=4.5, label=_plain(name),
+            )  # fmt: skip
+        last = max(getattr(row, key) for rows in logs.values() for row in rows)
+        ends.append((axes, drawn))
+        axes.set_xlim(0, (last or 1) * 1.14)  # room for the numbers at the ends
     axes.plot([], [], color=PALETTE["grey"], linewidth=0.7, label="thin: train (batches)")
     _cut_the_beginning(panels[0], list(logs.values()), ())
     _steps_axis(panels[0])
     below(figure, columns=max(1, min(4, 90 // (8 + max(map(len, logs))))))
+    for axes, drawn in ends:
+        label_ends(axes, drawn)
     return figure
 
 

@@ -19,6 +19,7 @@ from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint
+from mlpkern.lm.saved.folder_kind import JOURNAL
 from mlpkern.lm.saved.log import LogRow, write_log
 from mlpkern.lm.saved.records import write_config, write_summary
 from mlpkern.lm.saved.run_folder import RunFolder
@@ -38,7 +39,7 @@ class SweepFolder:
     @property
     def journal(self) -> Path:
         """The study of Optuna, appended to by every process."""
-        return self.path / "study.journal"
+        return self.path / JOURNAL
 
     @property
     def table(self) -> Path:

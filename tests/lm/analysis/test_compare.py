@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -78,6 +79,50 @@ def test_compare_prints_and_draws(runs, tmp_path, capsys):
     before = out.read_bytes()
     assert "choose another --out" in fails(capsys, "compare", *runs, "--out", out)
     assert out.read_bytes() == before
+
+
+def test_what_is_no_run_is_named_and_left_out(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind, file in (("sweep", "study.journal"), ("grid", "results.csv"), ("notes", "a.txt")):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / file).touch()
+    shutil.copytree("a", "sweep/best")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy("a/config.json", begun)
+    assert main(["compare", "a", "b", "sweep", "grid", "notes", "begun", "words.txt"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{lm.compare(['a', 'b']).to_text()}\n"
+    assert err.splitlines() == [
+        "mlpkern compare: sweep: a sweep, left out; its best run is sweep/best",
+        "mlpkern compare: grid: a population, left out",
+        "mlpkern compare: notes: not a run, left out",
+        "mlpkern compare: begun: the run stopped before its first checkpoint, left out",
+        "mlpkern compare: words.txt: not a run, left out",
+    ]
+    assert main(["compare", ".", "sweep/best"]) == 0  # a folder of runs among the arguments
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["run", "a", "b", "best"]
+    assert err.count("left out") == 4
+
+
+def test_the_csv_is_the_table(runs, tmp_path, capsys):
+    file = tmp_path / "runs.csv"
+    assert main(["compare", *runs, "--csv", str(file)]) == 0
+    assert capsys.readouterr().out.endswith(f"\nsaved {file}\n")
+    with file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    for row, run in zip(rows, lm.compare(runs).runs, strict=True):
+        assert (row["run"], row["ended"]) == (run.name, "1")
+        losses = [float(row[name]) for name in ("train", "dev", "best_dev")]
+        assert losses == [run.train, run.dev, run.best.dev_loss]
+    assert [(row["hidden"], row["seed"]) for row in rows] == [("8", "1"), ("9,4", "3")]
+    assert "choose another --csv" in fails(capsys, "compare", *runs, "--csv", file)
+
+
+def test_the_title_names_what_is_compared(runs):
+    assert lm.compare(runs).title == "2 runs on words.txt, differing in hidden, seed"
+    assert lm.compare([runs[0]] * 2).title == "2 runs on words.txt, of the same settings"
 
 
 def test_errors(runs, tmp_path, capsys):

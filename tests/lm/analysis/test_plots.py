@@ -14,6 +14,7 @@ from mlpkern import lm
 from mlpkern.lm import plots
 from mlpkern.lm.errors import ConfigError, DataError, MissingPackageError
 from mlpkern.lm.many.lr_finder import LRCurve
+from mlpkern.lm.plots.end_labels import spread_out
 from mlpkern.lm.plots.style import LINES
 from mlpkern.lm.saved.log import LogRow
 from mlpkern.lm.words.data import Split
@@ -153,6 +154,40 @@ def test_comparison_has_a_line_of_its_own_for_every_run():
     names = [t.get_text() for t in figure.legends[0].get_texts()]
     assert len(names) == len(logs) + 1
     assert names[-2].endswith(r"odd \$name\$")
+
+
+def test_the_last_dev_losses_stand_at_the_ends_and_cover_nothing():
+    ends = [2.1500, 2.1501, 2.1502, 2.3, 2.1501]
+    logs = {
+        f"run{i}": [*ROWS[:19], LogRow(20_000, 0.1, 2.1, end, 1.0)] for i, end in enumerate(ends)
+    }
+    figure = plots.comparison_plot(logs, title="5 runs, differing in $lr")
+    draws(figure)
+    texts_are_legible(figure)
+    assert figure.get_suptitle() == r"5 runs, differing in \$lr"
+    for axes in figure.axes:
+        shown = sorted(axes.texts, key=lambda text: text.get_position()[1])
+        assert [text.get_text() for text in shown] == sorted(f"{end:.4f}" for end in ends)
+        for text in shown:
+            above = axes.transData.transform((0, float(text.get_text())))[1]
+            assert abs(axes.transData.transform(text.get_position())[1] - above) < 60
+    crowd = {f"run{i}": logs["run0"] for i in range(40)}
+    figure = plots.comparison_plot(crowd)  # more than there is room for
+    texts_are_legible(figure)
+    assert 5 < len(figure.axes[0].texts) < 40
+
+
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_heights_are_spread_no_further_than_they_must(count):
+    rng = np.random.default_rng(count)
+    heights = rng.uniform(0, 100, count).round()
+    spread = spread_out(heights, 2.5, 0, 100)
+    assert np.diff(np.sort(spread)).min(initial=2.5) >= 2.5 - 1e-9
+    assert (spread.min(), spread.max()) >= (0, 0)
+    assert spread.max() <= 100
+    assert (np.argsort(spread) == np.argsort(heights, kind="stable")).all()
+    alone = np.abs(heights[:, None] - heights + 1e9 * np.eye(count)).min(1) > 100
+    assert (spread[alone] == heights[alone]).all()
 
 
 def test_lines_differ_without_colour_once_the_colours_repeat():
