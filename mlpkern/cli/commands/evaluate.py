@@ -16,7 +16,7 @@ examples:
   mlpkern evaluate RUN --checkpoint last   not the model with the lowest dev loss, but the last
 
 Standard output is a line for each split; which model of the run it is goes to standard error where
-the best is not the last.
+the best is not the last, and so does the progress of a long evaluation.
 """
 
 
@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> int:
     if which:
         print(which, file=sys.stderr, flush=True)
     for name in args.split:
-        metrics = evaluate(model, dataset.splits[name].to(device))
+        metrics = evaluate(model, dataset.splits[name].to(device), shown_as=name)
         print(
             f"{name:<5} loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}"
-            f"  ({metrics.rows} rows)"
+            f"  ({metrics.rows} rows)",
+            flush=True,
         )
     return 0

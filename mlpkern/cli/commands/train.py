@@ -36,7 +36,8 @@ examples:
   mlpkern train --resume RUN                           go on after Ctrl-C, bit for bit
   mlpkern train --resume RUN --steps 300000            go on after the end
 
-The last two lines printed are the losses over the whole train and dev split. A run folder holds
+The last two lines printed are the losses over the train and dev split, of a large train split over
+a sample of its rows: --train-eval all takes them all, none prints "train loss -". A run folder has
 config.json, log.csv, model.safetensors (the last model), best.safetensors (the one with the lowest
 dev loss) and summary.json. A run that diverges is saved, says so, and exits with 1. At the size of
 the lecture one thread is usually fastest: --threads 1.
@@ -45,6 +46,8 @@ the lecture one thread is usually fastest: --threads 1.
 FIXED = (
     "out", "preset", "force", "max_word_length", "level", "lower", "running", "min_count",
 )  # fmt: skip
+
+TRAIN_EVALS = ("none", "sample", "all")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +75,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     often = add_group(parser, "on the way")
     often.add_argument("--tensorboard", action="store_true",
                        help="write the log as event files into the run folder, too")  # fmt: skip
+    often.add_argument("--train-eval", choices=TRAIN_EVALS, default="sample",
+                       help="rows of the train loss at the end: sample (default; all, or 100,000 "
+                       "and more of a split with more than 10^9 logits), all or none")  # fmt: skip
     add_device(parser)
 
 
@@ -138,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         with warnings.catch_warnings():  # the last line tells it
             warnings.filterwarnings("ignore", "train: diverged", RuntimeWarning)
             trainer.train()
-        _print_summary(trainer, run)
+        _print_summary(trainer, run, args.train_eval)
     if trainer.diverged:
         print(f"mlpkern train: error: {trainer.diverged}", file=sys.stderr)
     return 1 if trainer.diverged else 0
@@ -198,16 +204,22 @@ def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
         print(f"resumed at step {state.step}")
 
 
-def _print_summary(trainer: Trainer, run: RunFolder) -> None:
+def _print_summary(trainer: Trainer, run: RunFolder, train_eval: str) -> None:
     """Evaluates, writes summary.json and prints; the losses are the last two lines."""
     from mlpkern.lm.saved.records import write_summary
-    from mlpkern.lm.training.evaluation import evaluate
+    from mlpkern.lm.training.evaluation import evaluate, sampled
 
     state, splits, best = trainer.state, trainer.dataset.splits, trainer.best
-    train, dev = (evaluate(state.model, splits[name]) for name in ("train", "dev"))
+    dev = trainer.dev or evaluate(state.model, splits["dev"], shown_as="dev")
+    train, every = None, len(splits["train"])
+    if train_eval != "none":
+        whole = splits["train"]
+        rows = whole if train_eval == "all" else sampled(whole, state.model.vocab_size)
+        train = evaluate(state.model, rows, shown_as="train")
     write_summary(
         run, steps=state.step, seconds=trainer.seconds, engine=trainer.engine.name,
-        train=dataclasses.asdict(train), dev=dataclasses.asdict(dev),
+        train={**dataclasses.asdict(train), "of": every} if train else None,
+        dev=dataclasses.asdict(dev),
         best=None if best.step is None else {"step": best.step, "dev_loss": best.dev_loss},
         diverged=trainer.diverged is not None,
     )  # fmt: skip
@@ -224,5 +236,6 @@ def _print_summary(trainer: Trainer, run: RunFolder) -> None:
     if best.step not in (None, state.step):
         kept = f"{best.dev_loss:.4f} at step {best.step}, kept as {run.best.name}"
         print(f"best dev loss {kept}; at the last step:")
-    print(f"train loss {train.loss:.4f}")
+    part = f" ({train.rows} of {every} rows)" if train and train.rows < every else ""
+    print(f"train loss {train.loss:.4f}{part}" if train else "train loss -")
     print(f"dev loss   {dev.loss:.4f}")

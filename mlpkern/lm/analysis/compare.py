@@ -35,8 +35,9 @@ class ComparedRun:
         name: the name of the folder, or its path if two have the same name
         step: steps done
         seconds: time of these steps
-        train: loss over the whole split; None for an unfinished run
-        dev: likewise; for an unfinished run the last one of its log, if any
+        ended: whether it has done all of its steps
+        train: loss over the split or a sample of it; None if not taken, as in an unfinished run
+        dev: loss over the split; for an unfinished run the last one of its log, if any
         best: the lowest dev loss and its step, if the run kept that model
         rows: the log
     """
@@ -46,14 +47,11 @@ class ComparedRun:
     step: int
     seconds: float
     engine: str
+    ended: bool
     train: float | None
     dev: float | None
     best: Best | None
     rows: Sequence[LogRow]
-
-    @property
-    def ended(self) -> bool:
-        return self.train is not None
 
 
 @dataclass(frozen=True)
@@ -192,12 +190,13 @@ def differing(configs: Sequence[TrainConfig]) -> dict[str, list[str]]:
 def _read(name: str, folder: RunFolder, checkpoint: Checkpoint) -> ComparedRun:
     rows = read_log(folder.log)
     train, dev = read_losses(folder, checkpoint.step)
-    if dev is None:
+    ended = dev is not None
+    if not ended:
         dev = next((row.dev_loss for row in reversed(rows) if row.dev_loss is not None), None)
     best = read_best(folder.best) if folder.best.is_file() else None
     return ComparedRun(
-        name, checkpoint.config, checkpoint.step, checkpoint.seconds, checkpoint.engine, train, dev,
-        best, rows,
+        name, checkpoint.config, checkpoint.step, checkpoint.seconds, checkpoint.engine, ended,
+        train, dev, best, rows,
     )  # fmt: skip
 
 

@@ -32,22 +32,25 @@ def write_config(
 
 
 def write_summary(
-    run: RunFolder, *, steps: int, seconds: float, engine: str, train: dict[str, Any],
-    dev: dict[str, Any], **more: Any,
+    run: RunFolder, *, steps: int, seconds: float, engine: str,
+    train: dict[str, Any] | None, dev: dict[str, Any], **more: Any,
 ) -> None:  # fmt: skip
-    """Replaces summary.json; ``train`` and ``dev``: the metrics over the whole splits."""
+    """Replaces summary.json; ``train`` and ``dev``: the metrics over the splits, ``rows`` of them;
+    ``train`` may be None, or of a sample, and then has ``of``, the rows of the split."""
     values = {"steps": steps, "seconds": seconds, "engine": engine, "train": train, "dev": dev}
     write_json(run.summary, values | more)
 
 
 def read_losses(run: RunFolder, step: int) -> tuple[float | None, float | None]:
-    """The train and dev loss of a run that ended at ``step``, else (None, None)."""
+    """The train and dev loss of a run that ended at ``step``, else (None, None); the train loss is
+    None too where it was not evaluated."""
     if not run.summary.exists():
         return None, None
     try:
         values = json.loads(run.summary.read_text(encoding="utf-8"))
         if int(values["steps"]) != step:  # the summary of an earlier end
             return None, None
-        return float(values["train"]["loss"]), float(values["dev"]["loss"])
+        train, dev = values["train"], values["dev"]
+        return None if train is None else float(train["loss"]), float(dev["loss"])
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{run.summary}: damaged or no summary of a run") from None

@@ -1,4 +1,4 @@
-"""The display of a running training: a progress bar on a terminal, plain lines elsewhere.
+"""The display of a running training or evaluation: a bar on a terminal, plain lines elsewhere.
 
 A display that raises never ends a training: the trainer goes on without it.
 """
@@ -9,7 +9,8 @@ import contextlib
 import os
 import sys
 import warnings
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from mlpkern.lm.saved.log import LogRow
 
@@ -58,13 +59,10 @@ class BarProgress:
     training begins. Ten million steps fit into 80 columns with both losses."""
 
     def __init__(self, total: int, done: int) -> None:
-        from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
-
-        size = {"dynamic_ncols": True} if _size_is_known() else {"ncols": 80, "nrows": 24}
         form = (
             "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
         )
-        self._bar = tqdm(total=total, initial=done, unit="", bar_format=form, **size)
+        self._bar = _bar(total, initial=done, unit="", bar_format=form)
         self._losses: dict[str, str] = {}
 
     def advance(self, steps: int) -> None:
@@ -82,11 +80,24 @@ class BarProgress:
 
 def make_progress(total: int, done: int) -> Progress:
     """A bar when standard error is a terminal, else lines."""
-    try:
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-    except ValueError:  # closed
-        terminal = False
-    return BarProgress(total, done) if terminal else LineProgress(total)
+    return BarProgress(total, done) if _on_a_terminal() else LineProgress(total)
+
+
+@contextlib.contextmanager
+def rows_progress(name: str | None, rows: int) -> Iterator[Callable[[int], Any]]:
+    """Shows on standard error how many of the ``rows`` of the split ``name`` are evaluated: what it
+    yields takes how many more are. A bar on a terminal, which goes away; else one line.
+
+    Without a name it shows nothing.
+    """
+    if name is None:
+        yield lambda _: None
+    elif not _on_a_terminal():
+        print(f"evaluating {name}: {rows} rows", file=sys.stderr, flush=True)
+        yield lambda _: None
+    else:
+        with _bar(rows, desc=f"evaluating {name}", unit="row", leave=False) as bar:
+            yield bar.update
 
 
 def print_above(line: str) -> None:
@@ -107,6 +118,20 @@ def display_failed(error: Exception) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def _on_a_terminal() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _bar(total: int, **options: Any) -> Any:
+    from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+    size = {"dynamic_ncols": True} if _size_is_known() else {"ncols": 80, "nrows": 24}
+    return tqdm(total=total, **options, **size)
 
 
 def _size_is_known() -> bool:
