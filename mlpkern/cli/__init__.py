@@ -29,6 +29,7 @@ from mlpkern.cli.commands import (
     ngram,
     plot,
     report,
+    runs,
     sample,
     sweep,
     train,
@@ -40,7 +41,7 @@ __all__ = ["main"]
 COMMANDS: dict[str, ModuleType] = {
     "info": info, "data": data, "ngram": ngram, "train": train, "find-lr": find_lr,
     "sample": sample, "evaluate": evaluate, "plot": plot, "report": report, "compare": compare,
-    "sweep": sweep,
+    "runs": runs, "sweep": sweep,
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from mlpkern.lm import plots
 from mlpkern.lm.analysis.compare import Comparison, compare
 from mlpkern.lm.analysis.ngram import NGram, ngram
 from mlpkern.lm.analysis.report import Report, report, report_on
+from mlpkern.lm.analysis.run_list import ListedRun, list_runs
 from mlpkern.lm.analysis.sample import sample
 from mlpkern.lm.errors import (
     CheckpointError,
@@ -61,6 +62,7 @@ __all__ = [
     "Interrupted",
     "LMError",
     "LRCurve",
+    "ListedRun",
     "MLPLanguageModel",
     "Metrics",
     "MissingPackageError",
@@ -90,6 +92,7 @@ __all__ = [
     "describe_dataset",
     "embedded_names",
     "evaluate",
+    "list_runs",
     "load_checkpoint",
     "load_model",
     "lowest_loss",

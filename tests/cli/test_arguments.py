@@ -30,6 +30,7 @@ COMMANDS = {
     "plot": ["run", "--what", "lr"],
     "report": ["run"],
     "compare": ["run", "run"],
+    "runs": ["."],
     "sweep": ["words.txt", *SMALL, "--block-size", "2", "--out", "sweep"],
 }
 

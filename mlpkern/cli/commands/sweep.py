@@ -160,6 +160,7 @@ def _print_results(done: Sweep) -> bool:
 
 def _table(trials: list[FrozenTrial], names: list[str]) -> list[str]:
     """Lines of a table: a trial a line, a setting a column."""
+    from mlpkern.lm.analysis.text_table import aligned
 
     def short(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -168,8 +169,7 @@ def _table(trials: list[FrozenTrial], names: list[str]) -> list[str]:
     for trial in trials:
         settings = [short(trial.params[name]) for name in names]
         rows.append([str(trial.number), f"{trial.value:.4f}", *settings])
-    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.rjust, row, wide)) for row in rows]
+    return aligned(rows, right=range(len(rows[0])))
 
 
 def _write_pictures(done: Sweep, trials: list[FrozenTrial]) -> str:

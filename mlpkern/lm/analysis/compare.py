@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlpkern.lm.analysis.text_table import aligned
 from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import SETTINGS, TrainConfig, settings_of
@@ -113,8 +114,7 @@ class Comparison:
                 [run.name, _loss(run.train), dev, *bests, str(run.step), f"{run.seconds:.1f}",
                  run.engine, *own]
             )  # fmt: skip
-        wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join(map(str.ljust, line, wide)).rstrip() for line in lines]
+        text = aligned(lines)
         if any(not run.ended and run.dev is not None for run in self.runs):
             text.append("* the last dev loss of the log of a run that has not ended")
         if not self.same_words:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mlpkern.lm.saved.run_folder import RunFolder
 
-JOURNAL = "study.journal"  # of a sweep
+JOURNAL, TRIALS = "study.journal", "trials.csv"  # of a sweep
 RESULTS = "results.csv"  # of a population
 
 Kind = Literal["run", "sweep", "population"]

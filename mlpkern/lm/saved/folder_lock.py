@@ -203,6 +203,14 @@ class FolderLock:
                     os.utime(self._file)
 
 
+def holder_of(folder: Path) -> str | None:
+    """Which living process holds the lock of ``folder``, in words; None if none does."""
+    found = _read(folder / NAME)
+    if found is None or not found.is_alive(folder):
+        return None
+    return str(found.holder or "another process is about to write there")
+
+
 def is_of_a_lock(file: str) -> bool:
     """Whether ``file`` is the name of a lock or of a claim to one."""
     return file == NAME or file.startswith(f"{NAME}.")

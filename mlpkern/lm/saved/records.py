@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,17 @@ def write_summary(
     ``train`` may be None, or of a sample, and then has ``of``, the rows of the split."""
     values = {"steps": steps, "seconds": seconds, "engine": engine, "train": train, "dev": dev}
     write_json(run.summary, values | more)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a config.json; CheckpointError if it is damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise TypeError
+    except (OSError, ValueError, TypeError):
+        raise CheckpointError(f"{path}: damaged or no record of a run") from None
+    return values
 
 
 def read_losses(run: RunFolder, step: int) -> tuple[float | None, float | None]:

@@ -19,7 +19,7 @@ from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint
-from mlpkern.lm.saved.folder_kind import JOURNAL
+from mlpkern.lm.saved.folder_kind import JOURNAL, TRIALS
 from mlpkern.lm.saved.log import LogRow, write_log
 from mlpkern.lm.saved.records import write_config, write_summary
 from mlpkern.lm.saved.run_folder import RunFolder
@@ -44,7 +44,7 @@ class SweepFolder:
     @property
     def table(self) -> Path:
         """The table of all trials."""
-        return self.path / "trials.csv"
+        return self.path / TRIALS
 
     @property
     def best(self) -> RunFolder:
