@@ -16,7 +16,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NoReturn
 
 from mlpkern import __version__
 from mlpkern.cli import streams
@@ -34,6 +33,7 @@ from mlpkern.cli.commands import (
     sweep,
     train,
 )
+from mlpkern.cli.parser import Parser
 
 __all__ = ["main"]
 
@@ -43,29 +43,6 @@ COMMANDS: dict[str, ModuleType] = {
     "sample": sample, "evaluate": evaluate, "plot": plot, "report": report, "compare": compare,
     "runs": runs, "sweep": sweep,
 }  # fmt: skip
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
-        """As argparse's; but a command's own parser refuses what it does not know, and a value
-        ``--``, which argparse would turn into an empty list."""
-        given = list(sys.argv[1:] if args is None else args)
-        if self._subparsers is not None:
-            return super().parse_known_args(given, namespace)
-        for text in given:
-            if re.fullmatch(r"--?\w[\w-]*=--", text):
-                self.error(f"argument {text[:-3]}: expected a value, got '--'")
-        values, unknown = super().parse_known_args(given, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return values, unknown
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import argparse
 import math
 
 MOST_SIZES = 1_000  # in a range
+_EXPONENTS = {"k": "e3", "M": "e6"}
 
 
 def path(text: str) -> str:
@@ -28,7 +29,7 @@ def folder(text: str) -> str:
 
 
 def whole(text: str) -> int:
-    """A whole number that fits into 64 bits."""
+    """A whole number that fits into 64 bits: ``10000``, ``10k``, ``1.5M``."""
     try:
         return _whole(text)
     except ValueError:
@@ -55,14 +56,15 @@ def widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def schedule(text: str) -> tuple[tuple[int, float], ...]:
-    """``0.1,0.01@100000`` -> ((0, 0.1), (100000, 0.01))."""
+def schedule(text: str) -> tuple[tuple[float, float], ...]:
+    """``0.1,0.01@10k`` -> ((0, 0.1), (10000, 0.01)), from a step on; ``0.1,0.01@75%`` -> ((0, 0.1),
+    (0.75, 0.01)), from a share of the steps on."""
     try:
         entries = [part.split("@") for part in text.split(",")]
-        return tuple((_whole(rest[0]) if rest else 0, float(lr)) for lr, *rest in entries)
-    except ValueError:
+        return tuple((_beginning(*rest) if rest else 0, float(lr)) for lr, *rest in entries)
+    except (TypeError, ValueError):  # TypeError: more than one @
         raise argparse.ArgumentTypeError(
-            f"expected learning rates as in 0.1 or 0.1,0.01@100000, got {text!r}"
+            f"expected learning rates as in 0.1, 0.1,0.01@75% or 0.1,0.01@10k, got {text!r}"
         ) from None
 
 
@@ -89,9 +91,20 @@ def shares(text: str) -> tuple[float, ...]:
 
 
 def _whole(text: str) -> int:
-    if not -(2**63) <= (value := int(text)) < 2**63:
+    exponent = _EXPONENTS.get(text[-1:])
+    value = float(text[:-1] + exponent) if exponent else int(text)
+    if not -(2**63) <= value < 2**63 or value != int(value):
         raise ValueError
-    return value
+    return int(value)
+
+
+def _beginning(text: str) -> float:
+    """A step, or a share of the steps that is below 1."""
+    if not text.endswith("%"):
+        return _whole(text)
+    if not 0 <= (share := float(text[:-1] + "e-2")) < 1:
+        raise ValueError
+    return share
 
 
 def _finite(text: str) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -72,3 +74,13 @@ class NonFiniteLossError(ArithmeticError):
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error about ``word``, which is none of ``known``: the likeliest of them.
+
+    >>> nearest("trian", ["sample", "train"]), nearest("x", ["sample", "train"])
+    ('; did you mean train?', '')
+    """
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {found[0]}?" if found else ""

@@ -22,7 +22,7 @@ def test_find_lr_errors(words, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("--lr", "fast", "expected learning rates as in 0.1 or 0.1,0.01@100000, got 'fast'"),
+        ("--lr", "fast", "as in 0.1, 0.1,0.01@75% or 0.1,0.01@10k, got 'fast'"),
         ("--lr", "0.1,0.2", "lr must have rising steps"),
         ("--lr", "nan", "lr from step 0 must be finite"),
         ("--hidden", "a", "expected widths as in 200 or 300,100, got 'a'"),
