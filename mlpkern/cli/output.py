@@ -1,4 +1,4 @@
-"""The check of a file that a command is asked to write; it replaces none unless asked."""
+"""The check of a file that a command is asked to write, and how rows are told."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def check_output(path: str | Path, *, force: bool = False, flag: str = "--out") 
     if path.exists() and not force:
         raise ConfigError(f"{path}: exists; replace it with --force, or choose another {flag}")
     return path
+
+
+def rows_text(rows: int, error: float | None) -> str:
+    """``rows``, and where they are few the standard error of their mean loss.
+
+    >>> rows_text(22655, None), rows_text(214, 0.0873)
+    ('22655 rows', '214 rows, few: loss ±0.087')
+    """
+    return f"{rows} rows" if error is None else f"{rows} rows, few: loss ±{error:.3f}"

@@ -15,7 +15,8 @@ examples:
   mlpkern evaluate RUN other.txt        a model on other words, split the same way
   mlpkern evaluate RUN --checkpoint last   not the model with the lowest dev loss, but the last
 
-Standard output is a line for each split; which model of the run it is goes to standard error where
+Standard output is a line for each split; with less than 1,000 rows it says so, with the standard
+error of the loss. Which model of the run it is goes to standard error where
 the best is not the last, and so does the progress of a long evaluation.
 """
 
@@ -29,10 +30,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mlpkern.cli.output import rows_text
     from mlpkern.cli.session import chosen_checkpoint, chosen_device
     from mlpkern.lm.saved.checkpoint import check_vocab
     from mlpkern.lm.saved.run_words import dataset_of_run
-    from mlpkern.lm.training.evaluation import evaluate
+    from mlpkern.lm.training.evaluation import FEW_ROWS, evaluate, row_losses, standard_error
 
     device = chosen_device(args)
     checkpoint, which = chosen_checkpoint(args)
@@ -42,10 +44,13 @@ def run(args: argparse.Namespace) -> int:
     if which:
         print(which, file=sys.stderr, flush=True)
     for name in args.split:
-        metrics = evaluate(model, dataset.splits[name].to(device), shown_as=name)
+        split = dataset.splits[name].to(device)
+        metrics, error = evaluate(model, split, shown_as=name), None
+        if metrics.rows < FEW_ROWS:
+            error = standard_error(row_losses(model, split).numpy())
         print(
             f"{name:<5} loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}"
-            f"  ({metrics.rows} rows)",
+            f"  ({rows_text(metrics.rows, error)})",
             flush=True,
         )
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,9 @@ examples:
   mlpkern report RUN other.txt          on other words, split the same way
 
 Losses of the splits beside those of counting n-grams of the same words, the dev loss by place in
-the word and by symbol, and whether the model is overfit (dev more than 5 % above train, or risen by
-1 %), underfit (not better than counting with the same context, or still falling) or near capacity.
+the word and by symbol (with ~ where it is of less than 100 rows), and whether the model is overfit
+(dev more than 5 % above train, or risen by 1 %), underfit (not better than counting with the same
+context, or still falling) or near capacity; unclear where dev has too few rows to tell.
 The curves go into RUN/curves.png. The last line is the test loss.
 """
 MOST_SYMBOLS = 60  # lines of a table that is longer end here
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     checkpoint, which = chosen_checkpoint(args)
     found = report(
         args.run, args.file, args.data, kernels=args.kernels or "fused", device=device,
-        checkpoint=args.checkpoint,
+        checkpoint=args.checkpoint, show=True,
     )  # fmt: skip
     print(
         f"run     {folder.path}: step {checkpoint.step} of {checkpoint.config.steps}, engine "
@@ -73,13 +75,16 @@ def report_text(found: Report) -> str:
     from mlpkern.lm.analysis.ngram import ngram_name
     from mlpkern.lm.words.describe import WIDTH
 
-    train, dev = found.splits["train"], found.splits["dev"]
     lines = [
-        f"train   loss {train.loss:.4f}  accuracy {train.accuracy:.4f}  ({train.rows} rows)",
-        f"dev     loss {dev.loss:.4f}  accuracy {dev.accuracy:.4f}  ({dev.rows} rows)",
+        f"{name:<7} loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}  "
+        f"({_rows_of(found, name)})"
+        for name, metrics in found.splits.items()
+        if name != "test"
+    ]
+    lines += [
         "counts  dev loss "
         + ", ".join(f"{ngram_name(n)} {x:.4f}" for n, x in found.ngrams.items()),
-        "dev loss by place in the word: rows, loss, share of the sum",
+        "dev loss by place in the word: rows, loss ± standard error, share of the sum",
         *_table(found.positions),
         "dev loss by symbol, the largest share first",
         *_table(found.symbols[:MOST_SYMBOLS]),
@@ -90,6 +95,14 @@ def report_text(found: Report) -> str:
     return "\n".join(lines)
 
 
+def _rows_of(found: Report, name: str) -> str:
+    from mlpkern.cli.output import rows_text
+    from mlpkern.lm.training.evaluation import FEW_ROWS
+
+    rows = found.splits[name].rows
+    return rows_text(rows, found.errors[name] if rows < FEW_ROWS else None)
+
+
 def _table(groups: list[Group]) -> list[str]:
     from mlpkern.lm.words.describe import in_columns
     from mlpkern.lm.words.symbols import shown
@@ -98,6 +111,11 @@ def _table(groups: list[Group]) -> list[str]:
     wide = max(map(len, labels))
     digits = max(len(str(group.rows)) for group in groups)
     return in_columns(
-        f"{label:<{wide}} {group.rows:>{digits}} {group.loss:.4f} {100 * group.share:>4.1f} %"
+        f"{label:<{wide}} {group.rows:>{digits}} {'~' if group.few else ' '}{group.loss:.4f} "
+        f"±{_error(group)} {100 * group.share:>4.1f} %"
         for label, group in zip(labels, groups, strict=True)
     )
+
+
+def _error(group: Group) -> str:
+    return "?   " if math.isnan(group.error) else f"{group.error:.2f}"

@@ -20,28 +20,36 @@ import numpy as np
 import torch
 
 from mlpkern.lm.analysis.ngram import MAX_N, ngram
-from mlpkern.lm.analysis.verdict import Verdict, verdict
+from mlpkern.lm.analysis.verdict import Noise, Verdict, verdict
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.saved.checkpoint import check_vocab, load_checkpoint
 from mlpkern.lm.saved.log import LogRow, read_log
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.saved.run_words import dataset_of_run
-from mlpkern.lm.training.evaluation import Metrics, evaluate, row_losses
+from mlpkern.lm.training.evaluation import Metrics, evaluate, row_losses, standard_error
 from mlpkern.lm.words.data import Dataset, Split
 
 LAST_POSITION = 15  # later ones are one group
+FEW = 100  # rows, below which a group is marked
+LEAST = 5  # rows whose losses tell how much such losses vary
 
 
 @dataclass(frozen=True)
 class Group:
-    """Dev rows with a common property: their number, mean loss, and share of the sum of
-    all losses."""
+    """Dev rows with a common property: their number, mean loss, its standard error (nan for
+    less than 5 rows), and share of the sum of all losses."""
 
     label: str
     rows: int
     loss: float
+    error: float
     share: float
+
+    @property
+    def few(self) -> bool:
+        """Whether the loss is that of so few rows that it says little."""
+        return self.rows < FEW
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Report:
 
     Attributes:
         splits: loss and accuracy of train, dev and test
+        errors: the standard errors of these losses, those of train and test as if their rows varied
+            as much as those of dev
         ngrams: n -> dev loss of the n-grams of the same train words: 2, 3, and up to the context
             of the model
         positions: dev rows by the position of the target in its word
@@ -58,6 +68,7 @@ class Report:
     """
 
     splits: dict[str, Metrics]
+    errors: dict[str, float]
     ngrams: dict[int, float]
     positions: list[Group]
     symbols: list[Group]
@@ -73,6 +84,7 @@ def report(
     kernels: str = "fused",
     device: torch.device | str = "cpu",
     checkpoint: str | None = None,
+    show: bool = False,
 ) -> Report:
     """The report on the run in the folder ``run``.
 
@@ -80,6 +92,7 @@ def report(
         file: a text file with other words than those of the run.
         data: "embedded" or "makemore", likewise.
         checkpoint: the "best" model or the "last"; None: the best if there is one.
+        show: show long evaluations on standard error.
 
     CheckpointError or DataError if the run, its log or its words cannot be read.
     """
@@ -88,22 +101,39 @@ def report(
     dataset, _ = dataset_of_run(found, file, data)
     check_vocab(found.vocab, dataset.vocab)
     model = found.make_model(kernels).to(device)
-    return report_on(model, dataset.to(device), found.config, rows)
+    return report_on(model, dataset.to(device), found.config, rows, show=show)
 
 
 def report_on(
-    model: MLPLanguageModel, dataset: Dataset, config: TrainConfig, rows: Sequence[LogRow]
+    model: MLPLanguageModel,
+    dataset: Dataset,
+    config: TrainConfig,
+    rows: Sequence[LogRow],
+    *,
+    show: bool = False,
 ) -> Report:
     """The report on ``model``, trained with ``config`` on ``dataset``, with the log ``rows``."""
-    splits = {name: evaluate(model, split) for name, split in dataset.splits.items()}
+    splits = {
+        name: evaluate(model, split, shown_as=name if show else None)
+        for name, split in dataset.splits.items()
+    }
     dev = dataset.splits["dev"]
     losses = row_losses(model, dev).numpy()
-    ngrams = ngram_losses(dataset, config.block_size)
+    counted = _ngram_row_losses(dataset, config.block_size)
+    ngrams = {n: float(found.mean()) for n, found in counted.items()}
     fair = {n: loss for n, loss in ngrams.items() if n <= config.block_size + 1}
-    # a log row is the mean of so many losses, which vary about as much as those of dev rows
-    noise = float(losses.std()) / (config.log_every * config.batch_size) ** 0.5
+    # losses of train rows, and those of a batch, vary about as much as those of dev rows
+    spread = float(losses.std(ddof=1))
+    errors = {name: spread / metrics.rows**0.5 for name, metrics in splits.items()}
+    noise = Noise(
+        dev=errors["dev"],
+        gap=float(np.hypot(errors["dev"], errors["train"])),
+        counts={n: standard_error(losses - found) for n, found in counted.items()},
+        batches=spread / (config.log_every * config.batch_size) ** 0.5,
+    )
     return Report(
         splits,
+        errors,
         ngrams,
         losses_per_position(losses, dev),
         losses_per_symbol(losses, dev, dataset.vocab.symbols),
@@ -138,16 +168,31 @@ def _groups(losses: np.ndarray, places: np.ndarray, labels: Sequence[str]) -> li
     counts = np.bincount(places, minlength=len(labels))
     sums = np.bincount(places, weights=losses, minlength=len(labels))
     total = max(float(sums.sum()), 1e-300)
+    means = sums / np.maximum(counts, 1)
+    spreads = np.bincount(places, weights=(losses - means[places]) ** 2, minlength=len(labels))
     return [
-        Group(label, int(count), float(part / count), float(part / total))
-        for label, count, part in zip(labels, counts, sums, strict=True)
+        Group(label, int(count), float(mean), _error(spread, count), float(part / total))
+        for label, count, part, mean, spread in zip(
+            labels, counts, sums, means, spreads, strict=True
+        )
         if count
     ]
 
 
+def _error(spread: float, count: int) -> float:
+    """The standard error of a mean of ``count`` values with this sum of squared deviations."""
+    return float((spread / (count - 1) / count) ** 0.5) if count >= LEAST else float("nan")
+
+
 def ngram_losses(dataset: Dataset, block_size: int) -> dict[int, float]:
     """The dev losses of bigrams, trigrams, and longer n-grams up to the context of the model."""
+    counted = _ngram_row_losses(dataset, block_size)
+    return {n: float(losses.mean()) for n, losses in counted.items()}
+
+
+def _ngram_row_losses(dataset: Dataset, block_size: int) -> dict[int, np.ndarray]:
+    """The same for every dev row (N,)."""
     largest = max(3, min(block_size + 1, MAX_N))
     dataset = dataset.to("cpu")
     dev = dataset.splits_for(max(block_size, largest - 1))["dev"]
-    return {n: ngram(dataset, n).loss(dev) for n in range(2, largest + 1)}
+    return {n: ngram(dataset, n).row_losses(dev) for n in range(2, largest + 1)}

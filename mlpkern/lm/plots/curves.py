@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlpkern.lm.analysis.ngram import ngram_name
+from mlpkern.lm.analysis.report import FEW
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.plots.end_labels import label_ends
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    from mlpkern.lm.analysis.report import Report
+    from mlpkern.lm.analysis.report import Group, Report
 
 LR_POINTS = 2_000
 BASELINE_DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
@@ -40,15 +41,15 @@ def loss_plot(rows: Sequence[LogRow], baselines: Mapping[str, float] | None = No
 
 
 def report_plot(report: Report) -> Figure:
-    """`loss_plot` of a report, and beside it the dev loss by position in the word."""
+    """`loss_plot` of a report, and beside it the dev loss by position in the word: in each bar its
+    rows, at its end the standard error; bars of less than 100 rows are pale and hatched."""
     figure = new_figure(11, 5.2)
     curves, places = figure.subplots(1, 2, width_ratios=(3, 2))
     baselines = {ngram_name(n): loss for n, loss in report.ngrams.items()}
     _draw_losses(curves, report.rows, baselines)
-    styled(places, title="Dev loss by place in the word", xlabel="place of the target",
-           ylabel="")  # fmt: skip
-    places.bar([g.label for g in report.positions], [g.loss for g in report.positions],
-               color=PALETTE["sky"], edgecolor=PALETTE["blue"], linewidth=0.8)  # fmt: skip
+    styled(places, title="Dev loss by place in the word (in the bars: rows)",
+           xlabel="place of the target", ylabel="")  # fmt: skip
+    _draw_groups(places, report.positions)
     places.axhline(report.splits["dev"].loss, color=PALETTE["vermillion"], linewidth=1.3,
                    label="dev, all places")  # fmt: skip
     places.grid(axis="x", visible=False)
@@ -118,6 +119,27 @@ def lr_plot(config: TrainConfig) -> Figure:
         axes.set_ylim(bottom=0)
     _steps_axis(axes)
     return figure
+
+
+def _draw_groups(axes: Axes, groups: Sequence[Group]) -> None:
+    """A bar for each group."""
+    styles: dict[bool, dict[str, Any]] = {
+        False: {"color": PALETTE["sky"], "edgecolor": PALETTE["blue"]},
+        True: {"color": "white", "edgecolor": PALETTE["sky"], "hatch": "///",
+               "label": f"less than {FEW} rows"},
+    }  # fmt: skip
+    for few, style in styles.items():
+        kept = [(i, group) for i, group in enumerate(groups) if group.few is few]
+        if kept:
+            axes.bar([i for i, _ in kept], [group.loss for _, group in kept], linewidth=0.8,
+                     yerr=[group.error for _, group in kept],
+                     error_kw={"linewidth": 0.8, "capsize": 1.5}, **style)  # fmt: skip
+    for i, group in enumerate(groups):
+        axes.annotate(f"{group.rows:,}", (i, 0), xytext=(0, 3), textcoords="offset points",
+                      rotation=90, ha="center", va="bottom", fontsize=8,
+                      bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7,
+                            "pad": 0.5})  # fmt: skip
+    axes.set_xticks(range(len(groups)), [group.label for group in groups])
 
 
 def _draw_losses(axes: Axes, rows: Sequence[LogRow], baselines: Mapping[str, float]) -> None:

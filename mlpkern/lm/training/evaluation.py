@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from mlpkern.lm.words.data import Split
 
 # logits of one batch: 8 MB of float32, which stays in the cache of a server core
 MAX_LOGITS = 2_000_000
+FEW_ROWS = 1_000  # below which a mean loss is marked, with its standard error
 CALL_LOGITS = 1 << 27  # of one call; an evaluation of more is long, and may be shown
 # of a sample: some ten seconds of work, and rows enough for a standard error of about 0.01
 SAMPLE_ROWS, SAMPLE_LOGITS = 100_000, 1_000_000_000
@@ -118,6 +120,13 @@ def row_losses(model: MLPLanguageModel, split: Split) -> Tensor:
         for logits, targets in row_logits(model, split)
     ]
     return torch.cat(losses) if losses else torch.empty(0, dtype=torch.float64, device="cpu")
+
+
+def standard_error(losses: np.ndarray) -> float:
+    """By how much the mean of ``losses`` (N,) differs from that of ever more rows, typically; nan
+    for a single row."""
+    count = len(losses)
+    return float(losses.std(ddof=1)) / count**0.5 if count > 1 else float("nan")
 
 
 def _parts(split: Split, size: int) -> Iterator[Split]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from mlpkern import lm
 from mlpkern.cli import main
 from mlpkern.lm.analysis.report import losses_per_position, losses_per_symbol
-from mlpkern.lm.analysis.verdict import still_falling, verdict
+from mlpkern.lm.analysis.verdict import Noise, still_falling, verdict
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.log import LogRow
 from mlpkern.lm.words.describe import WIDTH
@@ -53,6 +54,16 @@ def test_losses_are_those_of_loops_over_words():
             assert group.rows == len(losses)
             assert group.loss == pytest.approx(np.mean(losses), rel=1e-5)
             assert group.share == pytest.approx(sum(losses) / total, rel=1e-5)
+            if group.rows >= 5:
+                error = np.std(losses, ddof=1) / group.rows**0.5
+                assert group.error == pytest.approx(error, rel=1e-4)
+            else:
+                assert np.isnan(group.error)
+            assert group.few == (len(losses) < 100)
+    error = np.std([row[2] for row in dev], ddof=1) / len(dev) ** 0.5
+    assert found.errors["dev"] == pytest.approx(error, rel=1e-5)
+    rows = found.splits["train"].rows
+    assert found.errors["train"] == pytest.approx(error * (len(dev) / rows) ** 0.5, rel=1e-5)
     assert [g.label for g in found.positions] == [str(i) for i in range(1, 11)]
     shares = [g.share for g in found.symbols]
     assert shares == sorted(shares, reverse=True)
@@ -108,6 +119,42 @@ def test_the_first_rule_that_holds(train, dev, rows, ngrams, kind, reason):
     assert str(found) == f"{kind}: {found.reason}. {found.advice}."
 
 
+@pytest.mark.parametrize(
+    ("train", "dev", "rows", "noise", "kind", "reason"),
+    [
+        (2.0, 2.2, FLAT, Noise(gap=0.09), "overfit", "above train"),
+        (2.0, 2.2, FLAT, Noise(gap=0.11), "unclear",
+         r"dev is 0\.200 \(9\.1 %\) above train, with a standard error of 0\.110"),
+        (2.0, 2.0, FLAT, Noise(gap=0.06), "unclear", "train"),  # nor can 5 % be excluded
+        (2.0, 2.0, FLAT, Noise(gap=0.04), "near capacity", ""),
+        (2.0, 2.05, rows_of([2.0] * 10, {4: 2.0, 10: 2.05}), Noise(dev=0.02), "overfit", "risen"),
+        (2.0, 2.05, rows_of([2.0] * 10, {4: 2.0, 10: 2.05}), Noise(dev=0.03), "unclear",
+         r"has risen to 2\.0500 since, with a standard error of 0\.030"),
+        (2.0, 2.52, FLAT, Noise(gap=1, counts={2: 0.009}), "underfit", "counting"),
+        (2.45, 2.52, FLAT, Noise(counts={2: 0.011}), "unclear",
+         r"counting reaches dev 2\.5000 \(bigram\), the model 2\.5200, .* error of 0\.011"),
+        (2.45, 2.47, FLAT, Noise(counts={2: 0.016}), "unclear", "counting"),  # below, by chance
+        (2.45, 2.47, FLAT, Noise(counts={2: 0.014}), "near capacity", ""),
+        (2.0, 2.05, rows_of(np.linspace(3, 2, 20)), Noise(gap=1), "underfit", "still falls"),
+    ],
+)  # fmt: skip
+def test_differences_below_two_standard_errors_decide_nothing(
+    train, dev, rows, noise, kind, reason
+):
+    found = verdict(train, dev, rows, ngrams={2: 2.5}, noise=noise)
+    assert found.kind == kind
+    assert re.search(reason, found.reason)
+    if kind == "unclear":
+        assert str(found).startswith("unclear: too few dev rows to tell: ")
+
+
+def test_the_errors_of_a_report_are_those_of_its_rows():
+    """With one word in dev nothing is clear; the counts are compared row by row."""
+    few = lm.build_dataset(make_words()[:10], block_size=3)
+    model = lm.MLPLanguageModel(len(few.vocab), 3, 4, 16)
+    assert lm.report_on(model, few, TrainConfig(), FLAT).verdict.kind == "unclear"
+
+
 def test_a_fall_that_may_be_chance_is_none():
     falling = rows_of(np.linspace(3, 2, 100))
     fall = np.mean([r.train_loss for r in falling[80:90]])
@@ -148,7 +195,7 @@ def test_report_prints_the_tables_and_test_at_the_end(run, capsys):
         metrics = found.splits[name]
         assert f"loss {metrics.loss:.4f}  accuracy {metrics.accuracy:.4f}" in printed
     assert f"bigram {found.ngrams[2]:.4f}, trigram {found.ngrams[3]:.4f}, 4-gram" in printed
-    cells = re.findall(r"(\S+) +(\d+) (\d\.\d{4}) +(\d+\.\d) %", printed)
+    cells = re.findall(r"(\S+) +(\d+) [ ~](\d\.\d{4}) ±[\d.?]+ +(\d+\.\d) %", printed)
     groups = [*found.positions, *found.symbols]
     assert sorted(cells) == sorted(
         (g.label, str(g.rows), f"{g.loss:.4f}", f"{100 * g.share:.1f}") for g in groups
@@ -158,17 +205,29 @@ def test_report_prints_the_tables_and_test_at_the_end(run, capsys):
         f"saved {run / 'curves.png'}", f"test loss {found.splits['test'].loss:.4f}",
     ]  # fmt: skip
     assert printed.count(f"{found.splits['test'].loss:.4f}") == 1
+    few = [group for group in groups if group.few]
+    assert printed.count(" ~") == len(few) > 0
+    rows, error = found.splits["dev"].rows, found.errors["dev"]
+    assert f"({rows} rows, few: loss ±{error:.3f})" in lines[2]
+    assert lines[1].endswith(" rows)")  # train has more than 1,000
     assert max(map(len, lines[1:-2])) <= WIDTH
     assert png_size((run / "curves.png").read_bytes()) == (1650, 780)
 
 
 def test_report_plot_shows_the_log_and_the_places(run):
     found = lm.report(run)
+    most = replace(found.positions[0], rows=12_345)
+    found = replace(found, positions=[most, *found.positions[1:]])
     figure = lm.plots.report_plot(found)
     draws(figure)
     curves, places = figure.axes
     assert curves.lines[0].get_ydata().tolist() == [row.train_loss for row in found.rows]
-    assert [bar.get_height() for bar in places.patches] == [g.loss for g in found.positions]
+    bars = sorted(places.patches, key=lambda bar: bar.get_x())
+    assert [bar.get_height() for bar in bars] == [g.loss for g in found.positions]
+    hatched = [bar.get_hatch() is not None for bar in bars]
+    assert hatched == [g.few for g in found.positions]
+    assert 0 < sum(hatched) < len(hatched)
+    assert [text.get_text() for text in places.texts] == [f"{g.rows:,}" for g in found.positions]
     texts_are_legible(figure)
 
 
