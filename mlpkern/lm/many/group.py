@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Collection, Generator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 import mlpkern
 from mlpkern.lm.many.drawn_batches import Drawing, Drawn, drawn_rows
 from mlpkern.lm.many.loss_curve import LossCurve
-from mlpkern.lm.many.trained import KeptBest, Trained, copy_into
+from mlpkern.lm.many.trained import BestModel, KeptBest, Trained, copy_into
 from mlpkern.lm.model.config import TrainConfig, seed_for
 from mlpkern.lm.model.state import TrainState, initial_model
 from mlpkern.lm.training.chunks import is_evaluated
@@ -46,7 +47,9 @@ class Group:
         dataset: Dataset,
         max_points: int,
         keep_best: bool = False,
+        data: dict[str, Any] | None = None,
     ) -> None:
+        self._vocab, self._data = dataset.vocab, data or {"digest": dataset.digest}
         self._rows = list(configs)  # (M) the number of the model in each row of every tensor
         self._done: dict[int, Trained] = {}
         self._best = {i: KeptBest() for i in configs}
@@ -70,6 +73,7 @@ class Group:
         self._curve = LossCurve(len(own), self.steps, max_points)
         self._chunk = FIRST_CHUNK
         self._pace = math.inf  # seconds per step in the last chunk
+        self._seconds = dict.fromkeys(configs, 0.0)  # of each model, its share
 
     def seconds(self, end: int) -> float:
         """The time that training to step ``end`` will take; inf before the first chunk."""
@@ -112,7 +116,10 @@ class Group:
                 batches = drawn.batches.to(device, non_blocking=True)
                 losses = self._train_steps(self._params, self._optimizer, batches, drawn.rates)
                 drawing.aside(self._curve.add, losses.cpu())
-                self._pace = max(time.perf_counter() - began, 1e-9) / chunk
+                elapsed = max(time.perf_counter() - began, 1e-9)
+                self._pace = elapsed / chunk
+                for i in self._rows:
+                    self._seconds[i] += elapsed / len(states)
                 self._chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS / self._pace)))
                 yield chunk * len(states)
 
@@ -122,7 +129,7 @@ class Group:
         for m, (i, metrics) in enumerate(self._measured(self._params).items()):
             best, config = self._best[i], self._states[m].config
             if best.take(step, metrics.loss) and step < self.steps:  # the last model is kept anyway
-                best.keep(metrics, self._params.model(m))
+                best.keep(BestModel(self._state(m), metrics))
             if step < self.steps and best.ends(config.patience):
                 self._done[i] = self._result(m, metrics)
             else:
@@ -198,11 +205,7 @@ class Group:
 
     def _result(self, m: int, dev: Metrics) -> Trained:
         """The result of row ``m``, whose metrics are ``dev``."""
-        state, old = _copied(self._states[m]), self._optimizer
-        copy_into(state.model, self._params.model(m))
-        moments = [None if p is None else p.model(m).clone() for p in (old.first, old.second)]
-        state.optimizer = mlpkern.OptimizerState(old.step, old.stopped[m : m + 1].clone(), *moments)
-        stopped = int(old.stopped[m])
+        state, stopped = self._state(m), int(self._optimizer.stopped[m])
         return Trained(
             state.config,
             state.model,
@@ -213,7 +216,18 @@ class Group:
             state,
             self._best[self._rows[m]].model(state, dev),
             divergence(state, dev.loss) if stopped < 0 else None,
+            self._seconds[self._rows[m]],
+            self._vocab,
+            self._data,
         )
+
+    def _state(self, m: int) -> TrainState:
+        """The state of row ``m``; a copy, which later steps do not change."""
+        state, own = _copied(self._states[m]), self._optimizer
+        copy_into(state.model, self._params.model(m))
+        moments = [None if p is None else p.model(m).clone() for p in (own.first, own.second)]
+        state.optimizer = mlpkern.OptimizerState(own.step, own.stopped[m : m + 1].clone(), *moments)
+        return state
 
 
 def judged_every(config: TrainConfig, keep_best: bool) -> int | None:

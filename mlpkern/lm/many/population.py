@@ -29,6 +29,7 @@ import math
 import warnings
 from collections.abc import Collection, Generator, Sequence
 from functools import partial
+from typing import Any
 
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.group import Group, judged_every
@@ -49,6 +50,7 @@ def population(
     max_points: int = 2_000,
     progress: Progress | None = None,
     keep_best: bool = False,
+    data: dict[str, Any] | None = None,
 ) -> list[Trained]:
     """The results of training each of ``configs`` on the words of ``dataset``, in their order.
 
@@ -67,13 +69,15 @@ def population(
         max_points: the largest number of points in a loss curve, at least 1.
         progress: gets the steps of all models (`mlpkern.lm.training.progress`).
         keep_best: also keeps the model with the lowest dev loss of each, in ``best``.
+        data: the record of the words, for runs that are saved (`Trained.save`). None: commands that
+            need the words of such a run expect the embedded ones, or a FILE.
 
     A model whose loss is not finite stops, with a RuntimeWarning that names its place in the list;
     the others continue. A model that diverged at a finite loss is named as well. Ctrl-C, or another
     signal whose handler raises, ends the call within 0.3 s.
     """
     everything = Population(
-        configs, dataset, max_points=max_points, progress=progress, keep_best=keep_best
+        configs, dataset, max_points=max_points, progress=progress, keep_best=keep_best, data=data
     )
     everything.advance(1.0)
     results = everything.results()
@@ -103,6 +107,7 @@ class Population:
         max_points: int = 2_000,
         progress: Progress | None = None,
         keep_best: bool = False,
+        data: dict[str, Any] | None = None,
     ) -> None:
         if max_points < 1:
             raise ConfigError(f"population: max_points must be at least 1, got {max_points}")
@@ -118,7 +123,7 @@ class Population:
         even = len(members) == 1 and len(configs) % self._threads == 0
         parts = 1 if even or self._threads == 1 else 2 * self._threads
         self._groups = [
-            Group({i: configs[i] for i in part}, dataset, max_points, keep_best)
+            Group({i: configs[i] for i in part}, dataset, max_points, keep_best, data)
             for group in members.values()
             for part in _cut(group, parts)
         ]

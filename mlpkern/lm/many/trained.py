@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,16 +15,35 @@ from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.model.state import TrainState
 from mlpkern.lm.saved.best import Best
-from mlpkern.lm.training.evaluation import Metrics
+from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint
+from mlpkern.lm.saved.log import LogRow, write_log
+from mlpkern.lm.saved.records import write_config, write_summary
+from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.training.evaluation import Metrics, evaluate
+from mlpkern.lm.words.vocab import Vocab
 
 
 @dataclass(frozen=True)
 class BestModel:
-    """A model, the steps it was trained for, and its metrics on dev."""
+    """A model and its metrics on dev.
 
-    step: int
+    Attributes:
+        state: the state from which a trainer can continue
+        dev: its metrics on dev
+    """
+
+    state: TrainState
     dev: Metrics
-    model: MLPLanguageModel
+
+    @property
+    def step(self) -> int:
+        """The steps that it was trained for."""
+        return self.state.step
+
+    @property
+    def model(self) -> MLPLanguageModel:
+        """The model."""
+        return self.state.model
 
 
 @dataclass(frozen=True)
@@ -38,6 +59,9 @@ class Trained:
         best: the model with the lowest dev loss; the last model if that is the lowest, or if no dev
             losses were taken during the run
         diverged: why it counts as diverged (divergence.py); None: it does not
+        seconds: its share of the time of training: that of each call, divided by its models
+        vocab: the vocabulary of the words
+        data: the record of the words, for a checkpoint
     """
 
     config: TrainConfig
@@ -48,26 +72,88 @@ class Trained:
     stopped: int | None
     state: TrainState
     best: BestModel
-    diverged: str | None = None
+    diverged: str | None
+    seconds: float
+    vocab: Vocab
+    data: dict[str, Any] = field(repr=False)
+
+    def save(self, run: str | Path, *, force: bool = False) -> RunFolder:
+        """Writes the run folder ``run``, for all commands that take one and for `load_model`.
+
+        Its log holds the loss curve. ``force``: replaces a run that is there. Raises as
+        `RunFolder.check_free`; WriteError, and FolderInUseError if another process writes there.
+        """
+        folder = RunFolder.check_free(run, force=force)
+        with folder.lock():
+            RunFolder.check_free(run, force=force)
+            self.write(folder)
+        return folder
+
+    def write(self, run: RunFolder, **more: Any) -> None:
+        """Writes the files of ``run``, whose lock the caller holds; ``more``: for config.json.
+
+        One rename replaces the checkpoint of an earlier run; if that fails (WriteError), the
+        earlier run is unchanged but for its best model.
+        """
+        state, best, device = self.state, self.best, self.model.device
+        train = evaluate(self.model, state.train)
+        run.best.unlink(missing_ok=True)  # of an earlier run
+        save_checkpoint(run.checkpoint, self._checkpoint(state))
+        run.remove_earlier()
+        if best.state is not state:
+            save_checkpoint(run.best, self._checkpoint(best.state, dev_loss=best.dev.loss))
+        write_log(run.log, self.log_rows())
+        write_config(
+            run, self.config, data=self.data, engine="run", kernels=self.model.kernels,
+            device=device, **more,
+        )  # fmt: skip
+        write_summary(
+            run, steps=state.step, seconds=self.seconds, engine="run",
+            train=dataclasses.asdict(train), dev=dataclasses.asdict(self.dev),
+            best={"step": best.step, "dev_loss": best.dev.loss},
+            diverged=self.diverged is not None,
+        )  # fmt: skip
+
+    def log_rows(self) -> list[LogRow]:
+        """The loss curve as rows of a log, without losses that are not finite. The seconds are
+        spread evenly over the steps; dev losses are those of the best model and the last."""
+        done, rows = self.state.step, []
+        dev = {self.best.step: self.best.dev.loss, done: self.dev.loss}
+        for k, loss in enumerate(self.losses.tolist(), 1):
+            step = min(k * self.every, self.config.steps)
+            if not torch.isfinite(self.losses[k - 1]):
+                break
+            lr = self.config.learning_rates(step - 1, 1).item()
+            rows.append(LogRow(step, lr, loss, dev.get(step), self.seconds * step / done))
+        return rows
+
+    def _checkpoint(self, state: TrainState, **more: Any) -> Checkpoint:
+        return Checkpoint.of(
+            state,
+            vocab=self.vocab,
+            pending=torch.empty(0, dtype=torch.float32, device="cpu"),
+            seconds=self.seconds * state.step / max(1, self.state.step),
+            engine="run",
+            data=self.data,
+            **more,
+        )
 
 
+@dataclass
 class KeptBest(Best):
-    """The lowest dev loss of a model, with the parameters that had it."""
+    """The lowest dev loss of a model, with the model that had it, unless it is the last one."""
 
-    _dev: Metrics
-    _params: mlpkern.MLPParams | None = None
+    kept: BestModel | None = None
 
-    def keep(self, dev: Metrics, params: mlpkern.MLPParams) -> None:
-        """Copies ``params``, whose dev loss has just been the lowest."""
-        self._dev, self._params = dev, params.clone()
+    def keep(self, best: BestModel) -> None:
+        """Keeps ``best``, whose dev loss has just been the lowest."""
+        self.kept = best
 
     def model(self, state: TrainState, dev: Metrics) -> BestModel:
         """The best model; the one of ``state``, with the metrics ``dev``, if the last is best."""
-        if self.step is None or self._params is None or self.step == state.step:
-            return BestModel(state.step, dev, state.model)
-        model = copy.deepcopy(state.model)
-        copy_into(model, self._params)
-        return BestModel(self.step, self._dev, model)
+        if self.kept is None or self.step == state.step:
+            return BestModel(state, dev)
+        return self.kept
 
 
 def copy_into(model: MLPLanguageModel, params: mlpkern.MLPParams) -> None:
