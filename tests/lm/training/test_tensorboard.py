@@ -9,8 +9,8 @@ import pytest
 from support.command_line import fails
 
 from mlpkern.cli import main
-from mlpkern.lm.saved.log import read_log
-from mlpkern.lm.training.tensorboard import TensorBoardProgress
+from mlpkern.lm.saved.log import LogRow, read_log
+from mlpkern.lm.training.tensorboard import TensorBoardProgress, write_model
 
 FAST = ["--hidden", "8", "--embedding-dim", "3", "--log-every", "10", "--eval-every", "20"]
 
@@ -128,3 +128,26 @@ def test_what_is_shown_is_passed_on(made, tmp_path):
     progress.advance(7)
     progress.close()
     assert calls == [7, "close"]
+
+
+def test_a_model_of_many_is_a_run_with_its_settings(tmp_path):
+    pytest.importorskip("tensorboard", reason="the event files need the package tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    rows = [LogRow(10, 0.1, 3.2, None, 0.1), LogRow(20, 0.05, 3.0, 3.1, 0.2)]
+    settings = {"hidden": (200,), "lr": ((0, 0.1), (10, 0.05)), "optimizer": "sgd", "seed": 3}
+    for loss in (9.0, 3.1):  # the second replaces the first
+        write_model(tmp_path / "17", rows, settings, {"dev loss": loss})
+    assert [path.name for path in tmp_path.iterdir()] == ["17"]
+    events = EventAccumulator(str(tmp_path / "17"))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    assert sorted(scalars) == ["dev loss", "learning rate", "loss/dev", "loss/train"]
+    assert [(e.step, e.value) for e in events.Scalars("dev loss")] == [(20, pytest.approx(3.1))]
+    assert [e.step for e in events.Scalars("loss/train")] == [10, 20]
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data
+    table = HParamsPluginData.FromString(plugin.content).session_start_info.hparams
+    assert table["hidden"].number_value == 200
+    assert table["lr"].string_value == "0.1,0.05@10"
+    assert table["optimizer"].string_value == "sgd"
