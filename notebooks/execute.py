@@ -1,9 +1,10 @@
-"""Runs the notebook without Jupyter, and writes its outputs into it.
+"""Runs the notebooks without Jupyter, and writes their outputs into them.
 
-    python notebooks/execute.py        needs the package and matplotlib, nothing else
+    python notebooks/execute.py                       needs the package and matplotlib, nothing else
+    python notebooks/execute.py exercises.ipynb       this one alone
 
-The notebook uses no magics, so a cell is Python, executed as a notebook does: in one namespace,
-with what it prints and the value of its last line as its outputs.
+They use no magics, so a cell is Python, executed as a notebook does: in one namespace, with what it
+prints and the value of its last line as its outputs.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import base64
 import contextlib
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-NOTEBOOK = Path(__file__).resolve().with_name("makemore_mlp.ipynb")
+FOLDER = Path(__file__).resolve().parent
+LECTURE, EXERCISES = FOLDER / "makemore_mlp.ipynb", FOLDER / "exercises.ipynb"
 
 
-def read(path: Path = NOTEBOOK) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -27,9 +30,9 @@ def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-def execute(cell: dict[str, Any], name: str, namespace: dict[str, Any]) -> list[dict[str, Any]]:
+def execute(cell: dict[str, Any], namespace: dict[str, Any]) -> list[dict[str, Any]]:
     """The outputs of a code cell: what it prints, then the value of a last expression."""
-    tree = ast.parse("".join(cell["source"]))
+    name, tree = f"cell {cell['id']}", ast.parse("".join(cell["source"]))
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     printed, value = io.StringIO(), None
     with contextlib.redirect_stdout(printed):
@@ -53,7 +56,7 @@ def run(notebook: dict[str, Any]) -> dict[str, Any]:
     """Executes every code cell and keeps its outputs in it; returns the names that are left."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for count, cell in enumerate(code_cells(notebook), 1):
-        cell["outputs"] = execute(cell, f"{NOTEBOOK.name}, code cell {count}", namespace)
+        cell["outputs"] = execute(cell, namespace)
         cell["execution_count"] = count
         for output in cell["outputs"]:
             if "execution_count" in output:
@@ -62,7 +65,8 @@ def run(notebook: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    executed = read()
-    run(executed)
-    text = json.dumps(executed, ensure_ascii=False, indent=1)
-    NOTEBOOK.write_text(text + "\n", encoding="utf-8")
+    for path in [FOLDER / name for name in sys.argv[1:]] or [LECTURE, EXERCISES]:
+        executed = read(path)
+        run(executed)
+        text = json.dumps(executed, ensure_ascii=False, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
