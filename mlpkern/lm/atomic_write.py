@@ -120,8 +120,8 @@ def is_leftover(file: str, names: Collection[str] | None = None) -> bool:
     return found is not None and (names is None or found[1] in names)
 
 
-def remove_leftovers(folder: Path, names: Collection[str]) -> None:
-    """Removes the temporary files that a killed process left of the files ``names``.
+def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
+    """Removes the temporary files that a killed process left of the files ``names``, or of all.
 
     Only for a process that alone may write them: those of a running process look the same.
     """

@@ -17,7 +17,8 @@ from mlpkern.lm.errors import (
     NonFiniteLossError,
 )
 from mlpkern.lm.many.lr_finder import LRCurve, lr_finder
-from mlpkern.lm.many.population import Population, population
+from mlpkern.lm.many.population import Population
+from mlpkern.lm.many.train_population import load_population, population
 from mlpkern.lm.many.trained import BestModel, Trained
 from mlpkern.lm.model.config import PRESETS, TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
@@ -95,6 +96,7 @@ __all__ = [
     "list_runs",
     "load_checkpoint",
     "load_model",
+    "load_population",
     "lowest_loss",
     "lr_finder",
     "makemore_names",

@@ -6,10 +6,9 @@ Sizes: M models of a group, S steps of a chunk, N rows of a batch.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor
 import mlpkern
 from mlpkern.lm.many.drawn_batches import Drawing, Drawn, drawn_rows
 from mlpkern.lm.many.loss_curve import LossCurve
-from mlpkern.lm.many.trained import BestModel, KeptBest, Trained, copy_into
+from mlpkern.lm.many.snapshot import KeptBest, Snapshot, copied, copy_into
+from mlpkern.lm.many.trained import BestModel, Trained
 from mlpkern.lm.model.config import TrainConfig, seed_for
 from mlpkern.lm.model.state import TrainState, initial_model
 from mlpkern.lm.training.chunks import is_evaluated
@@ -38,7 +38,8 @@ class Group:
     """Models of one shape, number of steps and optimizer.
 
     If `judged_every` asks for dev losses during the run, the best model of each is kept, and a
-    model whose patience has ended leaves the arrays, which does not change the others.
+    model whose patience has ended leaves the arrays, which does not change the others. ``saved``
+    continues models from snapshots; those that have not ended must all be there, at one step.
     """
 
     def __init__(
@@ -48,22 +49,32 @@ class Group:
         max_points: int,
         keep_best: bool = False,
         data: dict[str, Any] | None = None,
+        saved: Mapping[int, Snapshot] | None = None,
     ) -> None:
         self._vocab, self._data = dataset.vocab, data or {"digest": dataset.digest}
-        self._rows = list(configs)  # (M) the number of the model in each row of every tensor
-        self._done: dict[int, Trained] = {}
-        self._best = {i: KeptBest() for i in configs}
-        first = configs[self._rows[0]]
+        saved = saved or {}
+        self._done = {i: one for i, one in saved.items() if one.dev is not None}
+        # (M) the number of the model in each row of every tensor
+        self._rows = [i for i in configs if i not in self._done]
+        self._best = {i: saved[i].best if i in saved else KeptBest() for i in self._rows}
+        first = next(iter(configs.values()))
         self._eval_every = judged_every(first, keep_best)
         self.steps = first.steps
         splits = dataset.splits_for(first.block_size)
         self._train, self._dev = splits["train"], splits["dev"]
+        self._chunk = FIRST_CHUNK
+        self._pace = math.inf  # seconds per step in the last chunk
+        self._seconds = {i: saved[i].seconds if i in saved else 0.0 for i in self._rows}
+        if not self._rows:
+            return
         device = self._train.targets.device
         self._states = [
-            TrainState.start(
-                initial_model(config, len(dataset.vocab)).to(device), self._train, config
+            saved[i].state
+            if i in saved
+            else TrainState.start(
+                initial_model(configs[i], len(dataset.vocab)).to(device), self._train, configs[i]
             )
-            for config in configs.values()
+            for i in self._rows
         ]
         own = [mlpkern.MLPParams.from_module(state.model) for state in self._states]
         self._params = mlpkern.MLPParams.stack(own)
@@ -71,9 +82,21 @@ class Group:
             self._params, first.optimizer, first.momentum
         )
         self._curve = LossCurve(len(own), self.steps, max_points)
-        self._chunk = FIRST_CHUNK
-        self._pace = math.inf  # seconds per step in the last chunk
-        self._seconds = dict.fromkeys(configs, 0.0)  # of each model, its share
+        if saved:
+            self._restore([saved[i] for i in self._rows])
+
+    def _restore(self, saved: list[Snapshot]) -> None:
+        """Continues from a snapshot of the model in each row; their parameters are there already,
+        and their generators."""
+        optimizer = self._optimizer
+        optimizer.step = saved[0].state.step
+        for m, one in enumerate(saved):
+            own = one.state.optimizer
+            optimizer.stopped[m] = own.stopped[0]
+            for ours, theirs in ((optimizer.first, own.first), (optimizer.second, own.second)):
+                if ours is not None and theirs is not None:
+                    copy_into(ours.model(m), theirs)
+        self._curve.restore([one.sums for one in saved], optimizer.step)
 
     def seconds(self, end: int) -> float:
         """The time that training to step ``end`` will take; inf before the first chunk."""
@@ -81,23 +104,44 @@ class Group:
         return left * self._pace if left > 0 else 0.0
 
     @property
+    def ended(self) -> bool:
+        """Whether no model of it is in training, see `end`."""
+        return not self._rows
+
+    @property
+    def step(self) -> int:
+        """The steps done by the models in training; `steps` if none is."""
+        return self._optimizer.step if self._rows else self.steps
+
+    @property
+    def steps_done(self) -> int:
+        """The steps done, over all models."""
+        return self.step * len(self._rows) + sum(one.state.step for one in self._done.values())
+
+    @property
     def members(self) -> list[int]:
         """The numbers of all models, also of those whose patience has ended."""
         return [*self._rows, *self._done]
 
-    def advance(self, end: int) -> Generator[int, None, None]:
+    def advance(
+        self, end: int, until: Callable[[], bool] = lambda: False
+    ) -> Generator[int, None, None]:
         """Trains all to step ``end`` in chunks; yields the steps of each chunk, over all models.
 
-        `mlpkern.train_steps` warns of a model that stops.
+        Ends before where ``until``, asked between chunks, says so. `mlpkern.train_steps` warns of a
+        model that stops.
         """
         while self._rows and (done := self._optimizer.step) < end:
             every = self._eval_every
-            yield from self._advance(min(end, done - done % every + every) if every else end)
+            part = min(end, done - done % every + every) if every else end
+            yield from self._advance(part, until)
             step = self._optimizer.step
             if every is not None and is_evaluated(self._states[0].config, step):
                 self._judge()
+            if step < part:
+                return
 
-    def _advance(self, end: int) -> Generator[int, None, None]:
+    def _advance(self, end: int, until: Callable[[], bool]) -> Generator[int, None, None]:
         states = self._states
         device = self._train.targets.device
         rows = CUDA_ROWS if device.type == "cuda" else MAX_ROWS
@@ -111,7 +155,7 @@ class Group:
                 chunk = drawn.rates.shape[1]
                 left = end - done - chunk
                 following = None
-                if left and drawing.ahead:
+                if left and drawing.ahead and not until():
                     following = drawing.begin(done + chunk, min(self._chunk, most, left))
                 batches = drawn.batches.to(device, non_blocking=True)
                 losses = self._train_steps(self._params, self._optimizer, batches, drawn.rates)
@@ -122,6 +166,8 @@ class Group:
                     self._seconds[i] += elapsed / len(states)
                 self._chunk = max(1, min(4 * chunk, int(CHUNK_SECONDS / self._pace)))
                 yield chunk * len(states)
+                if following is None and until():  # what is drawn must be trained
+                    return
 
     def _judge(self) -> None:
         """Takes the dev losses, keeps the best models, ends those without patience left."""
@@ -131,7 +177,7 @@ class Group:
             if best.take(step, metrics.loss) and step < self.steps:  # the last model is kept anyway
                 best.keep(BestModel(self._state(m), metrics))
             if step < self.steps and best.ends(config.patience):
-                self._done[i] = self._result(m, metrics)
+                self._done[i] = self._snapshot(m, metrics)
             else:
                 going.append(i)
         if len(going) < len(self._rows):
@@ -140,7 +186,7 @@ class Group:
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
         """The metrics of each model on dev, after a cool-down of so many steps if not 0; of models
         whose patience has ended, their last metrics."""
-        done = {i: trained.dev for i, trained in self._done.items()}
+        done = {i: one.dev for i, one in self._done.items() if one.dev is not None}
         if not self._rows:
             return done
         params = self._cooled(cooldown) if cooldown else self._params
@@ -197,34 +243,42 @@ class Group:
         self._optimizer = mlpkern.OptimizerState(old.step, old.stopped[rows], *moments)
         self._curve.keep(rows)
 
+    def end(self) -> None:
+        """Measures the models in training, which are at their last step."""
+        measured = self._measured(self._params) if self._rows else {}
+        for m, (i, dev) in enumerate(measured.items()):
+            self._done[i] = self._snapshot(m, dev)
+        self._keep_rows([])
+
+    def snapshots(self) -> dict[int, Snapshot]:
+        """Each model by its number, without dev losses of those in training."""
+        return {i: self._snapshot(m, None) for m, i in enumerate(self._rows)} | self._done
+
     def results(self) -> dict[int, Trained]:
         """The result of each model by its number; a copy, which later steps do not change."""
         measured = self._measured(self._params) if self._rows else {}
-        going = {i: self._result(m, dev) for m, (i, dev) in enumerate(measured.items())}
-        return going | self._done
+        going = {i: self._snapshot(m, dev) for m, (i, dev) in enumerate(measured.items())}
+        every = going | self._done
+        return {i: one.trained(self._vocab, self._data) for i, one in every.items()}
 
-    def _result(self, m: int, dev: Metrics) -> Trained:
-        """The result of row ``m``, whose metrics are ``dev``."""
-        state, stopped = self._state(m), int(self._optimizer.stopped[m])
-        return Trained(
-            state.config,
-            state.model,
-            self._curve.points(m),
-            self._curve.every,
-            dev,
-            None if stopped < 0 else stopped,
+    def _snapshot(self, m: int, dev: Metrics | None) -> Snapshot:
+        """Row ``m``, whose metrics are ``dev``."""
+        state, i = self._state(m), self._rows[m]
+        finite = int(state.optimizer.stopped) < 0
+        return Snapshot(
             state,
-            self._best[self._rows[m]].model(state, dev),
-            divergence(state, dev.loss) if stopped < 0 else None,
-            self._seconds[self._rows[m]],
-            self._vocab,
-            self._data,
+            copy.copy(self._best[i]),
+            self._curve.sums(m),
+            self._curve.every,
+            self._seconds[i],
+            dev,
+            divergence(state, dev.loss) if dev and finite else None,
         )
 
     def _state(self, m: int) -> TrainState:
         """The state of row ``m``; a copy, which later steps do not change."""
-        state, own = _copied(self._states[m]), self._optimizer
-        copy_into(state.model, self._params.model(m))
+        state, own = copied(self._states[m]), self._optimizer
+        copy_into(mlpkern.MLPParams.from_module(state.model), self._params.model(m))
         moments = [None if p is None else p.model(m).clone() for p in (own.first, own.second)]
         state.optimizer = mlpkern.OptimizerState(own.step, own.stopped[m : m + 1].clone(), *moments)
         return state
@@ -233,13 +287,6 @@ class Group:
 def judged_every(config: TrainConfig, keep_best: bool) -> int | None:
     """The steps between dev losses of a model; 0: only at the end; None: not needed at all."""
     return config.eval_every if keep_best or config.patience else None
-
-
-def _copied(state: TrainState) -> TrainState:
-    """A copy of ``state`` with its own model and generator, which later steps do not change."""
-    generator = torch.Generator()
-    generator.set_state(state.generator.get_state())
-    return dataclasses.replace(state, model=copy.deepcopy(state.model), generator=generator)
 
 
 def _rows_of(params: mlpkern.MLPParams, rows: list[int]) -> mlpkern.MLPParams:

@@ -32,10 +32,21 @@ class LossCurve:
         self._sums = self._sums[rows]
         self._kept = [kept[rows] for kept in self._kept]
 
-    def points(self, m: int) -> Tensor:
-        """The curve of model ``m`` so far: (points,) float32."""
-        sums = torch.cat([kept[m] for kept in self._kept])
-        counts = torch.full_like(sums[1:], self.every)
-        if self._steps == self._total and self._total % self.every:
-            counts[-1] = self._total % self.every
-        return (sums.diff() / counts).float()
+    def sums(self, m: int) -> Tensor:
+        """What model ``m`` needs to continue: (points + 2,) float64, the sums at 0 and at the end
+        of every point, then the sum so far."""
+        return torch.cat([*(kept[m] for kept in self._kept), self._sums[m]])
+
+    def restore(self, sums: list[Tensor], steps: int) -> None:
+        """Continues after ``steps`` steps from the `sums` of each model."""
+        every = torch.stack(sums)  # (M, points + 2)
+        self._kept, self._sums, self._steps = [every[:, :-1]], every[:, -1:], steps
+
+
+def curve_points(sums: Tensor, every: int, steps: int, total: int) -> Tensor:
+    """The curve (points,) float32 from the `sums` of a model after ``steps`` of ``total`` steps."""
+    sums = sums[:-1]
+    counts = torch.full_like(sums[1:], every)
+    if steps == total and total % every:
+        counts[-1] = total % every
+    return (sums.diff() / counts).float()

@@ -1,20 +1,14 @@
-"""Many configurations trained side by side.
+"""Configurations trained side by side, in pieces; `population` (train_population.py) is one call.
 
 One call of `mlpkern.train_steps` trains all models of one shape, or on a CPU a part of them: shapes
-need unequal times, and so every thread trains its own models, and none is idle (jobs.py).
+need unequal times, and so every thread trains its own models, and none is idle (jobs.py). A search
+drops poor configurations on the way:
 
 >>> from dataclasses import replace
 >>> from mlpkern import lm
 >>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
 >>> base = lm.TrainConfig(steps=500, lr=((0, 0.1),))
 >>> widths = [replace(base, hidden=(h,), seed=s) for h in (50, 100, 200) for s in range(4)]
->>> trained = lm.population(widths, dataset)  # three groups of four models
->>> best = min(trained, key=lambda one: one.dev.loss)
->>> best.config.hidden, best.dev.loss < 3
-((...,), True)
-
-A `Population` trains in pieces, for a search that drops poor configurations:
-
 >>> some = lm.Population(widths, dataset)
 >>> some.advance(0.2)  # a fifth of the steps
 >>> dev = some.dev()  # {place in the list: metrics}
@@ -27,67 +21,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.group import Group, judged_every
 from mlpkern.lm.many.jobs import Job, kernel_threads, run_jobs
+from mlpkern.lm.many.snapshot import Snapshot
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.model.config import SHAPE, TrainConfig
-from mlpkern.lm.training.divergence import ADVICE
 from mlpkern.lm.training.evaluation import Metrics
 from mlpkern.lm.training.progress import NoProgress, Progress
 from mlpkern.lm.words.data import Dataset
 from mlpkern.registry import refusal
-
-
-def population(
-    configs: Sequence[TrainConfig],
-    dataset: Dataset,
-    *,
-    max_points: int = 2_000,
-    progress: Progress | None = None,
-    keep_best: bool = False,
-    data: dict[str, Any] | None = None,
-) -> list[Trained]:
-    """The results of training each of ``configs`` on the words of ``dataset``, in their order.
-
-    On a GPU configurations with the same block size, widths, batch size, number of steps and
-    optimizer (with its momentum, gradient bound and label smoothing) train together; learning
-    rates, decay, dropout, seeds and initial parameters may differ. Each result has the bits of
-    training that configuration alone with the engine `run`, whatever else is in the list.
-
-    Args:
-        configs: what to train. Their ``split_seed`` and their intervals of logs and checkpoints
-            have no effect: the splits are those of ``dataset``, and nothing is written. Dev losses
-            are taken every ``eval_every`` steps for configurations with ``patience``, which may end
-            them early, and for all with ``keep_best``; otherwise only at the end.
-        dataset: training runs on its device. For another block size the windows are made from its
-            words.
-        max_points: the largest number of points in a loss curve, at least 1.
-        progress: gets the steps of all models (`mlpkern.lm.training.progress`).
-        keep_best: also keeps the model with the lowest dev loss of each, in ``best``.
-        data: the record of the words, for runs that are saved (`Trained.save`). None: commands that
-            need the words of such a run expect the embedded ones, or a FILE.
-
-    A model whose loss is not finite stops, with a RuntimeWarning that names its place in the list;
-    the others continue. A model that diverged at a finite loss is named as well. Ctrl-C, or another
-    signal whose handler raises, ends the call within 0.3 s.
-    """
-    everything = Population(
-        configs, dataset, max_points=max_points, progress=progress, keep_best=keep_best, data=data
-    )
-    everything.advance(1.0)
-    results = everything.results()
-    for i, result in enumerate(results):
-        why = result.diverged
-        if result.stopped is not None:
-            why = f"stopped at step {result.stopped}: its loss was not finite; {ADVICE}"
-        if why:
-            warnings.warn(f"population: configuration {i} {why}", RuntimeWarning, stacklevel=2)
-    return results
 
 
 class Population:
@@ -97,6 +44,8 @@ class Population:
     the ends of the pieces nor dropped configurations change the others: each has the bits of
     training it alone. A model whose loss is not finite stops without a warning. After an exception
     in one of its methods, such as Ctrl-C, a population cannot continue.
+
+    ``saved``: snapshots, by their numbers, of groups that continue; a part for each group.
     """
 
     def __init__(
@@ -108,24 +57,27 @@ class Population:
         progress: Progress | None = None,
         keep_best: bool = False,
         data: dict[str, Any] | None = None,
+        saved: Sequence[Mapping[int, Snapshot]] = (),
     ) -> None:
         if max_points < 1:
             raise ConfigError(f"population: max_points must be at least 1, got {max_points}")
         if refused := refusal("train_steps", dataset.splits["train"].targets.device.type):
             raise ConfigError(f"population: {refused}")
-        self._progress = progress or NoProgress()
+        self.progress: Progress = progress or NoProgress()
+        kept = {i for part in saved for i in part}
         members: dict[tuple[object, ...], list[int]] = {}
         for i, config in enumerate(configs):
-            key = (*group_key(config), config.steps, judged_every(config, keep_best))
-            members.setdefault(key, []).append(i)
+            if i not in kept:
+                key = (*group_key(config), config.steps, judged_every(config, keep_best))
+                members.setdefault(key, []).append(i)
         self._threads = kernel_threads(dataset.splits["train"].targets.device)
         # One shape that fills the threads evenly is fastest in one call.
-        even = len(members) == 1 and len(configs) % self._threads == 0
+        even = len(members) == 1 and (len(configs) - len(kept)) % self._threads == 0
         parts = 1 if even or self._threads == 1 else 2 * self._threads
+        begun = [part for group in members.values() for part in _cut(group, parts)]
         self._groups = [
-            Group({i: configs[i] for i in part}, dataset, max_points, keep_best, data)
-            for group in members.values()
-            for part in _cut(group, parts)
+            Group({i: configs[i] for i in part}, dataset, max_points, keep_best, data, found)
+            for part, found in [*((list(one), one) for one in saved), *((one, {}) for one in begun)]
         ]
 
     def advance(self, share: float) -> None:
@@ -135,13 +87,17 @@ class Population:
         jobs = []
         for group in self._groups:
             end = round(share * group.steps)
-            jobs.append(Job(group.advance(end), partial(group.seconds, end)))
+            jobs.append(Job(self._pieces(group, end), partial(group.seconds, end)))
         self._run(jobs)
+
+    def _pieces(self, group: Group, end: int) -> Generator[int, None, None]:
+        """Trains ``group`` to step ``end``; yields the steps of each piece."""
+        return group.advance(end)
 
     def _run(self, jobs: Sequence[Job]) -> None:
         with warnings.catch_warnings():  # `population` warns with the place in its list
             warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
-            run_jobs(jobs, self._threads, self._progress.advance)
+            run_jobs(jobs, self._threads, self.progress.advance)
 
     def dev(self, cooldown: int = 0) -> dict[int, Metrics]:
         """Loss and accuracy on dev of every configuration not dropped; those at its end for one

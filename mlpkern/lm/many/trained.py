@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-import mlpkern
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.model.state import TrainState
-from mlpkern.lm.saved.best import Best
 from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint
 from mlpkern.lm.saved.log import LogRow, write_log
 from mlpkern.lm.saved.records import write_config, write_summary
@@ -119,11 +118,11 @@ class Trained:
         spread evenly over the steps; dev losses are those of the best model and the last."""
         done, rows = self.state.step, []
         dev = {self.best.step: self.best.dev.loss, done: self.dev.loss}
-        for k, loss in enumerate(self.losses.tolist(), 1):
-            step = min(k * self.every, self.config.steps)
-            if not torch.isfinite(self.losses[k - 1]):
+        losses = self.losses.tolist()
+        points = _points(self.config, self.every, len(losses))
+        for (step, lr), loss in zip(points, losses, strict=True):
+            if not math.isfinite(loss):
                 break
-            lr = self.config.learning_rates(step - 1, 1).item()
             rows.append(LogRow(step, lr, loss, dev.get(step), self.seconds * step / done))
         return rows
 
@@ -131,7 +130,6 @@ class Trained:
         return Checkpoint.of(
             state,
             vocab=self.vocab,
-            pending=torch.empty(0, dtype=torch.float32, device="cpu"),
             seconds=self.seconds * state.step / max(1, self.state.step),
             engine="run",
             data=self.data,
@@ -139,26 +137,12 @@ class Trained:
         )
 
 
-@dataclass
-class KeptBest(Best):
-    """The lowest dev loss of a model, with the model that had it, unless it is the last one."""
-
-    kept: BestModel | None = None
-
-    def keep(self, best: BestModel) -> None:
-        """Keeps ``best``, whose dev loss has just been the lowest."""
-        self.kept = best
-
-    def model(self, state: TrainState, dev: Metrics) -> BestModel:
-        """The best model; the one of ``state``, with the metrics ``dev``, if the last is best."""
-        if self.kept is None or self.step == state.step:
-            return BestModel(state, dev)
-        return self.kept
+def _points(config: TrainConfig, every: int, count: int) -> list[tuple[int, float]]:
+    """The last step of each point of a curve, and its learning rate."""
+    return _points_of(dataclasses.replace(config, seed=0), every, count)
 
 
-def copy_into(model: MLPLanguageModel, params: mlpkern.MLPParams) -> None:
-    """Copies ``params`` into the parameters of ``model``."""
-    with torch.no_grad():
-        own = mlpkern.MLPParams.from_module(model).tensors()
-        for ours, theirs in zip(own, params.tensors(), strict=True):
-            ours.copy_(theirs)
+@functools.lru_cache(maxsize=1_000)
+def _points_of(config: TrainConfig, every: int, count: int) -> list[tuple[int, float]]:
+    ends = [min(k * every, config.steps) for k in range(1, count + 1)]
+    return [(end, config.learning_rates(end - 1, 1).item()) for end in ends]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from mlpkern.lm.model.state import TrainState
 from mlpkern.lm.saved.best import Best
 from mlpkern.lm.saved.checkpoint_file import named, read_settings, read_tensors, write_tensors
 from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.words.data import Vocab
+from mlpkern.lm.words.data import Split
+from mlpkern.lm.words.vocab import Vocab
 from mlpkern.mlp.optimizer_state import OptimizerState
 
 _TRAINER = "trainer."
@@ -59,7 +61,7 @@ class Checkpoint:
     step: int
     parameters: dict[str, Tensor]
     generator: Tensor
-    pending: Tensor
+    pending: Tensor = field(default_factory=partial(torch.empty, 0, device="cpu"))
     moments: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
     engine: str = ""
@@ -90,6 +92,38 @@ class Checkpoint:
         model.load_state_dict(self.parameters)
         return model
 
+    def make_state(
+        self, train: Split, config: TrainConfig | None = None, kernels: str = "fused"
+    ) -> TrainState:
+        """The state from which a training on ``train`` continues, on its device.
+
+        ``config``: replaces the checkpoint's.
+        """
+        model = self.make_model(kernels).to(train.targets.device)
+        state = TrainState.start(model, train, config or self.config)
+        state.generator.set_state(self.generator)
+        self.restore(state.optimizer)
+        return state
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by their names in a file, on the CPU."""
+        own = {"generator": self.generator, "pending": self.pending, **self.moments}
+        every = {**self.parameters, **{_TRAINER + name: tensor for name, tensor in own.items()}}
+        return {name: tensor.detach().cpu() for name, tensor in every.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], **rest: Any) -> Checkpoint:
+        """The checkpoint with these `tensors`; ``rest``: all other fields."""
+        kept = {n: t for n, t in tensors.items() if n.startswith(_MOMENTS)}
+        own = {_TRAINER + "generator", _TRAINER + "pending", *kept}
+        return cls(
+            parameters={name: tensor for name, tensor in tensors.items() if name not in own},
+            generator=tensors[_TRAINER + "generator"],
+            pending=tensors[_TRAINER + "pending"],
+            moments={name.removeprefix(_TRAINER): tensor for name, tensor in kept.items()},
+            **rest,
+        )
+
     def restore(self, optimizer: OptimizerState) -> None:
         """Copies step and moments into ``optimizer``, made for a run with ``config``."""
         step = torch.tensor(self.step, dtype=torch.int64, device="cpu")
@@ -101,10 +135,6 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint, *, flushed: bool = True) -> None:
     """Writes ``checkpoint`` to ``path``, atomically; ``flushed``: see `replacing`."""
-    tensors = {name: tensor.detach().cpu() for name, tensor in checkpoint.parameters.items()}
-    tensors[_TRAINER + "generator"] = checkpoint.generator
-    tensors[_TRAINER + "pending"] = checkpoint.pending.cpu()
-    tensors |= {_TRAINER + name: tensor.cpu() for name, tensor in checkpoint.moments.items()}
     vocab = checkpoint.vocab
     settings: dict[str, Any] = {
         "step": checkpoint.step,
@@ -121,7 +151,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, flushed: bool = True)
         "waited": checkpoint.waited or None,
     }
     settings |= {name: value for name, value in where_not_usual.items() if value is not None}
-    write_tensors(path, settings, tensors, flushed=flushed)
+    write_tensors(path, settings, checkpoint.tensors(), flushed=flushed)
 
 
 def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Checkpoint:
@@ -138,20 +168,13 @@ def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Che
     path = RunFolder.checkpoint_file(path, checkpoint)
     header, tensors, verified = read_tensors(path)
     with named(path):
-        generator = tensors.pop(_TRAINER + "generator")
-        pending = tensors.pop(_TRAINER + "pending")
-        kept = [name for name in tensors if name.startswith(_MOMENTS)]
-        moments = {name.removeprefix(_TRAINER): tensors.pop(name) for name in kept}
         level, lower = str(header.get("level", "char")), bool(header.get("lower", False))
         dev_loss = header.get("dev_loss")
-        found = Checkpoint(
+        found = Checkpoint.from_tensors(
+            tensors,
             config=TrainConfig.from_json(header["config"]),
             vocab=Vocab(tuple(header["vocab"]), level, lower),
             step=int(header["step"]),
-            parameters=tensors,
-            generator=generator,
-            pending=pending,
-            moments=moments,
             seconds=float(header["seconds"]),
             engine=str(header["engine"]),
             data=dict(header["data"]),

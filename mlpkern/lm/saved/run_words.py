@@ -67,12 +67,27 @@ def dataset_of_run(
     DataError if the words came through a pipe. CheckpointError if the recorded words have changed
     since, and with ``same_words`` also if the named ones are others.
     """
+    return dataset_of_record(
+        checkpoint.data, checkpoint.config, checkpoint.vocab, file, data, same_words=same_words
+    )
+
+
+def dataset_of_record(
+    recorded: dict[str, Any],
+    config: TrainConfig,
+    vocab: Vocab | None = None,
+    file: str | None = None,
+    data: str | None = None,
+    *,
+    same_words: bool = False,
+) -> tuple[Dataset, dict[str, Any]]:
+    """As `dataset_of_run`, from the record of the words; ``vocab``: that of a model, if any."""
     named = file or data
-    source = str(checkpoint.data.get("source", "embedded"))
-    limit = int(checkpoint.data.get("max_word_length", MAX_WORD_LENGTH))
-    vocab = checkpoint.vocab
-    own = {"level": vocab.level, "lower": vocab.lower}  # for a checkpoint without a record
-    text = TextOptions.from_json(checkpoint.data.get("text", own))
+    source = str(recorded.get("source", "embedded"))
+    limit = int(recorded.get("max_word_length", MAX_WORD_LENGTH))
+    # for a checkpoint without a record
+    own = {"level": vocab.level, "lower": vocab.lower} if vocab else {}
+    text = TextOptions.from_json(recorded.get("text", own))
     if not named:
         if source in ("embedded", "makemore"):
             data = source
@@ -80,10 +95,10 @@ def dataset_of_run(
             check_readable_again(source)
             file = source
     words, record = load_words(file, data or "embedded", limit, text)
-    dataset = make_dataset(words, checkpoint.config, record, vocab)
-    if dataset.digest != checkpoint.data.get("digest") and (same_words or not named):
+    dataset = make_dataset(words, config, record, vocab)
+    if dataset.digest != recorded.get("digest") and (same_words or not named):
         raise CheckpointError(
             f"{record['source']}: not the words this run was trained on (SHA-256 of the words "
-            f"{dataset.digest[:12]}…, then {str(checkpoint.data.get('digest'))[:12]}…)"
+            f"{dataset.digest[:12]}…, then {str(recorded.get('digest'))[:12]}…)"
         )
     return dataset, record

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 
 from mlpkern.lm.atomic_write import flush
-from mlpkern.lm.errors import LMError, WriteError
+from mlpkern.lm.errors import LMError
+from mlpkern.lm.saved.attempts import Attempts
 from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint
 from mlpkern.lm.saved.folder_lock import FolderLock
 from mlpkern.lm.saved.log import LogRow, append_rows, truncate_log
 from mlpkern.lm.saved.run_folder import RunFolder
 
-RETRY_SECONDS = 30.0  # between attempts to write a checkpoint
 
-
-class RunWriter:
+class RunWriter(Attempts):
     """Writes log rows and checkpoints of a run under the lock of its folder.
 
     A full disk does not end a training: a RuntimeWarning names the file, the rows stay in memory,
@@ -30,10 +26,10 @@ class RunWriter:
     """
 
     def __init__(self, run: RunFolder | None, lock: FolderLock | None = None) -> None:
+        super().__init__()
         self._run = run
         self._lock = lock or (run.lock() if run else None)
         self._rows: list[LogRow] = []  # not in the log yet
-        self._next_try: dict[Path, float] = {}  # times, for the files that could not be written
         self._best_flushed = True
 
     @contextmanager
@@ -74,7 +70,7 @@ class RunWriter:
                     flush(self._run.best)
                     self._best_flushed = True
                 save_checkpoint(self._run.checkpoint, checkpoint)
-            self._next_try.pop(self._run.checkpoint, None)
+            self.written(self._run.checkpoint)
 
     def save_best(self, checkpoint: Checkpoint) -> bool:
         """Replaces the best checkpoint, or warns and returns False.
@@ -91,24 +87,6 @@ class RunWriter:
             return True
         best = self._run.best
         return self.attempt(best, write)
-
-    def attempt(self, path: Path, write: Callable[[], None]) -> bool:
-        """Calls ``write``, which writes ``path``; on a WriteError warns once, returns False."""
-        try:
-            write()
-        except WriteError as error:
-            if path not in self._next_try:
-                warnings.warn(
-                    f"{error}; training goes on, and tries again", RuntimeWarning, stacklevel=2
-                )
-            self._next_try[path] = time.monotonic() + RETRY_SECONDS
-            return False
-        self._next_try.pop(path, None)
-        return True
-
-    def is_due(self, path: Path) -> bool:
-        """Whether it is time for another attempt to write ``path``."""
-        return path in self._next_try and time.monotonic() >= self._next_try[path]
 
     @contextmanager
     def _held(self) -> Iterator[None]:

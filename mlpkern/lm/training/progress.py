@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from types import NoneType
 from typing import Any, Protocol
 
 from mlpkern.lm.saved.log import LogRow
@@ -80,7 +81,7 @@ class BarProgress:
 
 def make_progress(total: int, done: int) -> Progress:
     """A bar when standard error is a terminal, else lines."""
-    return BarProgress(total, done) if _on_a_terminal() else LineProgress(total)
+    return BarProgress(total, done) if on_a_terminal() else LineProgress(total)
 
 
 @contextlib.contextmanager
@@ -92,12 +93,30 @@ def rows_progress(name: str | None, rows: int) -> Iterator[Callable[[int], Any]]
     """
     if name is None:
         yield lambda _: None
-    elif not _on_a_terminal():
+    elif not on_a_terminal():
         print(f"evaluating {name}: {rows} rows", file=sys.stderr, flush=True)
         yield lambda _: None
     else:
         with _bar(rows, desc=f"evaluating {name}", unit="row", leave=False) as bar:
             yield bar.update
+
+
+@contextlib.contextmanager
+def shown_progress(
+    progress: Progress | bool | None, total: int, done: int = 0
+) -> Iterator[Progress]:
+    """``progress`` itself; for True a bar within the block if standard error is a terminal, for
+    False or None, or without a terminal, nothing."""
+    if not isinstance(progress, (bool, NoneType)):
+        yield progress
+    elif not progress or not on_a_terminal():
+        yield NoProgress()
+    else:
+        bar = BarProgress(total, done)
+        try:
+            yield bar
+        finally:
+            bar.close()
 
 
 def print_above(line: str) -> None:
@@ -120,7 +139,7 @@ def display_failed(error: Exception) -> None:
         )
 
 
-def _on_a_terminal() -> bool:
+def on_a_terminal() -> bool:
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:  # closed

@@ -20,11 +20,17 @@ _HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows h
 
 
 class Interrupted(Exception):
-    """A signal has stopped the training; its state is saved in the folder ``run``, if any."""
+    """A signal has stopped the training; its state is saved in the folder ``run``, if any.
 
-    def __init__(self, step: int, signum: int, run: Path | None) -> None:
-        advice = f"; saved; continue with: mlpkern train --resume {run}" if run else ""
-        super().__init__(f"{signal.Signals(signum).name} at step {step}{advice}")
+    ``at``: where it stands, if not at ``step``; ``how``: what continues it.
+    """
+
+    def __init__(
+        self, step: int, signum: int, run: Path | None, *, at: str = "", how: str = ""
+    ) -> None:
+        how = how or f"mlpkern train --resume {run}"
+        advice = f"; saved; continue with: {how}" if run else ""
+        super().__init__(f"{signal.Signals(signum).name} at {at or f'step {step}'}{advice}")
         self.step = step
         self.signum = signum
         self.run = run
@@ -67,11 +73,12 @@ class StopSignal:
     A second one has its usual effect, so a user can always get out; except SIGHUP, which terminal
     and shell may both send when a window is closed. If SIGHUP is ignored (``nohup``), it stays so.
 
-    The handlers of other signals run in `deliver` and at the end of the block. No effect outside
-    the main thread, where Python allows no handlers.
+    The handlers of other signals run in `deliver` and at the end of the block, or with ``others``
+    at once, as ever. No effect outside the main thread, where Python allows no handlers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, others: bool = False) -> None:
+        self._at_once = others
         self.received: int | None = None
         self._requests: dict[int, Any] = {}  # number -> the handler before
         self._others: dict[int, Any] = {}
@@ -85,7 +92,7 @@ class StopSignal:
                     number == _HANG_UP and handler != signal.SIG_IGN
                 ):
                     self._requests[number] = signal.signal(number, self._note)
-                elif callable(handler):
+                elif callable(handler) and not self._at_once:
                     self._others[number] = signal.signal(number, self._wait)
         return self
 

@@ -111,18 +111,15 @@ class Trainer:
         from 0 again.
         """
         check_vocab(checkpoint.vocab, dataset.vocab)
-        config = config or checkpoint.config
-        model = checkpoint.make_model(kernels or engine.kernels).to(device)
         dataset = dataset.to(device)
-        state = TrainState.start(model, dataset.splits["train"], config)
-        state.generator.set_state(checkpoint.generator)
-        checkpoint.restore(state.optimizer)
+        train = dataset.splits["train"]
+        state = checkpoint.make_state(train, config, kernels or engine.kernels)
         pending = [checkpoint.pending] if len(checkpoint.pending) else []
         trainer = cls(
             state, engine, dataset, pending=pending, seconds=checkpoint.seconds,
             saved_step=checkpoint.step, **options,
         )  # fmt: skip
-        trainer._keeper.find(checkpoint, config.patience)
+        trainer._keeper.find(checkpoint, state.config.patience)
         return trainer
 
     def train(self) -> None:

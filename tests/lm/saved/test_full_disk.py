@@ -21,7 +21,7 @@ from mlpkern.cli import main
 from mlpkern.lm.atomic_write import append_lines, write_bytes, write_json
 from mlpkern.lm.errors import WriteError
 from mlpkern.lm.model.config import TrainConfig
-from mlpkern.lm.saved import run_writer
+from mlpkern.lm.saved import attempts
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.training.engines import ENGINES
@@ -48,7 +48,7 @@ class Events:
 
 @pytest.fixture(autouse=True)
 def retry_at_once(monkeypatch):
-    monkeypatch.setattr(run_writer, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(attempts, "RETRY_SECONDS", 0.0)
 
 
 # single files

@@ -1,0 +1,1 @@
+"""A population in a folder: its files, and how it continues."""

@@ -1,0 +1,175 @@
+"""A population kept in a folder: saved as it trains, continued where it was left.
+
+Each group saves itself every `SAVE_SECONDS` and at its end, on the thread that trains it; between
+two chunks its state is whole. Since a model has the same bits whatever trains beside it, what was
+saved continues with those of an uninterrupted training.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Generator
+from functools import partial
+from pathlib import Path
+
+from mlpkern.lm.many.group import Group
+from mlpkern.lm.many.kept.folder import PopulationFolder
+from mlpkern.lm.many.kept.group_file import write_group
+from mlpkern.lm.many.kept.record import PopulationRecord
+from mlpkern.lm.many.kept.tables import Curves, require_pyarrow, write_results
+from mlpkern.lm.many.population import Population
+from mlpkern.lm.many.trained import Trained
+from mlpkern.lm.saved.attempts import Attempts
+from mlpkern.lm.saved.folder_lock import FolderLock
+from mlpkern.lm.training.progress import Progress, shown_progress
+from mlpkern.lm.training.stop_signal import Interrupted, StopSignal
+from mlpkern.lm.training.tensorboard import require_tensorboard, write_model
+from mlpkern.lm.words.data import Dataset
+
+SAVE_SECONDS = 30.0  # of training of a group, between two saves
+
+
+def train_in_folder(
+    record: PopulationRecord,
+    dataset: Dataset,
+    folder: PopulationFolder,
+    *,
+    progress: Progress | bool | None = True,
+    parquet: bool = False,
+    tensorboard: bool = False,
+    force: bool = False,
+) -> list[Trained]:
+    """Trains what ``record`` holds in ``folder``, from where it stands there; see `population`.
+
+    `Interrupted` after Ctrl-C, SIGTERM or SIGHUP, with everything saved.
+    """
+    if parquet:
+        require_pyarrow()
+    if tensorboard:
+        require_tensorboard()
+    folder.check(record, force=force)
+    with folder.lock() as lock, StopSignal(others=True) as stop:
+        folder.begin(record, force=force)
+        models = KeptPopulation(record, dataset, folder, lock, stop)
+        total = sum(config.steps for config in record.configs)
+        with shown_progress(progress, total, models.steps_done) as models.progress:
+            models.advance(1.0)
+        models.write_groups()
+        models.write_tables(parquet=parquet, tensorboard=tensorboard)
+        if not models.ended:
+            assert stop.received is not None
+            raise models.interrupted(stop.received)
+    return models.results()
+
+
+class KeptPopulation(Population):
+    """The population of ``record`` in ``folder``, whose lock the caller holds."""
+
+    def __init__(
+        self,
+        record: PopulationRecord,
+        dataset: Dataset,
+        folder: PopulationFolder,
+        lock: FolderLock,
+        stop: StopSignal,
+    ) -> None:
+        saved = folder.read(record.configs, dataset)
+        super().__init__(
+            record.configs, dataset, max_points=record.max_points, keep_best=record.keep_best,
+            data=record.data, saved=saved,
+        )  # fmt: skip
+        self._record, self._folder, self._lock, self._stop = record, folder, lock, stop
+        self._vocab = dataset.vocab
+        self._attempts = Attempts()
+        self._unsaved: dict[Path, Group] = {}  # there was no room
+        self._tables = threading.Lock()
+        self._trains = False  # whether this call has trained anything
+        self._models: dict[int, Trained] = {}  # that have ended
+        for group in self._groups:
+            if group.ended:
+                self._models |= group.results()
+        write_results(folder.results, self._models)
+
+    @property
+    def steps_done(self) -> int:
+        """The steps done, over all models."""
+        return sum(group.steps_done for group in self._groups)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all models have ended."""
+        return len(self._models) == len(self._record.configs)
+
+    def _pieces(self, group: Group, end: int) -> Generator[int, None, None]:
+        while not group.ended and self._stop.received is None:
+            due = time.monotonic() + SAVE_SECONDS
+            self._trains = True
+            yield from group.advance(end, partial(self._pauses, due))
+            if group.step == end:
+                group.end()
+            self._save(group)
+            if group.ended:
+                self._add_results(group)
+
+    def _pauses(self, due: float) -> bool:
+        return self._stop.received is not None or time.monotonic() >= due
+
+    def _add_results(self, group: Group) -> None:
+        """Adds the models of ``group``, which has ended, to the table."""
+        with self._tables:
+            self._models |= group.results()
+            path = self._folder.results
+            self._attempts.attempt(path, lambda: write_results(path, self._models))
+
+    def write_groups(self) -> None:
+        """Writes the groups that could not be written before; WriteError if they still cannot."""
+        for group in self._unsaved.values():
+            self._write(group)
+
+    def write_tables(self, *, parquet: bool, tensorboard: bool) -> None:
+        """Writes the tables, the best run and what was asked for, of the models that have ended."""
+        self._lock.check()
+        models, folder = self._models, self._folder
+        write_results(folder.results, models)
+        curves = Curves(models)
+        curves.write_csv(folder.curves)
+        if parquet:
+            curves.write_parquet(folder.parquet)
+        finite = [i for i in models if math.isfinite(models[i].best.dev.loss)]
+        # a best run that an earlier call wrote may have been trained on since
+        if finite and (self._trains or not folder.best.checkpoint.is_file()):
+            best = min(finite, key=lambda i: models[i].best.dev.loss)
+            with folder.best.lock():
+                models[best].write(folder.best, model=best)
+        if tensorboard:
+            for i, one in models.items():
+                self._write_events(folder.tensorboard / str(i), one)
+
+    def interrupted(self, signum: int) -> Interrupted:
+        """The error that tells how to go on."""
+        path = self._folder.path
+        how = f"mlpkern population {path}" if "source" in self._record.data else "the same call"
+        at = f"{len(self._models)} of {len(self._record.configs)} models"
+        return Interrupted(self.steps_done, signum, path, at=at, how=how)
+
+    def _save(self, group: Group) -> None:
+        path = self._path(group)
+        if self._attempts.attempt(path, lambda: self._write(group)):
+            self._unsaved.pop(path, None)
+        else:
+            self._unsaved[path] = group
+
+    def _write(self, group: Group) -> None:
+        self._lock.check()
+        write_group(self._path(group), group.snapshots(), self._vocab)
+
+    def _path(self, group: Group) -> Path:
+        return self._folder.group(min(group.members))
+
+    def _write_events(self, folder: Path, one: Trained) -> None:
+        if not folder.exists():  # of a model that has ended: it does not change
+            settings = {name: getattr(one.config, name) for name in self._record.varying()}
+            metrics = {"dev loss": one.dev.loss, "best dev loss": one.best.dev.loss}
+            write_model(folder, one.log_rows(), settings, metrics)
