@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         PRESETS["lecture"],
         init=args.init,
         steps=args.steps,
-        lr=((0, 0.1), (max(1, args.steps // 2), 0.01)),
+        lr=((0, 0.1), (0.5, 0.01)),
         eval_every=0,
         checkpoint_every=0,
     )

@@ -56,6 +56,7 @@ def train_all(plan: Plan, *, config: TrainConfig | None = None) -> dict[str, Any
     other: an impression, not a measurement like those of the cases.
     """
     from mlpkern.lm import Trainer, choose_engine
+    from mlpkern.lm.model.setting import setting_text
 
     config = config or plan.config()
     dataset = plan.dataset(config)
@@ -71,11 +72,11 @@ def train_all(plan: Plan, *, config: TrainConfig | None = None) -> dict[str, Any
     for run in runs.values():
         run["seconds_to_reach"] = reached(run["dev_losses"], run["piece_seconds"], reach)
     source = plan.file.name if plan.file else "embedded names"
-    rates = ", ".join(f"lr {rate:g}" + (f" from step {s}" if s else "") for s, rate in config.lr)
     return {
         "data": f"{source}, {len(dataset.splits['train'])} training rows",
         "config": f"V={len(dataset.vocab)} T={config.block_size} D={config.embedding_dim} "
-        f"H={config.hidden[0]} N={config.batch_size}, {config.init} init, {rates}, 1 thread",
+        f"H={config.hidden[0]} N={config.batch_size}, {config.init} init, "
+        f"lr {setting_text(config.lr)}, 1 thread",
         "steps": config.steps,
         "every": every,
         "reach": reach,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from mlpkern.cli.values import folder, number, path, schedule, whole, widths
+from mlpkern.cli.values import folder, number, path, schedule, steps, whole, widths
 from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig, settings_of
-from mlpkern.lm.model.setting import OneOf, Rates, Real, Seed, Whole, Widths
+from mlpkern.lm.model.setting import OneOf, Rates, Real, Seed, Steps, Whole, Widths
 
-_TYPES = {Whole: whole, Seed: whole, Real: number, Widths: widths, Rates: schedule}
+_TYPES = {Whole: whole, Steps: steps, Seed: whole, Real: number, Widths: widths, Rates: schedule}
 
 
 def add_setting(
@@ -24,7 +24,7 @@ def add_setting(
         help: a text that takes the place of the setting's own.
     """
     about, flag = SETTINGS[name], f"--{name.replace('_', '-')}"
-    text = help or about.told(getattr(base, name))
+    text = (help or about.told(getattr(base, name))).replace("%", "%%")
     if isinstance(about.kind, OneOf):
         to.add_argument(flag, choices=about.kind.values, help=text)
     else:

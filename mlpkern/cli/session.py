@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def given_settings(args: argparse.Namespace) -> dict[str, Any]:
 def chosen_config(args: argparse.Namespace, **defaults: Any) -> TrainConfig:
     """The settings of ``--preset``, with ``defaults`` in place of its own, and the given ones."""
     preset = PRESETS[args.preset or DEFAULT_PRESET]
-    return dataclasses.replace(preset, **{**defaults, **given_settings(args)})
+    return preset.with_settings(**{**defaults, **given_settings(args)})
 
 
 def chosen_words(

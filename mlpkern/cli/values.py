@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlpkern.lm.model.schedule import Place, Stages
 
 MOST_SIZES = 1_000  # in a range
 _EXPONENTS = {"k": "e3", "M": "e6"}
@@ -56,13 +60,24 @@ def widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def schedule(text: str) -> tuple[tuple[float, float], ...]:
-    """``0.1,0.01@10k`` -> ((0, 0.1), (10000, 0.01)), from a step on; ``0.1,0.01@75%`` -> ((0, 0.1),
-    (0.75, 0.01)), from a share of the steps on."""
+def steps(text: str) -> Place:
+    """``500`` -> 500; ``2.5%`` of the run, or ``0.025`` -> 0.025."""
     try:
+        return _place(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected steps, or a share of the run below 100%, as in 500, 1k or 2.5%, got {text!r}"
+        ) from None
+
+
+def schedule(text: str) -> float | Stages:
+    """``0.1,0.01@75%`` -> ((0, 0.1), (0.75, 0.01)); a rate alone is a number."""
+    try:
+        if not {",", "@"} & set(text):
+            return float(text)
         entries = [part.split("@") for part in text.split(",")]
-        return tuple((_beginning(*rest) if rest else 0, float(lr)) for lr, *rest in entries)
-    except (TypeError, ValueError):  # TypeError: more than one @
+        return tuple((_place(*place) if place else 0, float(lr)) for lr, *place in entries)
+    except (TypeError, ValueError):
         raise argparse.ArgumentTypeError(
             f"expected learning rates as in 0.1, 0.1,0.01@75% or 0.1,0.01@10k, got {text!r}"
         ) from None
@@ -98,13 +113,18 @@ def _whole(text: str) -> int:
     return int(value)
 
 
-def _beginning(text: str) -> float:
-    """A step, or a share of the steps that is below 1."""
-    if not text.endswith("%"):
-        return _whole(text)
-    if not 0 <= (share := float(text[:-1] + "e-2")) < 1:
+def _place(text: str) -> Place:
+    """A step, or a share of the steps below 1."""
+    if text.endswith("%"):
+        share = _finite(text[:-1] + "e-2")
+    else:
+        try:
+            return _whole(text)
+        except ValueError:
+            share = _finite(text)
+    if not 0 <= share < 1:
         raise ValueError
-    return share
+    return share or 0
 
 
 def _finite(text: str) -> float:

@@ -14,7 +14,10 @@ from support.lm.words import make_words
 from mlpkern.cli import main
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 
-FAST = ["--hidden", "8", "--embedding-dim", "3", "--steps", "40", "--log-every", "10"]
+FAST = [
+    "--hidden", "8", "--embedding-dim", "3", "--steps", "40", "--log-every", "10",
+    "--eval-every", "0",
+]  # fmt: skip
 
 
 class Failing(io.TextIOBase):

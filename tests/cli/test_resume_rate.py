@@ -9,9 +9,10 @@ from support.command_line import fails
 
 from mlpkern.cli import main
 from mlpkern.lm.saved.checkpoint import load_checkpoint, save_checkpoint
+from mlpkern.lm.saved.resumed import resumed_config
 from mlpkern.lm.saved.run_folder import RunFolder
 
-FAST = ["--hidden", "8", "--embedding-dim", "3", "--steps", "40", "--lr", "0.1"]
+FAST = ["--hidden", "8", "--embedding-dim", "3", "--steps", "40", "--lr", "0.1@0"]
 
 
 @pytest.fixture
@@ -58,6 +59,22 @@ def test_a_stretched_cosine_is_asked_for(run, capsys):
 def test_other_rates_after_a_cosine_are_said(run, capsys, arguments, says):
     out = run("--schedule", "cosine")
     assert says in resumed(capsys, out, "--steps", "80", *arguments)
+
+
+def test_stages_that_have_passed_do_not_come_again_in_a_longer_run(run, capsys):
+    out = run("--lr", "0.1,0.01@50%,0.001@75%")
+    assert resumed(capsys, out, "--steps", "80") is None
+    assert load_checkpoint(out).config.lr == ((0, 0.1), (20, 0.01), (30, 0.001))
+
+
+def test_stages_to_come_move_with_the_end_of_the_run(run, capsys):
+    out = run("--lr", "0.1,0.01@50%,0.001@75%", "--warmup", "25%")
+    half = load_checkpoint(out)
+    earlier = dataclasses.replace(half, step=26)
+    for steps, place in ((200, 0.75), (27, 26)):
+        config = resumed_config(earlier, {"steps": steps}, out)
+        assert (config.lr, config.warmup) == (((0, 0.1), (20, 0.01), (place, 0.001)), 10)
+    assert resumed_config(half, {"lr": 0.5}, out).lr == ((0, 0.5),)
 
 
 def test_stages_say_only_what_changes(run, capsys):

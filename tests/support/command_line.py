@@ -9,7 +9,7 @@ import pytest
 from mlpkern.cli import _parser, main
 
 # A small model that learns quickly.
-FAST = ["--hidden", "16", "--embedding-dim", "3", "--lr", "0.1"]
+FAST = ["--hidden", "16", "--embedding-dim", "3", "--lr", "0.1@0"]
 
 
 def parsers():

@@ -129,7 +129,7 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
     budget = {n: v for n in (*BUDGET, "seed") if (v := getattr(args, n)) is not None}
     if args.minutes == 0:
         budget["minutes"] = None
-    base = dataclasses.replace(plan.base, **fixed)
+    base = plan.base.with_settings(**fixed)
     return dataclasses.replace(plan, base=base, space=space, **budget)
 
 

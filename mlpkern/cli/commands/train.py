@@ -27,8 +27,9 @@ SUMMARY = "train the MLP language model on words"
 EPILOG = """\
 examples:
   mlpkern train                                        the embedded names, a few seconds
+  mlpkern train --preset letters                       an embedding to look at: mlpkern plot
   mlpkern train names.txt --preset lecture --out RUN   the run of the makemore lecture
-  mlpkern train --data makemore --hidden 300 --lr 0.1,0.01@50000 --steps 100000
+  mlpkern train --data makemore --hidden 300 --lr 0.1,0.01@50% --steps 100000
   mlpkern train --optimizer adamw --lr 0.004 --schedule cosine --input-dropout 0.1
   mlpkern train book.txt --level word --running --lower   any text, word by word
   mlpkern train --overfit-batch                        can the model learn one batch by heart?
@@ -56,8 +57,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_text(parser)
     add = parser.add_argument
     add("--preset", choices=tuple(PRESETS),
-        help="settings that the flags below override: quick (default; 20,000 steps), lecture "
-        "(makemore part 2; 200,000 steps) or best (a sweep's; 20,000 larger ones)")  # fmt: skip
+        help="settings that the flags below override: quick (default; 20,000 steps), letters (an "
+        "embedding of two dimensions), lecture (makemore part 2; 200,000 steps) or best (a "
+        "sweep's; 20,000 larger ones)")  # fmt: skip
     add("--out", type=folder, metavar="RUN", help="folder for the run (default runs/DATE-TIME)")
     add("--force", action="store_true", help="replace a run that is already in --out")
     add("--resume", type=folder, metavar="RUN",

@@ -129,7 +129,7 @@ def report_on(
         dev=errors["dev"],
         gap=float(np.hypot(errors["dev"], errors["train"])),
         counts={n: standard_error(losses - found) for n, found in counted.items()},
-        batches=spread / (config.log_every * config.batch_size) ** 0.5,
+        batches=spread / (config.log_interval * config.batch_size) ** 0.5,
     )
     return Report(
         splits,

@@ -286,7 +286,7 @@ class Group:
 
 def judged_every(config: TrainConfig, keep_best: bool) -> int | None:
     """The steps between dev losses of a model; 0: only at the end; None: not needed at all."""
-    return config.eval_every if keep_best or config.patience else None
+    return config.eval_interval if keep_best or config.patience else None
 
 
 def _rows_of(params: mlpkern.MLPParams, rows: list[int]) -> mlpkern.MLPParams:

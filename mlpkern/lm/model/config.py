@@ -11,15 +11,17 @@ from typing import Any
 from torch import Tensor
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.schedule import SCHEDULES, learning_rates
+from mlpkern.lm.model.schedule import SCHEDULES, check_order, learning_rates, scaled
 from mlpkern.lm.model.setting import (
     OneOf,
     Rates,
     Real,
     Seed,
     Setting,
+    Steps,
     Whole,
     Widths,
+    is_single,
     setting,
 )
 from mlpkern.mlp.optimizer_state import OPTIMIZERS
@@ -41,10 +43,11 @@ class TrainConfig:
     tell what it means. Numbers may be of Python, numpy or torch; they are kept as those of Python.
     ConfigError names a setting that is out of range.
 
-    ``lr`` holds (step, learning rate) pairs, each from its step on, the first from step 0. Batches
-    are drawn with replacement. Dropout and label smoothing belong to the steps: the losses of steps
-    are with them, those of evaluations without. Initial parameters, batches and dropout draw from
-    one stream each (`seed_for`).
+    ``lr`` holds (place, learning rate) pairs, each from its place on, the first from step 0. A
+    place is a step (int) or a share of ``steps`` (float below 1), which moves with the length of
+    the run; a number alone is a constant rate. Batches are drawn with replacement. Dropout and
+    label smoothing belong to the steps: the losses of steps are with them, those of evaluations
+    without. Initial parameters, batches and dropout draw from one stream each (`seed_for`).
     """
 
     block_size: int = setting(
@@ -68,18 +71,24 @@ class TrainConfig:
         20_000, Whole(), "optimizer steps of the whole run", "training", "S",
         searchable=False, resumable=True,
     )  # fmt: skip
-    lr: tuple[tuple[int, float], ...] = setting(
-        ((0, 0.1), (15_000, 0.01)), Rates(),
-        "learning rate, and others from later steps on: 0.1,0.01@100000", "training",
-        "LR[,LR@STEP...]", "learning rate", resumable=True,
+    lr: tuple[tuple[int | float, float], ...] = setting(
+        ((0, 0.1), (0.75, 0.01)), Rates(),
+        "learning rate, and others from later on: 0.1,0.01@75% or 0.1,0.01@15000; a rate alone "
+        "scales those of the preset ({})", "training",
+        "LR[,LR@WHEN...]", "learning rate", resumable=True,
     )  # fmt: skip
     schedule: str = setting(
         "staged", OneOf(SCHEDULES),
         "staged (default): --lr as it is; cosine: it falls to 0 at the end", "training",
         resumable=True,
     )  # fmt: skip
-    warmup: int = setting(
-        0, Whole(), "steps over which the rate rises first ({})", "training", "S", resumable=True
+    warmup: int | float = setting(
+        0,
+        Steps(),
+        "steps, or a share of them as in 2.5%, over which the rate rises first ({})",
+        "training",
+        "S",
+        resumable=True,
     )
     optimizer: str = setting(
         "sgd", OneOf(OPTIMIZERS), "sgd or adamw ({})", "optimizer", per_call=True
@@ -111,13 +120,18 @@ class TrainConfig:
         42, Seed(), "seed of the shuffle before the split ({})", "training", "SEED",
         searchable=False,
     )  # fmt: skip
-    log_every: int = setting(1_000, Whole(1), "steps between log rows", **_INTERVAL)
-    eval_every: int = setting(
-        5_000, Whole(), "steps between dev losses; 0: only at the end", **_INTERVAL
-    )
-    checkpoint_every: int = setting(
-        5_000, Whole(), "steps between checkpoints; 0: only at the end", **_INTERVAL
-    )
+    log_every: int | None = setting(
+        None, Whole(1, optional=True), "steps between log rows (a hundredth of the run)",
+        **_INTERVAL,
+    )  # fmt: skip
+    eval_every: int | None = setting(
+        None, Whole(optional=True),
+        "steps between dev losses (a tenth of the run); 0: only at the end", **_INTERVAL,
+    )  # fmt: skip
+    checkpoint_every: int | None = setting(
+        None, Whole(optional=True),
+        "steps between checkpoints (a tenth of the run); 0: only at the end", **_INTERVAL,
+    )  # fmt: skip
     patience: int = setting(
         0, Whole(), "end after N dev losses in a row above the lowest; {} (default): never",
         "on the way", "N", searchable=False, resumable=True,
@@ -126,12 +140,47 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, about in SETTINGS.items():
             object.__setattr__(self, name, about.kind.checked(name, getattr(self, name)))
-        if self.patience and not self.eval_every:
+        check_order(self.lr, self.steps)
+        if self.patience and not self.eval_interval:
             raise ConfigError(
                 f"patience {self.patience} needs dev losses on the way, got eval_every 0"
             )
         if self.optimizer == "adamw" and self.momentum:
             raise ConfigError(f"momentum is for optimizer sgd, got {self.momentum} with adamw")
+
+    @property
+    def log_interval(self) -> int:
+        """The steps between log rows: ``log_every``, or a hundredth of the run."""
+        return max(1, self.steps // 100) if self.log_every is None else self.log_every
+
+    @property
+    def eval_interval(self) -> int:
+        """The steps between dev losses: ``eval_every``, or a tenth of the run; 0: none."""
+        return max(1, self.steps // 10) if self.eval_every is None else self.eval_every
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """The steps between checkpoints: ``checkpoint_every``, or a tenth of the run; 0: none."""
+        return max(1, self.steps // 10) if self.checkpoint_every is None else self.checkpoint_every
+
+    def with_settings(self, **settings: Any) -> TrainConfig:
+        """These settings with others in place of some.
+
+        A number alone as ``lr`` scales all stages, so that the first rate is that number. Another
+        ``schedule`` begins without the stages of this one, at the first rate.
+
+        Examples:
+            >>> TrainConfig().with_settings(lr=0.2, steps=1_000).lr
+            ((0, 0.2), (0.75, 0.02))
+            >>> TrainConfig().with_settings(schedule="cosine").lr
+            ((0, 0.1),)
+        """
+        lr = self.lr if settings.get("schedule", self.schedule) == self.schedule else self.lr[:1]
+        if is_single(rate := settings.get("lr", self.lr)):
+            settings["lr"] = scaled(lr, float(rate))
+        elif "lr" not in settings:
+            settings["lr"] = lr
+        return dataclasses.replace(self, **settings)
 
     def learning_rates(self, first: int, steps: int) -> Tensor:
         """The learning rates of the ``steps`` steps from step ``first`` on: (steps,) float64."""
@@ -191,13 +240,13 @@ DEFAULT_PRESET = "quick"
 PRESETS = {
     # a few seconds; right for a few thousand words
     "quick": TrainConfig(),
+    # the lecture's first picture: an embedding of two dimensions is a map of the symbols
+    "letters": TrainConfig(embedding_dim=2, hidden=(100,), steps=50_000),
     # makemore part 2, "summary of our final code": dev loss about 2.17 on the makemore names
     "lecture": TrainConfig(
         init="lecture",
         steps=200_000,
-        lr=((0, 0.1), (100_000, 0.01)),
-        eval_every=20_000,
-        checkpoint_every=20_000,
+        lr=((0, 0.1), (0.5, 0.01)),
     ),
     # what `mlpkern sweep` found on the makemore names: dev loss 1.966
     "best": TrainConfig(
@@ -208,7 +257,7 @@ PRESETS = {
         steps=20_000,
         lr=((0, 0.00252),),
         schedule="cosine",
-        warmup=500,
+        warmup=0.025,
         optimizer="adamw",
         weight_decay=0.0245,
         hidden_dropout=0.154,

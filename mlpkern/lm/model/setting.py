@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.schedule import check_stages
+from mlpkern.lm.model.schedule import Place, Stages, check_stages, place_text
 
 MOST = 1 << 40  # of any size or count of steps: larger ones overflow in places that say less
 
@@ -48,21 +48,37 @@ class Kind(ABC):
 
 @dataclass(frozen=True)
 class Whole(Kind):
-    """A whole number from ``low`` to 2^40."""
+    """A whole number from ``low`` to 2^40; None if ``optional``."""
 
     low: int = 0
+    optional: bool = False
     searched = int
 
     @property
     def bounds(self) -> str:
         return f"at least {self.low}"
 
-    def checked(self, name: str, value: Any) -> int:
+    def checked(self, name: str, value: Any) -> int | None:
+        if value is None and self.optional:
+            return None
         number = _whole(name, value)
         if not self.low <= number <= MOST:
             limit = self.bounds if number < self.low else f"at most {MOST}"
             raise ConfigError(f"{name} must be {limit}, got {number}")
         return number
+
+    def of_search(self, value: Any) -> int:
+        return int(value)
+
+
+class Steps(Kind):
+    """A number of steps, or a share of the run: a float below 1."""
+
+    bounds = "steps, or a share of the run below 1"
+    searched = int
+
+    def checked(self, name: str, value: Any) -> Place:
+        return _place(name, value)
 
     def of_search(self, value: Any) -> int:
         return int(value)
@@ -124,7 +140,7 @@ class Widths(Kind):
     searched = int
 
     def checked(self, name: str, value: Any) -> tuple[int, ...]:
-        widths = tuple(_whole(name, width) for width in value)
+        widths = tuple(_whole(name, width) for width in _several(value))
         if max(widths, default=0) > MOST:
             raise ConfigError(f"{name} must be at most {MOST}, got {list(widths)}")
         if not widths or min(widths) < 1:
@@ -139,18 +155,25 @@ class Widths(Kind):
 
 
 class Rates(Kind):
-    """Learning rates and the steps from which they hold; in a search space a single rate."""
+    """Learning rates and where they begin to hold; in a search space a single rate.
 
-    bounds = "rates of float32, at rising steps"
+    A number alone is a constant rate.
+    """
+
+    bounds = "rates of float32, at rising steps or shares of the run"
     searched = float
 
-    def checked(self, name: str, value: Any) -> tuple[tuple[int, float], ...]:
-        stages = tuple((_whole(name, step), _number(name, rate)) for step, rate in value)
+    def checked(self, name: str, value: Any) -> Stages:
+        try:
+            pairs = [(0, value)] if is_single(value) else [(place, rate) for place, rate in value]
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"{name} must be a rate, or (step or share of the run, rate) pairs as in "
+                f"((0, 0.1), (0.75, 0.01)), got {value!r}"
+            ) from None
+        stages = tuple((_place(name, place), _number(name, rate)) for place, rate in pairs)
         check_stages(stages)
         return stages
-
-    def of_search(self, value: Any) -> tuple[tuple[int, float], ...]:
-        return ((0, value),)
 
 
 @dataclass(frozen=True)
@@ -193,11 +216,13 @@ def setting_text(value: Any) -> str:
 
     >>> setting_text((300, 100)), setting_text(((0, 0.1), (100, 0.01))), setting_text(None)
     ('300,100', '0.1,0.01@100', '-')
+    >>> setting_text(((0, 0.1), (0.75, 0.01)))
+    '0.1,0.01@75%'
     """
     if value is None:
         return "-"
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
-        return ",".join(f"{rate:g}@{step}" if step else f"{rate:g}" for step, rate in value)
+        return ",".join(f"{rate:g}@{place_text(at)}" if at else f"{rate:g}" for at, rate in value)
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -208,6 +233,38 @@ def check_seed(name: str, seed: int) -> None:
     if (number := _whole(name, seed)) < 0 or number >= 1 << 64:
         limit = "at least 0" if number < 0 else "below 2^64"
         raise ConfigError(f"{name} must be {limit}, got {seed}")
+
+
+def is_single(value: Any) -> bool:
+    """Whether ``value`` is one number, of Python, numpy or torch, and not several."""
+    try:
+        iter(value)
+    except TypeError:
+        return True
+    return False
+
+
+def _several(value: Any) -> Any:
+    return [value] if is_single(value) else value
+
+
+def _place(name: str, value: Any) -> Place:
+    """A step as an int; a share of the run as a float above 0 and below 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        share = _number(name, value)
+        if share == 0:
+            return 0
+        if not 0 < share < 1:
+            raise ConfigError(
+                f"{name} must be at a whole step, or at a share of the run below 1, got {value!r}"
+            ) from None
+        return share
+    if not 0 <= number <= MOST:
+        limit = "at least 0" if number < 0 else f"at most {MOST}"
+        raise ConfigError(f"{name} must be {limit}, got {number}")
+    return number
 
 
 def _whole(name: str, value: Any) -> int:

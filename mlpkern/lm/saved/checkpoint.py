@@ -47,7 +47,7 @@ class Checkpoint:
     Attributes:
         parameters: the model's ``state_dict``
         generator: state of the batch generator
-        pending: losses since the last log row (less than ``config.log_every`` of them)
+        pending: losses since the last log row (less than ``config.log_interval`` of them)
         moments: the tensors of the optimizer, by the names of `OptimizerState.state_dict`
         seconds: training time so far
         data: where the words came from and their digest, as the command line recorded it

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import SETTINGS, TrainConfig
+from mlpkern.lm.model.schedule import Place, step_at
 from mlpkern.lm.model.setting import setting_text
 from mlpkern.lm.saved.checkpoint import Checkpoint
 
@@ -25,10 +26,26 @@ def resumed_config(checkpoint: Checkpoint, given: dict[str, Any], run: str | Pat
             raise ConfigError(
                 f"{name} {setting_text(value)}: {run} was begun with {setting_text(begun)}"
             )
+    if given.get("steps", before.steps) != before.steps:
+        given = {**_passed(before, checkpoint.step, given["steps"]), **given}
     config = dataclasses.replace(before, **given)
     if config.steps < checkpoint.step:
         raise ConfigError(f"steps {config.steps}: {run} is at step {checkpoint.step}")
     return config
+
+
+def _passed(before: TrainConfig, step: int, steps: int) -> dict[str, Any]:
+    """The schedule of ``before`` at ``step`` for a run that will have other ``steps``: what has
+    passed stays at its step, so that it does not come again in a longer run."""
+    lr: list[tuple[Place, float]] = []
+    for place, rate in before.lr:
+        began = step_at(place, before.steps)
+        if began <= step:
+            lr.append((began, rate))
+        else:
+            lr.append((place if step_at(place, steps) >= step else step, rate))
+    warmup = step_at(before.warmup, before.steps)
+    return {"lr": tuple(lr), "warmup": warmup if warmup <= step else before.warmup}
 
 
 def next_rates(checkpoint: Checkpoint, config: TrainConfig) -> tuple[float, float]:

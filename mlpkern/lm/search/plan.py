@@ -26,7 +26,7 @@ from mlpkern.lm.model.setting import check_seed
 from mlpkern.lm.search.space import SearchSpace
 
 DEFAULT_BASE = TrainConfig(
-    batch_size=256, steps=20_000, lr=((0, 0.004),), schedule="cosine", warmup=500,
+    batch_size=256, steps=20_000, lr=((0, 0.004),), schedule="cosine", warmup=0.025,
     optimizer="adamw",
 )  # fmt: skip
 # Without input_dropout: with it the first layer cannot be folded (csrc/cpu/mlp/fold.h), so that a
@@ -138,10 +138,6 @@ def _plan_with(values: Any) -> SweepPlan:
         raise ConfigError(f"unknown keys {', '.join(unknown)}; the keys are {names}")
     if not isinstance(fixed, dict):
         raise ConfigError("set must map names of settings to values")
-    if isinstance(fixed.get("lr"), (int, float)):
-        fixed["lr"] = ((0, float(fixed["lr"])),)
-    if isinstance(fixed.get("hidden"), int):
-        fixed["hidden"] = (fixed["hidden"],)
     space = plan.space.without(fixed) if searched is None else SearchSpace.from_json(searched)
     if both := sorted(set(fixed) & set(space.entries)):
         raise ConfigError(f"{', '.join(both)}: both set and searched")

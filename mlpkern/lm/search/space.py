@@ -4,7 +4,7 @@
 >>> space = lm.SearchSpace.from_json(
 ...     {"lr": {"low": 0.001, "high": 0.01, "log": True}, "hidden": [128, 256, [200, 100]]}
 ... )
->>> config = space.config(lm.TrainConfig(), {"lr": 0.002, "hidden": "200+100"})
+>>> config = space.config(lm.TrainConfig(lr=0.1), {"lr": 0.002, "hidden": "200+100"})
 >>> config.hidden, config.lr
 ((200, 100), ((0, 0.002),))
 """
@@ -46,8 +46,9 @@ class Range:
 class SearchSpace:
     """Names of settings and what each may be.
 
-    ``lr`` is a single rate; a value of ``hidden`` is a width, or "200+100" for two layers. Raises
-    ConfigError for unknown names and impossible bounds.
+    ``lr`` is a single rate, which scales the schedule of the fixed settings; a value of ``hidden``
+    is a width, or "200+100" for two layers. Raises ConfigError for unknown names and impossible
+    bounds.
     """
 
     entries: dict[str, Choice | Range]
@@ -70,7 +71,7 @@ class SearchSpace:
         settings = {name: _KINDS[name].of_search(value) for name, value in values.items()}
         if settings.get("optimizer", base.optimizer) == "adamw":
             settings["momentum"] = 0.0
-        return dataclasses.replace(base, **settings)
+        return base.with_settings(**settings)
 
     def check(self, base: TrainConfig) -> None:
         """ConfigError for a choice or bound that is invalid with the fixed settings of ``base``."""

@@ -42,7 +42,7 @@ class BestKeeper:
             if not 0 < patience <= checkpoint.waited:
                 self.best.waited = checkpoint.waited
         else:
-            due = 0 < config.eval_every <= checkpoint.step
+            due = 0 < config.eval_interval <= checkpoint.step
             self.is_lost = due or checkpoint.step >= config.steps
 
     def _kept(self) -> Checkpoint | None:

@@ -18,12 +18,12 @@ def is_due(step: int, every: int) -> bool:
 
 def is_evaluated(config: TrainConfig, step: int) -> bool:
     """Whether the dev loss is taken after so many steps."""
-    return step == config.steps or is_due(step, config.eval_every)
+    return step == config.steps or is_due(step, config.eval_interval)
 
 
 def steps_to_boundary(config: TrainConfig, step: int) -> int:
     """Steps from ``step`` to the next dev loss, checkpoint or the end."""
-    every = (config.eval_every, config.checkpoint_every)
+    every = (config.eval_interval, config.checkpoint_interval)
     return min([config.steps - step, *(e - step % e for e in every if e)])
 
 

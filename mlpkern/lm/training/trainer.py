@@ -215,7 +215,7 @@ class Trainer:
 
     def _take(self, losses: Tensor, first: int, pace: float) -> None:
         """Makes log rows of the losses from step ``first`` on; a step took ``pace`` seconds."""
-        every, step = self.state.config.log_every, first
+        every, step = self.state.config.log_interval, first
         while len(losses):
             part = losses[: every - step % every]
             losses = losses[len(part) :]
@@ -235,7 +235,7 @@ class Trainer:
             self._keep_best(dev)
         if self.run and step != config.steps:
             path = self.run.checkpoint
-            if is_due(step, config.checkpoint_every) or self._writer.is_due(path):
+            if is_due(step, config.checkpoint_interval) or self._writer.is_due(path):
                 self._writer.attempt(path, self.save)
 
     def _evaluate(self) -> Metrics:

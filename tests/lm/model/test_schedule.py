@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from support.lm.training import CONFIG, trainer
+from support.lm.training import CONFIG, finished, trainer
 
-from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.model.config import PRESETS, TrainConfig
 from mlpkern.lm.model.schedule import stage_rates
+from mlpkern.lm.saved.log import read_log
 
 
 def changed(**settings):
@@ -16,11 +18,48 @@ def changed(**settings):
 
 def test_stages():
     stages = ((0, 0.1), (100, 0.01), (200, 0.001))
-    rates = [stage_rates(stages, s, 1).item() for s in (0, 99, 100, 199, 200, 10**9)]
+    rates = [stage_rates(stages, 300, s, 1).item() for s in (0, 99, 100, 199, 200, 10**9)]
     assert rates == [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
     state = trainer().state
     state.step = 398
     assert state.learning_rates(4).tolist() == [0.1, 0.1, 0.02, 0.02]
+
+
+def test_shares_of_the_run_move_with_its_length():
+    for steps in (40, 20_000):
+        config = TrainConfig(steps=steps, lr=((0, 0.1), (0.5, 0.02), (0.75, 0.01)), warmup=0.25)
+        at = [round(share * steps) for share in (0.25, 0.5, 0.75)]
+        same = TrainConfig(steps=steps, lr=((0, 0.1), (at[1], 0.02), (at[2], 0.01)), warmup=at[0])
+        assert config.learning_rates(0, steps).equal(same.learning_rates(0, steps))
+    assert TrainConfig(steps=1).learning_rates(0, 1).tolist() == [0.1]
+    assert PRESETS["lecture"].learning_rates(99_999, 2).tolist() == [0.1, 0.01]
+    assert PRESETS["quick"].with_settings(steps=15_000).learning_rates(11_249, 2).tolist() == [
+        0.1, 0.01,
+    ]  # fmt: skip
+
+
+def test_a_rate_alone_keeps_the_shape_of_the_schedule():
+    config = TrainConfig()
+    assert config.with_settings(lr=0.1) == config
+    assert config.with_settings(lr=np.float32(0.5)).lr == ((0, 0.5), (0.75, 0.05))
+    assert config.with_settings(lr=((0, 0.1),)).lr == ((0, 0.1),)
+    assert config.with_settings(schedule="cosine", lr=0.3).lr == ((0, 0.3),)
+    assert config.with_settings(lr=((0, 0.0), (5, 0.1))).with_settings(lr=0.2).lr == ((0, 0.2),)
+    assert TrainConfig(lr=0.3).lr == TrainConfig(lr=torch.tensor(0.3, dtype=torch.float64)).lr
+    assert TrainConfig(lr=0.3, hidden=200).to_json() == TrainConfig(lr=((0, 0.3),)).to_json()
+
+
+def test_intervals_follow_the_length_of_the_run(tmp_path):
+    for steps, log, every in ((20_000, 200, 2_000), (200_000, 2_000, 20_000), (7, 1, 1), (0, 1, 1)):
+        config = TrainConfig(steps=steps)
+        assert (config.log_interval, config.eval_interval) == (log, every)
+        assert config.checkpoint_interval == every
+    config = TrainConfig(log_every=3, eval_every=0, checkpoint_every=5)
+    assert (config.log_interval, config.eval_interval, config.checkpoint_interval) == (3, 0, 5)
+    finished(tmp_path, "run", TrainConfig(steps=1_000, embedding_dim=2, hidden=4))
+    rows = read_log(tmp_path / "log.csv")
+    assert [row.step for row in rows] == [*range(10, 1_001, 10)]
+    assert sum(row.dev_loss is not None for row in rows) == 10
 
 
 @pytest.mark.parametrize("warmup", [0, 25])

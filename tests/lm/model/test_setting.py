@@ -10,7 +10,7 @@ from support.command_line import parsers
 
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import PRESETS, SETTINGS, SHAPE, TrainConfig
-from mlpkern.lm.model.setting import OneOf, Rates, Real, Seed, Whole, Widths, setting_text
+from mlpkern.lm.model.setting import OneOf, Rates, Real, Seed, Steps, Whole, Widths, setting_text
 from mlpkern.lm.search.space import Choice, Range, SearchSpace
 from mlpkern.lm.training.options import common_options
 
@@ -19,13 +19,14 @@ DIFFERENT = {  # a value other than the default
     "hidden": (64, 32), "lr": ((0, 0.2), (7, 0.1)), "init": "lecture", "schedule": "cosine",
     "optimizer": "adamw",
 }  # fmt: skip
-IMPOSSIBLE = {Whole: -1, Seed: -1, Real: -1.0, OneOf: "absent", Widths: (), Rates: ()}
+IMPOSSIBLE = {Whole: -1, Seed: -1, Real: -1.0, OneOf: "absent", Widths: (), Rates: (), Steps: -1}
 
 
 def another(name):
     """The default settings with another value of one."""
     if (value := DIFFERENT.get(name)) is None:
-        value = 0.5 if isinstance(SETTINGS[name].kind, Real) else getattr(TrainConfig, name) + 1
+        default = getattr(TrainConfig, name) or 0
+        value = 0.5 if isinstance(SETTINGS[name].kind, Real) else default + 1
     return dataclasses.replace(TrainConfig(), **{name: value})
 
 
@@ -38,12 +39,13 @@ def test_every_field_is_a_setting():
 def test_every_setting_has_a_flag_of_train_that_takes_its_text(name):
     (action,) = (a for a in parsers()["train"]._actions if a.dest == name)
     assert action.option_strings == [f"--{name.replace('_', '-')}"]
-    assert action.help == SETTINGS[name].told(getattr(TrainConfig, name))
+    assert action.help % {} == SETTINGS[name].told(getattr(TrainConfig, name))
     for config in (TrainConfig(), *PRESETS.values(), another(name)):
         value = getattr(config, name)
         if value is not None:
             text = setting_text(value)
-            assert (action.type(text) if action.type else text) == value
+            parsed = action.type(text) if action.type else text
+            assert getattr(dataclasses.replace(config, **{name: parsed}), name) == value
             assert action.choices is None or value in action.choices
 
 
@@ -52,7 +54,7 @@ def test_an_impossible_value_is_named_and_none_is_lost_in_json(name):
     with pytest.raises(ConfigError, match=rf"^{name} must "):
         dataclasses.replace(TrainConfig(), **{name: IMPOSSIBLE[type(SETTINGS[name].kind)]})
     assert TrainConfig.from_json(another(name).to_json()) == another(name)
-    if isinstance(SETTINGS[name].kind, (Whole, Real, Seed)):
+    if isinstance(SETTINGS[name].kind, (Whole, Steps, Real, Seed)):
         for value in ("many", math.nan):
             with pytest.raises(ConfigError, match=rf"^{name} must be "):
                 dataclasses.replace(TrainConfig(), **{name: value})

@@ -146,7 +146,7 @@ def test_a_file_of_an_earlier_version_is_read_and_said_to_be_unverified(run):
         (lambda h: h["config"].update(hidden=[12, 6]), r"tensor hidden.1.bias does not fit"),
         (lambda h: h["config"].update(hidden=[12]), r"tensor hidden.1.bias .* expected none"),
         (lambda h: h["config"].update(width=3), "unknown settings: width"),
-        (lambda h: h["config"].update(lr=7), "settings"),
+        (lambda h: h["config"].update(lr="7"), "settings"),
         (lambda h: h["config"].update(batch_size=0), "batch_size must be at least 1"),
         (lambda h: h.update(step="many"), "invalid literal"),
     ],

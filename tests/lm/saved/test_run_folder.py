@@ -165,7 +165,8 @@ def test_force_loses_nothing_before_the_new_run_begins(words, tmp_path, monkeypa
     assert load_checkpoint(out).step == 0
     monkeypatch.undo()
     assert main(["train", "--resume", str(out)]) == 0
-    assert [row.step for row in read_log(out / "log.csv")] == [10, 20, 30]
+    steps = [row.step for row in read_log(out / "log.csv")]
+    assert steps == sorted({*range(3, 31, 3), *range(10, 31, 10)})
 
     train(words, out, "--force", "--steps", 15)
     assert sorted(contents(out)) == [

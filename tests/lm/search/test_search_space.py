@@ -19,7 +19,8 @@ def test_values_become_settings():
         lr=Range(0.001, 0.1, log=True), hidden=Choice((64, "32+16")), block_size=Range(2, 5)
     )
     config = everything.config(TrainConfig(), {"lr": 0.01, "hidden": "32+16", "block_size": 4})
-    assert (config.lr, config.hidden, config.block_size) == (((0, 0.01),), (32, 16), 4)
+    assert (config.hidden, config.block_size) == ((32, 16), 4)
+    assert config.lr == ((0, 0.01), (0.75, 0.001))  # the shape of the fixed settings
     assert everything.config(TrainConfig(), {"hidden": 64}).hidden == (64,)
     assert SearchSpace.from_json(everything.to_json()) == everything
     widths = SearchSpace.from_json({"hidden": [64, [32, 16]]})

@@ -98,7 +98,7 @@ def test_seeds_of_purposes_differ_and_are_stable():
 def test_preset_lecture():
     p = PRESETS["lecture"]
     assert (p.block_size, p.embedding_dim, p.hidden, p.batch_size) == (3, 10, (200,), 32)
-    assert (p.steps, p.lr, p.split_seed) == (200_000, ((0, 0.1), (100_000, 0.01)), 42)
+    assert (p.steps, p.lr, p.split_seed) == (200_000, ((0, 0.1), (0.5, 0.01)), 42)
 
 
 def test_preset_best_is_one_plain_layer_and_every_preset_has_a_flag():
@@ -130,6 +130,18 @@ def test_preset_best_is_one_plain_layer_and_every_preset_has_a_flag():
         ({"lr": ((0, 0.1), (9, 0.2), (3, 0.1))}, "lr must have rising steps"),
         ({"lr": ((0, float("nan")),)}, "lr from step 0 must be finite"),
         ({"lr": ((0, 0.1), (5, -1.0))}, "lr from step 5 must be finite and at least 0"),
+        (
+            {"warmup": 1.5},
+            "warmup must be at a whole step, or at a share .* below 1, got 1.5",
+        ),
+        ({"lr": ((0, 0.1), (1.0, 0.2))}, "lr must be at a whole step, or at a share of the run"),
+        ({"lr": ((0, 0.1), (0.75, 0.2), (0.5, 0.1))}, "lr must have rising steps"),
+        ({"lr": ((0, 0.1), (0.5, -1.0))}, "lr from 50% must be finite and at least 0"),
+        ({"lr": "0.1"}, r"lr must be a rate, or \(step or share of the run, rate\) pairs as in"),
+        (
+            {"lr": ((0, 0.1), (600, 0.2), (0.5, 0.1)), "steps": 1_000},
+            r"lr must have rising steps, got \['0', '600', '50%'\] of 1000 steps",
+        ),
         ({"lr": ((0, 1e39),)}, "lr from step 0 must be finite and at least 0, in float32, got 1e"),
     ],
 )

@@ -11,7 +11,8 @@ from mlpkern.lm.words.data import Dataset
 
 PLAN = SweepPlan(
     base=TrainConfig(
-        block_size=2, embedding_dim=3, hidden=(8,), batch_size=8, steps=40, optimizer="adamw"
+        block_size=2, embedding_dim=3, hidden=(8,), batch_size=8, steps=40, optimizer="adamw",
+        lr=0.01,
     ),
     space=SearchSpace.from_json(
         {
