@@ -65,29 +65,20 @@ def no_network(*_args, **_options):
     raise AssertionError("the notebook opens a socket")
 
 
-class Run:
-    """A notebook, executed now on one thread."""
-
-    def __init__(self, name: str):
-        self.kept, self.now = KEPT[name], copy.deepcopy(KEPT[name])
-        began = time.process_time()
-        self.names = execute.run(self.now)
-        self.seconds = time.process_time() - began
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("notebook"))
-        for name in ("MLPKERN_NAMES", "MLPKERN_NOTEBOOK_STEPS"):
-            patch.delenv(name, raising=False)
-        patch.setattr(socket, "socket", no_network)
-        torch.set_num_threads(1)
-        try:
-            yield {name: Run(name) for name in KEPT}
-        finally:
-            torch.set_num_threads(threads)
+def executed(name: str, folder: Path, patch: pytest.MonkeyPatch):
+    """A notebook as it is after its run on one thread, the names left, and its seconds."""
+    patch.chdir(folder)
+    for variable in ("MLPKERN_NAMES", "MLPKERN_NOTEBOOK_STEPS"):
+        patch.delenv(variable, raising=False)
+    patch.setattr(socket, "socket", no_network)
+    notebook = copy.deepcopy(KEPT[name])
+    threads, began = torch.get_num_threads(), time.process_time()
+    torch.set_num_threads(1)
+    try:
+        names = execute.run(notebook)
+    finally:
+        torch.set_num_threads(threads)
+    return notebook, names, time.process_time() - began
 
 
 def texts(notebook) -> list[str]:
@@ -134,32 +125,30 @@ def shape_and_numbers(line: str) -> tuple[str, list[float]]:
     return re.sub(NUMBER, "#", line), numbers
 
 
-@on_cpu
-@pytest.mark.parametrize("name", KEPT)
-def test_the_texts_are_those_that_are_kept(runs, name):
-    now, kept = (
-        list(map(shape_and_numbers, texts(notebook))) for notebook in (runs[name].now, KEPT[name])
-    )
-    assert [shape for shape, _ in now] == [shape for shape, _ in kept]
-    for (shape, mine), (_, others) in zip(now, kept, strict=True):
-        assert mine == pytest.approx(others, abs=LOSS), shape
+def check_texts(now, kept):
+    mine, others = (list(map(shape_and_numbers, texts(notebook))) for notebook in (now, kept))
+    assert [shape for shape, _ in mine] == [shape for shape, _ in others]
+    for (shape, some), (_, same) in zip(mine, others, strict=True):
+        assert some == pytest.approx(same, abs=LOSS), shape
 
 
-@on_cpu
-def test_the_pictures_are_those_that_are_kept(runs):
-    now, kept = pictures(runs["makemore_mlp"].now), pictures(LECTURE)
-    assert now.keys() == kept.keys()
-    brightness = {name: fields(picture) for name, picture in kept.items()}
-    for name, picture in now.items():
-        assert picture.shape == kept[name].shape
+def check_pictures(now, kept):
+    mine, others = pictures(now), pictures(kept)
+    assert mine.keys() == others.keys()
+    brightness = {name: fields(picture) for name, picture in others.items()}
+    for name, picture in mine.items():
+        assert picture.shape == others[name].shape
         distances = {other: np.abs(fields(picture) - b).mean() for other, b in brightness.items()}
-        assert distances[name] < BRIGHTNESS
+        assert distances[name] < BRIGHTNESS, name
         assert min(distances, key=distances.get) == name
 
 
 @on_cpu
-def test_it_shows_what_it_says(runs):
-    names = runs["makemore_mlp"].names
+def test_the_lecture_runs_as_kept_and_shows_what_it_says(tmp_path, monkeypatch):
+    now, names, seconds = executed("makemore_mlp", tmp_path, monkeypatch)
+    check_texts(now, LECTURE)
+    check_pictures(now, LECTURE)
+    assert seconds < SECONDS
     counting, rows, never = names["counting"], names["rows"], names["seen"] == 0
     small, wide, deep = (np.mean([dev for _, dev in pair]) for pair in names["fits"].values())
     assert abs(wide - small) < 0.03  # more units are no gain
@@ -169,9 +158,12 @@ def test_it_shows_what_it_says(runs):
     assert rows["MLP"][never].mean() < rows["4-gram"][never].mean() - 0.5
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_it_takes_less_than_a_minute(runs, name):
-    assert runs[name].seconds < SECONDS
+@on_cpu
+def test_the_unsolved_exercises_run_as_kept(tmp_path, monkeypatch):
+    now, _, seconds = executed("exercises", tmp_path, monkeypatch)
+    check_texts(now, KEPT["exercises"])
+    assert sum(line.startswith("not yet: ") for line in texts(now)) == 3
+    assert seconds < SECONDS
 
 
 @pytest.mark.parametrize("step", STEPS)
