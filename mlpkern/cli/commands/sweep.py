@@ -26,12 +26,14 @@ examples:
   mlpkern sweep names.txt --out SWEEP            the default search, under ten minutes on two cores
   mlpkern sweep names.txt --out SWEEP --trials 96             goes on with the same study
   mlpkern sweep --trials 16 --steps 3000 --search lr=0.001:0.03:log --search hidden=64,128
+  mlpkern sweep --search lr=0.001:0.03:log --search seed=0..3   means over four seeds decide
   mlpkern sweep names.txt --block-size 3 --plan plan.yaml     what is given here is not searched
   mlpkern sample SWEEP/best
 
 Trials train side by side; after some of the steps only those with the lowest dev loss go on. Any
-number of processes may work on one folder, also from several machines. Ctrl-C keeps the study. The
-test split is never looked at. Needs optuna, and pyyaml for --plan: pip install 'mlpkern[sweep]'.
+number of processes may work on one folder, also from several machines. Ctrl-C keeps the study, its
+tables and the best run. The test split is never looked at. Needs optuna, and pyyaml for --plan:
+pip install 'mlpkern[sweep]'. In a browser: optuna-dashboard SWEEP/study.journal
 """
 SHOWN = 10  # trials in the printed table
 BUDGET: dict[str, tuple[Callable[[str], Any], str, str]] = {  # fields of `SweepPlan`
@@ -59,7 +61,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="search space, fixed settings and budget from this file")  # fmt: skip
     search = parser.add_argument_group("search").add_argument
     search("--search", action="append", metavar="NAME=VALUES",
-           help="add to the space or replace: lr=0.001:0.01:log, hidden=128,256")  # fmt: skip
+           help="add to the space or replace: lr=0.001:0.01:log, hidden=128,256, seed=0..4 (every "
+           "other combination with each of these)")  # fmt: skip
     for name, (kind, metavar, text) in BUDGET.items():
         default = setting_text(getattr(SweepPlan, name))
         search(f"--{name}", type=kind, metavar=metavar, help=f"{text} ({default})")
@@ -80,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
     from mlpkern.cli.session import chosen_device, chosen_words, data_line
     from mlpkern.lm.search.folder import SweepFolder
+    from mlpkern.lm.search.progress import sweep_display
     from mlpkern.lm.search.rungs import sweep
 
     device = chosen_device(args)
@@ -95,14 +99,19 @@ def run(args: argparse.Namespace) -> int:
         f"at {', '.join(f'{share:.0%}' for share in plan.rungs) or 'no rung'}"
     )
     began, busy = time.perf_counter(), time.process_time()
+    display = sweep_display()
     try:
         done = sweep(
-            plan, dataset.to(device), study, data=data,
-            report=lambda line: print(line, flush=True),
-        )  # fmt: skip
+            plan, dataset.to(device), study, data=data, report=display.line, progress=display
+        )
     except KeyboardInterrupt:
-        print(f"stopped; the same command with --out {shlex.quote(str(study.path))} goes on")
+        display.close()
+        again = f"the same command with --out {shlex.quote(str(study.path))} goes on"
+        tables = f"{study.table.name} and {study.curves.name}"
+        print(f"stopped; {tables} hold the trials that have ended; {again}", flush=True)
         raise
+    finally:
+        display.close()
     elapsed, busy = time.perf_counter() - began, time.process_time() - busy
     if done.trained:
         print(
@@ -135,40 +144,46 @@ def _plan(args: argparse.Namespace) -> SweepPlan:
 
 def _print_results(done: Sweep) -> bool:
     """The table of the best trials, the files, and how to go on; whether there is a best one."""
-    from mlpkern.lm.atomic_write import write_bytes
-    from mlpkern.lm.search.folder import trials_csv
-    from mlpkern.lm.search.study import finished_trials, last_loss
+    from mlpkern.lm.search.study import finished_trials, ranked_settings
 
-    trials = finished_trials(done.study)
+    trials, seeds = finished_trials(done.study), done.plan.space.seeds
     study, names = done.folder, list(done.plan.space.entries)
-    write_bytes(study.table, trials_csv(trials, names).encode())
-    ended = sorted((t for t in trials if t.state.name == "COMPLETE"), key=last_loss)
-    print(f"{len(trials)} trials in the study, {len(ended)} of them to the last step; the best:")
-    for line in _table(ended[:SHOWN], names):
+    ended = sum(trial.state.name == "COMPLETE" for trial in trials)
+    print(f"{len(trials)} trials in the study, {ended} of them to the last step; the best:")
+    for line in _table(ranked_settings(trials, seeds)[:SHOWN], names):
         print(line)
     pictures = _write_pictures(done, trials)
+    tables = f"{study.table.name}, {study.curves.name}" if trials else study.table.name
     best = ", the best run in best" if study.best.checkpoint.is_file() else ""
-    print(f"saved in {study.path}: {study.table.name}, {pictures}{best}")
+    print(f"saved in {study.path}: {tables}, {pictures}{best}")
     if best:
         print(f"next: mlpkern sample {shlex.quote(str(study.best.path))}")
-    if ended:
-        print(f"best dev loss {ended[0].value:.4f}")
+    if done.best:
+        print(f"best dev loss {done.best.value:.4f}")
     else:
         print("mlpkern sweep: error: every trial has diverged or failed", file=sys.stderr)
-    return bool(ended)
+    return done.best is not None
 
 
-def _table(trials: list[FrozenTrial], names: list[str]) -> list[str]:
-    """Lines of a table: a trial a line, a setting a column."""
+def _table(ranked: list[list[FrozenTrial]], names: list[str]) -> list[str]:
+    """Lines of a table: a trial a line, or settings with all their seeds; a setting a column."""
     from mlpkern.lm.analysis.text_table import aligned
+    from mlpkern.lm.search.study import last_loss, mean_loss
 
     def short(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    rows = [["trial", "dev loss", *names]]
-    for trial in trials:
-        settings = [short(trial.params[name]) for name in names]
-        rows.append([str(trial.number), f"{trial.value:.4f}", *settings])
+    several = any(len(trials) > 1 for trials in ranked)
+    shown = [name for name in names if not (several and name == "seed")]
+    rows = [["trials", "mean dev", "lowest", "highest", *shown] if several
+            else ["trial", "dev loss", *shown]]  # fmt: skip
+    for trials in ranked:
+        losses = [mean_loss(trials), *([min(map(last_loss, trials)), max(map(last_loss, trials))]
+                                       if several else [])]  # fmt: skip
+        numbers = [trial.number for trial in trials]
+        which = f"{min(numbers)}-{max(numbers)}" if several else str(numbers[0])
+        settings = [short(trials[0].params[name]) for name in shown]
+        rows.append([which, *(f"{loss:.4f}" for loss in losses), *settings])
     return aligned(rows, right=range(len(rows[0])))
 
 

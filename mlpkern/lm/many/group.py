@@ -16,7 +16,7 @@ from torch import Tensor
 
 import mlpkern
 from mlpkern.lm.many.drawn_batches import Drawing, Drawn, drawn_rows
-from mlpkern.lm.many.loss_curve import LossCurve
+from mlpkern.lm.many.loss_curve import Curve, LossCurve
 from mlpkern.lm.many.snapshot import KeptBest, Snapshot, copied, copy_into
 from mlpkern.lm.many.trained import BestModel, Trained
 from mlpkern.lm.model.config import TrainConfig, seed_for
@@ -253,6 +253,11 @@ class Group:
     def snapshots(self) -> dict[int, Snapshot]:
         """Each model by its number, without dev losses of those in training."""
         return {i: self._snapshot(m, None) for m, i in enumerate(self._rows)} | self._done
+
+    def curves(self) -> dict[int, Curve]:
+        """The loss curve of each model so far, by its number."""
+        going = {i: self._curve.curve(m) for m, i in enumerate(self._rows)}
+        return going | {i: one.curve for i, one in self._done.items()}
 
     def results(self) -> dict[int, Trained]:
         """The result of each model by its number; a copy, which later steps do not change."""

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Curve(NamedTuple):
+    """``losses``: (points,) float32, the mean of every ``every`` losses, of fewer at the end."""
+
+    losses: Tensor
+    every: int
 
 
 class LossCurve:
@@ -31,6 +40,10 @@ class LossCurve:
         """Drops the curves of all other models."""
         self._sums = self._sums[rows]
         self._kept = [kept[rows] for kept in self._kept]
+
+    def curve(self, m: int) -> Curve:
+        """The curve of model ``m`` so far."""
+        return Curve(curve_points(self.sums(m), self.every, self._steps, self._total), self.every)
 
     def sums(self, m: int) -> Tensor:
         """What model ``m`` needs to continue: (points + 2,) float64, the sums at 0 and at the end

@@ -28,6 +28,7 @@ from typing import Any
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.group import Group, judged_every
 from mlpkern.lm.many.jobs import Job, kernel_threads, run_jobs
+from mlpkern.lm.many.loss_curve import Curve
 from mlpkern.lm.many.snapshot import Snapshot
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.model.config import SHAPE, TrainConfig
@@ -128,6 +129,10 @@ class Population:
         for group in self._groups:
             group.keep([i for i in group.members if i in set(members)])
         self._groups = [group for group in self._groups if group.members]
+
+    def curves(self) -> dict[int, Curve]:
+        """The loss curve so far of every configuration not dropped."""
+        return {i: curve for group in self._groups for i, curve in group.curves().items()}
 
     def results(self) -> list[Trained]:
         """The results of those not dropped, in the order of the list; with copies of the models."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mlpkern import MLPParams
-from mlpkern.lm.many.loss_curve import curve_points
+from mlpkern.lm.many.loss_curve import Curve, curve_points
 from mlpkern.lm.many.trained import BestModel, Trained
 from mlpkern.lm.model.state import TrainState
 from mlpkern.lm.saved.best import Best
@@ -64,6 +64,12 @@ class Snapshot:
         step = int(self.state.optimizer.stopped)
         return None if step < 0 else step
 
+    @property
+    def curve(self) -> Curve:
+        """Its loss curve."""
+        total = self.state.config.steps
+        return Curve(curve_points(self.sums, self.every, self.state.step, total), self.every)
+
     def trained(self, vocab: Vocab, data: dict[str, Any]) -> Trained:
         """The result of a model with ``dev``; ``data``: the record of its words."""
         state, dev = self.state, self.dev
@@ -71,8 +77,7 @@ class Snapshot:
         return Trained(
             state.config,
             state.model,
-            curve_points(self.sums, self.every, state.step, state.config.steps),
-            self.every,
+            *self.curve,
             dev,
             self.stopped,
             state,

@@ -113,9 +113,8 @@ class TrainConfig:
         per_call=True,
     )  # fmt: skip
     seed: int = setting(
-        0, Seed(), "seed of initial parameters, batches and dropout ({})", "training", "SEED",
-        searchable=False,
-    )  # fmt: skip
+        0, Seed(), "seed of initial parameters, batches and dropout ({})", "training", "SEED"
+    )
     split_seed: int = setting(
         42, Seed(), "seed of the shuffle before the split ({})", "training", "SEED",
         searchable=False,

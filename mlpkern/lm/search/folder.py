@@ -2,6 +2,7 @@
 
 study.journal   the study, for Optuna and its dashboard
 trials.csv      every trial with its dev loss
+curves.csv      the loss curve of every trial
 history.png     dev losses in the order of the trials
 parallel.png    every trial as a line through its settings
 best/           the best run, for `sample`, `evaluate` and `train --resume`
@@ -9,19 +10,24 @@ best/           the best run, for `sample`, `evaluate` and `train --resume`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpkern.lm.atomic_write import csv_text
+from mlpkern.lm.atomic_write import csv_text, write_bytes
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.saved.folder_kind import JOURNAL, TRIALS
+from mlpkern.lm.saved.folder_lock import FolderLock
 from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.search.curves import add_curves
 from mlpkern.lm.words.data import Dataset
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+LOCK_SECONDS = 10.0  # more than another process of the sweep takes to save its results
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,11 @@ class SweepFolder:
         return self.path / TRIALS
 
     @property
+    def curves(self) -> Path:
+        """The loss curves of all trials."""
+        return self.path / "curves.csv"
+
+    @property
     def best(self) -> RunFolder:
         """The run of the best trial."""
         return RunFolder(self.path / "best")
@@ -54,6 +65,23 @@ class SweepFolder:
         if folder.path.is_dir() and any(folder.path.iterdir()) and not folder.journal.exists():
             raise CheckpointError(f"{folder.path}: is not empty and not the folder of a sweep")
         return folder
+
+    def save_tables(
+        self, trials: Callable[[], list[FrozenTrial]], names: list[str], curves: list[list[Any]]
+    ) -> None:
+        """Writes trials.csv, and adds rows to curves.csv.
+
+        Args:
+            trials: gives all trials with a dev loss; called when no other process writes here.
+            names: the searched settings.
+
+        WriteError if one of them cannot be written; FolderInUseError if another process does not
+        come to its end.
+        """
+        with FolderLock(self.path, wait=LOCK_SECONDS):
+            write_bytes(self.table, trials_csv(trials(), names).encode())
+            if curves:
+                add_curves(self.curves, curves)
 
     def save_best(
         self, trained: Trained, number: int, dataset: Dataset, data: dict[str, Any], seconds: float

@@ -52,13 +52,14 @@ class SweepPlan:
         space: the settings that are searched
         trials: the total of trials, including those of earlier calls on the same study; >= 1
         minutes: begin no batch that would probably end later than this; None: no limit; > 0
-        batch: trials that are proposed and trained together; >= 1
+        batch: trials that are proposed and trained together; where seeds are searched, as many
+            settings with all their seeds as fit, at least one; >= 1
         shapes: the number of different shapes in a batch; trials of one shape train in one call;
             >= 1
         rungs: shares of the steps after which the worst trials are pruned; rising, in (0, 1)
         cooldown: the dev loss at a rung is that of a copy after this share of the steps so far, at
             learning rates that fall to 0 (`Population.dev`); 0 to 1
-        keep: at a rung one in ``keep`` continues; >= 1
+        keep: at a rung one in ``keep`` continues, of settings with all their seeds; >= 1
         seed: seed of the search, whose first batches are random; >= 0
     """
 
@@ -96,7 +97,33 @@ class SweepPlan:
                 f"sweep: patience is for single runs, got {self.base.patience}; here the rungs end "
                 "what looks bad"
             )
+        if list(self.space.entries) == ["seed"]:
+            raise ConfigError(
+                "sweep: seed alone makes all trials the same but for chance; search another setting"
+            )
         self.space.check(self.base)
+
+    def work(self, count: int) -> int:
+        """The steps of all models of a batch of ``count`` trials, cool-downs among them."""
+        repeats, done, steps = max(1, len(self.space.seeds)), 0, 0
+        going = math.ceil(count / repeats)
+        for share in (*self.rungs, 1.0):
+            step = self.step_at(share)
+            steps += going * repeats * (step - done + self.cooldown_at(share))
+            going, done = self.kept(going), step
+        return steps
+
+    def step_at(self, share: float) -> int:
+        """The step of a rung."""
+        return round(share * self.base.steps)
+
+    def cooldown_at(self, share: float) -> int:
+        """The steps of the cool-down before the dev losses of a rung; none at the end."""
+        return round(self.cooldown * self.step_at(share)) if share < 1 else 0
+
+    def kept(self, going: int) -> int:
+        """How many of ``going`` settings continue after a rung."""
+        return math.ceil(going / self.keep)
 
     def identity(self) -> dict[str, Any]:
         """The part of the plan that must be the same in all calls on one study."""

@@ -17,13 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.errors import ConfigError, nearest
 from mlpkern.lm.model.config import SETTINGS, TrainConfig
-from mlpkern.lm.model.setting import Widths
+from mlpkern.lm.model.setting import Seed, Widths
 
 _KINDS = {name: about.kind for name, about in SETTINGS.items() if about.searchable}
 
 Value = int | float | str
+
+FORMS = "NAME=LOW:HIGH[:log], NAME=A,B,C or NAME=A..B as in lr=0.001:0.03:log"
+MOST_CHOICES = 1_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class SearchSpace:
     """Names of settings and what each may be.
 
     ``lr`` is a single rate, which scales the schedule of the fixed settings; a value of ``hidden``
-    is a width, or "200+100" for two layers. Raises ConfigError for unknown names and impossible
+    is a width, or "200+100" for two layers. Where ``seed`` has choices, everything else is trained
+    with each of them and judged by the mean. Raises ConfigError for unknown names and impossible
     bounds.
     """
 
@@ -57,14 +61,17 @@ class SearchSpace:
         if not self.entries:
             raise ConfigError("sweep: the search space is empty")
         for name, entry in self.entries.items():
-            if name not in _KINDS:
-                raise ConfigError(
-                    f"sweep: {name} cannot be searched; the names are {', '.join(_KINDS)}"
-                )
+            _check_name(name)
             if isinstance(entry, Range):
                 _check_range(name, entry)
             else:
                 _check_choice(name, entry)
+
+    @property
+    def seeds(self) -> tuple[Value, ...]:
+        """The seeds with which everything else is trained; empty if those are not searched."""
+        entry = self.entries.get("seed")
+        return entry.values if isinstance(entry, Choice) else ()
 
     def config(self, base: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
         """``base`` with ``values`` of the space; momentum is 0 where the optimizer is adamw."""
@@ -133,35 +140,47 @@ class SearchSpace:
 
 
 def parse_entries(texts: Sequence[str]) -> dict[str, Choice | Range]:
-    """Entries from text, ``NAME=LOW:HIGH[:log]`` or ``NAME=A,B,C`` each; the last of a name holds.
+    """Entries from text; the last of a name holds. ``A..B`` are all whole numbers from A to B.
 
-    >>> parse_entries(["lr=0.001:0.01:log", "hidden=128,256"])
-    {'lr': Range(low=0.001, high=0.01, log=True), 'hidden': Choice(values=(128, 256))}
+    >>> parse_entries(["lr=0.001:0.01:log", "hidden=128,256", "seed=0..2"])
+    {'lr': Range(low=0.001, high=0.01, log=True), 'hidden': Choice(values=(128, 256)), \
+'seed': Choice(values=(0, 1, 2))}
     """
     entries: dict[str, Choice | Range] = {}
     for text in texts:
         name, _, rest = text.partition("=")
-        parts = rest.split(":")
-        if len(parts) == 1 and rest:
-            entries[name] = Choice(tuple(_parsed(name, part) for part in rest.split(",")))
-        elif len(parts) == 2 or (len(parts) == 3 and parts[2] == "log"):
-            try:
-                entries[name] = Range(float(parts[0]), float(parts[1]), len(parts) == 3)
-            except ValueError:
-                raise ConfigError(f"sweep: {text}: the bounds must be numbers") from None
-        else:
-            raise ConfigError(f"sweep: expected NAME=LOW:HIGH[:log] or NAME=A,B,C, got {text!r}")
+        name, bounds = name.replace("-", "_"), rest.split(":")
+        if name and rest:
+            _check_name(name)
+        try:
+            if len(bounds) == 1 and name and rest:
+                parts = rest.split(",")
+                entries[name] = Choice(tuple(v for part in parts for v in _parsed(name, part)))
+            elif len(bounds) == 2 or (len(bounds) == 3 and bounds[2] == "log"):
+                entries[name] = Range(float(bounds[0]), float(bounds[1]), len(bounds) == 3)
+            else:
+                raise ValueError
+        except ValueError as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"sweep: expected {FORMS}, got {text!r}") from None
     return entries
 
 
-def _parsed(name: str, text: str) -> Value:
-    kind = _KINDS.get(name)
+def _parsed(name: str, text: str) -> Sequence[Value]:
+    """The choices that a part of a list stands for; ValueError if it stands for none."""
+    kind = _KINDS[name]
+    if kind.searched is int and ".." in text:
+        low, high = map(int, text.split(".."))
+        if not 0 <= high - low < MOST_CHOICES:
+            raise ValueError
+        return range(low, high + 1)
     try:
-        return kind.searched(text) if kind else text
+        return (kind.searched(text),)
     except ValueError:
         if isinstance(kind, Widths):
-            return text
-        raise ConfigError(f"sweep: {name}: expected a number, got {text!r}") from None
+            return (text,)
+        raise
 
 
 def _flat(name: str, value: Any) -> Value:
@@ -171,11 +190,21 @@ def _flat(name: str, value: Any) -> Value:
     return value
 
 
+def _check_name(name: str) -> None:
+    if name not in _KINDS:
+        raise ConfigError(
+            f"sweep: {name} cannot be searched; the names are {', '.join(_KINDS)}"
+            f"{nearest(name, _KINDS)}"
+        )
+
+
 def _check_range(name: str, entry: Range) -> None:
     low, high = entry.low, entry.high
     searched = _KINDS[name].searched
     if searched is str:
         raise ConfigError(f"sweep: {name} must be a list of choices, it is no number")
+    if isinstance(_KINDS[name], Seed):
+        raise ConfigError(f"sweep: {name} must be a list of choices as in {name}=0..4")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"sweep: {name}: expected finite bounds low < high, got {low:g}:{high:g}")
     if entry.log and low <= 0:

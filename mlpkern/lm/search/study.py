@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlpkern.lm.errors import CheckpointError, MissingPackageError, WriteError
 from mlpkern.lm.model.config import SHAPE
 from mlpkern.lm.search.plan import SweepPlan
+from mlpkern.lm.search.space import Value
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -70,24 +71,73 @@ def open_study(path: Path, plan: SweepPlan, digest: str) -> Study:
 def ask_batch(study: Study, plan: SweepPlan, count: int) -> list[Trial]:
     """``count`` new trials in at most ``plan.shapes`` shapes, nearly the same number of each.
 
-    The first trial of a shape is proposed freely; the others have its shape fixed.
+    The first trial of a shape is proposed freely; the others have its shape fixed. Where seeds are
+    searched, each proposal is one trial for every seed, side by side in the list; then there are as
+    many proposals as fit into ``count``, but at least one.
     """
     distributions = plan.space.distributions()
+    seeds = plan.space.seeds
+    proposals = max(1, count // max(1, len(seeds)))
     shape = [name for name in SHAPE if name in distributions]
-    shapes = min(plan.shapes, count) if shape and len(shape) < len(distributions) else 1
+    free = len(distributions) - bool(seeds)
+    shapes = min(plan.shapes, proposals) if shape and len(shape) < free else 1
     trials: list[Trial] = []
     with _sampler(study, plan) as fix:
+
+        def propose(fixed: dict[str, Any], times: int = 1) -> None:
+            for _ in range(times):
+                fix(fixed | ({"seed": seeds[0]} if seeds else {}))
+                trials.append(study.ask(distributions))
+                rest = trials[-1].params
+                for seed in seeds[1:]:
+                    fix({**rest, "seed": seed})
+                    trials.append(study.ask(distributions))
+
+        left = proposals
         for k in range(shapes if shape else 0):
-            size = (count - len(trials)) // (shapes - k)
-            fix({})
-            first = study.ask(distributions)
-            trials.append(first)
-            if len(shape) < len(distributions):
-                fix({name: first.params[name] for name in shape})
-                trials += [study.ask(distributions) for _ in range(size - 1)]
-        fix({})
-        trials += [study.ask(distributions) for _ in range(count - len(trials))]
+            size = left // (shapes - k)
+            propose({})
+            left -= 1
+            if len(shape) < free:
+                first = trials[-1].params
+                propose({name: first[name] for name in shape}, size - 1)
+                left -= size - 1
+        propose({}, left)
     return trials
+
+
+def best_trial(study: Study, seeds: Sequence[Value]) -> FrozenTrial | None:
+    """The finished trial with the lowest dev loss; None if none has finished.
+
+    Where ``seeds`` are searched, that of the settings with the lowest mean over all seeds.
+    """
+    ranked = ranked_settings(finished_trials(study), seeds)
+    return min(ranked[0], key=_loss) if ranked else None
+
+
+def ranked_settings(
+    trials: Sequence[FrozenTrial], seeds: Sequence[Value]
+) -> list[list[FrozenTrial]]:
+    """The trials that went to the end, those of the same settings but the seed together, the lowest
+    mean dev loss first. Where ``seeds`` are searched, settings without a trial of each are left
+    out."""
+    settings: dict[tuple[Any, ...], dict[Any, FrozenTrial]] = {}
+    for trial in trials:
+        if trial.state.name == "COMPLETE":
+            rest = {**trial.params, "seed": None} if seeds else {"number": trial.number}
+            settings.setdefault(tuple(sorted(rest.items())), {})[trial.params.get("seed")] = trial
+    whole = [list(found.values()) for found in settings.values() if len(found) >= len(seeds)]
+    return sorted(whole, key=mean_loss)
+
+
+def mean_loss(trials: Sequence[FrozenTrial]) -> float:
+    """The mean of the dev losses of trials that went to the end."""
+    return sum(map(_loss, trials)) / len(trials)
+
+
+def _loss(trial: FrozenTrial) -> float:
+    assert trial.value is not None, "of a trial that went to the end"
+    return trial.value
 
 
 def finished_trials(study: Study) -> list[FrozenTrial]:
@@ -113,7 +163,7 @@ def _sampler(study: Study, plan: SweepPlan) -> Iterator[Any]:
         # a seed for each batch, since a continued study would repeat its proposals
         tpe = TPESampler(
             seed=(plan.seed + len(study.get_trials(deepcopy=False))) % 2**32,  # the limit of numpy
-            n_startup_trials=STARTUP_TRIALS,
+            n_startup_trials=STARTUP_TRIALS * max(1, len(plan.space.seeds)),
             multivariate=True,
             constant_liar=True,  # spreads the trials of a batch
         )

@@ -63,7 +63,7 @@ class BarProgress:
         form = (
             "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
         )
-        self._bar = _bar(total, initial=done, unit="", bar_format=form)
+        self._bar = terminal_bar(total, initial=done, unit="", bar_format=form)
         self._losses: dict[str, str] = {}
 
     def advance(self, steps: int) -> None:
@@ -97,7 +97,7 @@ def rows_progress(name: str | None, rows: int) -> Iterator[Callable[[int], Any]]
         print(f"evaluating {name}: {rows} rows", file=sys.stderr, flush=True)
         yield lambda _: None
     else:
-        with _bar(rows, desc=f"evaluating {name}", unit="row", leave=False) as bar:
+        with terminal_bar(rows, desc=f"evaluating {name}", unit="row", leave=False) as bar:
             yield bar.update
 
 
@@ -140,13 +140,15 @@ def display_failed(error: Exception) -> None:
 
 
 def on_a_terminal() -> bool:
+    """Whether standard error is a terminal."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:  # closed
         return False
 
 
-def _bar(total: int, **options: Any) -> Any:
+def terminal_bar(total: int, **options: Any) -> Any:
+    """A tqdm bar on standard error, which is a terminal; ``options`` are tqdm's."""
     from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
     size = {"dynamic_ncols": True} if _size_is_known() else {"ncols": 80, "nrows": 24}

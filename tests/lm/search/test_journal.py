@@ -122,6 +122,7 @@ def test_a_full_disk_leaves_a_journal_that_goes_on(disk):
     assert operations(path) == [{"k": 0}, {"k": 1}]
 
 
+@pytest.mark.filterwarnings("ignore:.*what is not saved waits for the next batch")
 def test_a_sweep_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(disk):
     folder = SweepFolder(disk.folder / "sweep")
     sweep(SMALL, NO_TEST, folder)

@@ -9,6 +9,8 @@ from mlpkern.lm.model.config import SHAPE, TrainConfig
 from mlpkern.lm.search.plan import DEFAULT_BASE, DEFAULT_SPACE, SweepPlan, read_plan
 from mlpkern.lm.search.space import Choice, Range, SearchSpace, parse_entries
 
+FORM = r"expected NAME=LOW:HIGH\[:log\], NAME=A,B,C or NAME=A\.\.B as in lr=0\.001:0\.03:log"
+
 
 def space(**entries):
     return SearchSpace(entries)
@@ -48,6 +50,9 @@ def test_entries_from_text():
     assert parse_entries(["lr=0.001:0.01:log", "hidden=128,32+16", "lr=1:2", "init=scaled"]) == {
         "lr": Range(1.0, 2.0), "hidden": Choice((128, "32+16")), "init": Choice(("scaled",)),
     }  # fmt: skip
+    assert parse_entries(["seed=0..2", "block-size=2,4..6"]) == {
+        "seed": Choice((0, 1, 2)), "block_size": Choice((2, 4, 5, 6)),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -59,14 +64,20 @@ def test_entries_from_text():
         ("lr=0:1:log", "lr: a logarithmic range must begin above 0, got 0"),
         ("lr=nan:1", "lr: expected finite bounds"),
         ("lr=-1:1", "lr=-1.0: lr from step 0 must be finite and at least 0"),
-        ("lr=a:b", "lr=a:b: the bounds must be numbers"),
-        ("lr=1:2:3:4", r"expected NAME=LOW:HIGH\[:log\] or NAME=A,B,C, got 'lr=1:2:3:4'"),
-        ("lr", r"expected NAME=LOW:HIGH\[:log\]"),
+        ("lr=a:b", f"{FORM}, got 'lr=a:b'"),
+        ("lr=1:2:3:4", f"{FORM}, got 'lr=1:2:3:4'"),
+        ("lr", f"{FORM}, got 'lr'"),
+        ("=3", f"{FORM}, got '=3'"),
+        ("block_size=5..3", f"{FORM}, got 'block_size=5..3'"),
+        ("lr=0..3", f"{FORM}, got 'lr=0..3'"),
+        ("hiden=3,4", "hiden cannot be searched; the names are .*; did you mean hidden?"),
+        ("seed=0:4", r"seed must be a list of choices as in seed=0\.\.4"),
+        ("seed=0,1", "seed alone makes all trials the same but for chance"),
         ("input_dropout=0:1", "input_dropout=1.0: input_dropout must be at least 0 and below 1"),
         ("hidden=0:8", "hidden=0.0: hidden must be one width or more, each at least 1"),
         ("hidden=a,b", "hidden=a: expected a width, or widths as in 200[+]100, got 'a'"),
         ("block_size=1.5:4", "block_size is a whole number, got 1.5:4"),
-        ("block_size=2.5,3", "block_size: expected a number, got '2.5'"),
+        ("block_size=2.5,3", f"{FORM}, got 'block_size=2.5,3'"),
         ("optimizer=1:2", "optimizer must be a list of choices"),
         ("optimizer=adam,sgd", "optimizer=adam: optimizer must be one of sgd, adamw"),
         ("hidden=8,8", r"hidden has a choice twice: \[8, 8\]"),
