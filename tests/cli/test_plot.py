@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import sys
 
@@ -49,6 +51,32 @@ def test_one_picture_where_the_user_says(run, tmp_path, capsys):
     assert out.read_bytes() == b"mine"
     assert main(["plot", str(run), *options, "--force"]) == 0
     assert out.read_bytes() != b"mine"
+
+
+def test_the_title_names_the_run_its_sizes_and_its_dev_loss(run):
+    folder = lm.RunFolder.holding(run)
+    last, best = (lm.load_checkpoint(run, checkpoint=kind) for kind in ("last", "best"))
+    dev = json.loads((run / "summary.json").read_text())["dev"]["loss"]
+    said = f"run: T=3 D=3 H=8 V={len(last.vocab)}, step 40, dev {dev:.4f}"
+    assert lm.plots.run_caption(folder, last) == said
+    early = dataclasses.replace(best, step=20, dev_loss=2.5)
+    assert lm.plots.run_caption(folder, early).endswith(", step 20 of 40, dev 2.5000")
+    assert lm.plots.run_caption(folder, early, 2.25).endswith(", dev 2.2500")
+    (run / "summary.json").unlink()
+    assert lm.plots.run_caption(folder, last).endswith(", step 40")
+
+
+def test_a_word_model_shows_its_mistakes(tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"the w{i} of w{i + 1} ." for i in range(110) for _ in range(3)))
+    sizes = ["--hidden", "8", "--embedding-dim", "3", "--steps", "300"]
+    out = tmp_path / "words"
+    level = ["--level", "word", "--min-count", "1"]
+    assert main(["train", str(text), *level, *sizes, "--out", str(out)]) == 0
+    monkeypatch.setattr("mlpkern.lm.plots.confusion_plot", None)
+    monkeypatch.setattr("mlpkern.cli.commands.plot.MOST_IN_MATRIX", 100)
+    assert main(["plot", str(out), "--what", "confusion"]) == 0
+    assert png_size((out / "confusion.png").read_bytes())[0] == 1350
 
 
 def test_a_new_run_in_the_folder_removes_the_pictures_of_the_old(run, words):

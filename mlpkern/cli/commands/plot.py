@@ -23,8 +23,11 @@ examples:
 
 embedding: the symbols where the model puts them, vowels marked. loss: train and dev loss with the
 n-gram baselines. lr: the learning rate of every step. confusion: what is predicted for each symbol
-of the dev split. Needs matplotlib: pip install 'mlpkern[plots]'.
+of the dev split, with more than 200 symbols the most frequent mistakes.
+
+Needs matplotlib: pip install 'mlpkern[plots]'.
 """
+MOST_IN_MATRIX = 200  # symbols; of more, the confusion matrix would be white pixels
 KINDS = ("embedding", "loss", "lr", "confusion")
 
 
@@ -43,7 +46,6 @@ def run(args: argparse.Namespace) -> int:
     from mlpkern.lm.atomic_write import write_bytes
     from mlpkern.lm.errors import ConfigError
     from mlpkern.lm.plots import png, require_matplotlib
-    from mlpkern.lm.plots.confusion import MAX_VOCAB
     from mlpkern.lm.saved.run_folder import RunFolder
 
     chosen = KINDS if args.what == "all" else (args.what,)
@@ -60,9 +62,6 @@ def run(args: argparse.Namespace) -> int:
         own = not args.out
         path = pictures.folder.picture(kind) if own else args.out
         out = check_output(path, force=args.force or own)
-        if kind == "confusion" and args.what == "all" and len(checkpoint.vocab) > MAX_VOCAB:
-            print(f"no confusion: the model has more than {MAX_VOCAB} symbols")
-            continue
         figure: Figure = getattr(pictures, kind)()
         write_bytes(out, png(figure))
         print(f"saved {out}")
@@ -79,8 +78,11 @@ class _Pictures:
         folder: RunFolder,
         device: torch.device,
     ) -> None:
+        from mlpkern.lm.plots import run_caption
+
         self.args, self.checkpoint, self.folder, self.device = args, checkpoint, folder, device
         self._dataset: Dataset | None = None
+        self._title = run_caption(folder, checkpoint)
 
     @property
     def dataset(self) -> Dataset:
@@ -105,7 +107,8 @@ class _Pictures:
 
         vocab = self.checkpoint.vocab
         counts = self.counts("train") if len(vocab) > MAX_WORDS else None
-        return embedding_plot(self.checkpoint.parameters["embedding.weight"], vocab, counts=counts)
+        weight = self.checkpoint.parameters["embedding.weight"]
+        return embedding_plot(weight, vocab, counts=counts, title=self._title)
 
     def loss(self) -> Figure:
         from mlpkern.lm.analysis.ngram import ngram_name
@@ -120,16 +123,19 @@ class _Pictures:
             baselines = {ngram_name(n): loss for n, loss in losses.items()}
         except (CheckpointError, DataError) as error:
             print(f"without the lines of n-grams: {error}")
-        return loss_plot(read_log(self.folder.log), baselines)
+        return loss_plot(read_log(self.folder.log), baselines, title=self._title)
 
     def lr(self) -> Figure:
         from mlpkern.lm.plots import lr_plot
 
-        return lr_plot(self.checkpoint.config)
+        return lr_plot(self.checkpoint.config, title=self._title)
 
     def confusion(self) -> Figure:
-        from mlpkern.lm.plots import confusion_plot, confusion_shares
+        from mlpkern.lm.plots import confused_pairs, confusion_plot, confusion_shares, pairs_plot
 
         model = self.checkpoint.make_model(self.args.kernels or "fused").to(self.device)
-        shares = confusion_shares(model, self.dataset.splits["dev"].to(self.device))
-        return confusion_plot(shares, self.checkpoint.vocab, counts=self.counts("dev"))
+        dev, vocab = self.dataset.splits["dev"].to(self.device), self.checkpoint.vocab
+        if len(vocab) > MOST_IN_MATRIX:
+            return pairs_plot(confused_pairs(model, dev), vocab, title=self._title)
+        shares = confusion_shares(model, dev)
+        return confusion_plot(shares, vocab, counts=self.counts("dev"), title=self._title)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from mlpkern.lm.analysis.report import report
     from mlpkern.lm.atomic_write import write_bytes
     from mlpkern.lm.errors import ConfigError, MissingPackageError
-    from mlpkern.lm.plots import png, report_plot
+    from mlpkern.lm.plots import png, report_plot, run_caption
     from mlpkern.lm.saved.run_folder import RunFolder
 
     device = chosen_device(args)
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"model   {which}")
     print(report_text(found))
     try:
-        picture = png(report_plot(found))
+        title = run_caption(folder, checkpoint, found.splits["dev"].loss)
+        picture = png(report_plot(found, title=title))
     except (ConfigError, MissingPackageError) as error:
         print(f"no curves: {error}")
     else:

@@ -17,6 +17,7 @@ from mlpkern.lm.plots.style import (
     shares_colormap,
     styled,
     symbol_labels,
+    titled,
 )
 from mlpkern.lm.training.evaluation import row_logits
 from mlpkern.lm.words.data import Split, Vocab
@@ -37,24 +38,30 @@ def confusion_shares(model: MLPLanguageModel, split: Split) -> Tensor:
     vocab_size = model.vocab_size
     if vocab_size > MAX_VOCAB:
         raise ConfigError(
-            f"confusion: at most {MAX_VOCAB} symbols, the model has {vocab_size}; a larger "
-            "--min-count gives fewer"
+            f"confusion: a matrix has at most {MAX_VOCAB} symbols, the model {vocab_size}; "
+            "confused_pairs takes any number"
         )
-    counts = torch.zeros(vocab_size * vocab_size, dtype=torch.float64, device="cpu")
-    for logits, targets in row_logits(model, split):
-        cells = targets.long() * vocab_size + logits.argmax(-1)
-        counts += torch.bincount(cells.cpu(), minlength=len(counts))
+    cells = split.targets.long().cpu() * vocab_size + predictions(model, split)
+    counts = torch.bincount(cells, minlength=vocab_size * vocab_size).double()
     matrix = counts.view(vocab_size, vocab_size)
     return matrix / matrix.sum(1, keepdim=True)
 
 
-def confusion_plot(shares: Tensor, vocab: Vocab, *, counts: Tensor | None = None) -> Figure:
+def predictions(model: MLPLanguageModel, split: Split) -> Tensor:
+    """The symbol with the largest logit for every row of ``split``: (N,) int64, on the CPU."""
+    return torch.cat([logits.argmax(-1).cpu() for logits, _ in row_logits(model, split)])
+
+
+def confusion_plot(
+    shares: Tensor, vocab: Vocab, *, counts: Tensor | None = None, title: str = ""
+) -> Figure:
     """`confusion_shares` as a heat map: a row for each target, a column for each prediction, in the
     order of ``vocab``; without targets that do not occur.
 
     Args:
         counts: (V,) how often each symbol is a target. Of more than 110 symbols the most frequent
             are shown, and the last column sums the other predictions.
+        title: a line above the picture, such as `run_caption`.
     """
     known = (~shares.isnan().any(1)).nonzero()[:, 0]
     if not len(known):
@@ -100,4 +107,5 @@ def confusion_plot(shares: Tensor, vocab: Vocab, *, counts: Tensor | None = None
     bar.set_label("share of the target's rows", fontsize=LABEL_SIZE * larger)
     bar.ax.tick_params(labelsize=TICK_SIZE * larger)
     bar.outline.set_visible(False)
+    titled(figure, title)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from mlpkern.lm.analysis.report import FEW
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.plots.end_labels import label_ends
-from mlpkern.lm.plots.style import LINES, PALETTE, TITLE_SIZE, below, new_figure, styled
+from mlpkern.lm.plots.style import LINES, PALETTE, below, new_figure, plain, styled, titled
 from mlpkern.lm.saved.log import LogRow
 
 if TYPE_CHECKING:
@@ -26,23 +27,31 @@ LR_POINTS = 2_000
 BASELINE_DASHES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 
 
-def loss_plot(rows: Sequence[LogRow], baselines: Mapping[str, float] | None = None) -> Figure:
+def loss_plot(
+    rows: Sequence[LogRow], baselines: Mapping[str, float] | None = None, *, title: str = ""
+) -> Figure:
     """Train and dev loss of a log over the steps, with a horizontal line for each of ``baselines``.
 
     Args:
         baselines: name -> dev loss, for example of n-grams.
+        title: a line above the picture, such as `run_caption`.
 
     High losses in the first twentieth of the run lie outside of the picture.
     """
     figure = new_figure(8, 5)
     _draw_losses(figure.add_subplot(), rows, baselines or {})
     below(figure, columns=5)
+    titled(figure, title)
     return figure
 
 
-def report_plot(report: Report) -> Figure:
+def report_plot(report: Report, *, title: str = "") -> Figure:
     """`loss_plot` of a report, and beside it the dev loss by position in the word: in each bar its
-    rows, at its end the standard error; bars of less than 100 rows are pale and hatched."""
+    rows, at its end the standard error; bars of less than 100 rows are pale and hatched.
+
+    Args:
+        title: a line above the picture, such as `run_caption`.
+    """
     figure = new_figure(11, 5.2)
     curves, places = figure.subplots(1, 2, width_ratios=(3, 2))
     baselines = {ngram_name(n): loss for n, loss in report.ngrams.items()}
@@ -54,6 +63,7 @@ def report_plot(report: Report) -> Figure:
                    label="dev, all places")  # fmt: skip
     places.grid(axis="x", visible=False)
     below(figure, columns=7)
+    titled(figure, title)
     return figure
 
 
@@ -72,7 +82,7 @@ def comparison_plot(logs: Mapping[str, Sequence[LogRow]], *, title: str = "") ->
     figure = new_figure(11, 5.2)
     panels = figure.subplots(1, 2, sharey=True)
     ends = []
-    figure.suptitle(_plain(title), fontsize=TITLE_SIZE, x=0.01, ha="left")
+    titled(figure, title)
     for axes, key in zip(panels, ("step", "seconds"), strict=True):
         label = "step" if key == "step" else "seconds of training"
         styled(axes, title=f"Loss over the {key}s" if key == "step" else "Loss over the time",
@@ -87,7 +97,7 @@ def comparison_plot(logs: Mapping[str, Sequence[LogRow]], *, title: str = "") ->
                    if row.dev_loss is not None]  # fmt: skip
             drawn += axes.plot(
                 [x for x, _ in dev], [y for _, y in dev], color=color, linestyle=dash,
-                linewidth=1.8, marker="osD^v"[i % 5], markersize=4.5, label=_plain(name),
+                linewidth=1.8, marker="osD^v"[i % 5], markersize=4.5, label=plain(name),
             )  # fmt: skip
         last = max(getattr(row, key) for rows in logs.values() for row in rows)
         ends.append((axes, drawn))
@@ -101,8 +111,8 @@ def comparison_plot(logs: Mapping[str, Sequence[LogRow]], *, title: str = "") ->
     return figure
 
 
-def lr_plot(config: TrainConfig) -> Figure:
-    """The learning rate of every step of a run with ``config``."""
+def lr_plot(config: TrainConfig, *, title: str = "") -> Figure:
+    """The learning rate of every step of a run with ``config``; ``title``: a line above it."""
     if config.steps < 1:
         raise ConfigError("the run has no steps")
     at = np.unique(np.linspace(0, config.steps - 1, LR_POINTS).round().astype(np.int64))
@@ -110,15 +120,24 @@ def lr_plot(config: TrainConfig) -> Figure:
     figure = new_figure(8, 4)
     axes = figure.add_subplot()
     styled(axes, title="Learning rate over the steps", xlabel="step", ylabel="learning rate")
+    titled(figure, title)
     axes.plot(at, rates, color=PALETTE["blue"], linewidth=1.8, drawstyle="steps-post")
     if min(rates) > 0 and config.schedule == "staged" and not config.warmup:
         axes.set_yscale("log")
         if min(rates) == max(rates):
             axes.set_ylim(rates[0] / 3, rates[0] * 3)
+        _name_the_rates(axes, sorted(set(rates)))
     else:
         axes.set_ylim(bottom=0)
     _steps_axis(axes)
     return figure
+
+
+def _name_the_rates(axes: Axes, rates: Sequence[float]) -> None:
+    """Ticks at the rates of a logarithmic axis, where they are few and apart."""
+    if len(rates) <= 6 and all(high > 1.3 * low for low, high in pairwise(rates)):
+        axes.set_yticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
 
 
 def _draw_groups(axes: Axes, groups: Sequence[Group]) -> None:
@@ -180,15 +199,10 @@ def _steps_axis(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=(1, 2, 2.5, 5, 10)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
 
 
 def _marker(count: int, marker: str) -> str:
     """``marker``, or none if there are too many points to tell apart."""
     return marker if count <= 60 else ""
-
-
-def _plain(name: str) -> str:
-    """A name that matplotlib shows unchanged: without mathematics, not hidden by an underscore."""
-    return ("\u200a" if name.startswith("_") else "") + name.replace("$", r"\$")

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from mlpkern.lm.plots.labels import place_labels
-from mlpkern.lm.plots.style import PALETTE, below, new_figure, styled, symbol_labels
+from mlpkern.lm.plots.style import (
+    PALETTE,
+    below,
+    new_figure,
+    styled,
+    symbol_labels,
+    titled,
+)
 from mlpkern.lm.words.data import Vocab
 from mlpkern.lm.words.symbols import is_vowel
 
@@ -59,16 +66,20 @@ def principal_components(weight: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def embedding_plot(weight: Tensor, vocab: Vocab, *, counts: Tensor | None = None) -> Figure:
+def embedding_plot(
+    weight: Tensor, vocab: Vocab, *, counts: Tensor | None = None, title: str = ""
+) -> Figure:
     """The embedding (V, D) as a scatter of the symbols of ``vocab``.
 
-    For D > 2 the axes are the two principal components, labelled with their shares of the variance.
+    For D = 2 it is the plane of the embedding itself. For D > 2 the axes are the two principal
+    components, labelled with their shares of the variance.
     Vowels are squares, other symbols circles, the boundary is black. Labels do not cover each
     other: one without room moves aside, with a line to its point.
 
     Args:
         counts: (V,) how often each symbol occurs. Only 150 letters, or 80 words, get labels: the
             most frequent ones, or without counts the first; the others are points.
+        title: a line above the picture, such as `run_caption`.
     """
     coordinates, shares = principal_components(weight)
     points = coordinates.numpy()
@@ -90,9 +101,11 @@ def embedding_plot(weight: Tensor, vocab: Vocab, *, counts: Tensor | None = None
     for kind, (face, edge, shape) in _KINDS.items():
         if words and kind == "vowel":
             continue
+        kind = "word" if words and kind == "other symbol" else kind
         marker = "s" if shape.startswith("square") else "o"
         axes.scatter([], [], s=70, marker=marker, facecolor=face, edgecolor=edge, label=kind)
     below(figure)
+    titled(figure, title)
     labels, families = symbol_labels([vocab.symbols[i] for i in named])
     texts = [
         _label(axes, points[i], label, _kind(i, vocab.symbols[i], words), families)
@@ -157,15 +170,12 @@ def label_extent(text: Text) -> Bbox:
 
 
 def _title(count: int, dimension: int, named: int) -> str:
-    title = f"Embedding of {count} symbols in {dimension} dimension{'s' * (dimension != 1)}"
+    title = f"Embedding of {count:,} symbols in {dimension} dimension{'s' * (dimension != 1)}"
     return title if named == count else f"{title}, the {named} most frequent named"
 
 
 def _axis(i: int, dimension: int, shares: Tensor) -> str:
-    if dimension > 2:
-        name = ("first", "second")[i] + " principal component"
-    elif i < dimension:
-        name = f"dimension {i + 1}"
-    else:
-        return ""
+    if dimension <= 2:
+        return f"dimension {i + 1}" if i < dimension else ""
+    name = ("first", "second")[i] + " principal component"
     return f"{name} ({100 * shares[i].item():.0f} % of the variance)"

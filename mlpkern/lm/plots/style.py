@@ -81,6 +81,17 @@ def styled(
         axes.set_axisbelow(True)
 
 
+def titled(figure: Figure, title: str) -> None:
+    """A line above all axes; none where it is empty."""
+    if title:
+        figure.suptitle(plain(title), fontsize=TITLE_SIZE, x=0.01, ha="left")
+
+
+def plain(text: str) -> str:
+    """A text that matplotlib shows unchanged: without mathematics, not hidden by an underscore."""
+    return ("\u200a" if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def below(figure: Figure, columns: int = 4) -> None:
     """One legend for all axes, below them."""
     handles, labels = [], []

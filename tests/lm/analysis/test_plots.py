@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import torch
 from support.lm.words import make_words
-from support.pictures import LATIN, MANY, draws, texts_are_legible, vocab_of
+from support.pictures import draws, texts_are_legible
 
 from mlpkern import lm
 from mlpkern.lm import plots
-from mlpkern.lm.errors import ConfigError, DataError, MissingPackageError
+from mlpkern.lm.errors import ConfigError, MissingPackageError
 from mlpkern.lm.many.lr_finder import LRCurve
 from mlpkern.lm.plots.end_labels import spread_out
 from mlpkern.lm.plots.style import LINES
 from mlpkern.lm.saved.log import LogRow
-from mlpkern.lm.words.data import Split
 
 ROWS = [
     LogRow(1000 * i, 0.1, 2 + 5 / i**2, 2.1 + 1 / i if i % 4 == 0 else None, 0.02 * i)
@@ -25,67 +24,24 @@ ROWS = [
 ]
 
 
-# confusion
+# titles
 
 
-def small_model(words=None, **sizes):
-    dataset = lm.build_dataset(words or make_words(), block_size=3)
+def test_every_picture_of_a_run_can_say_of_which():
+    dataset = lm.build_dataset(make_words(), block_size=3)
     model = lm.MLPLanguageModel(len(dataset.vocab), 3, 4, 16)
-    return dataset, model
-
-
-def test_confusion_shares_by_counting():
-    dataset, model = small_model()
-    dev = dataset.splits["dev"]
-    shares = plots.confusion_shares(model, dev)
-    predicted = model(dev.inputs).argmax(1)
-    for target in range(len(dataset.vocab)):
-        of_target = predicted[dev.targets == target]
-        for symbol in range(len(dataset.vocab)):
-            expected = (of_target == symbol).double().mean()
-            torch.testing.assert_close(shares[target, symbol], expected)
-    torch.testing.assert_close(shares.sum(1), torch.ones(len(shares), dtype=torch.float64))
-
-
-def test_a_target_that_never_occurs_is_left_out():
-    dataset, model = small_model()
-    dev = dataset.splits["dev"]
-    kept = dev.targets != 2
-    shares = plots.confusion_shares(model, Split(dev.inputs[kept], dev.targets[kept]))
-    assert shares[2].isnan().all()
-    assert not shares[[0, 1, 3]].isnan().any()
-    (axes, _) = plots.confusion_plot(shares, dataset.vocab).axes
-    assert [t.get_text() for t in axes.get_yticklabels()] == list(".acdefgh")
-    assert [t.get_text() for t in axes.get_xticklabels()] == list(".abcdefgh")
-    with pytest.raises(DataError, match="no target occurs"):
-        plots.confusion_plot(torch.full((9, 9), torch.nan), dataset.vocab)
-
-
-@pytest.mark.parametrize("symbols", [LATIN, MANY])
-def test_confusion_labels_are_legible(symbols):
-    vocab = vocab_of(dict.fromkeys(symbols))
-    shares = torch.rand(len(vocab), len(vocab), dtype=torch.float64).softmax(1)
-    figure = plots.confusion_plot(shares, vocab)
-    figure.draw_without_rendering()  # as `png` does
-    texts_are_legible(figure)
-    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), shares)
-
-
-def test_confusion_of_many_symbols_has_a_column_for_the_rest(monkeypatch):
-    monkeypatch.setattr("mlpkern.lm.plots.confusion.MAX_SYMBOLS", 20)  # a small picture
-    words = [f"word{i}" for i in range(30)]
-    vocab = vocab_of(words)
-    shares = torch.rand(31, 31, dtype=torch.float64)
-    shares /= shares.sum(1, keepdim=True)
-    figure = plots.confusion_plot(shares, vocab, counts=torch.arange(31))
-    axes = figure.axes[0]
-    matrix = axes.images[0].get_array()
-    assert matrix.shape == (20, 21)
-    np.testing.assert_allclose(matrix.sum(1), 1)
-    np.testing.assert_array_equal(matrix[:, :-1], shares[11:, 11:])
-    assert [t.get_text() for t in axes.get_xticklabels()] == [*words[10:], "other"]
-    draws(figure)
-    texts_are_legible(figure)
+    title = "a_run $5: T=3 D=4 H=16 V=9, step 200,000 of 400,000, dev 2.1586"
+    vocab = dataset.vocab
+    figures = [
+        plots.loss_plot(ROWS, {"bigram": 2.45}, title=title),
+        plots.lr_plot(lm.TrainConfig(), title=title),
+        plots.embedding_plot(model.embedding.weight, vocab, title=title),
+        plots.confusion_plot(torch.eye(9, dtype=torch.float64), vocab, title=title),
+    ]
+    for figure in figures:
+        texts_are_legible(figure)
+        assert figure.get_suptitle() == title.replace("$", r"\$")
+    assert plots.loss_plot(ROWS).get_suptitle() == ""
 
 
 # curves
