@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
 from bench.core.case import Unavailable
 from bench.shown.figures import row_of, time_of
-from bench.shown.ladder import LECTURE_SHAPE, rungs
+from bench.shown.ladder import LECTURE_SHAPE, TWO_MODELS, Rung, rungs
 from bench.shown.text import (
     Result,
     machine_name,
@@ -58,14 +57,19 @@ def chart_png(result: Result) -> bytes:
                       va="center", fontsize=9)  # fmt: skip
     axes.set_xlim(low, high * (high / low) ** 0.42)  # room for the text right of the longest bar
     ticks = [t for t in (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if low <= t <= 1.1 * high]
-    _scale(axes, ticks, [f"{t:g}x" for t in ticks], [_label(case) for case in cases], 9)
+    limits = axes.get_xlim()
+    axes.set_xscale("log")
+    axes.set_xlim(limits)
+    axes.set_xticks(ticks, [f"{t:g}x" for t in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(range(len(cases)), [_label(case) for case in cases], fontsize=9)
     axes.margins(y=0.01)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
     title = "Best of stock PyTorch / mlpkern (right of 1: mlpkern is faster)"
-    footer = (
-        f"{machine_name(result)}, torch {result['versions']['torch']}, "
-        f"{result['date'][:10]}, {seconds(result['settings']['budget_s'])} of timing a case"
-    )
-    return _png(figure, axes, title, footer)
+    budget = f"{seconds(result['settings']['budget_s'])} of timing a case"
+    _finish(axes, title, f"{_origin(result)}, {budget}")
+    return _png(figure)
 
 
 def _label(case: Result) -> str:
@@ -74,54 +78,57 @@ def _label(case: Result) -> str:
 
 
 def ladder_png(result: Result) -> bytes:
-    """A bar for each rung that starts at the lecture's loop, so that its length is the speedup.
+    """A bar for each rung, as long as its steps per second, with its speedup over the first.
 
     Raises `Unavailable` without matplotlib or without the lecture's step in the result.
     """
+    return _png(ladder_figure(result))
+
+
+def ladder_figure(result: Result) -> Any:
+    """The figure of `ladder_png`."""
     found = rungs(result)
     if not found:
         raise Unavailable("the lecture's training step was not measured")
     figure, axes = _subplots(1.7 + 0.5 * len(found))
-    base = found[0].per_second
-    limit = _steps_of_one_core(result)
-    top = max([rung.per_second for rung in found] + ([limit] if limit else []))
-    for place, rung in enumerate(found):
+    places = [place + 0.5 * rung.two_models for place, rung in enumerate(found)]
+    for place, rung in zip(places, found, strict=True):
         color = GRAY if not rung.ours else LIGHT_BLUE if "ops" in rung.name else BLUE
-        axes.barh(place, rung.per_second - base, left=base, color=color, height=0.62)
-        text = f"{per_second(rung.per_second)} steps/s   {seconds(rung.median_s)}"
-        text += f"   {times(rung.speedup)}" if place else ""
+        axes.barh(place, rung.per_second, color=color, height=0.66)
+        text = f"{per_second(rung.per_second)} steps/s, {seconds(rung.median_s)} a step"
         if rung.ours and rung.fraction_of_peak is not None:
-            text += f"   {percent(rung.fraction_of_peak)} of peak"
-        axes.annotate(text, (rung.per_second, place), xytext=(7, 0), textcoords="offset points",
-                      va="center", fontsize=9.5,
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
-    axes.axvline(base, color="black", linewidth=1)
-    if limit:
-        axes.axvline(limit, color=VERMILION, linewidth=1, linestyle="--", zorder=0)
-        axes.annotate("multiply-adds alone,\none core", (limit, 0), xytext=(5, 0), fontsize=8.5,
-                      textcoords="offset points", va="center", color=VERMILION)  # fmt: skip
-    low = min(rung.per_second for rung in found)
-    axes.set_xlim(0.85 * low, top * (top / low) ** 0.62)  # room for the text
-    ticks = [n * 10**e for e in range(1, 8) for n in (1, 2, 5)]
-    ticks = [tick for tick in ticks if 0.85 * low <= tick <= 1.5 * top]
-    _scale(axes, ticks, [f"{tick:,}" for tick in ticks], [rung.name for rung in found], 10)
+            text += f", {percent(rung.fraction_of_peak)} of peak"
+        speedup = axes.annotate(
+            times(rung.speedup), (rung.per_second, place), xytext=(7, 0), va="center",
+            textcoords="offset points", fontsize=11, weight="bold",
+        )  # fmt: skip
+        axes.annotate(text, (1, 0.5), xycoords=speedup, xytext=(8, 0), va="center",
+                      textcoords="offset points", fontsize=9.5)  # fmt: skip
+    axes.set_xlim(0, 1.8 * max(rung.per_second for rung in found))  # room for the text
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 1.1 * found[-1].per_second])
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_yticks(places, [_rung_label(rung) for rung in found], fontsize=10)
     axes.margins(y=0.02)
-    title = (
-        f"Training steps per second of the lecture's model ({LECTURE_SHAPE}, SGD), update included"
+    _finish(
+        axes,
+        "Training steps per second of the lecture's model, update included: longer is faster",
+        f"steps per second, two models: of both together; {LECTURE_SHAPE}, SGD\n{_origin(result)}",
     )
-    footer = (
-        f"{machine_name(result)}, torch {result['versions']['torch']}, "
-        f"{result['date'][:10]}; two models: steps of both together"
-    )
-    return _png(figure, axes, title, footer)
+    return figure
 
 
-def _steps_of_one_core(result: Result) -> float | None:
-    """How many steps a second the matrix products of a core would allow."""
-    if result["limits"] is None:
-        return None
-    case = next(case for case in result["cases"] if case["shape"] == LECTURE_SHAPE)
-    return float(result["limits"]["peak"]["float32, 1 thread"] / case["cost"]["flops"])
+def _rung_label(rung: Rung) -> str:
+    """The name of a rung for readers who have not seen the table."""
+    name = rung.name.removeprefix(TWO_MODELS)
+    if rung.ours:
+        name = {"ops": "mlpkern, fused ops", "run": "mlpkern, a run in one call"}[name]
+    else:
+        name = name.replace("stock", "stock PyTorch", 1)
+    return f"two models: {name}" if rung.two_models else name
+
+
+def _origin(result: Result) -> str:
+    return f"{machine_name(result)}, torch {result['versions']['torch']}, {result['date'][:10]}"
 
 
 def _subplots(height: float) -> tuple[Any, Any]:
@@ -135,30 +142,20 @@ def _subplots(height: float) -> tuple[Any, Any]:
     return plt.subplots(figsize=(11, height), dpi=110)
 
 
-def _scale(
-    axes: Any, ticks: Sequence[float], shown: list[str], names: list[str], size: int
-) -> None:
-    """A logarithmic axis below, the names of the bars on the left."""
-    limits = axes.get_xlim()
-    axes.set_xscale("log")
-    axes.set_xlim(limits)
-    axes.set_xticks(ticks, shown)
-    axes.minorticks_off()
-    axes.set_yticks(range(len(names)), names, fontsize=size)
-
-
-def _png(figure: Any, axes: Any, title: str, footer: str) -> bytes:
-    """The finished picture of horizontal bars; closes `figure`."""
-    from matplotlib import pyplot as plt
-
+def _finish(axes: Any, title: str, footer: str) -> None:
+    """Horizontal bars from the top, a plain frame, the title and what is below the axis."""
     axes.invert_yaxis()
-    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_title(title, fontsize=11, loc="left", pad=10)
     axes.set_xlabel(footer, fontsize=8)
+
+
+def _png(figure: Any) -> bytes:
+    """The bytes of the picture; closes `figure`."""
+    from matplotlib import pyplot as plt
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")
     plt.close(figure)

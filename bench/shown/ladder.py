@@ -23,6 +23,7 @@ from bench.shown.text import (
 
 STOCK = "stock"
 LECTURE_SHAPE = "V=27 T=3 D=10 H=200 N=32"
+TWO_MODELS = "two models: "
 TWO_MODELS_SHAPE = f"{LECTURE_SHAPE}, 2 models"
 
 
@@ -35,6 +36,10 @@ class Rung:
     median_s: float
     speedup: float
     fraction_of_peak: float | None  # of the matrix products of the cores it works on
+
+    @property
+    def two_models(self) -> bool:
+        return self.name.startswith(TWO_MODELS)
 
     @property
     def per_second(self) -> float:
@@ -51,7 +56,7 @@ def rungs(result: Result) -> list[Rung]:
     rows = _picked(result, LECTURE_SHAPE, ("lecture loop", "foreach update", ""), ("ops", "run"))
     if not rows or rows[0][1]["kind"] != STOCK:
         return []
-    rows += _picked(result, TWO_MODELS_SHAPE, ("",), ("run",), prefix="two models: ")
+    rows += _picked(result, TWO_MODELS_SHAPE, ("",), ("run",), prefix=TWO_MODELS)
     base = rows[0][1]["median_s"]
     return [
         Rung(

@@ -9,7 +9,7 @@ import torch
 from support.bench.tiny import SETTINGS, FakeProcesses
 
 from bench.core.case import Unavailable
-from bench.shown.charts import ladder_png
+from bench.shown.charts import ladder_figure, ladder_png
 from bench.shown.ladder import LECTURE_SHAPE, TWO_MODELS_SHAPE, ladder_lines, ladder_markdown, rungs
 from bench.shown.training import training_lines
 from bench.training import step as training_step
@@ -194,6 +194,23 @@ def test_a_result_without_the_lectures_step_has_no_ladder(case):
         ladder_png(empty)
 
 
-def test_the_ladder_is_a_picture():
-    pytest.importorskip("matplotlib", reason="matplotlib draws the chart")
+def test_the_ladder_is_a_picture_that_needs_no_caption():
+    plt = pytest.importorskip("matplotlib.pyplot", reason="matplotlib draws the chart")
+    from support.pictures import overlaps
+
     assert ladder_png(LADDER).startswith(b"\x89PNG")
+    figure = ladder_figure(LADDER)
+    (axes,) = figure.axes
+    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    assert bars == [(0, rung.per_second) for rung in rungs(LADDER)]
+    assert axes.get_xscale() == "linear"
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert [name.count("stock PyTorch") + name.count("mlpkern") for name in named] == [1] * 7
+    figure.draw_without_rendering()
+    speedups = [text.get_text() for text in axes.texts[::2]]
+    assert speedups == [f"{rung.speedup:.2f}x" for rung in rungs(LADDER)]
+    boxes = [drawn.get_window_extent() for drawn in (*axes.texts, *axes.patches)]
+    assert overlaps(boxes) == []
+    assert not axes.lines
+    assert not any(line.get_visible() for line in axes.get_xgridlines())
+    plt.close(figure)
