@@ -7,7 +7,7 @@ from mlpkern.lm.analysis.compare import Comparison, compare
 from mlpkern.lm.analysis.ngram import NGram, ngram
 from mlpkern.lm.analysis.report import Report, report, report_on
 from mlpkern.lm.analysis.run_list import ListedRun, list_runs
-from mlpkern.lm.analysis.sample import sample
+from mlpkern.lm.analysis.sample import NewWords, sample, sample_new
 from mlpkern.lm.errors import (
     CheckpointError,
     ConfigError,
@@ -68,6 +68,7 @@ __all__ = [
     "Metrics",
     "MissingPackageError",
     "NGram",
+    "NewWords",
     "NonFiniteLossError",
     "OpsEngine",
     "Overfit",
@@ -109,6 +110,7 @@ __all__ = [
     "report",
     "report_on",
     "sample",
+    "sample_new",
     "save_checkpoint",
     "show_windows",
     "split_words",

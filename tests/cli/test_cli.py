@@ -65,13 +65,25 @@ def test_train_sample_evaluate(words, tmp_path, capsys, engine):
     with open(words) as file:
         training = split_words(file.read().split())["train"]
     count = 5 * (likeliest <= set(training))
-    assert (
-        said.splitlines(keepends=True)[-1]
-        == f"{count} of 5 ({20 * count} %) occur in the training set\n"
+    line = f"{count} of 5 ({20 * count} %) occur in the training set"
+    assert said.splitlines()[-1] == line  # below which model it is
+    assert main(["sample", str(out), "-n", "9", "--seed", "2", "--new"]) == 0
+    printed, said = capsys.readouterr()
+    assert len(new := printed.splitlines()) == 9
+    assert not {"", *training} & set(new)
+    left_out = r"\d+ of \d+ drawn \(\d+ %\) occur in the training set or are empty, .*"
+    assert re.fullmatch(left_out, said.splitlines()[-1])
+    known = ["--prefix", training[0], "--max-length", str(len(training[0]))]
+    assert main(["sample", str(out), "-n", "1", "--new", *known]) == 0
+    printed, said = capsys.readouterr()
+    assert printed == ""
+    assert said.splitlines()[-1].startswith(
+        "only 0 of 1 words are new, try another --temperature or --prefix; 100 of 100"
     )
     os.remove(words)
     assert main(["sample", str(out), "-n", "2"]) == 0
     assert f"is unknown: {words}: no such file" in capsys.readouterr().err
+    assert f"{words}: no such file" in fails(capsys, "sample", out, "--new")
 
 
 def test_lecture_preset_and_overrides(words, tmp_path, capsys):
@@ -191,6 +203,23 @@ def test_a_pipe_shows_lines(words, tmp_path):
     piped = subprocess.run([*command, *options], capture_output=True, text=True)
     assert "step 20/40  lr 0.1  train " in piped.stdout
     assert piped.stderr == ""
+
+
+def test_a_terminal_marks_the_samples_of_the_training_set(words, tmp_path):
+    out = tmp_path / "r"
+    assert train(words, *FAST, "--steps", 300, "--out", out) == 0
+    with open(words) as file:
+        training = set(split_words(file.read().split())["train"])
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "mlpkern", "sample", str(out), "-n", "60", "--seed", "1"]
+    done = subprocess.run(command, stdout=theirs, stderr=subprocess.PIPE, text=True)
+    os.close(theirs)
+    lines = os.read(ours, 100_000).decode().splitlines()
+    os.close(ours)
+    assert {line.endswith("  *") for line in lines} == {True, False}
+    assert all((line.removesuffix("  *") in training) == line.endswith("  *") for line in lines)
+    marked = sum(line.endswith("*") for line in lines)
+    assert f"* {marked} of 60 (" in done.stderr
 
 
 # help and versions

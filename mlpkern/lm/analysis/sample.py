@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from mlpkern.lm.words.data import Vocab
 MAX_TOGETHER = 16_384  # words in one batch
 MAX_LOGITS = 1 << 26  # of a batch: half a GB of float64
 BYTES_OF_WORD = 50  # of a Python string, at least
+FEWEST, MOST_TRIES = 100, 100  # words that `sample_new` draws at once, and for each one asked for
 
 
 class NextSymbol(Protocol):
@@ -35,7 +37,6 @@ class NextSymbol(Protocol):
         """The logits (N, V) after the contexts ``ids`` (N, T)."""
 
 
-@torch.no_grad()
 def sample(
     model: NextSymbol,
     vocab: Vocab,
@@ -60,28 +61,91 @@ def sample(
 
     A word ends when the model draws the boundary; it may be empty.
     """
+    _check_count(count)
+    draw = _drawing(model, vocab, seed, prefix, temperature, top_k, max_length)
+    return draw(count)
+
+
+@dataclass(frozen=True)
+class NewWords:
+    """``words``: those that are new; ``drawn``: how many words were drawn for them."""
+
+    words: list[str]
+    drawn: int
+
+
+def sample_new(
+    model: NextSymbol,
+    vocab: Vocab,
+    count: int,
+    known: Collection[str],
+    *,
+    seed: int = 0,
+    prefix: str = "",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    max_length: int = 100,
+) -> NewWords:
+    """``count`` words as `sample` draws them, without empty ones and those in ``known``, such as
+    the training words: a word that is left out is drawn again.
+
+    The first are those of `sample` with the same arguments. After 100 words for each of ``count``
+    it gives up, and there are fewer words than asked for.
+    """
+    _check_count(count)
+    draw = _drawing(model, vocab, seed, prefix, temperature, top_k, max_length)
+    left_out = {"", *known}
+    words: list[str] = []
+    drawn, most = 0, MOST_TRIES * count
+    while len(words) < count and drawn < most:
+        for word in draw(max(count, FEWEST) if drawn else count):
+            if len(words) == count or drawn == most:
+                break
+            drawn += 1
+            if word not in left_out:
+                words.append(word)
+    return NewWords(words, drawn)
+
+
+def _check_count(count: int) -> None:
     if count < 0:
         raise ConfigError(f"count must be at least 0, got {count}")
+    check_fits(f"count {count}: the list of words", BYTES_OF_WORD * count)
+
+
+def _drawing(
+    model: NextSymbol,
+    vocab: Vocab,
+    seed: int,
+    prefix: str,
+    temperature: float,
+    top_k: int | None,
+    max_length: int,
+) -> Callable[[int], list[str]]:
+    """What draws so many more words; ConfigError for arguments that `sample` does not take."""
     if not (math.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"temperature must be a number above 0, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ConfigError(f"top_k must be at least 1, got {top_k}")
-    check_fits(f"count {count}: the list of words", BYTES_OF_WORD * count)
     start = vocab.encode(prefix)
     if max_length < 1 or max_length < len(start):
         low = max(1, len(start))
         raise ConfigError(f"max_length must be at least {low} here, got {max_length}")
     check_seed("seed", seed)
     generator = torch.Generator().manual_seed(seed)
-    words = []
+    one = partial(_draw, generator=generator, temperature=temperature, top_k=top_k)
     most = max(1, min(MAX_TOGETHER, MAX_LOGITS // len(vocab)))
-    for first in range(0, count, most):
-        together = min(most, count - first)
-        draw = partial(_draw, generator=generator, temperature=temperature, top_k=top_k)
-        words += _advance(model, start, together, draw, max_length)
-    return [vocab.decode(ids) for ids in words]
+
+    def draw(count: int) -> list[str]:
+        words = []
+        for first in range(0, count, most):
+            words += _advance(model, start, min(most, count - first), one, max_length)
+        return [vocab.decode(ids) for ids in words]
+
+    return draw
 
 
+@torch.no_grad()
 def _advance(
     model: NextSymbol,
     start: list[int],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.lm.words import make_words
 
-from mlpkern.lm.analysis.sample import sample, share_seen
+from mlpkern.lm.analysis.sample import sample, sample_new, share_seen
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
@@ -106,6 +106,29 @@ def test_share_of_samples_seen_in_training():
     assert share_seen([], ["ab"]) == 0
 
 
+def test_new_words_are_the_samples_that_are_not_known(model):
+    known = {"a", "ab", "abc", "b", "c"}
+    drawn = sample(model, VOCAB, 60, seed=3)
+    kept = [word for word in drawn if word and word not in known]
+    found = sample_new(model, VOCAB, 60, known, seed=3)
+    assert 0 < len(kept) < 60 == len(found.words)
+    assert found.words[: len(kept)] == kept
+    assert found.drawn > 60
+    assert not known & set(found.words)
+    assert "" not in found.words
+    assert sample_new(model, VOCAB, 60, known, seed=3) == found
+    assert sample_new(model, VOCAB, len(kept), known, seed=3).drawn <= found.drawn
+    assert sample_new(model, VOCAB, 0, known).words == []
+
+
+def test_new_words_are_given_up_after_a_hundred_tries_for_each(model):
+    likeliest = sample(model, VOCAB, 1, top_k=1)
+    found = sample_new(model, VOCAB, 3, likeliest, top_k=1)
+    assert (found.words, found.drawn) == ([], 300)
+    some = sample_new(model, VOCAB, 3, ["a", "b", "c", ""], max_length=1)
+    assert (some.words, some.drawn) == ([], 300)
+
+
 def test_more_words_than_advance_together(model, monkeypatch):
     monkeypatch.setattr(importlib.import_module("mlpkern.lm.analysis.sample"), "MAX_TOGETHER", 7)
     words = sample(model, VOCAB, 30, seed=1)
@@ -139,3 +162,5 @@ def test_errors_name_the_argument(model):
         sample(model, VOCAB, -1)
     with pytest.raises(ConfigError, match="max_length must be at least 3 here, got 2"):
         sample(model, VOCAB, 1, prefix="abc", max_length=2)
+    with pytest.raises(ConfigError, match="count must be at least 0, got -1"):
+        sample_new(model, VOCAB, -1, [])
