@@ -18,10 +18,10 @@ examples:
   mlpkern report RUN                    on the words it was trained on
   mlpkern report RUN other.txt          on other words, split the same way
 
-Losses of the splits beside those of counting n-grams of the same words, the dev loss by place in
-the word and by symbol (with ~ where it is of less than 100 rows), and whether the model is overfit
-(dev more than 5 % above train, or risen by 1 %), underfit (not better than counting with the same
-context, or still falling) or near capacity; unclear where dev has too few rows to tell.
+Losses of the splits beside those of counting n-grams of the same words, the dev loss by place of
+the target and by symbol (with ~ where it is of less than 100 rows), and whether the model is
+overfit (dev more than 5 % above train, or risen by 1 %), underfit (not better than counting with
+the same context, or still falling) or near capacity; unclear where dev has too few rows to tell.
 The curves go into RUN/curves.png. The last line is the test loss.
 """
 MOST_SYMBOLS = 60  # lines of a table that is longer end here
@@ -85,7 +85,7 @@ def report_text(found: Report) -> str:
     lines += [
         "counts  dev loss "
         + ", ".join(f"{ngram_name(n)} {x:.4f}" for n, x in found.ngrams.items()),
-        "dev loss by place in the word: rows, loss ± standard error, share of the sum",
+        "dev loss by place of the target: rows, loss ± standard error, share of the sum",
         *_table(found.positions),
         "dev loss by symbol, the largest share first",
         *_table(found.symbols[:MOST_SYMBOLS]),

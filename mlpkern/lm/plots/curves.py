@@ -56,8 +56,8 @@ def report_plot(report: Report, *, title: str = "") -> Figure:
     curves, places = figure.subplots(1, 2, width_ratios=(3, 2))
     baselines = {ngram_name(n): loss for n, loss in report.ngrams.items()}
     _draw_losses(curves, report.rows, baselines)
-    styled(places, title="Dev loss by place in the word (in the bars: rows)",
-           xlabel="place of the target", ylabel="")  # fmt: skip
+    styled(places, title="Dev loss by place of the target (in the bars: rows)",
+           xlabel="place, from the beginning of the word or line", ylabel="")  # fmt: skip
     _draw_groups(places, report.positions)
     places.axhline(report.splits["dev"].loss, color=PALETTE["vermillion"], linewidth=1.3,
                    label="dev, all places")  # fmt: skip
@@ -129,6 +129,7 @@ def lr_plot(config: TrainConfig, *, title: str = "") -> Figure:
         _name_the_rates(axes, sorted(set(rates)))
     else:
         axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter("{x:g}")
     _steps_axis(axes)
     return figure
 

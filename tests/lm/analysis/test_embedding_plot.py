@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.pictures import LATIN, MANY, draws, overlaps, texts_are_legible, vocab_of
 
+from mlpkern import lm
 from mlpkern.lm import plots
 from mlpkern.lm.plots.embedding import label_extent
 from mlpkern.lm.plots.labels import place_labels
@@ -100,6 +101,12 @@ def test_axes_name_their_share_of_the_variance():
     assert axes.get_ylabel() == "second principal component (10 % of the variance)"
     (axes,) = plots.embedding_plot(rows[:, ::2], vocab_of("abc")).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("dimension 1", "dimension 2")
+
+
+def test_a_word_model_has_words_and_no_vowels():
+    vocab = lm.Vocab(("<s>", "<unk>", "a", "the"), level="word")
+    figure = plots.embedding_plot(embedding(4), vocab)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["word", "boundary"]
 
 
 def test_of_many_symbols_the_most_frequent_are_named():

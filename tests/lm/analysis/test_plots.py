@@ -95,6 +95,17 @@ def test_lr_plot_is_the_schedule(config):
     texts_are_legible(figure)
 
 
+def test_axes_have_round_steps_and_the_rates_themselves():
+    (axes,) = plots.lr_plot(lm.PRESETS["lecture"]).axes
+    axes.figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0.01", "0.1"]
+    steps = [int(step) for step in axes.get_xticks() if step <= 210_000]
+    assert steps == [0, 50_000, 100_000, 150_000, 200_000]
+    (axes,) = plots.lr_plot(lm.TrainConfig(schedule="cosine", lr=((0, 0.002),))).axes
+    axes.figure.draw_without_rendering()
+    assert "0.002" in [label.get_text() for label in axes.get_yticklabels()]
+
+
 def test_comparison_has_a_line_of_its_own_for_every_run():
     logs = {f"run{i}": ROWS[: 20 - i] for i in range(9)} | {"_odd $name$": ROWS[:6]}
     figure = plots.comparison_plot(logs)
