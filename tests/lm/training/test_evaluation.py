@@ -87,6 +87,18 @@ def test_a_long_evaluation_shows_a_bar_on_a_terminal_and_a_line_elsewhere(
     assert shown.endswith("\r")  # the bar is gone
 
 
+def test_commands_show_their_long_evaluations(small_calls, words, tmp_path, capsys):
+    assert train(words, *FAST, "--steps", 5, "--out", tmp_path / "run") == 0
+    shown = [line for line in capsys.readouterr().err.splitlines() if "evaluating" in line]
+    assert len(shown) == 1
+    assert shown[0].startswith("evaluating train: ")
+    for command in ("evaluate", "report"):
+        assert main([command, str(tmp_path / "run"), "--checkpoint", "last"]) == 0
+        errors = capsys.readouterr().err
+        for name in ("train", "dev", "test"):
+            assert f"evaluating {name}: " in errors
+
+
 def test_the_end_of_a_training_says_which_rows_its_train_loss_has(
     small_samples, words, tmp_path, capsys
 ):
