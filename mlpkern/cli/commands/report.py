@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from mlpkern.lm.errors import ConfigError, MissingPackageError
     from mlpkern.lm.plots import png, report_plot, run_caption
     from mlpkern.lm.saved.run_folder import RunFolder
+    from mlpkern.lm.training.evaluation import FEW_ROWS
 
     device = chosen_device(args)
     folder = RunFolder.holding(args.run)
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         write_bytes(out, picture)
         print(f"saved {out}")
-    print(f"test loss {found.splits['test'].loss:.4f}")
+    few = found.splits["test"].rows < FEW_ROWS
+    print(f"test loss {found.splits['test'].loss:.4f}" + f" ({_rows_of(found, 'test')})" * few)
     return 0
 
 

@@ -27,7 +27,13 @@ from mlpkern.lm.saved.checkpoint import check_vocab, load_checkpoint
 from mlpkern.lm.saved.log import LogRow, read_log
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.saved.run_words import dataset_of_run
-from mlpkern.lm.training.evaluation import Metrics, evaluate, row_losses, standard_error
+from mlpkern.lm.training.evaluation import (
+    FEW_ROWS,
+    Metrics,
+    evaluate,
+    row_losses,
+    standard_error,
+)
 from mlpkern.lm.words.data import Dataset, Split
 
 LAST_POSITION = 15  # later ones are one group
@@ -58,8 +64,8 @@ class Report:
 
     Attributes:
         splits: loss and accuracy of train, dev and test
-        errors: the standard errors of these losses, those of train and test as if their rows varied
-            as much as those of dev
+        errors: the standard errors of these losses; those of train and test with 1,000 rows or more
+            as if their rows varied as much as those of dev
         ngrams: n -> dev loss of the n-grams of the same train words: 2, 3, and up to the context
             of the model
         positions: dev rows by the position of the target in its word
@@ -124,7 +130,12 @@ def report_on(
     fair = {n: loss for n, loss in ngrams.items() if n <= config.block_size + 1}
     # losses of train rows, and those of a batch, vary about as much as those of dev rows
     spread = float(losses.std(ddof=1))
-    errors = {name: spread / metrics.rows**0.5 for name, metrics in splits.items()}
+    errors = {
+        name: standard_error(row_losses(model, split).numpy())
+        if len(split) < FEW_ROWS
+        else spread / len(split) ** 0.5
+        for name, split in dataset.splits.items()
+    }
     noise = Noise(
         dev=errors["dev"],
         gap=float(np.hypot(errors["dev"], errors["train"])),

@@ -19,6 +19,7 @@ from mlpkern.lm.analysis.report import losses_per_position, losses_per_symbol
 from mlpkern.lm.analysis.verdict import Noise, still_falling, verdict
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.log import LogRow
+from mlpkern.lm.training.evaluation import row_losses
 from mlpkern.lm.words.describe import WIDTH
 
 DATASET = lm.build_dataset(make_words(), block_size=3)
@@ -63,7 +64,10 @@ def test_losses_are_those_of_loops_over_words():
     error = np.std([row[2] for row in dev], ddof=1) / len(dev) ** 0.5
     assert found.errors["dev"] == pytest.approx(error, rel=1e-5)
     rows = found.splits["train"].rows
+    assert rows > 1000 > len(dev)
     assert found.errors["train"] == pytest.approx(error * (len(dev) / rows) ** 0.5, rel=1e-5)
+    test = row_losses(MODEL, DATASET.splits["test"]).numpy()
+    assert found.errors["test"] == pytest.approx(np.std(test, ddof=1) / len(test) ** 0.5)
     assert [g.label for g in found.positions] == [str(i) for i in range(1, 11)]
     shares = [g.share for g in found.symbols]
     assert shares == sorted(shares, reverse=True)
@@ -202,7 +206,9 @@ def test_report_prints_the_tables_and_test_at_the_end(run, capsys):
     )
     assert f"verdict {found.verdict} saved" in " ".join(printed.split())
     assert lines[-2:] == [
-        f"saved {run / 'curves.png'}", f"test loss {found.splits['test'].loss:.4f}",
+        f"saved {run / 'curves.png'}",
+        f"test loss {found.splits['test'].loss:.4f} ({found.splits['test'].rows} rows, few: loss "
+        f"±{found.errors['test']:.3f})",
     ]  # fmt: skip
     assert printed.count(f"{found.splits['test'].loss:.4f}") == 1
     few = [group for group in groups if group.few]
