@@ -4,10 +4,10 @@ from mlpkern import lm
 config = lm.TrainConfig(
     block_size=6,
     embedding_dim=24,
-    hidden=(200,),
+    hidden=200,
     batch_size=64,
     steps=4_000,
-    lr=((0, 0.004),),
+    lr=0.004,
     schedule="cosine",
     warmup=100,
     optimizer="adamw",
