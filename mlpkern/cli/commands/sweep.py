@@ -196,9 +196,10 @@ def _write_pictures(done: Sweep, trials: list[FrozenTrial]) -> str:
         from mlpkern.lm.plots import png
         from mlpkern.lm.search.pictures import history_plot, parallel_plot
 
+        space, title = done.plan.space, done.folder.path.resolve().name
         figures = {
-            "history.png": history_plot(trials),
-            "parallel.png": parallel_plot(trials, done.plan.space),
+            "history.png": history_plot(trials, space, title),
+            "parallel.png": parallel_plot(trials, space, title),
         }
     except MissingPackageError as error:
         return f"no pictures ({error})"

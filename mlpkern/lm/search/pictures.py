@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate, cycle
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from mlpkern.lm.model.config import SETTINGS
@@ -14,6 +16,7 @@ from mlpkern.lm.plots.style import (
     TITLE_SIZE,
     below,
     new_figure,
+    plain,
     shares_colormap,
     styled,
 )
@@ -24,47 +27,61 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna.trial import FrozenTrial
 
+TITLE_WIDTH = 88  # characters
+# the marks of the rungs, from the first on
+RUNGS = [(PALETTE["grey"], "x"), (PALETTE["orange"], "+"), (PALETTE["vermillion"], "1")]
 
-def history_plot(trials: list[FrozenTrial]) -> Figure:
-    """The dev loss of each trial by its number, pruned or finished, and the best so far. The worst
-    tenth of the trials lies outside of the axis."""
+
+def history_plot(trials: list[FrozenTrial], space: SearchSpace, name: str = "") -> Figure:
+    """The dev loss of each trial by its number: trained to the end, or pruned at one of the rungs,
+    and the best so far. The worst tenth of the trials may lie above the axis, and is marked there.
+    """
     figure = new_figure(8, 5)
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.add_subplot()
-    styled(axes, title="Sweep: dev loss of each trial", xlabel="trial", ylabel="dev loss (nats)")
-    losses = {trial.number: last_loss(trial) for trial in trials}
-    pruned = [t.number for t in trials if t.state.name == "PRUNED"]
-    done = [t.number for t in trials if t.state.name == "COMPLETE"]
-    axes.scatter(pruned, [losses[n] for n in pruned], marker="x", s=26, linewidth=1.2,
-                 color=PALETTE["grey"], label="stopped at a rung")  # fmt: skip
-    axes.scatter(done, [losses[n] for n in done], marker="o", s=34, color=PALETTE["blue"],
-                 label="trained to the end")  # fmt: skip
-    best, bests = math.inf, []
-    for n in done:
-        best = min(best, losses[n])
-        bests.append(best)
+    searched = ", ".join(map(_label, space.entries))
+    title = plain(f"{_sweep(name)}: dev loss of {len(trials)} trials, searching {searched}")
+    styled(axes, title=fill(title, TITLE_WIDTH), xlabel="trial", ylabel="dev loss (nats)")
+    low, high = _limits([last_loss(t) for t in trials])
+    pruned: dict[int, list[FrozenTrial]] = {}
+    for trial in trials:
+        if trial.state.name == "PRUNED":
+            pruned.setdefault(max(trial.intermediate_values), []).append(trial)
+    done = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    for (step, those), (color, marker) in zip(sorted(pruned.items()), cycle(RUNGS), strict=False):
+        label = f"pruned at step {step:,}: {len(those)}"
+        _scatter(axes, those, high, marker=marker, s=26, linewidth=1.2, color=color, label=label)
     if done:
-        axes.step(done, bests, where="post", color=PALETTE["vermillion"], linewidth=1.6,
-                  label="best so far")  # fmt: skip
-    low, high = _limits(list(losses.values()))
+        label = f"trained to the end: {len(done)}"
+        _scatter(axes, done, high, marker="o", s=34, color=PALETTE["blue"], label=label)
+        bests = list(accumulate(map(last_loss, done), min))
+        axes.step([*(t.number for t in done), trials[-1].number], [*bests, bests[-1]],
+                  where="post", color=PALETTE["green"], linewidth=1.6,
+                  label=f"best so far, at last {bests[-1]:.4f}")  # fmt: skip
+    if above := [t.number for t in trials if last_loss(t) > high]:
+        axes.scatter(above, [high] * len(above), marker="^", s=30, color=PALETTE["black"],
+                     clip_on=False, label=f"above the axis: {len(above)}")  # fmt: skip
     axes.set_ylim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     below(figure, columns=3)
     return figure
 
 
-def parallel_plot(trials: list[FrozenTrial], space: SearchSpace) -> Figure:
+def parallel_plot(trials: list[FrozenTrial], space: SearchSpace, name: str = "") -> Figure:
     """Every trial as a line across an axis for each setting and one for the dev loss. Finished
-    trials are darker the better they are; pruned ones are grey and thin."""
-    names = list(space.entries)
+    trials are darker the better they are; pruned ones are grey and thin. Without seeds."""
+    names = [name for name in space.entries if name != "seed"]
     columns = len(names) + 1
     figure = new_figure(max(7.0, 1.35 * columns), 5)
     axes = figure.add_subplot()
-    axes.set_title("Sweep: settings and dev loss of each trial", fontsize=TITLE_SIZE, loc="left",
-                   pad=34)  # fmt: skip
+    axes.set_title(plain(f"{_sweep(name)}: settings and dev loss of {len(trials)} trials"),
+                   fontsize=TITLE_SIZE, loc="left", pad=34)  # fmt: skip
     low, high = _limits([last_loss(t) for t in trials])
     scale = high - low
     colors = shares_colormap()
     ended = sorted(last_loss(t) for t in trials if t.state.name == "COMPLETE")
-    labels_left = {True: "trained to the end, the darker the better", False: "stopped at a rung"}
+    labels_left = {True: "trained to the end, the darker the better", False: "pruned at a rung"}
     for trial in sorted(trials, key=last_loss, reverse=True):  # the best on top
         loss, finished = last_loss(trial), trial.state.name == "COMPLETE"
         heights = [_height(space.entries[n], trial.params[n]) for n in names]
@@ -81,7 +98,7 @@ def parallel_plot(trials: list[FrozenTrial], space: SearchSpace) -> Figure:
     for share in (0.0, 0.5, 1.0):
         _tick(axes, columns - 1, share, f"{low + share * scale:.3f}")
     axes.vlines(range(columns), 0, 1, color=PALETTE["black"], linewidth=0.9, zorder=3)
-    labels = [*(SETTINGS[n].label or n.replace("_", " ") for n in names), "dev loss"]
+    labels = [*map(_label, names), "dev loss"]
     axes.set_xticks(range(columns), labels, fontsize=LABEL_SIZE)
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", length=0)
@@ -92,6 +109,20 @@ def parallel_plot(trials: list[FrozenTrial], space: SearchSpace) -> Figure:
         side.set_visible(False)
     below(figure, columns=2)
     return figure
+
+
+def _sweep(name: str) -> str:
+    return f"Sweep {name}" if name else "Sweep"
+
+
+def _label(name: str) -> str:
+    return SETTINGS[name].label or name.replace("_", " ")
+
+
+def _scatter(axes: Any, trials: list[FrozenTrial], high: float, **options: Any) -> None:
+    """The points of ``trials`` up to ``high``."""
+    shown = [trial for trial in trials if last_loss(trial) <= high]
+    axes.scatter([t.number for t in shown], [last_loss(t) for t in shown], **options)
 
 
 def _limits(losses: list[float]) -> tuple[float, float]:
