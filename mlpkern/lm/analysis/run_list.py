@@ -17,11 +17,14 @@ from typing import Any, Literal
 from mlpkern.lm.analysis.text_table import aligned
 from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import CheckpointError, ConfigError, LMError
-from mlpkern.lm.model.config import PRESETS, TrainConfig, settings_of
+from mlpkern.lm.many.kept.folder import PopulationFolder
+from mlpkern.lm.many.kept.record import PopulationRecord
+from mlpkern.lm.model.config import PRESETS, SETTINGS, TrainConfig, settings_of
+from mlpkern.lm.model.schedule import step_at
 from mlpkern.lm.model.setting import setting_text
 from mlpkern.lm.saved.checkpoint import read_best
 from mlpkern.lm.saved.checkpoint_file import named, read_settings
-from mlpkern.lm.saved.folder_kind import JOURNAL, RESULTS, TRIALS, folder_kind, folders_in
+from mlpkern.lm.saved.folder_kind import JOURNAL, TRIALS, folder_kind, folders_in
 from mlpkern.lm.saved.folder_lock import holder_of
 from mlpkern.lm.saved.log import read_log
 from mlpkern.lm.saved.records import read_losses, read_record
@@ -44,14 +47,14 @@ class ListedRun:
         date: when it was last written to, in seconds since 1970
         words: the name of the file that its words came from
         preset: the preset with the fewest other settings
-        settings: name -> value as on the command line, where it differs from the preset; of a sweep
-            "search": what it varies
+        settings: name -> value as on the command line, where it differs from the preset; "over":
+            what a sweep or a population varies
         step: steps done; of a sweep or a population, models trained
-        steps: steps of the whole run; None for others
+        steps: steps of the whole run; models of a population; None for a sweep
         dev: loss over the whole dev split at the end; for an unfinished run the last of its log
         best_dev: the lowest dev loss
         state: "finished", "interrupted", "running" (a living process writes there), "damaged", or
-            "foreign"; empty for sweeps and populations
+            "foreign"; empty for sweeps, which can always go on
         note: what is wrong or how to go on, in one line that names the folder
     """
 
@@ -139,9 +142,9 @@ def _listed(path: Path) -> ListedRun:
         if kind == "run":
             return _run(RunFolder(path))
         if kind:
-            return _many(path, kind)
+            return _sweep(path) if kind == "sweep" else _population(path)
         holds_runs = any(map(folder_kind, folders_in(path)))
-    except (LMError, OSError, ValueError, KeyError, TypeError) as error:
+    except (LMError, OSError, ValueError, LookupError, TypeError, csv.Error) as error:
         message = " ".join(str(error).split())
         known = isinstance(error, LMError)
         note = message if known else f"{path}: damaged ({type(error).__name__}: {message})"
@@ -178,29 +181,46 @@ def _run(run: RunFolder) -> ListedRun:
     )
 
 
-def _many(path: Path, kind: str) -> ListedRun:
-    """A sweep or a population, from its table."""
-    best = RunFolder(path / "best")
+def _sweep(path: Path) -> ListedRun:
+    """A sweep, from its table and the record of its best run."""
+    best, date = RunFolder(path / "best"), _date(path / JOURNAL)
     words = _words(read_record(best.config)) if best.config.is_file() else ""
-    table = path / (TRIALS if kind == "sweep" else RESULTS)
-    date = _date(path / (JOURNAL if kind == "sweep" else RESULTS))
-    if not table.is_file():
-        return ListedRun(path, kind, date, words)
-    with table.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, strict=True))
-    columns = list(rows[0]) if rows else []
-    losses = [
-        float(row[column])
-        for row in rows
-        for column in ("dev_loss", "dev", "best_dev")
-        if row.get(column) and row.get("state") != "pruned"
-    ]
-    settings = {}
-    if kind == "sweep" and columns:
-        settings = {"search": " ".join(columns[columns.index("dev_loss") + 1 :])}
+    if not (path / TRIALS).is_file():
+        return ListedRun(path, "sweep", date, words)
+    columns, rows = _table(path / TRIALS)
+    losses = [float(row["dev_loss"]) for row in rows if row["state"] == "complete"]
     return ListedRun(
-        path, kind, date, words, "", settings, len(rows), None, None, min(losses, default=None)
-    )
+        path, "sweep", date, words, settings={"over": " ".join(columns[4:])}, step=len(rows),
+        best_dev=min(losses, default=None),
+    )  # fmt: skip
+
+
+def _population(path: Path) -> ListedRun:
+    """A population, from its record and its table."""
+    folder = PopulationFolder(path)
+    record, varying = PopulationRecord.read(folder.record), {}
+    rows = _table(folder.results)[1] if folder.results.is_file() else []
+    preset, settings = beyond_preset(record.configs[0])
+    if names := record.varying():
+        settings = {name: text for name, text in settings.items() if name not in names}
+        varying = {"over": " ".join(names)}
+    state: State = "finished" if len(rows) == len(record.configs) else "interrupted"
+    note = f"{path}: interrupted; the same command goes on" if state == "interrupted" else ""
+    if holder := holder_of(path):
+        state, note = "running", f"{path}: {holder}"
+    date = max(_date(folder.record), _date(folder.results))
+    return ListedRun(
+        path, "population", date, _words({"data": record.data}), preset, settings | varying,
+        len(rows), len(record.configs), None,
+        min((float(row["best_dev_loss"]) for row in rows), default=None), state, note,
+    )  # fmt: skip
+
+
+def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and the rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as lines:
+        table = csv.DictReader(lines, strict=True)
+        return list(table.fieldnames or []), list(table)
 
 
 def beyond_preset(config: TrainConfig) -> tuple[str, dict[str, str]]:
@@ -212,16 +232,23 @@ def beyond_preset(config: TrainConfig) -> tuple[str, dict[str, str]]:
     ('quick', {'hidden': '100', 'seed': '3'})
     """
     left_out = {"steps", *settings_of("on the way")}
-    found = {}
+    steps, found = config.steps, {}
     for name, preset in PRESETS.items():
-        values, own = config.to_json(), preset.to_json()
         found[name] = {
-            setting: setting_text(getattr(config, setting))
-            for setting in values
-            if setting not in left_out and values[setting] != own[setting]
+            one: setting_text(getattr(config, one))
+            for one in SETTINGS
+            if one not in left_out and _value(config, one, steps) != _value(preset, one, steps)
         }
     nearest = min(found, key=lambda name: len(found[name]))
     return nearest, found[nearest]
+
+
+def _value(config: TrainConfig, name: str, steps: int) -> Any:
+    """A setting, with places in a run of ``steps`` steps in place of shares of the run."""
+    value = getattr(config, name)
+    if name == "lr":
+        return [(step_at(place, steps), rate) for place, rate in value]
+    return step_at(value, steps) if name == "warmup" else value
 
 
 def _words(record: dict[str, Any]) -> str:
@@ -238,9 +265,9 @@ def _date(path: Path) -> float:
 def _steps(run: ListedRun) -> str:
     if run.step is None:
         return "-"
-    if run.steps is None:
-        return f"{run.step} {'trials' if run.kind == 'sweep' else 'models'}"
-    return str(run.step) if run.step == run.steps else f"{run.step}/{run.steps}"
+    unit = {"sweep": " trials", "population": " models"}.get(run.kind, "")
+    left = "" if run.steps in (None, run.step) else f"/{run.steps}"
+    return f"{run.step}{left}{unit}"
 
 
 def _loss(loss: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from mlpkern.lm.saved.run_folder import RunFolder
 
 JOURNAL, TRIALS = "study.journal", "trials.csv"  # of a sweep
-RESULTS = "results.csv"  # of a population
+POPULATION, RESULTS = "population.json", "results.csv"  # of a population
 
 Kind = Literal["run", "sweep", "population"]
 
@@ -17,7 +17,7 @@ def folder_kind(path: Path) -> Kind | None:
     """What the folder ``path`` holds; None for anything else, also for a file."""
     if (path / JOURNAL).is_file():
         return "sweep"
-    if (path / RESULTS).is_file():
+    if (path / POPULATION).is_file():
         return "population"
     run = RunFolder(path)
     return "run" if run.checkpoint.is_file() or run.config.is_file() else None

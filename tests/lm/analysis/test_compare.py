@@ -83,7 +83,7 @@ def test_compare_prints_and_draws(runs, tmp_path, capsys):
 
 def test_what_is_no_run_is_named_and_left_out(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for kind, file in (("sweep", "study.journal"), ("grid", "results.csv"), ("notes", "a.txt")):
+    for kind, file in (("sweep", "study.journal"), ("grid", "population.json"), ("notes", "a.txt")):
         (tmp_path / kind).mkdir()
         (tmp_path / kind / file).touch()
     shutil.copytree("a", "sweep/best")

@@ -8,13 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from support.command_line import fails
-from support.lm.training import finished
+from support.lm.training import CONFIG, DATASET, finished
 
 from mlpkern import lm
 from mlpkern.cli import main
+from mlpkern.lm.analysis.run_list import beyond_preset, runs_text
 from mlpkern.lm.saved.folder_lock import FolderLock
 
 SIZES = ["--embedding-dim", "3", "--hidden", "8", "--log-every", "10", "--eval-every", "20"]
@@ -74,23 +76,39 @@ def test_a_run_that_a_living_process_writes_is_running(folder):
     assert entry(folder, "b").state == "interrupted"
 
 
-def test_sweeps_and_populations(folder):
-    for kind, files in {
-        "sweep": {"study.journal": "", "trials.csv": "trial,state,steps,dev_loss,lr,hidden\n"
-                  "0,pruned,10,2.100000,0.1,8\n1,complete,40,2.500000,0.2,8\n"},
-        "many": {"results.csv": "seed,dev\n0,2.5\n1,2.25\n"},
-        "begun": {"study.journal": ""},
-    }.items():  # fmt: skip
+def test_a_sweep(folder):
+    for kind in ("sweep", "begun"):
         (folder / kind).mkdir()
-        for name, text in files.items():
-            (folder / kind / name).write_text(text)
+        (folder / kind / "study.journal").touch()
+    text = "trial,state,steps,dev_loss,lr,hidden\n0,pruned,10,2.1,0.1,8\n1,complete,40,2.5,0.2,8\n"
+    (folder / "sweep" / "trials.csv").write_text(text)
     shutil.copytree(folder / "a", folder / "sweep" / "best")
     sweep = entry(folder, "sweep")
     assert (sweep.kind, sweep.step, sweep.best_dev, sweep.words) == ("sweep", 2, 2.5, "words.txt")
-    assert sweep.settings == {"search": "lr hidden"}
-    many = entry(folder, "many")
-    assert (many.kind, many.step, many.best_dev) == ("population", 2, 2.25)
+    assert (sweep.settings, sweep.state) == ({"over": "lr hidden"}, "")
     assert (entry(folder, "begun").kind, entry(folder, "begun").step) == ("sweep", None)
+
+
+def test_a_population(folder):
+    configs = [replace(CONFIG, steps=10, seed=seed) for seed in range(3)]
+    lm.population(configs, DATASET, folder=folder / "many")
+    many = entry(folder, "many")
+    assert (many.kind, many.step, many.steps, many.state) == ("population", 3, 3, "finished")
+    with (folder / "many" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert many.best_dev == min(float(row["best_dev_loss"]) for row in rows)
+    assert many.settings["over"] == "seed"
+    assert many.settings["hidden"] == "24"
+    assert "seed" not in many.settings
+    (folder / "many" / "results.csv").unlink()
+    assert (entry(folder, "many").state, entry(folder, "many").step) == ("interrupted", 0)
+    assert runs_text([many]).splitlines()[1].split()[5:7] == ["3", "models"]
+
+
+def test_shares_and_steps_are_the_same_schedule():
+    steps = lm.TrainConfig(steps=400, lr=((0, 0.1), (300, 0.01)))
+    assert beyond_preset(steps) == ("quick", {})
+    assert beyond_preset(replace(steps, steps=500))[1].keys() == {"lr"}
 
 
 def test_damaged_and_foreign_folders_are_a_line_each(folder, capsys):

@@ -40,7 +40,7 @@ class PopulationFolder:
     @property
     def record(self) -> Path:
         """What is trained, see `PopulationRecord`."""
-        return self.path / "population.json"
+        return self.path / folder_kind.POPULATION
 
     @property
     def results(self) -> Path:
