@@ -27,6 +27,7 @@ from mlpkern.cli.commands import (
     info,
     ngram,
     plot,
+    population,
     report,
     runs,
     sample,
@@ -42,6 +43,7 @@ COMMANDS: dict[str, ModuleType] = {
     "info": info, "data": data, "ngram": ngram, "train": train, "find-lr": find_lr,
     "sample": sample, "evaluate": evaluate, "plot": plot, "report": report, "compare": compare,
     "runs": runs, "sweep": sweep,
+    "population": population,
 }  # fmt: skip
 
 

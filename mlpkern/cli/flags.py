@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from mlpkern.cli.values import folder, number, path, schedule, steps, whole, widths
+from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig, settings_of
 from mlpkern.lm.model.setting import OneOf, Rates, Real, Seed, Steps, Whole, Widths
 
@@ -30,6 +32,15 @@ def add_setting(
     else:
         kind = _TYPES[type(about.kind)]
         to.add_argument(flag, type=kind, metavar=about.metavar, help=text)
+
+
+def setting_of_text(name: str, text: str) -> Any:
+    """The value that the flag of the setting ``name`` makes of ``text``; ConfigError if none."""
+    kind = SETTINGS[name].kind
+    try:
+        return text if isinstance(kind, OneOf) else _TYPES[type(kind)](text)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def add_group(

@@ -2,7 +2,7 @@
 
 The parts from the lowest to the highest; each imports only those before it:
 
-    errors, memory, atomic_write  <  words  <  model  <  saved  <  training  <  many
+    errors, memory, atomic_write, plan_file  <  words  <  model  <  saved  <  training  <  many
         <  analysis  <  plots  <  search
 
 words: text to windows of ids; model: settings, schedule, network; saved: a run's folder on disk;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from support.command_line import fails, parsers, refused
@@ -31,6 +32,7 @@ COMMANDS = {
     "report": ["run"],
     "compare": ["run", "run"],
     "runs": ["."],
+    "population": ["plan.yaml", "--out", "many"],
     "sweep": ["words.txt", *SMALL, "--block-size", "2", "--out", "sweep"],
 }
 
@@ -39,6 +41,8 @@ COMMANDS = {
 def folder(words, tmp_path, monkeypatch, capsys):
     """A folder with words and a run, in which commands do all but the long work."""
     monkeypatch.chdir(tmp_path)
+    small = "set: {hidden: [4], embedding_dim: 2, steps: 3}"
+    Path("plan.yaml").write_text(f"file: words.txt\n{small}\ngrid: {{seed: 0..1}}")
     assert main(["train", "words.txt", *SMALL, "--out", "run"]) == 0
     monkeypatch.setattr(Trainer, "train", lambda _: None)
     monkeypatch.setattr(Sweep, "run_batch", lambda *_: pytest.fail("no trial is to run"))

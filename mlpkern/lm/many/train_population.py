@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,9 @@ def population(
         words = {**(data or {}), "digest": dataset.digest}
         record = PopulationRecord(tuple(configs), words, max_points, keep_best)
         results = train_in_folder(
-            record, dataset, PopulationFolder(Path(folder)), progress=progress, parquet=parquet,
-            tensorboard=tensorboard, force=force,
+            record, dataset, PopulationFolder(Path(folder)),
+            show=partial(shown_progress, progress), parquet=parquet, tensorboard=tensorboard,
+            force=force,
         )  # fmt: skip
     for i, result in enumerate(results):
         why = result.diverged
@@ -113,10 +115,16 @@ def load_population(folder: str | Path, dataset: Dataset | None = None) -> list[
 
     CheckpointError if it is no such folder, if a file is damaged, or if the words are others.
     """
+    found = trained_in(folder, dataset)
+    return [found[i] for i in sorted(found)]
+
+
+def trained_in(folder: str | Path, dataset: Dataset | None = None) -> dict[int, Trained]:
+    """As `load_population`, by their numbers."""
     there = PopulationFolder.open(folder)
     record = PopulationRecord.read(there.record)
     if not record.configs:
-        return []
+        return {}
     if dataset is None:
         dataset, _ = dataset_of_record(record.data, record.configs[0])
     elif dataset.digest != (digest := str(record.data.get("digest"))):
@@ -124,6 +132,6 @@ def load_population(folder: str | Path, dataset: Dataset | None = None) -> list[
             f"{there.path}: trained on other words (SHA-256 {digest[:12]}…, not "
             f"{dataset.digest[:12]}…)"
         )
-    found = {i: one for part in there.read(record.configs, dataset) for i, one in part.items()}
-    ended = [found[i] for i in sorted(found) if found[i].dev]
-    return [one.trained(dataset.vocab, record.data) for one in ended]
+    vocab, data = dataset.vocab, record.data
+    every = (one for part in there.read(record.configs, dataset) for one in part.items())
+    return {i: one.trained(vocab, data) for i, one in every if one.dev}

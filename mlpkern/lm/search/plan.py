@@ -20,9 +20,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mlpkern.lm.errors import ConfigError, MissingPackageError
+from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import TrainConfig, settings_of
 from mlpkern.lm.model.setting import check_seed
+from mlpkern.lm.plan_file import read_plan_file
 from mlpkern.lm.search.space import SearchSpace
 
 DEFAULT_BASE = TrainConfig(
@@ -135,27 +136,16 @@ class SweepPlan:
 
 def read_plan(path: str | Path) -> SweepPlan:
     """The default plan changed by the YAML file ``path``; ConfigError for any fault in the file."""
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingPackageError.of("a plan in YAML needs", "pyyaml", "sweep", error) from None
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
+    values = read_plan_file(path)
     try:
         return _plan_with(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _plan_with(values: Any) -> SweepPlan:
+def _plan_with(values: dict[str, Any]) -> SweepPlan:
     """The default plan with the keys of a plan file; settings in ``set`` leave the space."""
     plan = SweepPlan()
-    if not isinstance(values, dict):
-        raise ConfigError(f"expected keys such as search and trials, got {type(values).__name__}")
     values = dict(values)
     fixed = values.pop("set", None) or {}
     searched = values.pop("search", None)

@@ -1,9 +1,8 @@
-"""Populations in a folder: its files, and that whatever ends the call, the next goes on from there
-with the bits of a call that nothing interrupts."""
+"""Populations in a folder: whatever ends a call, the next goes on with the bits of one that nothing
+interrupts."""
 
 from __future__ import annotations
 
-import csv
 import importlib
 import json
 import os
@@ -13,35 +12,21 @@ import sys
 import time
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from support.lm.population import ADAMW, BASE, DATASET
-from support.lm.training import same_bits
-from support.lm.words import make_words
+from support.lm.kept import CONFIGS, FEW, OPTIONS, STEPS, agree, rows_of
+from support.lm.population import BASE, DATASET
 
 from mlpkern import lm
-from mlpkern.lm.errors import CheckpointError, MissingPackageError, WriteError
+from mlpkern.lm.errors import CheckpointError, WriteError
+from mlpkern.lm.many import drawn_batches
 from mlpkern.lm.many.kept.folder import PopulationFolder
-from mlpkern.lm.model.config import SETTINGS
-from mlpkern.lm.model.setting import setting_text
 from mlpkern.lm.saved.checkpoint_file import read_settings
 from mlpkern.lm.saved.folder_lock import FolderInUseError
 from mlpkern.lm.training.progress import NoProgress
 
 GROUP = importlib.import_module("mlpkern.lm.many.group")
 KEPT = importlib.import_module("mlpkern.lm.many.kept.population")
-STEPS = 3_000
-FEW = lm.build_dataset(make_words(80), block_size=3)  # that a model overfits, so patience ends it
-LONG = replace(BASE, hidden=(32,), batch_size=16, steps=STEPS, lr=((0, 0.3),), eval_every=100)
-CONFIGS = [
-    replace(LONG, patience=3),
-    replace(LONG, seed=1),
-    replace(LONG, seed=2, hidden=(9, 5)),
-    replace(ADAMW, steps=STEPS, seed=3, hidden_dropout=0.1, eval_every=70),
-    replace(LONG, seed=4, momentum=0.5, lr=((0, 0.1),)),
-]
-OPTIONS = {"keep_best": True, "max_points": 37}
 
 
 @pytest.fixture
@@ -59,58 +44,6 @@ def whole():
     torch.set_num_threads(threads)
 
 
-def agree(some, others):
-    """That the models of both are the same, to the bit."""
-    for one, other in zip(some, others, strict=True):
-        assert one.config == other.config
-        assert (one.dev, one.stopped, one.diverged) == (other.dev, other.stopped, other.diverged)
-        assert (one.best.step, one.best.dev) == (other.best.step, other.best.dev)
-        assert torch.equal(one.losses, other.losses)
-        for a, b in ((one.state, other.state), (one.best.state, other.best.state)):
-            assert a.step == b.step
-            assert same_bits(a.model.state_dict(), b.model.state_dict())
-            assert same_bits(a.optimizer.state_dict(), b.optimizer.state_dict())
-            assert torch.equal(a.generator.get_state(), b.generator.get_state())
-
-
-def rows_of(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-# the files
-
-
-def test_the_files_hold_the_results(tmp_path, whole):
-    trained = lm.population(CONFIGS, FEW, folder=tmp_path / "many", **OPTIONS)
-    agree(trained, whole)
-    folder = PopulationFolder(tmp_path / "many")
-    names = {"population.json", "results.csv", "curves.csv", "models", "best"}
-    assert set(os.listdir(folder.path)) == names
-    for i, (row, one) in enumerate(zip(rows_of(folder.results), trained, strict=True)):
-        assert int(row["model"]) == i
-        assert all(row[n] == setting_text(getattr(one.config, n)) for n in SETTINGS)
-        for name, value in {
-            "dev_loss": one.dev.loss, "dev_accuracy": one.dev.accuracy,
-            "best_dev_loss": one.best.dev.loss, "train_loss": one.losses[-1].item(),
-        }.items():  # fmt: skip
-            assert float(row[name]) == pytest.approx(value, abs=1e-6)
-        steps = (one.best.step, one.state.step)
-        assert (int(row["best_step"]), int(row["step"])) == steps
-        assert (row["stopped"], row["diverged"]) == ("", "False")
-        assert float(row["seconds"]) == pytest.approx(one.seconds, abs=1e-3)
-    curves = rows_of(folder.curves)
-    for i, one in enumerate(trained):
-        own = [row for row in curves if int(row["model"]) == i]
-        assert [np.float32(row["train_loss"]) for row in own] == one.losses.tolist()
-        log = [(row.step, row.lr) for row in one.log_rows()]
-        assert [(int(row["step"]), float(row["lr"])) for row in own] == log
-    agree(lm.load_population(folder.path, FEW), trained)
-    best = min(trained, key=lambda one: one.best.dev.loss)
-    loaded = lm.load_checkpoint(folder.best.path, checkpoint=None)
-    assert same_bits(loaded.parameters, best.best.model.state_dict())
-
-
 def test_what_has_ended_is_not_trained_again(tmp_path, whole, monkeypatch):
     lm.population(CONFIGS, FEW, folder=tmp_path, **OPTIONS)
     best = (tmp_path / "best" / "model.safetensors").stat().st_mtime_ns
@@ -120,46 +53,20 @@ def test_what_has_ended_is_not_trained_again(tmp_path, whole, monkeypatch):
 
     monkeypatch.setattr(GROUP.mlpkern, "train_steps", train_steps)
     agree(lm.population(CONFIGS, FEW, folder=tmp_path, **OPTIONS), whole)
-    # its run may have been continued: only a better one replaces it
+    # its run may have been continued: a call that trains nothing leaves it
     assert (tmp_path / "best" / "model.safetensors").stat().st_mtime_ns == best
 
 
-def test_a_model_that_stopped_is_told_in_the_tables(tmp_path):
-    bad = replace(BASE, seed=1, lr=((0, 0.1), (60, 1e38)))
-    for _ in range(2):  # the second time from the files
-        with pytest.warns(RuntimeWarning, match=r"configuration 1 stopped at step 6\d: "):
-            trained = lm.population([BASE, bad], DATASET, folder=tmp_path)
-    row = rows_of(tmp_path / "results.csv")[1]
-    assert int(row["stopped"]) == trained[1].stopped
-    last = trained[1].stopped
-    assert int(rows_of(tmp_path / "curves.csv")[-1]["step"]) == last
-    assert float(row["train_loss"]) == pytest.approx(trained[1].losses[last - 1].item(), abs=1e-6)
+def test_results_come_while_others_train(tmp_path, whole):
+    class Counting(NoProgress):
+        seen: set[int] = set()  # noqa: RUF012
 
+        def advance(self, steps):
+            self.seen.add(len(rows_of(tmp_path / "results.csv")))
 
-def test_parquet_holds_the_numbers_of_the_csv(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    lm.population([BASE, replace(BASE, seed=1)], DATASET, folder=tmp_path, parquet=True)
-    columns = parquet.read_table(tmp_path / "curves.parquet").to_pydict()
-    rows = rows_of(tmp_path / "curves.csv")
-    assert list(columns) == list(rows[0])
-    assert columns["model"] == [int(row["model"]) for row in rows]
-    assert columns["step"] == [int(row["step"]) for row in rows]
-    assert columns["train_loss"] == [np.float32(row["train_loss"]) for row in rows]
-    assert columns["lr"] == [float(row["lr"]) for row in rows]
-
-
-def test_without_pyarrow_nothing_is_trained(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'mlpkern\[parquet\]'"):
-        lm.population([BASE], DATASET, folder=tmp_path / "many", parquet=True)
-    assert not (tmp_path / "many").exists()
-
-
-def test_a_run_of_tensorboard_for_each_model(tmp_path):
-    pytest.importorskip("tensorboard", reason="the event files need the package tensorboard")
-    lm.population([BASE, replace(BASE, seed=1)], DATASET, folder=tmp_path, tensorboard=True)
-    found = sorted(path.parent.name for path in tmp_path.glob("tensorboard/*/events.*"))
-    assert found == ["0", "1"]
+    torch.set_num_threads(2)
+    agree(lm.population(CONFIGS, FEW, folder=tmp_path, progress=Counting(), **OPTIONS), whole)
+    assert len(Counting.seen) > 2
 
 
 # what ends a call
@@ -170,9 +77,10 @@ import torch
 torch.set_num_threads(2)
 sys.path[:0] = ["tests", "."]
 from mlpkern import lm
-test = importlib.import_module("lm.many.test_population_folder")
-test.KEPT.SAVE_SECONDS, test.GROUP.CHUNK_SECONDS = 0.0, 0.01
-lm.population(test.CONFIGS, test.FEW, folder=sys.argv[1], **test.OPTIONS)
+from support.lm.kept import CONFIGS, FEW, OPTIONS
+importlib.import_module("mlpkern.lm.many.kept.population").SAVE_SECONDS = 0.0
+importlib.import_module("mlpkern.lm.many.group").CHUNK_SECONDS = 0.01
+lm.population(CONFIGS, FEW, folder=sys.argv[1], **OPTIONS)
 """
 
 
@@ -195,9 +103,14 @@ def test_after_kill_9_the_same_call_goes_on(tmp_path, whole):
 
 @pytest.mark.usefixtures("saves_often")
 @pytest.mark.parametrize(
-    ("number", "threads"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)]
+    ("number", "threads", "ahead"),
+    [(signal.SIGINT, 1, False), (signal.SIGTERM, 1, True), (signal.SIGTERM, 2, False)],
 )
-def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, whole, number, threads):
+def test_a_signal_saves_and_tells_how_to_go_on(
+    tmp_path, whole, monkeypatch, number, threads, ahead
+):
+    """``ahead``: batches are drawn by threads while a chunk trains, as on a GPU."""
+
     class Stopping(NoProgress):
         steps = 0
 
@@ -208,6 +121,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(tmp_path, whole, number, threads)
                 os.kill(os.getpid(), number)
 
     torch.set_num_threads(threads)
+    monkeypatch.setattr(drawn_batches, "draws_ahead", lambda _: ahead)
     many = {**OPTIONS, "folder": tmp_path}
     with pytest.raises(lm.Interrupted, match=r"\d of 5 models; saved; .*: the same call") as error:
         lm.population(CONFIGS, FEW, progress=Stopping(), **many)

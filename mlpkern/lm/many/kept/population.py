@@ -1,8 +1,8 @@
 """A population kept in a folder: saved as it trains, continued where it was left.
 
-Each group saves itself every `SAVE_SECONDS` and at its end, on the thread that trains it; between
-two chunks its state is whole. Since a model has the same bits whatever trains beside it, what was
-saved continues with those of an uninterrupted training.
+Each group saves itself about every `SAVE_SECONDS` and at its end, on the thread that trains it;
+between two chunks its state is whole. Since a model has the same bits whatever trains beside it,
+what was saved continues with those of an uninterrupted training.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -18,17 +19,19 @@ from mlpkern.lm.many.group import Group
 from mlpkern.lm.many.kept.folder import PopulationFolder
 from mlpkern.lm.many.kept.group_file import write_group
 from mlpkern.lm.many.kept.record import PopulationRecord
-from mlpkern.lm.many.kept.tables import Curves, require_pyarrow, write_results
+from mlpkern.lm.many.kept.tables import Curves, ranked, require_pyarrow, write_results
 from mlpkern.lm.many.population import Population
 from mlpkern.lm.many.trained import Trained
+from mlpkern.lm.model.mlp import parameter_shapes
 from mlpkern.lm.saved.attempts import Attempts
 from mlpkern.lm.saved.folder_lock import FolderLock
-from mlpkern.lm.training.progress import Progress, shown_progress
+from mlpkern.lm.training.progress import Progress
 from mlpkern.lm.training.stop_signal import Interrupted, StopSignal
 from mlpkern.lm.training.tensorboard import require_tensorboard, write_model
 from mlpkern.lm.words.data import Dataset
 
-SAVE_SECONDS = 30.0  # of training of a group, between two saves
+SAVE_SECONDS = 30.0  # of training of a group, at least, between two saves
+SAVE_SHARE = 20  # as many times as long as a save takes, so that saves cost at most 5 %
 
 
 def train_in_folder(
@@ -36,12 +39,14 @@ def train_in_folder(
     dataset: Dataset,
     folder: PopulationFolder,
     *,
-    progress: Progress | bool | None = True,
+    show: Callable[[int, int], AbstractContextManager[Progress]],
     parquet: bool = False,
     tensorboard: bool = False,
     force: bool = False,
 ) -> list[Trained]:
     """Trains what ``record`` holds in ``folder``, from where it stands there; see `population`.
+
+    ``show(total, done)``: the display of the progress, in steps of all models.
 
     `Interrupted` after Ctrl-C, SIGTERM or SIGHUP, with everything saved.
     """
@@ -54,7 +59,7 @@ def train_in_folder(
         folder.begin(record, force=force)
         models = KeptPopulation(record, dataset, folder, lock, stop)
         total = sum(config.steps for config in record.configs)
-        with shown_progress(progress, total, models.steps_done) as models.progress:
+        with show(total, models.steps_done) as models.progress:
             models.advance(1.0)
         models.write_groups()
         models.write_tables(parquet=parquet, tensorboard=tensorboard)
@@ -103,15 +108,25 @@ class KeptPopulation(Population):
         return len(self._models) == len(self._record.configs)
 
     def _pieces(self, group: Group, end: int) -> Generator[int, None, None]:
+        wait = SAVE_SECONDS
         while not group.ended and self._stop.received is None:
-            due = time.monotonic() + SAVE_SECONDS
             self._trains = True
-            yield from group.advance(end, partial(self._pauses, due))
+            yield from group.advance(end, partial(self._pauses, time.monotonic() + wait))
             if group.step == end:
                 group.end()
+            began = time.monotonic()
             self._save(group)
+            wait = max(SAVE_SECONDS, SAVE_SHARE * (time.monotonic() - began))
             if group.ended:
                 self._add_results(group)
+
+    def _left(self, group: Group, end: int) -> float:
+        """Begun groups first, so that results come early; then those with the most to do, roughly
+        in multiplications."""
+        of = self._record.configs[min(group.members)]
+        sizes = parameter_shapes(len(self._vocab), of.block_size, of.embedding_dim, of.hidden)
+        work = len(group.members) * of.batch_size * end * sum(map(math.prod, sizes.values()))
+        return math.inf if group.step else float(work)
 
     def _pauses(self, due: float) -> bool:
         return self._stop.received is not None or time.monotonic() >= due
@@ -137,12 +152,11 @@ class KeptPopulation(Population):
         curves.write_csv(folder.curves)
         if parquet:
             curves.write_parquet(folder.parquet)
-        finite = [i for i in models if math.isfinite(models[i].best.dev.loss)]
+        best = ranked(models)[:1]
         # a best run that an earlier call wrote may have been trained on since
-        if finite and (self._trains or not folder.best.checkpoint.is_file()):
-            best = min(finite, key=lambda i: models[i].best.dev.loss)
+        if best and (self._trains or not folder.best.checkpoint.is_file()):
             with folder.best.lock():
-                models[best].write(folder.best, model=best)
+                models[best[0]].write(folder.best, model=best[0])
         if tensorboard:
             for i, one in models.items():
                 self._write_events(folder.tensorboard / str(i), one)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import numpy as np
 from mlpkern.lm.atomic_write import csv_text, replacing, write_bytes
 from mlpkern.lm.errors import MissingPackageError
 from mlpkern.lm.many.trained import Trained
-from mlpkern.lm.model.config import SETTINGS
+from mlpkern.lm.model.config import SETTINGS, TrainConfig
 from mlpkern.lm.model.setting import setting_text
 
 RESULTS = (
@@ -48,6 +51,27 @@ def write_results(path: Path, models: Mapping[int, Trained]) -> None:
             ]
         )
     write_bytes(path, csv_text(rows).encode())
+
+
+def ranked(models: Mapping[int, Trained]) -> list[int]:
+    """The numbers of the models that neither stopped nor diverged, the lowest dev loss of their
+    best first."""
+    good = [i for i, one in models.items() if one.stopped is None and one.diverged is None]
+    return sorted(good, key=lambda i: models[i].best.dev.loss)
+
+
+def over_seeds(models: Mapping[int, Trained]) -> list[tuple[list[int], float, float]]:
+    """Models that differ in their seed alone, the lowest mean dev loss of their best first: their
+    numbers, that mean, and the standard deviation; without those that stopped or diverged."""
+    alike: dict[TrainConfig, list[int]] = {}
+    for i in sorted(ranked(models)):
+        alike.setdefault(dataclasses.replace(models[i].config, seed=0), []).append(i)
+    found = []
+    for numbers in alike.values():
+        losses = [models[i].best.dev.loss for i in numbers]
+        deviation = statistics.stdev(losses) if len(losses) > 1 else math.nan
+        found.append((numbers, statistics.fmean(losses), deviation))
+    return sorted(found, key=lambda one: one[1])
 
 
 class Curves:
