@@ -64,6 +64,10 @@ def test_the_title_names_the_run_its_sizes_and_its_dev_loss(run):
     assert lm.plots.run_caption(folder, early, 2.25).endswith(", dev 2.2500")
     (run / "summary.json").unlink()
     assert lm.plots.run_caption(folder, last).endswith(", step 40")
+    renamed = run.with_name("x" * 99)
+    run.rename(renamed)
+    named = lm.plots.run_caption(lm.RunFolder.holding(renamed), last)
+    assert named.startswith("x" * 29 + "…: T=3 ")
 
 
 def test_a_word_model_shows_its_mistakes(tmp_path, monkeypatch):

@@ -107,5 +107,5 @@ def confusion_plot(
     bar.set_label("share of the target's rows", fontsize=LABEL_SIZE * larger)
     bar.ax.tick_params(labelsize=TICK_SIZE * larger)
     bar.outline.set_visible(False)
-    titled(figure, title)
+    titled(figure, title, larger=larger)
     return figure

@@ -35,6 +35,7 @@ LINES = [
 ]
 GRID = "#dddddd"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 11, 9.5, 8.5
+LETTER_WIDTH = 0.62  # of a letter on average, in font sizes
 DPI = 150
 
 
@@ -81,10 +82,13 @@ def styled(
         axes.set_axisbelow(True)
 
 
-def titled(figure: Figure, title: str) -> None:
-    """A line above all axes; none where it is empty."""
+def titled(figure: Figure, title: str, *, larger: float = 1.0) -> None:
+    """A line above all axes, smaller where it is long, none where it is empty; ``larger``: see
+    `styled`."""
     if title:
-        figure.suptitle(plain(title), fontsize=TITLE_SIZE, x=0.01, ha="left")
+        room = 72 * figure.get_figwidth() / len(title)  # points for each letter
+        size = min(TITLE_SIZE * larger, room / LETTER_WIDTH)
+        figure.suptitle(plain(title), fontsize=size, x=0.01, ha="left")
 
 
 def plain(text: str) -> str:

@@ -30,7 +30,7 @@ ROWS = [
 def test_every_picture_of_a_run_can_say_of_which():
     dataset = lm.build_dataset(make_words(), block_size=3)
     model = lm.MLPLanguageModel(len(dataset.vocab), 3, 4, 16)
-    title = "a_run $5: T=3 D=4 H=16 V=9, step 200,000 of 400,000, dev 2.1586"
+    title = f"a_run $5{'n' * 22}: T=3 D=4 H=16+16 V=9, step 200,000 of 400,000, dev 2.1586"
     vocab = dataset.vocab
     figures = [
         plots.loss_plot(ROWS, {"bigram": 2.45}, title=title),
