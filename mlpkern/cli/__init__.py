@@ -133,7 +133,7 @@ def _run(args: argparse.Namespace) -> int:
 def _with_flag(message: str, parser: argparse.ArgumentParser) -> str:
     """``message`` with a flag in place of the setting that it begins with: "steps must be at least
     0" becomes "--steps must be at least 0"."""
-    bare = re.sub(r"^(lr_finder|sweep): ", "", message)
+    bare = re.sub(r"^(find_lr|lr_finder|sweep): ", "", message)
     for action in parser._actions:
         for name in [action.dest, *(flag.lstrip("-") for flag in action.option_strings)]:
             if action.option_strings and bare.startswith(f"{name} "):

@@ -30,6 +30,7 @@ class Parser(argparse.ArgumentParser):
             if re.fullmatch(r"--?\w[\w-]*=--", text):
                 self.error(f"argument {text[:-3]}: expected a value, got '--'")
         values, unknown = super().parse_known_args(given, namespace)
+        values.given = given
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return values, unknown

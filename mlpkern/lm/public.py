@@ -16,6 +16,7 @@ from mlpkern.lm.errors import (
     MissingPackageError,
     NonFiniteLossError,
 )
+from mlpkern.lm.many.found_lr import FoundLR, Trials, find_lr
 from mlpkern.lm.many.lr_finder import LRCurve, lr_finder
 from mlpkern.lm.many.population import Population
 from mlpkern.lm.many.train_population import load_population, population
@@ -60,6 +61,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Engine",
+    "FoundLR",
     "Interrupted",
     "LMError",
     "LRCurve",
@@ -87,6 +89,7 @@ __all__ = [
     "TrainState",
     "Trained",
     "Trainer",
+    "Trials",
     "Vocab",
     "build_dataset",
     "choose_engine",
@@ -94,6 +97,7 @@ __all__ = [
     "describe_dataset",
     "embedded_names",
     "evaluate",
+    "find_lr",
     "list_runs",
     "load_checkpoint",
     "load_model",

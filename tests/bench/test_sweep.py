@@ -1,4 +1,4 @@
-"""The comparison of sweeps: both sides train the same trials, and one tiny run of the script."""
+"""The comparisons of searches: of a sweep with plain torch, of find-lr with a grid of rates."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from support.lm.training import DATASET
 
+from bench import lr_grid
 from bench.sweep import StockTrainees, main
-from mlpkern.lm import Population, TrainConfig
+from mlpkern.lm import PRESETS, Population, TrainConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,3 +57,18 @@ def test_the_script_prints_trials_a_minute(capsys):
         paces.append(float(pace))
     ratio = float(re.search(r"trains ([\d.]+) times as many as the faster stock", last)[1])
     assert ratio == pytest.approx(paces[0] / paces[1], rel=0.002, abs=0.006)
+
+
+def test_the_grid_of_rates_ends_with_the_gap_of_the_recommended_one(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(PRESETS, "quick", TrainConfig(hidden=(32,), steps=1_000))
+    monkeypatch.setitem(lr_grid.WORD, "steps", 100)
+    text = tmp_path / "text.txt"
+    text.write_text("the cat saw the dog\nthe dog saw a cat\n" * 300)
+    assert lr_grid.main(["--cases", "quick", "word", "--text", str(text), "--seeds", "2"]) in (0, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("quick: valley ")
+    assert lines[9].startswith("word: valley ")
+    grid = [float(re.search(r"dev (\d+\.\d{4})", line)[1]) for line in lines[1:9]]
+    gap = float(re.search(r"recommended: ([+-]\S+) from the best; 2 seeds", lines[8])[1])
+    assert gap == pytest.approx(grid[7] - min(grid[:7]), abs=2e-4)
+    assert gap < lr_grid.BOUND

@@ -47,6 +47,7 @@ def folder(words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Trainer, "train", lambda _: None)
     monkeypatch.setattr(Sweep, "run_batch", lambda *_: pytest.fail("no trial is to run"))
     monkeypatch.setattr("mlpkern.lm.search.rungs.sweep", lambda *_, **__: sys.exit(0))
+    monkeypatch.setattr("mlpkern.lm.many.found_lr.find_lr", lambda *_, **__: sys.exit(0))
     monkeypatch.setattr("mlpkern.lm.plots.png", lambda _: b"")
     capsys.readouterr()
     return tmp_path
@@ -103,7 +104,10 @@ def test_every_argument_with_nasty_values(folder, monkeypatch, capsys, command):
         ("train --hidden 1000000000000", "would not fit into memory: "),
         ("train --max-word-length 0", "--max-word-length must be at least 1, got 0"),
         ("find-lr --seeds 10000000000", "error: 10000000000 models of "),
-        ("find-lr --steps 100000000000", "--steps 100000000000, batch_size 32, 1 seeds: the array"),
+        (
+            "find-lr --sweep-steps 100000000000",
+            "a sweep of 100000000000 steps, 32 rows each, 1",
+        ),
         ("sample run -n -1", "--count must be at least 0, got -1"),
         ("sample run -n 10000000000000", "--count 10000000000000: the list of words would not fit"),
         ("sample run --top-k 0", "--top-k must be at least 1, got 0"),

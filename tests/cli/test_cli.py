@@ -139,28 +139,6 @@ def test_resume_goes_on_and_keeps_the_engine(words, tmp_path, capsys):
     assert all(torch.equal(a.parameters[name], b.parameters[name]) for name in a.parameters)
 
 
-def test_find_lr_prints_two_suggestions_and_writes_the_curve(words, tmp_path, capsys):
-    out = tmp_path / "curves" / "lr.csv"
-    options = ["--hidden", "16", "--embedding-dim", "3", "--steps", "400", "--seeds", "3"]
-    assert main(["find-lr", words, *options, "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert "sweep   400 steps, 3 seeds, learning rate 0.0001 to 10, " in printed
-    assert f"saved in {out}" in printed
-    *_, valley, steepest = printed.strip().splitlines()
-    assert 0.003 < float(re.fullmatch(r"steepest descent (\S+)", steepest)[1]) < 3
-    assert 0.001 < float(re.fullmatch(r"valley           (\S+)", valley)[1]) < 3
-    table = out.read_text().splitlines()
-    assert table[0] == "lr,smoothed,loss_0,loss_1,loss_2"
-    assert len(table) == 401
-    assert (table[1][:7], table[-1][:3]) == ("0.0001,", "10,")
-    assert os.listdir(out.parent) == ["lr.csv"]
-
-    error = fails(capsys, "find-lr", words, "--out", out)
-    assert f"{out}: exists; replace it with --force" in error
-    assert main(["find-lr", words, *options, "--out", str(out), "--force"]) == 0
-    assert out.read_text().splitlines() == table
-
-
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_says_how_to_go_on(words, tmp_path, sent, code):
     out = tmp_path / "run"

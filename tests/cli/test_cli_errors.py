@@ -11,14 +11,6 @@ from support.lm.words import make_words
 from mlpkern.lm.saved.checkpoint import load_checkpoint
 
 
-def test_find_lr_errors(words, tmp_path, capsys):
-    assert "--seeds must be at least 1" in fails(capsys, "find-lr", words, "--seeds", "0")
-    error = fails(capsys, "find-lr", words, "--low", "2", "--high", "1")
-    assert "low and high must be 0 < low < high, both finite in float32, got 2.0 and 1.0" in error
-    error = fails(capsys, "find-lr", words, "--low", "1e30", "--high", "1e38", "--steps", "30")
-    assert "the loss never falls between --low 1e+30 and --high 1e+38" in error
-
-
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [

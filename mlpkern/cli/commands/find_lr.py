@@ -1,25 +1,35 @@
-"""``mlpkern find-lr``: a sweep of the learning rate, its curve as a file, two suggestions."""
+"""``mlpkern find-lr``: the learning rate for a run, and the command that trains with it."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import shlex
 import time
+from typing import TYPE_CHECKING
 
-from mlpkern.cli.flags import add_device, add_group, add_setting, add_text, add_words
+from mlpkern.cli.flags import add_device, add_group, add_text, add_words
 from mlpkern.cli.values import number, path, whole
 from mlpkern.lm.model.config import PRESETS
+from mlpkern.lm.model.schedule import place_text
 
-SUMMARY = "sweep the learning rate and suggest one"
+if TYPE_CHECKING:
+    from mlpkern.lm.many.found_lr import FoundLR, Trials
+
+SUMMARY = "find the learning rate for a run"
 EPILOG = """\
 examples:
-  mlpkern find-lr                                     the embedded names
-  mlpkern find-lr names.txt --preset lecture --seeds 8 --out lr.csv --png lr.png
+  mlpkern find-lr                                     for: mlpkern train
+  mlpkern find-lr names.txt --preset lecture --seeds 4 --png lr.png
+  mlpkern find-lr book.txt --level word --optimizer adamw --schedule cosine --hidden-dropout 0.2
 
-Every seed trains while the learning rate grows from --low to --high, all of them at once. The last
-two lines printed are the rate at which the median loss is lowest, and the one at which it falls
-fastest, which is more cautious.
+The flags are those of the run that you want to train. First a sweep: the rate grows from --low to
+--high. Then trials: the run, shortened to 1/64, 1/32 and 1/16 of its steps, at rates by factors of
+two, judged on dev. Longer runs want smaller rates, so the line through the best of the trials is
+followed to the steps of the run. All of it takes about half the time of the run. The last line
+printed is the command that trains at the recommended rate.
 """
+# what the next command does not take over
+OWN = ("out", "png", "force", "low", "high", "sweep_steps", "seeds", "lr")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -27,20 +37,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_words(parser)
     add_text(parser)
     add = parser.add_argument
-    add("--preset", choices=tuple(PRESETS), help="settings of the model (quick)")
-    add("--out", type=path, metavar="CSV", help="write the curve to this file")
-    add("--png", type=path, metavar="PNG", help="draw it: median, band over the seeds, suggestions")
+    add("--preset", choices=tuple(PRESETS), help="settings of the run (quick)")
+    add("--out", type=path, metavar="CSV", help="write the curve of the sweep to this file")
+    add("--png", type=path, metavar="PNG", help="draw it: median, band over the seeds, points")
     add("--force", action="store_true", help="replace files that are already there")
     add_group(parser, "model")
-    sweep = parser.add_argument_group("sweep")
-    add = sweep.add_argument
-    add("--low", type=number, default=1e-4, metavar="LR", help="first learning rate (0.0001)")
-    add("--high", type=number, default=10.0, metavar="LR", help="last learning rate (10)")
-    add("--steps", type=whole, default=1_000, metavar="S", dest="sweep_steps", help="steps (1000)")
-    add_setting(sweep, "batch_size")
-    add("--seeds", type=whole, default=1, metavar="M", help="seeds side by side (1)")
-    add_setting(sweep, "seed", help="the first of them (0)")
-    add_setting(sweep, "split_seed")
+    add_group(parser, "training", lr="the shape of the schedule, as in 0.1,0.01@75%; all its rates "
+              "are scaled to the recommended one")  # fmt: skip
+    add_group(parser, "optimizer")
+    add = parser.add_argument_group("sweep").add_argument
+    add("--low", type=number, metavar="LR", help="its first learning rate (0.0001; adamw: 0.00001)")
+    add("--high", type=number, metavar="LR", help="its last (10; adamw: 1)")
+    add("--sweep-steps", type=whole, metavar="S",
+        help="its steps (a twentieth of the run, 100 to 1000)")  # fmt: skip
+    add("--seeds", type=whole, default=1, metavar="M",
+        help="its seeds, side by side from --seed on (1)")  # fmt: skip
     add_device(parser, kernels=False)
 
 
@@ -53,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
         print_words_and_model,
     )
     from mlpkern.lm.atomic_write import write_bytes
-    from mlpkern.lm.errors import ConfigError
-    from mlpkern.lm.many.lr_finder import lr_finder
+    from mlpkern.lm.many.found_lr import find_lr, first_sweep
     from mlpkern.lm.model.mlp import check_models_fit
     from mlpkern.lm.model.state import initial_model
     from mlpkern.lm.plots import finder_plot, png, require_matplotlib
@@ -64,37 +74,62 @@ def run(args: argparse.Namespace) -> int:
     picture = check_output(args.png, force=args.force, flag="--png") if args.png else None
     if picture:
         require_matplotlib()
-    if args.seeds < 1:
-        raise ConfigError(f"--seeds must be at least 1, got {args.seeds}")
     config = chosen_config(args)
     _, dataset, data = chosen_words(args, config)
     dataset, symbols = dataset.to(device), len(dataset.vocab)
-    check_models_fit(args.seeds, symbols, config.block_size, config.embedding_dim, config.hidden)
-    seeds = range(config.seed, config.seed + args.seeds)
-    models = [
-        initial_model(dataclasses.replace(config, seed=seed), symbols).to(device) for seed in seeds
-    ]
-    print_words_and_model(config, models[0], dataset, data)
+    check_models_fit(
+        max(1, args.seeds), symbols, config.block_size, config.embedding_dim, config.hidden
+    )
+    print_words_and_model(config, initial_model(config, symbols), dataset, data)
     began = time.perf_counter()
-    curve = lr_finder(
-        models, dataset.splits["train"], low=args.low, high=args.high, steps=args.sweep_steps,
-        batch_size=config.batch_size, seeds=seeds,
+    curve = first_sweep(
+        config, dataset, low=args.low, high=args.high, sweep_steps=args.sweep_steps,
+        seeds=args.seeds,
     )  # fmt: skip
     print(
-        f"sweep   {args.sweep_steps} steps, {args.seeds} seeds, learning rate {args.low:g} to "
-        f"{args.high:g}, {time.perf_counter() - began:.2f} s; diverged by then: "
-        f"{curve.diverged}"
+        f"sweep   {len(curve.lrs)} steps, {args.seeds} seeds, learning rate {curve.lrs[0]:g} to "
+        f"{curve.lrs[-1]:g}; diverged by then: {curve.diverged}"
     )
     if out is not None:
         write_bytes(out, curve.to_csv().encode())
-        print(f"saved in {out}")
+        print(f"saved in {out}", flush=True)
+    found = find_lr(config, dataset, curve=curve, report=_print_trials)
     if picture is not None:
-        write_bytes(picture, png(finder_plot(curve)))
+        write_bytes(picture, png(finder_plot(curve, found.recommended)))
         print(f"saved in {picture}")
-    if curve.steepest is None or curve.valley is None:
-        raise ConfigError(
-            f"the loss never falls between --low {args.low:g} and --high {args.high:g}"
-        )
-    print(f"valley           {curve.valley:.3g}")
-    print(f"steepest descent {curve.steepest:.3g}")
+    print(f"time    {time.perf_counter() - began:.1f} s")
+    print(f"steepest descent {curve.steepest:.3g}: in the sweep the loss falls fastest")
+    print(f"valley           {curve.valley:.3g}: there it is lowest")
+    print(
+        f"recommended      {found.recommended:.3g}: the best of the trials, followed to "
+        f"{config.steps} steps"
+    )
+    print(f"next: {_next(args, found)}")
     return 0
+
+
+def _print_trials(trials: Trials) -> None:
+    dev = ", ".join(f"{loss:.4f} at {rate:.3g}" for rate, loss in trials.dev.items())
+    print(f"trials  {trials.steps} steps, dev loss {dev}; best {trials.best:.3g}", flush=True)
+
+
+def _next(args: argparse.Namespace, found: FoundLR) -> str:
+    """The command that trains at the recommended rate, with the flags that were given."""
+    own = {
+        flag: action
+        for action in args.parser._actions
+        if action.dest in OWN
+        for flag in action.option_strings
+    }
+    kept, given = [], iter(args.given)
+    for text in given:
+        flag, joined, _ = text.partition("=")
+        if flag not in own:
+            kept.append(text)
+        elif not joined and own[flag].nargs != 0:
+            next(given)  # its value
+    rates = f"{found.recommended:g}"  # alone, it scales the schedule of the preset
+    if isinstance(args.lr, tuple):
+        stages = [f"{rate:.12g}@{place_text(at)}" for at, rate in found.config.lr]
+        rates = ",".join(stages)
+    return shlex.join(["mlpkern", "train", *kept, "--lr", rates])

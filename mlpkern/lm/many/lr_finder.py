@@ -1,11 +1,12 @@
-"""The learning-rate finder: losses while the learning rate grows exponentially, and suggestions.
+"""The learning-rate finder: losses while the learning rate grows exponentially, and two points.
 
-    lr_s = low * (high / low)^(s / (S - 1))        one SGD step each, s = 0 … S-1
+    lr_s = low * (high / low)^(s / (S - 1))        one optimizer step each, s = 0 … S-1
 
 The loss stays flat while the rate is too small, then falls, and rises or is no longer finite once
-the rate is too large. Sources: Smith, "Cyclical learning rates for training neural networks", WACV
-2017 (arXiv 1506.01186), section 3.3, for the sweep and the valley; fastai,
-``fastai/callback/schedule.py``, function ``steep``, for the steepest descent.
+the rate is too large. A few hundred steps cannot tell which rate is best for many thousands;
+found_lr.py finds that, beginning from such a sweep. Sources: Smith, "Cyclical learning rates for
+training neural networks", WACV 2017 (arXiv 1506.01186), section 3.3, for the sweep and the valley;
+fastai, ``fastai/callback/schedule.py``, function ``steep``, for the steepest descent.
 
 Sizes: S steps, M seeds.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,19 +27,22 @@ from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.drawn_batches import drawn_rows
 from mlpkern.lm.memory import check_fits
-from mlpkern.lm.model.config import seed_for
+from mlpkern.lm.model.config import TrainConfig, seed_for
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.model.setting import check_seed
 from mlpkern.lm.training.divergence import margin
+from mlpkern.lm.training.options import common_options, own_options
 from mlpkern.lm.words.data import Split
 from mlpkern.registry import refusal
 
 STOP_AT = 4.0  # the curve ends above this multiple of its lowest loss so far, as in fastai
+# the first and last rate; AdamW's steps are about as long as its rate, whatever the gradient
+RANGES = {"sgd": (1e-4, 10.0), "adamw": (1e-5, 1.0)}
 
 
 @dataclass(frozen=True)
 class LRCurve:
-    """The losses of a sweep, and the learning rates that they suggest.
+    """The losses of a sweep, and two points on them; the best rate of a run is at neither.
 
     Attributes:
         lrs: (S,) float64: the learning rate of each step
@@ -49,13 +53,11 @@ class LRCurve:
             centered mean over ``window`` steps (fewer at the ends)
         window: K // 10, made odd
         valley: the learning rate where ``smoothed`` is lowest, the first of equals: Smith's upper
-            bound, where progress ends. On the makemore names it is within a factor of two of the
-            best constant rate
+            bound, where progress ends. With AdamW it is far above the best rate of a run. fastai's
+            ``valley`` is another point, on the descent: the middle of its longest fall
         steepest: the learning rate before the valley where ``smoothed`` falls fastest per factor of
-            learning rate, at steps where the whole window fits (fastai's ``steep``). The cautious
-            choice, a few times smaller. Both are None if the loss never falls. fastai's ``valley``
-            differs: the middle of the longest fall, which begins while the fall is still very slow;
-            on the makemore names it is twenty times below the best rate
+            learning rate, at steps where the whole window fits (fastai's ``steep``); a few times
+            below the valley. Both are None if the loss never falls
         diverged: the number of seeds that had diverged by the end, as expected at too large rates:
             their mean loss over the last twentieth of the steps was not finite, or exceeded both
             ln V and the loss of the first step by the margin of divergence.py
@@ -97,11 +99,12 @@ def lr_finder(
     model: MLPLanguageModel | Sequence[MLPLanguageModel],
     train: Split,
     *,
-    low: float = 1e-4,
-    high: float = 10.0,
+    low: float | None = None,
+    high: float | None = None,
     steps: int = 1_000,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seeds: Sequence[int] = (0,),
+    config: TrainConfig | None = None,
 ) -> LRCurve:
     """Sweeps the learning rate exponentially, for all seeds in one call.
 
@@ -109,11 +112,13 @@ def lr_finder(
         model: the initial model of all seeds, or one model for each seed, all of one shape. They
             are copied, never changed.
         train: the rows that batches are drawn from, on the model's device.
-        low: the learning rate of the first step, above 0.
-        high: the learning rate of the last step, above ``low``.
+        low: the learning rate of the first step, above 0; by default 1e-4, with AdamW 1e-5.
+        high: the learning rate of the last step, above ``low``; by default 10, with AdamW 1.
         steps: S, at least 2.
-        batch_size: N, rows of a step, at least 1.
+        batch_size: N, rows of a step, at least 1; by default that of ``config``, else 32.
         seeds: seeds of the batches, which are those of a training with this `TrainConfig.seed`.
+        config: its optimizer, momentum, weight decay, dropout, clipping and label smoothing are
+            those of the steps; without it they are plain SGD.
 
     Raises ConfigError for values out of range, and for a backend, named by `mlpkern.use_backend` or
     in the environment, that has no `train_steps`.
@@ -131,6 +136,10 @@ def lr_finder(
         check_seed("seeds", seed)
     if refused := refusal("train_steps", train.targets.device.type):
         raise ConfigError(f"lr_finder: {refused}")
+    config = config or TrainConfig()
+    first, last = RANGES[config.optimizer]
+    low, high = first if low is None else low, last if high is None else high
+    batch_size = config.batch_size if batch_size is None else batch_size
     _check(low, high, steps, batch_size, len(seeds), len(models), len(train))
     params = mlpkern.MLPParams.stack([mlpkern.MLPParams.from_module(one) for one in models])
     lrs = low * (high / low) ** torch.linspace(0, 1, steps, dtype=torch.float64, device="cpu")
@@ -138,7 +147,10 @@ def lr_finder(
     batches = drawn_rows(stream, len(train), steps, batch_size).to(train.targets.device)
     with warnings.catch_warnings():  # a seed that diverges is an expected result here
         warnings.filterwarnings("ignore", "train_steps: ", RuntimeWarning)
-        losses = mlpkern.train_steps(params, train.inputs, train.targets, batches, lrs).cpu()
+        losses = mlpkern.train_steps(
+            params, train.inputs, train.targets, batches, lrs,
+            **common_options(config), **own_options([replace(config, seed=s) for s in seeds]),
+        ).cpu()  # fmt: skip
     smoothed, window = _smooth(_median_curve(losses))
     steepest, valley = _suggestions(smoothed, window)
     return LRCurve(
@@ -217,7 +229,7 @@ def _check(
     ):
         if value < least:
             raise ConfigError(f"lr_finder: {name} must be at least {least}, got {value}")
-    batches = f"steps {steps}, batch_size {batch_size}, {seeds} seeds: the array of batches"
+    batches = f"a sweep of {steps} steps, {batch_size} rows each, {seeds} seeds: the batches"
     check_fits(batches, 8 * steps * batch_size * seeds)
     if models != seeds:
         raise ConfigError(f"lr_finder: expected one model for each of {seeds} seeds, got {models}")

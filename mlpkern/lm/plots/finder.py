@@ -1,4 +1,4 @@
-"""The curve of a learning-rate finder: the median, a band over the seeds, the suggestions."""
+"""The curve of a learning-rate finder: the median, a band over the seeds, points on it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def finder_plot(curve: LRCurve) -> Figure:
+def finder_plot(curve: LRCurve, recommended: float | None = None) -> Figure:
     """Loss over the learning rate (logarithmic): the smoothed median of the seeds, the band with
-    80 % of them at each step, and vertical lines at the two suggestions."""
+    80 % of them at each step, and vertical lines at the steepest descent, the valley, and a rate
+    that is ``recommended`` (`find_lr`)."""
     if not len(curve.smoothed):
         raise ConfigError("finder_plot: the first loss is not finite already")
     seeds = len(curve.losses)
@@ -35,6 +36,7 @@ def finder_plot(curve: LRCurve) -> Figure:
     for name, rate, color, dash in (
         ("steepest descent", curve.steepest, PALETTE["green"], "-."),
         ("valley", curve.valley, PALETTE["vermillion"], "--"),
+        ("recommended", recommended, PALETTE["black"], "-"),
     ):
         if rate is not None:
             axes.axvline(rate, color=color, linewidth=1.6, linestyle=dash,
@@ -45,5 +47,5 @@ def finder_plot(curve: LRCurve) -> Figure:
     low, start = min(low, band[0].min().item()), max(start, band[1][: curve.window].max().item())
     room = 0.08 * (start - low) + 1e-3
     axes.set_ylim(low - room, start + 4 * room)
-    below(figure, columns=4)
+    below(figure, columns=3 if recommended else 4)
     return figure

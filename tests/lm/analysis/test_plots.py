@@ -182,12 +182,13 @@ def test_band_holds_the_quantiles_and_lines_mark_the_suggestions():
     twice = np.stack([np.convolve(np.pad(r, 1, "edge"), np.ones(3) / 3, "valid") for r in mean])
     np.testing.assert_allclose(band[:, 2:-2], twice[:, 2:-2])  # the ends have shorter windows
 
-    figure = plots.finder_plot(curve)
+    figure = plots.finder_plot(curve, 0.123)
     draws(figure)
     (axes,) = figure.axes
     labels = {line.get_label(): line for line in axes.lines}
     assert labels["valley 0.2"].get_xdata() == [0.2, 0.2]
     assert labels["steepest descent 0.03"].get_xdata() == [0.03, 0.03]
+    assert labels["recommended 0.123"].get_xdata() == [0.123, 0.123]
     assert labels["median, smoothed"].get_ydata().tolist() == smoothed.tolist()
     texts_are_legible(figure)
 

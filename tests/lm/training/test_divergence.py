@@ -135,6 +135,7 @@ def test_the_finder_counts_seeds_that_end_at_an_absurd_loss(words, capsys):
         curve = lm.lr_finder(models, train, high=high, steps=200, seeds=range(3))
         assert curve.losses.isfinite().all()
         assert curve.diverged == count
-        sizes = ["--hidden", "16", "--embedding-dim", "4", "--steps", "200", "--seeds", "3"]
+        sizes = ["--hidden", "16", "--embedding-dim", "4", "--steps", "200", "--seeds", "3",
+                 "--sweep-steps", "200"]  # fmt: skip
         assert main(["find-lr", words, *sizes, "--high", str(high)]) == 0
         assert f"; diverged by then: {count}\n" in capsys.readouterr().out

@@ -28,6 +28,12 @@ def test_the_learning_rate_finder():
 
 
 @needs_native
+def test_the_rate_of_a_run():
+    with soon():
+        lm.find_lr(LONG, DATASET)
+
+
+@needs_native
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_population_in_threads(threads):
     torch.set_num_threads(threads)
