@@ -57,6 +57,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=folder, metavar="SWEEP",
         help="folder of the study; an existing one goes on (runs/sweep-DATE)")  # fmt: skip
+    add("--tensorboard", action="store_true",
+        help="also write the trials as event files into SWEEP/tensorboard")  # fmt: skip
     add("--plan", type=path, metavar="YAML",
         help="search space, fixed settings and budget from this file")  # fmt: skip
     search = parser.add_argument_group("search").add_argument
@@ -85,8 +87,11 @@ def run(args: argparse.Namespace) -> int:
     from mlpkern.lm.search.folder import SweepFolder
     from mlpkern.lm.search.progress import sweep_display
     from mlpkern.lm.search.rungs import sweep
+    from mlpkern.lm.training.tensorboard import require_tensorboard
 
     device = chosen_device(args)
+    if args.tensorboard:
+        require_tensorboard()
     plan = _plan(args)
     study = SweepFolder.open(args.out or f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
     _, dataset, data = chosen_words(args, plan.base)
@@ -102,7 +107,13 @@ def run(args: argparse.Namespace) -> int:
     display = sweep_display()
     try:
         done = sweep(
-            plan, dataset.to(device), study, data=data, report=display.line, progress=display
+            plan,
+            dataset.to(device),
+            study,
+            data=data,
+            report=display.line,
+            progress=display,
+            tensorboard=args.tensorboard,
         )
     except KeyboardInterrupt:
         display.close()

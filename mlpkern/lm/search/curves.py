@@ -1,37 +1,68 @@
-"""curves.csv of a sweep: the loss curve of every trial, a row for each of its points.
+"""The loss curve of every trial of a sweep: curves.csv, and runs of TensorBoard.
 
 >>> import torch
->>> curve_rows(7, Curve(torch.tensor([2.5, 2.25]), every=50), {100: 2.3})
-[[7, 50, '2.500000', ''], [7, 100, '2.250000', '2.300000']]
+>>> curve = Curve(torch.tensor([2.5, 2.25]), every=50)
+>>> TrialCurve(7, {}, TrainConfig(steps=200), curve, {100: 2.3}).points()
+[(50, 2.5, None), (100, 2.25, 2.3)]
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlpkern.lm.atomic_write import csv_text, write_bytes
 from mlpkern.lm.many.loss_curve import Curve
+from mlpkern.lm.model.config import TrainConfig
+from mlpkern.lm.saved.log import LogRow
+from mlpkern.lm.training.tensorboard import write_model
 
 COLUMNS = ["trial", "step", "train_loss", "dev_loss"]
 MOST_POINTS = 200  # of a trial
 
 
-def curve_rows(trial: int, curve: Curve, dev: Mapping[int, float]) -> list[list[Any]]:
-    """The rows of a trial: mean train losses up to each step, and the dev losses at its rungs.
+@dataclass(frozen=True)
+class TrialCurve:
+    """A trial that has ended.
 
-    ``dev``: step -> dev loss; the last step is the last of the trial.
+    Attributes:
+        settings: those that were searched
+        curve: the mean train losses up to its last step
+        dev: the dev losses at the rungs that it reached, by their steps; the last is its own
     """
-    last = max(dev)
-    train = {min((k + 1) * curve.every, last): loss for k, loss in enumerate(curve.losses.tolist())}
-    return [
-        [trial, step, *(f"{part[step]:.6f}" if step in part else "" for part in (train, dev))]
-        for step in sorted({*train, *dev})
-    ]
+
+    number: int
+    settings: Mapping[str, Any]
+    config: TrainConfig
+    curve: Curve
+    dev: Mapping[int, float]
+
+    def points(self) -> list[tuple[int, float | None, float | None]]:
+        """(step, mean train loss since the point before, dev loss); None where there is none."""
+        last, losses = max(self.dev), enumerate(self.curve.losses.tolist(), 1)
+        train = {min(k * self.curve.every, last): loss for k, loss in losses}
+        return [(step, train.get(step), self.dev.get(step)) for step in sorted({*train, *self.dev})]
+
+    def write_events(self, folder: Path) -> None:
+        """Writes the run of TensorBoard ``folder``, see `write_model`."""
+        rates = self.config.learning_rates(0, max(self.dev)).tolist()
+        rows, before = [], math.nan
+        for step, train, dev in self.points():
+            before = before if train is None else train  # at a rung between two points
+            rows.append(LogRow(step, rates[step - 1], before, dev, 0.0))
+        finite = [row for row in rows if math.isfinite(row.train_loss)]
+        write_model(folder, finite, self.settings, {"dev loss": self.dev[max(self.dev)]})
 
 
-def add_curves(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Replaces the file ``path`` by one with ``rows`` at the end; one process at a time may."""
+def add_curves(path: Path, trials: Iterable[TrialCurve]) -> None:
+    """Replaces curves.csv by one with ``trials`` at the end; one process at a time may."""
     before = path.read_bytes() if path.is_file() else csv_text([COLUMNS]).encode()
+    rows = [
+        [trial.number, step, *("" if loss is None else f"{loss:.6f}" for loss in losses)]
+        for trial in trials
+        for step, *losses in trial.points()
+    ]
     write_bytes(path, before + csv_text(rows).encode())

@@ -3,6 +3,7 @@
 study.journal   the study, for Optuna and its dashboard
 trials.csv      every trial with its dev loss
 curves.csv      the loss curve of every trial
+tensorboard/    a run of TensorBoard for every trial, if asked for
 history.png     dev losses in the order of the trials
 parallel.png    every trial as a line through its settings
 best/           the best run, for `sample`, `evaluate` and `train --resume`
@@ -10,7 +11,7 @@ best/           the best run, for `sample`, `evaluate` and `train --resume`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.saved.folder_kind import JOURNAL, TRIALS
 from mlpkern.lm.saved.folder_lock import FolderLock
 from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.search.curves import add_curves
+from mlpkern.lm.search.curves import TrialCurve, add_curves
 from mlpkern.lm.words.data import Dataset
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class SweepFolder:
         """The loss curves of all trials."""
         return self.path / "curves.csv"
 
+    def events(self, number: int) -> Path:
+        """The run of TensorBoard of trial ``number``."""
+        return self.path / "tensorboard" / f"trial-{number}"
+
     @property
     def best(self) -> RunFolder:
         """The run of the best trial."""
@@ -67,9 +72,12 @@ class SweepFolder:
         return folder
 
     def save_tables(
-        self, trials: Callable[[], list[FrozenTrial]], names: list[str], curves: list[list[Any]]
+        self,
+        trials: Callable[[], list[FrozenTrial]],
+        names: list[str],
+        curves: Sequence[TrialCurve],
     ) -> None:
-        """Writes trials.csv, and adds rows to curves.csv.
+        """Writes trials.csv, and adds ``curves`` to curves.csv.
 
         Args:
             trials: gives all trials with a dev loss; called when no other process writes here.

@@ -30,12 +30,13 @@ from mlpkern.lm.many.population import Population
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.folder_lock import FolderInUseError
-from mlpkern.lm.search.curves import MOST_POINTS, curve_rows
+from mlpkern.lm.search.curves import MOST_POINTS, TrialCurve
 from mlpkern.lm.search.folder import LOCK_SECONDS, SweepFolder
 from mlpkern.lm.search.plan import SweepPlan
 from mlpkern.lm.search.progress import SweepProgress, Unfailing
 from mlpkern.lm.search.study import ask_batch, best_trial, finished_trials, open_study
 from mlpkern.lm.training.evaluation import Metrics
+from mlpkern.lm.training.tensorboard import require_tensorboard
 from mlpkern.lm.words.data import Dataset
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def sweep(
     trainees: Callable[[Sequence[TrainConfig], Dataset], Trainees] | None = None,
     report: Callable[[str], None] = lambda line: None,
     progress: SweepProgress | None = None,
+    tensorboard: bool = False,
 ) -> Sweep:
     """Runs the remaining trials of ``plan`` in the study of ``folder``.
 
@@ -74,17 +76,20 @@ def sweep(
         trainees: makes the trainer of a batch; None: a `Population`.
         report: called with a line of text at every rung.
         progress: what is to show how far the sweep is.
+        tensorboard: also writes a run of TensorBoard for every trial.
 
     Several processes may work on one folder; together they may begin more trials than planned, by
     the number that the others have under way. The best run, trials.csv and curves.csv are written
     after every batch. After Ctrl-C, or any error, the trials under way count as failed, the files
     hold those that had ended, and the next call continues the study.
     """
+    if tensorboard:
+        require_tensorboard()
     study = open_study(folder.journal, plan, dataset.digest)
     shown = Unfailing(progress)
     if trainees is None:
         trainees = partial(Population, max_points=MOST_POINTS, progress=shown)
-    this = Sweep(plan, dataset, folder, study, data or {}, trainees, report, shown)
+    this = Sweep(plan, dataset, folder, study, data or {}, trainees, report, shown, tensorboard)
     began, longest = time.perf_counter(), 0.0
     try:
         while (left := plan.trials - len(finished_trials(study))) > 0:
@@ -117,9 +122,11 @@ class Sweep:
     trainees: Callable[[Sequence[TrainConfig], Dataset], Trainees]
     report: Callable[[str], None]
     progress: Unfailing
+    tensorboard: bool = False
     trained: int = field(default=0)
     _unsaved: tuple[Trained, int, float] | None = field(default=None, init=False)
-    _curves: list[list[Any]] = field(default_factory=list, init=False)  # not yet in the file
+    _curves: list[TrialCurve] = field(default_factory=list, init=False)  # not yet in the file
+    _events: list[TrialCurve] = field(default_factory=list, init=False)  # not yet written
 
     @property
     def best(self) -> FrozenTrial | None:
@@ -160,6 +167,9 @@ class Sweep:
         self.folder.save_tables(trials, list(self.plan.space.entries), self._curves)
         self._curves.clear()
         self.save_best()
+        while self._events:
+            self._events[-1].write_events(self.folder.events(self._events[-1].number))
+            self._events.pop()
 
     def save_best(self) -> None:
         """Saves the best run if this process trained it and has not saved it yet; as `save`."""
@@ -186,7 +196,9 @@ class Sweep:
             state = TrialState.PRUNED if loss is None else None
             self.study.tell(trials[i], loss, state=state)
             under_way.discard(i)
-            self._curves += curve_rows(trials[i].number, curves[i], told[i])
+            number, params = trials[i].number, trials[i].params
+            self._curves.append(TrialCurve(number, params, configs[i], curves[i], told[i]))
+            self._events += self._curves[-1:] * self.tensorboard
 
         for share in (*plan.rungs, 1.0):
             models.advance(share)

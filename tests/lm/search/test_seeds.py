@@ -130,3 +130,25 @@ def test_what_ended_before_ctrl_c_is_in_the_tables(tmp_path):
     table = folder.table.read_text().splitlines()
     assert len(table) == 1 + 6
     assert {row["trial"] for row in rows_of(folder)} == {line.split(",")[0] for line in table[1:]}
+
+
+def test_a_run_of_tensorboard_for_every_trial(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = SweepFolder(tmp_path)
+    done = sweep(PLAN, NO_TEST, folder, tensorboard=True)
+    names = sorted(path.name for path in (tmp_path / "tensorboard").iterdir())
+    assert names == [f"trial-{number}" for number in range(9)]
+    rows = rows_of(folder)
+    for trial in done.study.trials:
+        events = EventAccumulator(str(folder.events(trial.number)))
+        events.Reload()
+        own = [row for row in rows if int(row["trial"]) == trial.number]
+        train = [(e.step, e.value) for e in events.Scalars("loss/train")]
+        assert [step for step, _ in train] == [int(row["step"]) for row in own]
+        losses = [float(row["train_loss"]) for row in own]
+        assert [loss for _, loss in train] == pytest.approx(losses, abs=1e-5)
+        dev = {e.step: e.value for e in events.Scalars("loss/dev")}
+        assert dev == pytest.approx(trial.intermediate_values, abs=1e-6)
+        assert "hparams" in str(events.SummaryMetadata("_hparams_/session_start_info"))
