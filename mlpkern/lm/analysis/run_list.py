@@ -205,7 +205,8 @@ def _population(path: Path) -> ListedRun:
         settings = {name: text for name, text in settings.items() if name not in names}
         varying = {"over": " ".join(names)}
     state: State = "finished" if len(rows) == len(record.configs) else "interrupted"
-    note = f"{path}: interrupted; the same command goes on" if state == "interrupted" else ""
+    again = f"go on with: mlpkern population {shlex.quote(str(path))}"
+    note = f"{path}: interrupted; {again}" if state == "interrupted" else ""
     if holder := holder_of(path):
         state, note = "running", f"{path}: {holder}"
     date = max(_date(folder.record), _date(folder.results))

@@ -102,6 +102,8 @@ def test_a_population(folder):
     assert "seed" not in many.settings
     (folder / "many" / "results.csv").unlink()
     assert (entry(folder, "many").state, entry(folder, "many").step) == ("interrupted", 0)
+    again = f"go on with: mlpkern population {folder / 'many'}"
+    assert entry(folder, "many").note == f"{folder / 'many'}: interrupted; {again}"
     assert runs_text([many]).splitlines()[1].split()[5:7] == ["3", "models"]
 
 

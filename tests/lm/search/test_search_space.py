@@ -153,7 +153,7 @@ set: {steps: 100, lr: 0.01, hidden: 32, weight_decay: 0.1}
     ("text", "message"),
     [
         ("trails: 7", "unknown keys trails; the keys are batch, cooldown, keep, minutes, rungs"),
-        ("- 3", "expected keys such as search and trials, got list"),
+        ("- 3", "expected keys such as set, got list"),
         ("search: {lr: [0.1]}\nset: {lr: 0.1}", "lr: both set and searched"),
         ("set: {width: 3}", "unknown settings: width"),
         ("set: 3", "set must map names"),
