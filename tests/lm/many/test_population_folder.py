@@ -66,7 +66,7 @@ def test_results_come_while_others_train(tmp_path, whole):
 
     torch.set_num_threads(2)
     agree(lm.population(CONFIGS, FEW, folder=tmp_path, progress=Counting(), **OPTIONS), whole)
-    assert len(Counting.seen) > 2
+    assert any(0 < count < len(CONFIGS) for count in Counting.seen)
 
 
 # what ends a call

@@ -31,7 +31,7 @@ from mlpkern.lm.training.tensorboard import require_tensorboard, write_model
 from mlpkern.lm.words.data import Dataset
 
 SAVE_SECONDS = 30.0  # of training of a group, at least, between two saves
-SAVE_SHARE = 20  # as many times as long as a save takes, so that saves cost at most 5 %
+SHARE = 20  # a write waits as many times as long as the last one took: it costs at most 5 %
 
 
 def train_in_folder(
@@ -90,6 +90,7 @@ class KeptPopulation(Population):
         self._attempts = Attempts()
         self._unsaved: dict[Path, Group] = {}  # there was no room
         self._tables = threading.Lock()
+        self._next_table = 0.0
         self._trains = False  # whether this call has trained anything
         self._models: dict[int, Trained] = {}  # that have ended
         for group in self._groups:
@@ -116,7 +117,7 @@ class KeptPopulation(Population):
                 group.end()
             began = time.monotonic()
             self._save(group)
-            wait = max(SAVE_SECONDS, SAVE_SHARE * (time.monotonic() - began))
+            wait = max(SAVE_SECONDS, SHARE * (time.monotonic() - began))
             if group.ended:
                 self._add_results(group)
 
@@ -132,11 +133,13 @@ class KeptPopulation(Population):
         return self._stop.received is not None or time.monotonic() >= due
 
     def _add_results(self, group: Group) -> None:
-        """Adds the models of ``group``, which has ended, to the table."""
+        """Adds the models of ``group``, which has ended, to the table, if it is time for that."""
         with self._tables:
             self._models |= group.results()
-            path = self._folder.results
-            self._attempts.attempt(path, lambda: write_results(path, self._models))
+            path, began = self._folder.results, time.monotonic()
+            if began >= self._next_table:
+                self._attempts.attempt(path, lambda: write_results(path, self._models))
+                self._next_table = time.monotonic() + SHARE * (time.monotonic() - began)
 
     def write_groups(self) -> None:
         """Writes the groups that could not be written before; WriteError if they still cannot."""
