@@ -111,6 +111,9 @@ def test_the_bar_on_a_terminal_stands_below_the_lines(words, tmp_path):
     # 6 models to step 12 with a cool-down of 1, two of them to step 30
     assert re.fullmatch(r"trials 0-5 100%\|█+\| 114/114 steps \[\d\d:\d\d<00:00\]", bar)
     assert lines.index(bar) == rungs[-1] + 1
+    other = ["--out", tmp_path / "sweep", "--search", "hidden=4"]
+    refused = on_a_terminal("sweep", words, *QUICK, *other, columns=200, code=2)
+    assert not any("steps [" in line for line in refused)  # nothing is shown before a batch begins
 
 
 def test_a_table_of_settings_over_seeds(words, tmp_path, capsys):

@@ -29,13 +29,19 @@ class Lines(NoProgress):
 
 
 class Bar(Lines):
-    """A tqdm bar on standard error below the lines; its time left is from the speed so far."""
+    """A tqdm bar on standard error below the lines, from the first batch on; its time left is from
+    the speed so far."""
 
     def __init__(self) -> None:
-        form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}]"
-        self._bar = terminal_bar(0, unit_scale=True, bar_format=form, smoothing=0)
+        self._bar: Any = None
 
     def batch(self, name: str, steps: int) -> None:
+        if self._bar is None:
+            form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps"
+            self._bar = terminal_bar(
+                steps, desc=name, unit_scale=True, bar_format=form + " [{elapsed}<{remaining}]",
+                smoothing=0,
+            )  # fmt: skip
         self._bar.set_description_str(name, refresh=False)
         self._bar.total = self._bar.n + steps
         self._bar.refresh()
@@ -44,12 +50,15 @@ class Bar(Lines):
         self._bar.update(steps)
 
     def line(self, text: str) -> None:
-        self._bar.clear()
+        if self._bar is not None:
+            self._bar.clear()
         super().line(text)
-        self._bar.refresh()
+        if self._bar is not None:
+            self._bar.refresh()
 
     def close(self) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Unfailing(NoProgress):
