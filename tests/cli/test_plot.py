@@ -106,7 +106,7 @@ def test_find_lr_draws_its_sweep(words, tmp_path, capsys):
     options = ["--hidden", "8", "--embedding-dim", "3", "--steps", "60", "--seeds", "3"]
     assert main(["find-lr", words, *options, "--png", str(png)]) == 0
     assert f"saved in {png}" in capsys.readouterr().out
-    assert png_size(png.read_bytes()) == (1200, 750)
+    assert png_size(png.read_bytes()) == (1200, 1200)
     assert "choose another --png" in fails(capsys, "find-lr", words, "--png", png)
 
 

@@ -23,10 +23,11 @@ examples:
   mlpkern find-lr book.txt --level word --optimizer adamw --schedule cosine --hidden-dropout 0.2
 
 The flags are those of the run that you want to train. First a sweep: the rate grows from --low to
---high. Then trials: the run, shortened to 1/64, 1/32 and 1/16 of its steps, at rates by factors of
-two, judged on dev. Longer runs want smaller rates, so the line through the best of the trials is
-followed to the steps of the run. All of it takes about half the time of the run. The last line
-printed is the command that trains at the recommended rate.
+--high; its valley, where the loss is lowest, tells where to begin. Then trials: the run itself,
+shortened, at rates by factors of two, judged on dev; three rounds, the last of them as long as the
+run if that takes seconds, else at least an eighth of it. Longer runs want smaller rates, so the
+best of the last trials is lowered for the rest of the steps. All of it takes seconds, or half as
+long as the run. The last line printed is the command that trains at the recommended rate.
 """
 # what the next command does not take over
 OWN = ("out", "png", "force", "low", "high", "sweep_steps", "seeds", "lr")
@@ -39,7 +40,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--preset", choices=tuple(PRESETS), help="settings of the run (quick)")
     add("--out", type=path, metavar="CSV", help="write the curve of the sweep to this file")
-    add("--png", type=path, metavar="PNG", help="draw it: median, band over the seeds, points")
+    add("--png", type=path, metavar="PNG", help="draw the sweep and the trials")
     add("--force", action="store_true", help="replace files that are already there")
     add_group(parser, "model")
     add_group(parser, "training", lr="the shape of the schedule, as in 0.1,0.01@75%; all its rates "
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"saved in {out}", flush=True)
     found = find_lr(config, dataset, curve=curve, report=_print_trials)
     if picture is not None:
-        write_bytes(picture, png(finder_plot(curve, found.recommended)))
+        write_bytes(picture, png(finder_plot(curve, found)))
         print(f"saved in {picture}")
     print(f"time    {time.perf_counter() - began:.1f} s")
     print(f"steepest descent {curve.steepest:.3g}: in the sweep the loss falls fastest")

@@ -13,6 +13,7 @@ from support.pictures import draws, texts_are_legible
 from mlpkern import lm
 from mlpkern.lm import plots
 from mlpkern.lm.errors import ConfigError, MissingPackageError
+from mlpkern.lm.many.found_lr import FoundLR, Trials
 from mlpkern.lm.many.lr_finder import LRCurve
 from mlpkern.lm.plots.end_labels import spread_out
 from mlpkern.lm.plots.style import LINES
@@ -182,14 +183,32 @@ def test_band_holds_the_quantiles_and_lines_mark_the_suggestions():
     twice = np.stack([np.convolve(np.pad(r, 1, "edge"), np.ones(3) / 3, "valid") for r in mean])
     np.testing.assert_allclose(band[:, 2:-2], twice[:, 2:-2])  # the ends have shorter windows
 
-    figure = plots.finder_plot(curve, 0.123)
+    figure = plots.finder_plot(curve)
     draws(figure)
     (axes,) = figure.axes
     labels = {line.get_label(): line for line in axes.lines}
     assert labels["valley 0.2"].get_xdata() == [0.2, 0.2]
     assert labels["steepest descent 0.03"].get_xdata() == [0.03, 0.03]
-    assert labels["recommended 0.123"].get_xdata() == [0.123, 0.123]
     assert labels["median, smoothed"].get_ydata().tolist() == smoothed.tolist()
+    texts_are_legible(figure)
+
+
+def test_trials_stand_below_the_sweep_above_the_lowest_of_their_round():
+    lrs = torch.logspace(-4, 1, 30, dtype=torch.float64)
+    losses = 3 + torch.rand(2, 30)
+    curve = LRCurve(lrs, losses, losses[0].double(), 3, 0.2, 0.03, 0)
+    rounds = Trials(100, {0.1: 2.5, 0.2: 2.25, 0.4: torch.inf}, 0.2), Trials(400, {0.1: 2.0}, 0.1)
+    figure = plots.finder_plot(curve, FoundLR(0.123, lm.TrainConfig(lr=0.123), curve, rounds))
+    draws(figure)
+    sweep, trials = figure.axes
+    for axes in figure.axes:
+        assert [0.123, 0.123] in [list(line.get_xdata()) for line in axes.lines]
+    assert "recommended 0.123" in [line.get_label() for line in sweep.lines]
+    lines = {line.get_label(): line for line in trials.lines}
+    assert list(lines["100 steps"].get_xdata()) == [0.1, 0.2, 0.4]
+    assert list(lines["100 steps"].get_ydata()) == [0.25, 0.0, torch.inf]
+    assert list(lines["400 steps"].get_ydata()) == [0.0]
+    assert trials.get_ylim()[1] == pytest.approx(0.2)
     texts_are_legible(figure)
 
 
