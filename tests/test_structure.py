@@ -40,7 +40,7 @@ mlpkern.lm.training
 mlpkern.lm.saved
 mlpkern.lm.model
 mlpkern.lm.words
-mlpkern.lm.plan_file
+mlpkern.lm.plan_file mlpkern.lm.arguments
 mlpkern.lm.errors mlpkern.lm.memory mlpkern.lm.atomic_write
 mlpkern
 """,

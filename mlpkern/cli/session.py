@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mlpkern.lm.arguments import as_device
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
@@ -26,15 +27,9 @@ def chosen_device(args: argparse.Namespace) -> torch.device:
 
     ConfigError for a device that is not there, or an impossible number of threads.
     """
-    name, threads = args.device, args.threads
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {name!r}") from None
+    device, threads = as_device(args.device), args.threads
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
+        raise ConfigError(f"--device must be cpu, cuda or cuda:N, got {args.device!r}")
     if threads is not None:
         if not 1 <= threads <= MOST_THREADS:
             raise ConfigError(f"--threads must be 1 to {MOST_THREADS}, got {threads}")

@@ -2,17 +2,15 @@
 
 The parts from the lowest to the highest; each imports only those before it:
 
-    errors, memory, atomic_write, plan_file  <  words  <  model  <  saved  <  training  <  many
-        <  analysis  <  plots  <  search
+    errors, memory, atomic_write  <  plan_file, arguments  <  words  <  model  <  saved  <  training
+        <  many  <  analysis  <  plots  <  search
 
 words: text to windows of ids; model: settings, schedule, network; saved: a run's folder on disk;
 training: engines and the trainer; many: models trained side by side; search: hyper-parameters.
 
->>> import torch
 >>> from mlpkern import lm
 >>> dataset = lm.build_dataset(lm.embedded_names(), block_size=3)
->>> engine, why = lm.choose_engine("auto", torch.device("cpu"))
->>> trainer = lm.Trainer.start(lm.PRESETS["quick"], dataset, engine)
+>>> trainer = lm.Trainer.start(lm.PRESETS["quick"], dataset)
 >>> trainer.train()
 >>> names = lm.sample(trainer.state.model, dataset.vocab, 3)
 """

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpkern.lm.analysis.text_table import aligned
+from mlpkern.lm.arguments import list_of
 from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import SETTINGS, TrainConfig, settings_of
@@ -127,6 +128,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
 
     CheckpointError for a folder that is not a run folder or has a damaged file.
     """
+    runs = list_of("compare", "runs", runs, "two run folders or more")
     if len(runs) < 2:
         raise ConfigError(f"compare needs two runs or more, got {len(runs)}")
     checkpoints = [load_checkpoint(run, checkpoint="last") for run in runs]

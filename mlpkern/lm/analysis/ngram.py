@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlpkern.lm.arguments import check_kind
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.words.data import Dataset, Split
 
@@ -137,6 +138,7 @@ def ngram(dataset: Dataset, n: int, *, k: float | None = None) -> NGram:
     Args:
         k: above 0; None chooses it on the dev split, among 61 values from 0.0001 to 100.
     """
+    check_kind("ngram", "dataset", dataset, Dataset, "as build_dataset makes it")
     if not 1 <= n <= MAX_N:
         raise ConfigError(f"n must be 1 to {MAX_N}, got {n}")
     if k is not None and not 0 < k < float("inf"):

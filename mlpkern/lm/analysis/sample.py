@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mlpkern.lm.arguments import check_kind, described
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.memory import check_fits
 from mlpkern.lm.model.setting import check_seed
@@ -123,6 +124,11 @@ def _drawing(
     max_length: int,
 ) -> Callable[[int], list[str]]:
     """What draws so many more words; ConfigError for arguments that `sample` does not take."""
+    if not (callable(model) and hasattr(model, "block_size")):
+        raise TypeError(
+            f"sample: model must be a model, as load_model returns it, got {described(model)}"
+        )
+    check_kind("sample", "vocab", vocab, Vocab, "as in dataset.vocab")
     if not (math.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"temperature must be a number above 0, got {temperature}")
     if top_k is not None and top_k < 1:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mlpkern
+from mlpkern.lm.arguments import check_kind
 from mlpkern.lm.atomic_write import csv_text
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.drawn_batches import drawn_rows
@@ -131,6 +132,7 @@ def lr_finder(
         >>> f"{curve.valley:.1f}"
         '0.2'
     """
+    check_kind("lr_finder", "train", train, Split, 'as in dataset.splits["train"]')
     models = [model] * len(seeds) if isinstance(model, MLPLanguageModel) else list(model)
     for seed in seeds:
         check_seed("seeds", seed)

@@ -25,6 +25,7 @@ from collections.abc import Collection, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from mlpkern.lm.arguments import check_kind
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.many.group import Group, judged_every
 from mlpkern.lm.many.jobs import Job, kernel_threads, run_jobs
@@ -60,6 +61,7 @@ class Population:
         data: dict[str, Any] | None = None,
         saved: Sequence[Mapping[int, Snapshot]] = (),
     ) -> None:
+        check_kind("population", "dataset", dataset, Dataset, "as build_dataset makes it")
         if max_points < 1:
             raise ConfigError(f"population: max_points must be at least 1, got {max_points}")
         if refused := refusal("train_steps", dataset.splits["train"].targets.device.type):

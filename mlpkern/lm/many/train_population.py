@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlpkern.lm.arguments import list_of
 from mlpkern.lm.errors import CheckpointError, ConfigError
 from mlpkern.lm.many.kept.folder import PopulationFolder
 from mlpkern.lm.many.kept.population import train_in_folder
@@ -81,6 +82,7 @@ def population(
     population; FolderInUseError if another process writes there. A full disk is a RuntimeWarning
     during the training, at its end a WriteError.
     """
+    configs = list_of("population", "configs", configs, "one for each model")
     if folder is None:
         if parquet or tensorboard or force:
             raise ConfigError("population: parquet, tensorboard and force need a folder")

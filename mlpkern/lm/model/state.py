@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import TrainConfig, seed_for
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.model.schedule import learning_rates
@@ -37,7 +38,14 @@ class TrainState:
 
     @classmethod
     def start(cls, model: MLPLanguageModel, train: Split, config: TrainConfig) -> TrainState:
-        """The state before step 0, with the batch generator seeded from ``config.seed``."""
+        """The state before step 0, with the batch generator seeded from ``config.seed``.
+
+        ConfigError if the contexts of ``train`` are not of ``config.block_size``.
+        """
+        if (context := train.inputs.shape[1]) != config.block_size:
+            raise ConfigError(
+                f"block_size {config.block_size}: the contexts of the dataset are of {context}"
+            )
         generator = torch.Generator().manual_seed(seed_for(config.seed, "batches"))
         return cls(model, train, config, generator)
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlpkern.lm.arguments import as_device
 from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel, parameter_shapes
@@ -133,7 +134,7 @@ class Checkpoint:
             raise CheckpointError(f"the optimizer cannot continue: {error}") from None
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint, *, flushed: bool = True) -> None:
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, flushed: bool = True) -> None:
     """Writes ``checkpoint`` to ``path``, atomically; ``flushed``: see `replacing`."""
     vocab = checkpoint.vocab
     settings: dict[str, Any] = {
@@ -151,7 +152,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, flushed: bool = True)
         "waited": checkpoint.waited or None,
     }
     settings |= {name: value for name, value in where_not_usual.items() if value is not None}
-    write_tensors(path, settings, checkpoint.tensors(), flushed=flushed)
+    write_tensors(Path(path), settings, checkpoint.tensors(), flushed=flushed)
 
 
 def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Checkpoint:
@@ -211,6 +212,7 @@ def load_model(
     ``path``: a checkpoint file, or a run folder; there ``checkpoint`` chooses the "best" (lowest
     dev loss) or the "last", None: the best if there is one.
     """
+    device = as_device(device)
     found = load_checkpoint(path, checkpoint=checkpoint)
     return found.make_model(kernels).to(device).eval(), found.vocab
 

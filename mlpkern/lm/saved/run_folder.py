@@ -26,9 +26,15 @@ PICTURES = ("embedding", "loss", "lr", "confusion", "curves")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run."""
+    """The paths of a run; goes wherever the path of a run folder does."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def config(self) -> Path:

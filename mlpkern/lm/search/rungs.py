@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlpkern.lm.errors import LMError, WriteError
@@ -61,7 +62,7 @@ class Trainees(Protocol):
 def sweep(
     plan: SweepPlan,
     dataset: Dataset,
-    folder: SweepFolder,
+    folder: SweepFolder | str | Path,
     *,
     data: dict[str, Any] | None = None,
     trainees: Callable[[Sequence[TrainConfig], Dataset], Trainees] | None = None,
@@ -85,6 +86,7 @@ def sweep(
     """
     if tensorboard:
         require_tensorboard()
+    folder = SweepFolder.open(folder) if isinstance(folder, (str, Path)) else folder
     study = open_study(folder.journal, plan, dataset.digest)
     shown = Unfailing(progress)
     if trainees is None:

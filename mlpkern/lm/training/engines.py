@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mlpkern.lm.errors import ConfigError
+from mlpkern.lm.arguments import as_device, described
+from mlpkern.lm.errors import ConfigError, nearest
 from mlpkern.lm.model.state import TrainState
 from mlpkern.lm.training.ops import OpsEngine
 from mlpkern.lm.training.run import RunEngine
@@ -43,13 +44,14 @@ class Engine(Protocol):
 ENGINES: dict[str, type[Engine]] = {"run": RunEngine, "ops": OpsEngine, "stock": StockEngine}
 
 
-def choose_engine(name: str, device: torch.device) -> tuple[Engine, str]:
+def choose_engine(name: str, device: torch.device | str = "cpu") -> tuple[Engine, str]:
     """The engine called ``name`` and why; "auto" takes the first of `ENGINES` that applies.
 
     A named engine that cannot run well still runs (the ops fall back to the reference backend), and
-    the reason says so. ConfigError for an unknown name, and for a backend, named by
+    the reason says so. ConfigError for an unknown name or device, and for a backend, named by
     `mlpkern.use_backend` or in the environment, that cannot run the ops on ``device``.
     """
+    device = as_device(device)
     if name != "stock" and (refused := refusal("embedding_gather", device.type)):
         raise ConfigError(refused)
     if name == "auto":
@@ -61,7 +63,22 @@ def choose_engine(name: str, device: torch.device) -> tuple[Engine, str]:
             skipped.append(f"not {engine.name}: {reason}")
         raise ConfigError(f"no engine runs on {device}: {'; '.join(skipped)}")
     if name not in ENGINES:
-        raise ConfigError(f"engine must be auto, {', '.join(ENGINES)}, got {name!r}")
+        raise ConfigError(
+            f"engine must be auto, {', '.join(ENGINES)}, got {name!r}{nearest(name, ENGINES)}"
+        )
     engine = ENGINES[name]
     reason = engine.unavailable(device)
     return engine(), f"as asked{f'; slow: {reason}' if reason else ''}"
+
+
+def as_engine(engine: Engine | str, device: torch.device) -> Engine:
+    """``engine``, or the one of that name; TypeError for anything else, also for a class."""
+    if isinstance(engine, str):
+        return choose_engine(engine, device)[0]
+    if isinstance(engine, type) or not hasattr(engine, "run_chunk"):
+        names = ", ".join(ENGINES)
+        raise TypeError(
+            f"engine must be auto, {names}, or an instance such as RunEngine(), got "
+            f"{described(engine)}"
+        )
+    return engine

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import mlpkern
+from mlpkern.lm.arguments import check_kind
 from mlpkern.lm.errors import DataError
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.training.engines import RunEngine
@@ -57,6 +58,8 @@ def evaluate(
     Else, or with ``batch_size``, the split goes through the model in batches, and the row losses
     are summed in float64.
     """
+    check_kind("evaluate", "model", model, torch.nn.Module, "as load_model returns it")
+    check_kind("evaluate", "split", split, Split, 'as in dataset.splits["dev"]')
     rows = len(split)
     if rows == 0:
         raise DataError("evaluate: the split has no rows")

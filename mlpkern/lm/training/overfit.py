@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mlpkern.lm.arguments import as_device, check_kind
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.state import TrainState
 from mlpkern.lm.training.divergence import divergence, first_not_finite, not_finite
-from mlpkern.lm.training.engines import Engine
+from mlpkern.lm.training.engines import Engine, as_engine
 from mlpkern.lm.training.evaluation import evaluate
 from mlpkern.lm.training.trainer import Trainer
 from mlpkern.lm.words.data import Dataset, Split
@@ -55,7 +56,7 @@ class Overfit:
 def overfit_batch(
     config: TrainConfig,
     dataset: Dataset,
-    engine: Engine,
+    engine: Engine | str = "auto",
     *,
     device: torch.device | str = "cpu",
     report: Callable[[int, float], None] = lambda step, loss: None,
@@ -73,6 +74,7 @@ def overfit_batch(
         >>> result.floor < result.loss < result.floor + 0.1
         True
     """
+    engine = as_engine(engine, as_device(device))
     start = Trainer.start(config, dataset, engine, device=device).state
     rows = start.draw_batches(1)[0].to(start.train.targets.device)  # (N,)
     batch = Split(start.train.inputs[rows], start.train.targets[rows])
@@ -94,6 +96,7 @@ def overfit_batch(
 
 def lowest_loss(split: Split) -> float:
     """The lowest mean loss that any model can have on the rows of ``split``."""
+    check_kind("lowest_loss", "split", split, Split, 'as in dataset.splits["train"]')
     return _entropy(split)[0]
 
 

@@ -6,21 +6,24 @@ import copy
 import time
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mlpkern.lm.arguments import as_device, check_kind
 from mlpkern.lm.errors import NonFiniteLossError
 from mlpkern.lm.memory import check_fits, fitting
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.model.mlp import MLPLanguageModel
 from mlpkern.lm.model.state import TrainState, initial_model
 from mlpkern.lm.saved.best import Best
-from mlpkern.lm.saved.checkpoint import Checkpoint, check_vocab
+from mlpkern.lm.saved.checkpoint import Checkpoint, check_vocab, load_checkpoint
 from mlpkern.lm.saved.folder_lock import FolderLock
 from mlpkern.lm.saved.log import LogRow
 from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.saved.run_words import dataset_of_run
 from mlpkern.lm.saved.run_writer import RunWriter
 from mlpkern.lm.training.best_keeper import BestKeeper
 from mlpkern.lm.training.chunks import (
@@ -31,7 +34,7 @@ from mlpkern.lm.training.chunks import (
     steps_to_boundary,
 )
 from mlpkern.lm.training.divergence import divergence, first_not_finite, not_finite
-from mlpkern.lm.training.engines import Engine
+from mlpkern.lm.training.engines import Engine, as_engine
 from mlpkern.lm.training.evaluation import Metrics, evaluate
 from mlpkern.lm.training.progress import NoProgress, Progress, display_failed
 from mlpkern.lm.training.stop_signal import Interrupted, StopSignal
@@ -77,46 +80,66 @@ class Trainer:
         cls,
         config: TrainConfig,
         dataset: Dataset,
-        engine: Engine,
+        engine: Engine | str = "auto",
         *,
+        run: RunFolder | str | Path | None = None,
         kernels: str | None = None,
         device: torch.device | str = "cpu",
         **options: Any,
     ) -> Trainer:
-        """A run before step 0. ``kernels``: the forward for dev losses, by default the engine's."""
+        """A run before step 0.
+
+        ``engine``: one, or a name for `choose_engine`. ``run``: CheckpointError for the path of a
+        folder that holds a run; a `RunFolder` is taken as it is, and its run replaced. ``kernels``:
+        the forward for dev losses, by default the engine's.
+        """
+        check_kind("Trainer.start", "config", config, TrainConfig, 'as in PRESETS["quick"]')
+        check_kind("Trainer.start", "dataset", dataset, Dataset, "as build_dataset makes it")
+        run = RunFolder.check_free(run) if isinstance(run, (str, Path)) else run
+        engine = as_engine(engine, device := as_device(device))
         check_fits(f"batch_size {config.batch_size}: one batch", 8 * config.batch_size)
         kernels = kernels or engine.kernels
         with fitting(f"the model (H={'+'.join(map(str, config.hidden))})"):
             model = initial_model(config, len(dataset.vocab), kernels=kernels).to(device)
         dataset = dataset.to(device)
         state = TrainState.start(model, dataset.splits["train"], config)
-        return cls(state, engine, dataset, **options)
+        return cls(state, engine, dataset, run, **options)
 
     @classmethod
     def resume(
         cls,
-        checkpoint: Checkpoint,
-        dataset: Dataset,
-        engine: Engine,
+        checkpoint: Checkpoint | str | Path,
+        dataset: Dataset | None = None,
+        engine: Engine | str | None = None,
         *,
         config: TrainConfig | None = None,
+        run: RunFolder | str | Path | None = None,
         kernels: str | None = None,
         device: torch.device | str = "cpu",
         **options: Any,
     ) -> Trainer:
         """The run of ``checkpoint``, which continues as if it had never stopped.
 
-        ``config``: replaces the checkpoint's, for more steps or other intervals. CheckpointError
-        if ``dataset`` has another vocabulary. If patience had ended the run, it counts dev losses
-        from 0 again.
+        ``checkpoint``: or a run folder, in which the run then goes on. ``dataset`` and ``engine``:
+        by default the words and the engine of the run. ``config``: replaces the checkpoint's, for
+        more steps or other intervals. CheckpointError if ``dataset`` has another vocabulary. If
+        patience had ended the run, it counts dev losses from 0 again.
         """
+        if not isinstance(checkpoint, Checkpoint):
+            run = RunFolder.open(checkpoint) if run is None else run
+            checkpoint = load_checkpoint(checkpoint)
+        if dataset is None:
+            dataset, data = dataset_of_run(checkpoint)
+            options = {"data": data, **options}
+        run = RunFolder(Path(run)) if isinstance(run, (str, Path)) else run
+        engine = as_engine(engine or checkpoint.engine or "auto", device := as_device(device))
         check_vocab(checkpoint.vocab, dataset.vocab)
         dataset = dataset.to(device)
         train = dataset.splits["train"]
         state = checkpoint.make_state(train, config, kernels or engine.kernels)
         pending = [checkpoint.pending] if len(checkpoint.pending) else []
         trainer = cls(
-            state, engine, dataset, pending=pending, seconds=checkpoint.seconds,
+            state, engine, dataset, run, pending=pending, seconds=checkpoint.seconds,
             saved_step=checkpoint.step, **options,
         )  # fmt: skip
         trainer._keeper.find(checkpoint, state.config.patience)

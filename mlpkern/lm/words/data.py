@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlpkern.lm.arguments import check_kind, word_list
 from mlpkern.lm.errors import ConfigError, DataError
 from mlpkern.lm.memory import check_fits
 from mlpkern.lm.words.text import TextOptions
@@ -85,7 +86,7 @@ def split_words(
     generator of Python is not used. DataError if a split would be empty; its message calls the
     words ``unit``.
     """
-    shuffled = list(words)
+    shuffled = word_list("split_words", words)
     random.Random(seed).shuffle(shuffled)
     first, second = int(0.8 * len(shuffled)), int(0.9 * len(shuffled))
     parts = (shuffled[:first], shuffled[first:second], shuffled[second:])
@@ -105,6 +106,7 @@ def windows(words: Sequence[str], vocab: Vocab, block_size: int) -> Split:
     before; a context is a window of this stream. DataError for a symbol outside ``vocab``; at level
     "word" it becomes ``<unk>``.
     """
+    words = word_list("windows", words)
     if block_size < 1:
         raise ConfigError(f"block_size must be at least 1, got {block_size}")
     length = len if vocab.level == "char" else lambda sequence: sequence.count(" ") + 1
@@ -135,13 +137,15 @@ def build_dataset(
     text: TextOptions | None = None,
     vocab: Vocab | None = None,
 ) -> Dataset:
-    """Vocabulary, splits and windows of ``words``.
+    """Vocabulary, splits and windows of ``words``, a list as `read_words` returns it.
 
     Args:
         text: the options that the words were read with; None: level "char".
         vocab: at level "word" the vocabulary of a model; None: a new one from the train split.
     """
-    options = text or TextOptions()
+    words = word_list("build_dataset", words)
+    options = TextOptions() if text is None else text
+    check_kind("build_dataset", "text", options, TextOptions, 'as in TextOptions(level="word")')
     if options.level == "char":
         vocab = Vocab.from_words(words, lower=options.lower)
     parts = split_words(words, seed=split_seed, source=source, unit=options.unit)

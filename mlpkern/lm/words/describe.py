@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from mlpkern.lm.arguments import check_kind
 from mlpkern.lm.words.data import Dataset, Vocab, windows
 from mlpkern.lm.words.symbols import shown
 
@@ -28,6 +29,7 @@ MOST_TOKENS = 60  # at level "word" only so many are shown, the most frequent
 def describe_dataset(dataset: Dataset) -> str:
     """The number of words or sequences, their lengths, the count of every symbol or of the most
     frequent tokens, and the sizes of the three splits."""
+    check_kind("describe_dataset", "dataset", dataset, Dataset, "as build_dataset makes it")
     every = [word for part in dataset.words.values() for word in part]
     vocab = dataset.vocab
     targets = torch.cat([split.targets.cpu() for split in dataset.splits.values()]).numpy()

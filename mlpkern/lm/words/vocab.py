@@ -18,6 +18,7 @@ from itertools import chain, repeat
 
 import torch
 
+from mlpkern.lm.arguments import word_list
 from mlpkern.lm.errors import DataError
 from mlpkern.lm.words.text import BOUNDARIES, UNKNOWN, TextOptions, tokens
 
@@ -55,7 +56,8 @@ class Vocab:
     @classmethod
     def from_words(cls, words: Sequence[str], *, lower: bool = False) -> Vocab:
         """The boundary, then every symbol of ``words`` in code-point order."""
-        return cls((BOUNDARY, *sorted(set("".join(words)) - {BOUNDARY})), lower=lower)
+        symbols = set("".join(word_list("Vocab.from_words", words)))
+        return cls((BOUNDARY, *sorted(symbols - {BOUNDARY})), lower=lower)
 
     @classmethod
     def from_sequences(

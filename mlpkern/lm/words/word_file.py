@@ -14,6 +14,7 @@ import zlib
 from importlib import resources
 from pathlib import Path
 
+from mlpkern.lm.arguments import check_kind
 from mlpkern.lm.errors import DataError
 from mlpkern.lm.words.text import BOUNDARIES, TextOptions, sequences
 
@@ -63,7 +64,8 @@ def parse_words(
     text: TextOptions | None = None,
 ) -> list[str]:
     """The words in the bytes of a text file, see `read_words`; messages call it ``source``."""
-    options = text or TextOptions()
+    options = TextOptions() if text is None else text
+    check_kind("read_words", "text", options, TextOptions, 'as in TextOptions(level="word")')
     content = _decoded(raw, source).replace("\r\n", "\n").replace("\r", "\n")
     if options.lower:
         content = content.lower()
