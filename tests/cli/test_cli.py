@@ -82,8 +82,9 @@ def test_train_sample_evaluate(words, tmp_path, capsys, engine):
     )
     os.remove(words)
     assert main(["sample", str(out), "-n", "2"]) == 0
-    assert f"is unknown: {words}: no such file" in capsys.readouterr().err
-    assert f"{words}: no such file" in fails(capsys, "sample", out, "--new")
+    source = config["data"]["source"]
+    assert f"is unknown: {source}: no such file; a FILE" in capsys.readouterr().err
+    assert f"{source}: no such file" in fails(capsys, "sample", out, "--new")
 
 
 def test_lecture_preset_and_overrides(words, tmp_path, capsys):

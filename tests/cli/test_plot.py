@@ -96,7 +96,9 @@ def test_without_its_words_a_run_still_has_the_pictures_that_need_none(run, word
     os.rename(words, words + ".moved")
     for kind in ("embedding", "lr", "loss"):
         assert main(["plot", str(run), "--what", kind]) == 0
-    assert f"without the lines of n-grams: {words}: no such file" in capsys.readouterr().out
+    assert (
+        "words.txt: no such file; a FILE with its words may follow RUN" in capsys.readouterr().out
+    )
     assert "no such file" in fails(capsys, "plot", run, "--what", "confusion")
     assert main(["plot", str(run), words + ".moved", "--what", "confusion"]) == 0
 

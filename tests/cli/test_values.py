@@ -27,10 +27,10 @@ def test_what_is_no_whole_number(text):
 
 
 def test_rates_begin_at_a_step_or_at_a_share_of_the_steps():
-    assert values.schedule("0.1") == ((0, 0.1),)
+    assert values.schedule("0.1") == 0.1
     assert values.schedule("0.1,0.01@10k") == ((0, 0.1), (10_000, 0.01))
     assert values.schedule("0.1,0.01@33.3%") == ((0, 0.1), (0.333, 0.01))
-    for text in ("0.1@100%", "0.1@-1%", "0.1@nan%", "0.1@0.5", "0.1@1@2", "0.1@"):
+    for text in ("0.1@100%", "0.1@-1%", "0.1@nan%", "0.1@1.5", "0.1@1@2", "0.1@"):
         with pytest.raises(argparse.ArgumentTypeError, match="expected learning rates as in"):
             values.schedule(text)
 

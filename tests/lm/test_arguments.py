@@ -36,12 +36,12 @@ def test_a_folder_is_enough_to_resume(tmp_path, words):
     from mlpkern.cli import main
 
     path = tmp_path / "run"
-    small = ["--hidden", "24", "--embedding-dim", "4", "--batch-size", "8", "--lr", "0.1"]
+    small = ["--hidden", "24", "--embedding-dim", "4", "--batch-size", "8", "--lr", "0.1,0.05@40"]
     assert main(["train", words, *small, "--steps", "30", "--out", str(path)]) == 0
     before = lm.load_checkpoint(path)
-    trainer = lm.Trainer.resume(str(path), config=changed(steps=60, lr=((0, 0.1),)))
-    trainer.train()
-    whole = lm.Trainer.start(changed(steps=60, lr=((0, 0.1),)), DATASET)
+    config = changed(steps=60, lr=((0, 0.1), (40, 0.05)))
+    lm.Trainer.resume(str(path), config=config).train()
+    whole = lm.Trainer.start(config, DATASET)
     whole.train()
     after = lm.load_checkpoint(path)
     assert after.step == 60

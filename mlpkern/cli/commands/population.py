@@ -119,7 +119,8 @@ def _continued(args: argparse.Namespace) -> tuple[PopulationFolder, PopulationRe
             raise ConfigError(f"--{flag} goes with a plan; {args.plan} is a folder, which goes on")
     there = PopulationFolder.open(args.plan)
     record = PopulationRecord.read(there.record)
-    return there, record, dataset_of_record(record.data, record.configs[0])[0]
+    dataset, _ = dataset_of_record(record.data, record.configs[0], folder=there.path)
+    return there, record, dataset
 
 
 def _take_out(args: argparse.Namespace) -> int:

@@ -128,7 +128,7 @@ def trained_in(folder: str | Path, dataset: Dataset | None = None) -> dict[int, 
     if not record.configs:
         return {}
     if dataset is None:
-        dataset, _ = dataset_of_record(record.data, record.configs[0])
+        dataset, _ = dataset_of_record(record.data, record.configs[0], folder=there.path)
     elif dataset.digest != (digest := str(record.data.get("digest"))):
         raise CheckpointError(
             f"{there.path}: trained on other words (SHA-256 {digest[:12]}…, not "

@@ -34,6 +34,7 @@ from mlpkern.lm.saved.checkpoint_file import named, read_settings, read_tensors,
 from mlpkern.lm.saved.run_folder import RunFolder
 from mlpkern.lm.words.data import Split
 from mlpkern.lm.words.vocab import Vocab
+from mlpkern.lm.words.word_file import shareable
 from mlpkern.mlp.optimizer_state import OptimizerState
 
 _TRAINER = "trainer."
@@ -55,6 +56,7 @@ class Checkpoint:
         dev_loss: the dev loss of these parameters, in the file of the best; None: not taken
         waited: dev losses since the lowest (`Best`)
         verified: whether it was read from a file whose digest was checked
+        path: the file that it was read from
     """
 
     config: TrainConfig
@@ -70,6 +72,7 @@ class Checkpoint:
     dev_loss: float | None = None
     waited: int = 0
     verified: bool = False
+    path: Path | None = None
 
     @classmethod
     def of(cls, state: TrainState, **rest: Any) -> Checkpoint:
@@ -143,7 +146,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, flushed: bool =
         "engine": checkpoint.engine,
         "config": checkpoint.config.to_json(),
         "vocab": list(vocab.symbols),
-        "data": checkpoint.data,
+        "data": shareable(checkpoint.data),
     }
     where_not_usual = {
         "level": vocab.level if vocab.level != "char" else None,
@@ -182,6 +185,7 @@ def load_checkpoint(path: str | Path, *, checkpoint: str | None = "last") -> Che
             dev_loss=None if dev_loss is None else float(dev_loss),
             waited=int(header.get("waited", 0)),
             verified=verified,
+            path=path,
         )
     _check_shapes(path, found)
     if not found.verified:

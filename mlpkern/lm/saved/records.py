@@ -13,6 +13,7 @@ from mlpkern.lm.errors import CheckpointError
 from mlpkern.lm.model.config import TrainConfig
 from mlpkern.lm.saved.checkpoint_file import versions
 from mlpkern.lm.saved.run_folder import RunFolder
+from mlpkern.lm.words.word_file import shareable
 
 
 def write_config(
@@ -22,7 +23,7 @@ def write_config(
     """Replaces config.json: settings, words, engine, device and versions, and ``more``."""
     values = {
         "config": config.to_json(),
-        "data": data,
+        "data": shareable(data),
         "engine": engine,
         "kernels": kernels,
         "device": str(device),

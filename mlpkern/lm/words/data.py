@@ -152,10 +152,15 @@ def build_dataset(
     if vocab is None:
         vocab = Vocab.from_sequences(parts["train"], options, source=source)
     splits = {name: windows(part, vocab, block_size) for name, part in parts.items()}
+    return Dataset(vocab, splits, parts, digest_of(words, options))
+
+
+def digest_of(words: Sequence[str], text: TextOptions) -> str:
+    """The SHA-256 of ``words``, in their order, and of how they were read, if not as usual."""
     digest = hashlib.sha256("\n".join(words).encode())
-    if options != TextOptions():
-        digest.update(json.dumps(options.to_json()).encode())
-    return Dataset(vocab, splits, parts, digest.hexdigest())
+    if text != TextOptions():
+        digest.update(json.dumps(text.to_json()).encode())
+    return digest.hexdigest()
 
 
 def _encode_all(words: Sequence[str], vocab: Vocab) -> np.ndarray:

@@ -13,6 +13,7 @@ import sys
 import zlib
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from mlpkern.lm.arguments import check_kind
 from mlpkern.lm.errors import DataError
@@ -21,7 +22,7 @@ from mlpkern.lm.words.text import BOUNDARIES, TextOptions, sequences
 MAX_WORD_LENGTH = 100
 BOUNDARY = BOUNDARIES["char"]
 
-STANDARD_INPUT, PIPE = "standard input", "a pipe"  # recorded instead of an absolute path
+STANDARD_INPUT, PIPE = "standard input", "a pipe"  # recorded instead of a path
 _NAMES_OF_STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _GZIP = b"\x1f\x8b"  # no UTF-8 text begins with it
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
@@ -109,22 +110,48 @@ def _decoded(raw: bytes, source: str) -> str:
 
 
 def recorded_source(path: str) -> str:
-    """What the record of a run says of ``path``: a file's absolute path, or that it was a pipe."""
+    """What the record of a run says of ``path``: the name of a file, or that it was a pipe."""
     if path != "-":
         if stat.S_ISREG(os.stat(path).st_mode):  # with `< names.txt` /dev/stdin is a file as well
-            return str(Path(path).resolve())
+            return os.path.realpath(path) if os.path.isabs(path) else path
         if path not in _NAMES_OF_STANDARD_INPUT:
             return PIPE
     return STANDARD_INPUT
 
 
-def check_readable_again(source: str) -> None:
-    """DataError if the recorded ``source`` was a pipe."""
+def shareable(record: dict[str, Any]) -> dict[str, Any]:
+    """The ``record`` of words as files keep it, which may be given away: no absolute path.
+
+    Such a path becomes one from the current folder or, where the two have nothing in common, from
+    the home folder (``~``); of a file in another user's home folder only the name is left.
+    """
+    if not os.path.isabs(file := str(record.get("source", ""))):
+        return record
+    here, home = os.getcwd(), os.path.expanduser("~")
+    relative, common = os.path.relpath(file, here), os.path.commonpath([file, here])
+    if common == os.path.dirname(common) and os.path.commonpath([file, home]) == home:
+        relative = os.path.join("~", os.path.relpath(file, home))
+    elif not {"home", "Users"}.isdisjoint(Path(relative).parts):
+        relative = os.path.basename(file)
+    return {**record, "source": relative}
+
+
+def places_of(source: str, run: Path | None) -> list[Path]:
+    """The files that a recorded ``source`` may mean, the likeliest first.
+
+    They are looked for from the current folder, then from the folder ``run`` and those above it,
+    where they still are after the run was moved together with its words; first by the path, then by
+    the name alone. DataError if the source was a pipe.
+    """
     if source in (STANDARD_INPUT, PIPE):
         raise DataError(
             f"the words of this run came from {source}, which is read once; name a FILE that holds "
             "them"
         )
+    path = Path(os.path.expanduser(source))
+    folders = [Path(), *([run, *run.resolve().parents] if run else [])]
+    found = [folder / name for name in (path, path.name) for folder in folders]
+    return list(dict.fromkeys(place for place in found if place.is_file()))
 
 
 def _content(path: str | Path, source: str) -> bytes:

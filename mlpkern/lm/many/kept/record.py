@@ -11,6 +11,7 @@ from mlpkern.lm.atomic_write import write_json
 from mlpkern.lm.errors import CheckpointError, LMError
 from mlpkern.lm.model.config import SETTINGS, TrainConfig
 from mlpkern.lm.model.setting import setting_text
+from mlpkern.lm.words.word_file import shareable
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class PopulationRecord:
         varying = self.varying()
         common = self.configs[0].to_json() if self.configs else {}
         value = {
-            "data": self.data,
+            "data": shareable(self.data),
             "max_points": self.max_points,
             "keep_best": self.keep_best,
             "settings": {name: one for name, one in common.items() if name not in varying},
