@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from mlpkern import functional
+import mlpkern.functional as functional
 from mlpkern.mlp.params import MLPParams
 from mlpkern.ops import routing
 from mlpkern.registry import decide, load

@@ -27,7 +27,8 @@ from mlpkern.checks import (
     require_tensor,
     shape,
 )
-from mlpkern.mlp.optimizer_state import OPTIMIZERS, OptimizerState
+from mlpkern.mlp.optimizer_state import OptimizerState
+from mlpkern.mlp.optimizers import OPTIMIZERS
 from mlpkern.mlp.params import MLPParams
 from mlpkern.mlp.training_arguments import ADAMW, Rule
 from mlpkern.mlp.written_memory import reach, require_apart

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from mlpkern.checks import dtype_name, require_tensor, shape
+from mlpkern.mlp.optimizers import OPTIMIZERS
 from mlpkern.mlp.params import MLPParams
-
-OPTIMIZERS = ("sgd", "adamw")
 
 
 @dataclass(eq=False)

@@ -6,12 +6,10 @@ import dataclasses
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.schedule import SCHEDULES, check_order, learning_rates, scaled
+from mlpkern.lm.model.schedule import SCHEDULES, check_order, scaled
 from mlpkern.lm.model.setting import (
     OneOf,
     Rates,
@@ -24,7 +22,10 @@ from mlpkern.lm.model.setting import (
     is_single,
     setting,
 )
-from mlpkern.mlp.optimizer_state import OPTIMIZERS
+from mlpkern.mlp.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INITS = ("lecture", "scaled")
 _NOT_NEGATIVE = Real("finite and at least 0", lambda value: 0 <= value < math.inf)
@@ -183,6 +184,8 @@ class TrainConfig:
 
     def learning_rates(self, first: int, steps: int) -> Tensor:
         """The learning rates of the ``steps`` steps from step ``first`` on: (steps,) float64."""
+        from mlpkern.lm.model.rates import learning_rates
+
         return learning_rates(self.lr, self.schedule, self.warmup, self.steps, first, steps)
 
     def beyond_plain_sgd(self) -> dict[str, Any]:

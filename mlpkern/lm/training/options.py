@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mlpkern.lm.model.config import SHAPE, TrainConfig, seed_for, settings_of
 from mlpkern.lm.model.state import TrainState
-from mlpkern.mlp.optimizer_state import OPTIMIZERS
+from mlpkern.mlp.optimizers import OPTIMIZERS
 from mlpkern.mlp.training_arguments import Rule
 from mlpkern.reference.mlp import Dropout, dropout_of_step
 from mlpkern.reference.torch_optimizer import TorchOptimizer
