@@ -21,6 +21,7 @@ from mlpkern import __version__
 from mlpkern.cli import streams
 from mlpkern.cli.commands import (
     compare,
+    completion,
     data,
     evaluate,
     find_lr,
@@ -43,8 +44,10 @@ COMMANDS: dict[str, ModuleType] = {
     "info": info, "data": data, "ngram": ngram, "train": train, "find-lr": find_lr,
     "sample": sample, "evaluate": evaluate, "plot": plot, "report": report, "compare": compare,
     "runs": runs, "sweep": sweep,
-    "population": population,
+    "population": population, "completion": completion,
 }  # fmt: skip
+# these need no backend, and work where an environment variable of the backends is wrong
+WITHOUT_BACKEND = ("info", "completion")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +76,9 @@ def _parser() -> Parser:
             allow_abbrev=False,
         )
         # leaves_files: whether the command, with these arguments, is run for files that it writes
-        own.set_defaults(run_command=command.run, parser=own, leaves_files=lambda _: False)
+        own.set_defaults(
+            run_command=command.run, parser=own, program=parser, leaves_files=lambda _: False
+        )
         command.add_flags(own)
     return parser
 
@@ -83,7 +88,6 @@ def _run(args: argparse.Namespace) -> int:
     from mlpkern.lm.memory import out_of_memory
     from mlpkern.lm.training.progress import print_above
     from mlpkern.lm.training.stop_signal import Interrupted, Terminated, terminating
-    from mlpkern.registry import environment_problems
 
     def fail(error: object, code: int) -> int:
         print(f"mlpkern {args.command}: error: {error}", file=sys.stderr)
@@ -92,8 +96,11 @@ def _run(args: argparse.Namespace) -> int:
     def warn(message: Warning | str, *_: object, **__: object) -> None:
         print_above(f"mlpkern {args.command}: warning: {message}")
 
-    if args.command != "info" and (problems := environment_problems()):
-        return fail(problems[0], 2)
+    if args.command not in WITHOUT_BACKEND:
+        from mlpkern.registry import environment_problems
+
+        if problems := environment_problems():
+            return fail(problems[0], 2)
     works = args.leaves_files(args)
     try:
         with (

@@ -22,6 +22,7 @@ OTHER = re.compile("--out does not go with --resume|the loss never falls")
 SMALL = ["--hidden", "4", "--embedding-dim", "2", "--steps", "3"]
 COMMANDS = {
     "info": [],
+    "completion": ["bash"],
     "data": ["words.txt"],
     "ngram": ["words.txt", "-n", "1"],
     "train": ["words.txt", *SMALL, "--out", "new", "--force"],

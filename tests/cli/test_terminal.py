@@ -1,14 +1,19 @@
-"""What a terminal shows of a training: the lines in their order, and the bar on a line of its own.
+"""What a terminal shows of a training: the lines in their order, and the bar on a line of its own;
+and what a shell completes.
 
-Each test renders the bytes that a real process sends to a pseudo-terminal.
+Each test renders the bytes that a real process sends to a pseudo-terminal, or asks a real bash.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 
+import pytest
 from support.command_line import FAST, train
 from support.terminal import on_a_terminal, screen
+
+from mlpkern.cli import main
 
 SMALL = [*FAST, "--steps", "40", "--log-every", "20", "--threads", "1"]
 BAR = re.compile(r"100%\|█+\| 40/40 \[\S+, +\d+\.\d\d/s, train=\d\.\d{4}, dev=\d\.\d{4}\]")
@@ -67,3 +72,31 @@ def test_warnings_stand_above_the_bar(words, tmp_path, monkeypatch):
         assert line.startswith(f"mlpkern train: warning: run/{name}.safetensors: cannot be written")
     assert error.startswith("mlpkern train: error: run/model.safetensors: cannot be written")
     assert end == ""
+
+
+def test_a_shell_completes(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("shtab", reason="completion needs shtab")
+    (tmp_path / "names.txt").touch()
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    lines = ["tr", "train --hid", "train --optimizer ad", "train nam", "evaluate ru", "zzz"]
+    assert main(["completion", "bash"]) == 0
+    script = (
+        capsys.readouterr().out
+        + """
+        function=$(complete -p mlpkern | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+        while read -r line; do
+            COMP_WORDS=(mlpkern $line) COMPREPLY=()
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            $function mlpkern "${COMP_WORDS[COMP_CWORD]}"
+            echo "${COMPREPLY[@]}"
+        done"""
+    )
+    command = ["bash", "--norc", "--noprofile", "-c", script]
+    done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "train", "--hidden --hidden-dropout", "adamw", "names.txt", "runs", "",
+    ]  # fmt: skip
+    for shell in ("zsh", "fish"):
+        assert main(["completion", shell]) == 0
+        assert "hidden-dropout" in capsys.readouterr().out

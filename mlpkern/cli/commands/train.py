@@ -85,7 +85,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.overfit_batch:
-        from mlpkern.cli.commands.overfit import run_overfit
+        from mlpkern.cli.overfit import run_overfit
 
         return run_overfit(args)
 
