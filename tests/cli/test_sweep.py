@@ -44,6 +44,9 @@ def test_two_processes_share_a_study(words, tmp_path):
     rows = table_of(out)
     assert 12 <= len(rows) <= 14
     assert [int(row["trial"]) for row in rows] == list(range(len(rows)))
+    with (out / "curves.csv").open() as file:
+        curves = [int(row["trial"]) for row in csv.DictReader(file) if row["step"] == "1"]
+    assert sorted(curves) == list(range(len(rows)))  # of both processes, each once
 
 
 @pytest.mark.usefixtures("in_a_terminal")
