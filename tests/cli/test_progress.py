@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 from support.lm.training import same_bits, trainer
@@ -69,11 +70,22 @@ def test_event_files_that_cannot_be_written_leave_the_lines(tmp_path, capsys):
     progress = TensorBoardProgress.__new__(TensorBoardProgress)
     progress._shown, progress._writer = LineProgress(10), Writer()
     with pytest.warns(RuntimeWarning, match="No space left on device") as warned:  # noqa: PT031
-        progress.row(ROW)
-        progress.row(ROW)
+        progress.row(replace(ROW, dev_loss=2.5))
+        progress.row(replace(ROW, dev_loss=2.5))
         progress.close()
     assert len(warned) == 1
     assert capsys.readouterr().out.count("step 10/10") == 2
+
+
+def test_lines_are_those_of_dev_losses_and_a_sign_of_life(monkeypatch, capsys):
+    lines, now = LineProgress(10), [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    lines._printed = 0.0
+    for step, dev, seconds in ((1, None, 1), (2, 2.5, 2), (3, None, 3), (4, None, 8), (5, None, 9)):
+        now[0] = seconds
+        lines.row(replace(ROW, step=step, dev_loss=dev))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in printed] == ["2/10", "4/10"]
 
 
 def test_terminals_without_a_size_or_closed(monkeypatch):

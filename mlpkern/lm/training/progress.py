@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Any, Protocol
 
 from mlpkern.lm.saved.log import LogRow
+
+QUIET_SECONDS = 5.0  # between lines without a dev loss
 
 
 class Progress(Protocol):
@@ -40,12 +43,16 @@ class NoProgress:
 
 
 class LineProgress(NoProgress):
-    """One line of text per log row, on standard output."""
+    """Lines on standard output: each log row with a dev loss, and one every few seconds."""
 
     def __init__(self, total: int) -> None:
         self._total = total
+        self._printed = time.monotonic()
 
     def row(self, row: LogRow) -> None:
+        if row.dev_loss is None and time.monotonic() - self._printed < QUIET_SECONDS:
+            return
+        self._printed = time.monotonic()
         dev = "" if row.dev_loss is None else f"  dev {row.dev_loss:.4f}"
         width = len(str(self._total))
         print(
