@@ -18,7 +18,7 @@ from mlpkern.lm.saved.checkpoint import Checkpoint, save_checkpoint
 from mlpkern.lm.saved.log import LogRow, write_log
 from mlpkern.lm.saved.records import write_config, write_summary
 from mlpkern.lm.saved.run_folder import RunFolder
-from mlpkern.lm.training.evaluation import Metrics, evaluate
+from mlpkern.lm.training.evaluation import Metrics, evaluate, sampled
 from mlpkern.lm.words.vocab import Vocab
 
 
@@ -95,7 +95,7 @@ class Trained:
         earlier run is unchanged but for its best model.
         """
         state, best, device = self.state, self.best, self.model.device
-        train = evaluate(self.model, state.train)
+        train = evaluate(self.model, sampled(state.train, self.model.vocab_size))
         run.best.unlink(missing_ok=True)  # of an earlier run
         save_checkpoint(run.checkpoint, self._checkpoint(state))
         run.remove_earlier()
@@ -108,7 +108,8 @@ class Trained:
         )  # fmt: skip
         write_summary(
             run, steps=state.step, seconds=self.seconds, engine="run",
-            train=dataclasses.asdict(train), dev=dataclasses.asdict(self.dev),
+            train={**dataclasses.asdict(train), "of": len(state.train)},
+            dev=dataclasses.asdict(self.dev),
             best={"step": best.step, "dev_loss": best.dev.loss},
             diverged=self.diverged is not None,
         )  # fmt: skip
