@@ -56,9 +56,10 @@ def chosen_words(
     of them that a checkpoint keeps."""
     names = ("level", "lower", "running", "min_count")
     given = {name: getattr(args, name) for name in names}
+    for name in ("running", "min_count"):
+        if args.level != "word" and given[name] not in (None, False):
+            raise ConfigError(f"--{name.replace('_', '-')} needs --level word")
     text = TextOptions(**{name: value for name, value in given.items() if value is not None})
-    if text.level != "word" and args.min_count is not None:
-        raise ConfigError("--min-count needs --level word")
     if text.level == "word" and args.max_word_length is not None:
         raise ConfigError("--max-word-length is for --level char")
     limit = MAX_WORD_LENGTH if args.max_word_length is None else args.max_word_length

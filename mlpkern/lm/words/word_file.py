@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+import warnings
 import zlib
 from importlib import resources
 from pathlib import Path
@@ -24,6 +25,7 @@ BOUNDARY = BOUNDARIES["char"]
 
 STANDARD_INPUT, PIPE = "standard input", "a pipe"  # recorded instead of a path
 _NAMES_OF_STANDARD_INPUT = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+HINT = "; --level word reads a text word by word, with --running paragraph by paragraph"
 _GZIP = b"\x1f\x8b"  # no UTF-8 text begins with it
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -79,12 +81,13 @@ def parse_words(
         if BOUNDARY in word:
             raise DataError(
                 f"{source}, line {number}: {_shown(word)} contains {BOUNDARY!r}, "
-                "which marks the boundary of a word"
+                f"which marks the boundary of a word{_hint(word)}"
             )
         if len(word) > max_word_length:
             raise DataError(
                 f"{source}, line {number}: a word of {len(word)} symbols is longer than the limit "
                 f"of {max_word_length} (--max-word-length); one word a line is expected"
+                f"{_hint(word)}"
             )
         if control := _CONTROL.search(word):
             raise DataError(
@@ -94,6 +97,12 @@ def parse_words(
         words.append(word)
     if not words:
         raise DataError(f"{source}: holds no words; one word a line is expected")
+    if 2 * sum(map(_is_sentence, words)) > len(words):
+        warnings.warn(
+            f"{source}: most lines hold several words, each line is read as one{HINT}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return words
 
 
@@ -176,6 +185,14 @@ def _standard_input() -> bytes:
     if sys.stdin is None:
         raise DataError(f"{STANDARD_INPUT}: is closed; give a file")
     return sys.stdin.buffer.read()
+
+
+def _is_sentence(line: str) -> bool:
+    return line.count(" ") >= 3
+
+
+def _hint(line: str) -> str:
+    return HINT if _is_sentence(line) else ""
 
 
 def _shown(word: str) -> str:

@@ -146,7 +146,7 @@ def test_errors(run, words, tmp_path, capsys):
         capsys, "data", words, *level, "--min-count", "0"
     )
     assert "--min-count needs --level word" in fails(capsys, "data", words, "--min-count", "3")
-    assert "running text needs level word" in fails(capsys, "ngram", words, "--running")
+    assert "--running needs --level word" in fails(capsys, "ngram", words, "--running")
     assert "--max-word-length is for --level char" in fails(
         capsys, "train", words, *level, "--max-word-length", "7"
     )
@@ -155,3 +155,25 @@ def test_errors(run, words, tmp_path, capsys):
     assert "--max-length must be at least 2 here" in fails(
         capsys, "sample", run, "--prefix", "the cat", "--max-length", "1"
     )
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("Alice sat by the bank.", "contains '.', which marks the boundary of a word"),
+        ("and so " * 20, "one word a line is expected"),
+    ],
+)
+def test_prose_at_level_char_points_at_level_word(tmp_path, capsys, line, why):
+    hint = "; --level word reads a text word by word, with --running paragraph by paragraph"
+    (path := tmp_path / "book.txt").write_text(f"{line}\n" * 20)
+    assert f"{why}{hint}\n" in fails(capsys, "train", path)
+    path.write_text("Mrs. Bell\n" * 20)  # a name, not a text
+    assert "marks the boundary of a word\n" in fails(capsys, "train", path)
+    path.write_text("Alice sat by the bank\n" * 20)
+    assert main(["data", str(path), "--show", "0"]) == 0
+    warning = f"warning: {path}: most lines hold several words, each line is read as one{hint}\n"
+    assert warning in capsys.readouterr().err
+    assert main(["data", str(path), "--show", "0", "--level", "word"]) == 0
+    assert capsys.readouterr().err == ""
