@@ -1,7 +1,10 @@
-"""The check of a file that a command is asked to write, and how rows are told."""
+"""The check of a file that a command is asked to write, how rows are told, and long lines."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 
 from mlpkern.lm.errors import ConfigError
@@ -30,3 +33,13 @@ def rows_text(rows: int, error: float | None) -> str:
     ('22655 rows', '214 rows, few: loss ±0.087')
     """
     return f"{rows} rows" if error is None else f"{rows} rows, few: loss ±{error:.3f}"
+
+
+def folded(line: str) -> str:
+    """A line of a header, on a terminal cut between words, with its rest below the first value."""
+    columns = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or not 40 <= columns < len(line):
+        return line
+    return textwrap.fill(
+        line, columns, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False
+    )

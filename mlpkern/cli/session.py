@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mlpkern.cli.output import folded
 from mlpkern.lm.arguments import as_device
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import DEFAULT_PRESET, PRESETS, SETTINGS, TrainConfig
@@ -98,7 +99,7 @@ def data_line(dataset: Dataset, data: dict[str, Any]) -> str:
         every = torch.cat([split.targets for split in dataset.splits.values()])
         count = int((every != 0).sum())
         found += f", {count} tokens, {100 * int((every == 1).sum()) / count:.1f} % of them <unk>"
-    return f"data    {data['source']}: {found}; rows: {rows}"
+    return folded(f"data    {data['source']}: {found}; rows: {rows}")
 
 
 def print_words_and_model(

@@ -7,6 +7,7 @@ Each test renders the bytes that a real process sends to a pseudo-terminal, or a
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -48,12 +49,18 @@ def test_the_bar_comes_after_the_header(words, tmp_path, monkeypatch):
     assert words_of([engine, resumed, *rest]) == ["engine", "resumed", *footer]
 
 
-def test_a_bar_of_ten_million_steps_fits_into_80_columns(words, tmp_path, monkeypatch):
+def test_long_lines_and_a_bar_of_ten_million_steps_fit_into_80_columns(
+    words, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
+    name = "-".join(["long"] * 9)
     shown = on_a_terminal(
-        "train", "words.txt", *FAST, "--steps", "10000000", "--log-every", "20", "--threads", "1",
-        "--eval-every", "20", "--patience", "1", "--out", "run", columns=80,
+        "train", shutil.copy(words, name), *FAST, "--steps", "10000000", "--log-every", "20",
+        "--eval-every", "20", "--patience", "1", "--threads", "1", "--out", "run", columns=80,
     )  # fmt: skip
+    assert shown[0].startswith(f"data    {name}: 300 words; rows: ")
+    assert shown[1].startswith(" " * 8)
+    assert shown[2].startswith("model ")
     _, bar, ended, *_ = below_model(shown)
     assert re.fullmatch(r" +0%\|.+/10000000 .*, train=\d\.\d{4}, dev=\d\.\d{4}\]", bar)
     assert ended.startswith("ended at step ")

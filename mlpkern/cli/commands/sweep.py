@@ -83,6 +83,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
+    from mlpkern.cli.output import folded
     from mlpkern.cli.session import chosen_device, chosen_words, data_line
     from mlpkern.lm.search.folder import SweepFolder
     from mlpkern.lm.search.progress import sweep_display
@@ -96,13 +97,14 @@ def run(args: argparse.Namespace) -> int:
     study = SweepFolder.open(args.out or f"runs/sweep-{time.strftime('%Y%m%d-%H%M%S')}")
     _, dataset, data = chosen_words(args, plan.base)
     print(data_line(dataset, data))
-    print(f"search  {', '.join(plan.space.entries)}")
+    print(folded(f"search  {', '.join(plan.space.entries)}"))
     limit_text = "" if plan.minutes is None else f" or {plan.minutes:g} minutes"
-    print(
+    budget = (
         f"budget  {plan.trials} trials{limit_text}; {plan.base.steps} steps each, "
         f"{plan.batch} together on {torch.get_num_threads()} threads; one in {plan.keep:g} goes on "
         f"at {', '.join(f'{share:.0%}' for share in plan.rungs) or 'no rung'}"
     )
+    print(folded(budget))
     began, busy = time.perf_counter(), time.process_time()
     display = sweep_display()
     try:

@@ -181,6 +181,7 @@ def _resumed_config(args: argparse.Namespace, checkpoint: Checkpoint) -> TrainCo
 
 def _print_new_rate(checkpoint: Checkpoint, config: TrainConfig) -> None:
     """A line about the learning rate of the next step where it is not the planned one."""
+    from mlpkern.cli.output import folded
     from mlpkern.lm.saved.resumed import next_rates
 
     planned, rate = next_rates(checkpoint, config)
@@ -188,20 +189,23 @@ def _print_new_rate(checkpoint: Checkpoint, config: TrainConfig) -> None:
         return
     over = f"{config.schedule} over {config.steps} steps"
     warm = f", warm-up {config.warmup}" if config.warmup else ""
-    print(
+    line = (
         f"lr      {rate:.3g} from step {checkpoint.step} on, where the run had planned "
         f"{planned:.3g}: {over}{warm}; --lr and --schedule choose others"
     )
+    print(folded(line))
 
 
 def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
     import torch
 
+    from mlpkern.cli.output import folded
     from mlpkern.cli.session import print_words_and_model
 
     state = trainer.state
     print_words_and_model(state.config, state.model, trainer.dataset, trainer.data)
-    print(f"engine  {trainer.engine.name} on {device}, {torch.get_num_threads()} threads: {why}")
+    on = f"{device}, {torch.get_num_threads()} threads"
+    print(folded(f"engine  {trainer.engine.name} on {on}: {why}"))
     if state.step:
         print(f"resumed at step {state.step}")
 
