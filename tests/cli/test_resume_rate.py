@@ -77,6 +77,14 @@ def test_stages_to_come_move_with_the_end_of_the_run(run, capsys):
     assert resumed_config(half, {"lr": 0.5}, out).lr == ((0, 0.5),)
 
 
+def test_a_stage_that_no_step_reaches_is_said(words, tmp_path, capsys):
+    for lr, says in (("0.1,0.01@40,0.001@75", True), ("0.1,0.01@39", False), ("0.1@0", False)):
+        command = ["train", words, *FAST, "--lr", lr, "--out", str(tmp_path / "run"), "--force"]
+        assert main(command) == 0
+        line = "lr      0.01@40,0.001@75 is never reached: the run has 40 steps\n"
+        assert (line in capsys.readouterr().out) is says
+
+
 def test_stages_say_only_what_changes(run, capsys):
     out = run()
     assert resumed(capsys, out, "--steps", "50") is None

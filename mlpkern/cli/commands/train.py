@@ -201,11 +201,15 @@ def _print_header(trainer: Trainer, why: str, device: torch.device) -> None:
 
     from mlpkern.cli.output import folded
     from mlpkern.cli.session import print_words_and_model
+    from mlpkern.lm.model.setting import setting_text
 
     state = trainer.state
     print_words_and_model(state.config, state.model, trainer.dataset, trainer.data)
     on = f"{device}, {torch.get_num_threads()} threads"
     print(folded(f"engine  {trainer.engine.name} on {on}: {why}"))
+    if late := state.config.stages_after_the_end():
+        total = state.config.steps
+        print(folded(f"lr      {setting_text(late)} is never reached: the run has {total} steps"))
     if state.step:
         print(f"resumed at step {state.step}")
 

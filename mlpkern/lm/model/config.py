@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.schedule import SCHEDULES, check_order, scaled
+from mlpkern.lm.model.schedule import SCHEDULES, Stages, check_order, scaled, step_at
 from mlpkern.lm.model.setting import (
     OneOf,
     Rates,
@@ -162,6 +162,11 @@ class TrainConfig:
     def checkpoint_interval(self) -> int:
         """The steps between checkpoints: ``checkpoint_every``, or a tenth of the run; 0: none."""
         return max(1, self.steps // 10) if self.checkpoint_every is None else self.checkpoint_every
+
+    def stages_after_the_end(self) -> Stages:
+        """The stages of ``lr`` that no step of the run reaches."""
+        steps = max(1, self.steps)
+        return tuple(one for one in self.lr if step_at(one[0], self.steps) >= steps)
 
     def with_settings(self, **settings: Any) -> TrainConfig:
         """These settings with others in place of some.

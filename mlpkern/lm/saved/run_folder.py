@@ -155,10 +155,12 @@ class RunFolder:
         if not run.path.is_dir():
             raise CheckpointError(f"{run.path}: no such run folder")
         if not run.checkpoint.is_file():
-            why = (
-                "the run stopped before its first checkpoint"
-                if run.config.is_file()
-                else "this is not the folder of a run"
-            )
+            best = cls(run.path / "best")  # of a sweep or a population
+            if best.checkpoint.is_file():
+                why = f"its best run is {best.path}"
+            elif run.config.is_file():
+                why = "the run stopped before its first checkpoint"
+            else:
+                why = "this is not the folder of a run"
             raise CheckpointError(f"{run.path}: no {run.checkpoint.name} in it; {why}")
         return run

@@ -233,3 +233,7 @@ def test_open_says_what_is_missing(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="stopped before its first checkpoint"):
         RunFolder.open(tmp_path)
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"its best run is .*best$"):
+        RunFolder.open(tmp_path)
