@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlpkern.lm.errors import ConfigError
-from mlpkern.lm.model.schedule import SCHEDULES, Stages, check_order, scaled, step_at
+from mlpkern.lm.model.schedule import (
+    SCHEDULES,
+    Stages,
+    check_order,
+    learning_rates,
+    scaled,
+    step_at,
+)
 from mlpkern.lm.model.setting import (
     OneOf,
     Rates,
@@ -189,8 +196,6 @@ class TrainConfig:
 
     def learning_rates(self, first: int, steps: int) -> Tensor:
         """The learning rates of the ``steps`` steps from step ``first`` on: (steps,) float64."""
-        from mlpkern.lm.model.rates import learning_rates
-
         return learning_rates(self.lr, self.schedule, self.warmup, self.steps, first, steps)
 
     def beyond_plain_sgd(self) -> dict[str, Any]:

@@ -1,14 +1,28 @@
-"""The stages of a learning-rate schedule and where they begin; rates.py makes rates of them.
+"""The learning-rate schedule: stages, times a linear warm-up, times a cosine if asked for.
 
-A place is a step (int) or a share of the steps of a run (float below 1).
+    rate_s = stage_s * ramp_s * fall_s                                     steps s = 0 … S-1
+    ramp_s = min(1, (s + 1) / warmup)                                      1 without a warm-up
+    fall_s = (1 + cos(pi * max(0, s - warmup) / (S - warmup))) / 2         "cosine"; "staged": 1
+
+where stage_s is the last entry of ``lr`` that begins at or before s. The place where a stage
+begins and the length of the warm-up are steps (int) or shares of the run (float below 1). Source of
+the cosine: Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017
+(arXiv 1608.03983), equation 5 without restarts; it is torch's ``CosineAnnealingLR(T_max=S -
+warmup)``.
 """
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 from mlpkern.lm.errors import ConfigError
 
+if TYPE_CHECKING:  # torch takes long to import, and ``mlpkern --help`` needs only the checks
+    from torch import Tensor
+
 SCHEDULES = ("staged", "cosine")
-LARGEST = (2 - 2**-23) * 2.0**127  # of float32; torch knows it, but takes long to import
+LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 Place = int | float  # a step, or a share of the steps of a run
 Stages = tuple[tuple[Place, float], ...]
 
@@ -20,6 +34,40 @@ def step_at(place: Place, total: int) -> int:
     (15, 750)
     """
     return round(place * total) if isinstance(place, float) else place
+
+
+def learning_rates(
+    lr: Stages, schedule: str, warmup: Place, total: int, first: int, steps: int
+) -> Tensor:
+    """The rates of ``steps`` steps, beginning with step ``first``, of a run of ``total`` steps.
+
+    Returns (steps,) float64 on the CPU. A step's rate has the same bits in every call.
+    """
+    import torch
+
+    warmup = step_at(warmup, total)
+    rates = stage_rates(lr, total, first, steps)
+    if not warmup and schedule == "staged":
+        return rates
+    at = torch.arange(first, first + steps, dtype=torch.float64, device="cpu")
+    if warmup:
+        rates *= ((at + 1) / warmup).clamp(max=1.0)
+    if schedule == "cosine":
+        passed = (at - warmup).clamp(min=0.0) / max(1, total - warmup)
+        # the last bit of torch.cos depends on the place in the tensor, that of math.cos does not
+        fall = [0.5 * (1 + math.cos(math.pi * min(1.0, share))) for share in passed.tolist()]
+        rates *= torch.tensor(fall, dtype=torch.float64, device="cpu")
+    return rates
+
+
+def stage_rates(lr: Stages, total: int, first: int, steps: int) -> Tensor:
+    """The stages alone: (steps,) float64, CPU."""
+    import torch
+
+    rates = torch.empty(steps, dtype=torch.float64, device="cpu")
+    for place, value in lr:
+        rates[max(0, step_at(place, total) - first) :] = value  # a later entry overwrites the rest
+    return rates
 
 
 def check_stages(lr: Stages) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import TrainConfig, seed_for
 from mlpkern.lm.model.mlp import MLPLanguageModel
-from mlpkern.lm.model.rates import learning_rates
+from mlpkern.lm.model.schedule import learning_rates
 from mlpkern.lm.words.data import Split
 from mlpkern.mlp.optimizer_state import OptimizerState
 from mlpkern.mlp.params import MLPParams

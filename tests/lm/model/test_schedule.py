@@ -8,7 +8,7 @@ import torch
 from support.lm.training import CONFIG, finished, trainer
 
 from mlpkern.lm.model.config import PRESETS, TrainConfig
-from mlpkern.lm.model.rates import stage_rates
+from mlpkern.lm.model.schedule import stage_rates
 from mlpkern.lm.saved.log import read_log
 
 

@@ -92,7 +92,7 @@ def test_pictures_of_words(run, capsys, monkeypatch):
     assert main(["plot", str(run), "--what", "embedding"]) == 0
     weight, vocab = lm.load_checkpoint(run).parameters["embedding.weight"], lm.load_model(run)[1]
     axes = lm.plots.embedding_plot(weight, vocab).axes[0]
-    assert axes.get_legend_handles_labels()[1] == ["other symbol", "boundary"]
+    assert axes.get_legend_handles_labels()[1] == ["word", "boundary"]
     assert {"the", "<unk>", "<s>"} <= {text.get_text() for text in axes.texts}
     shares = torch.eye(112, dtype=torch.float64)
     many = lm.Vocab(("<s>", "<unk>", "other", *(f"w{i}" for i in range(109))), "word")
@@ -101,8 +101,10 @@ def test_pictures_of_words(run, capsys, monkeypatch):
     assert ticks[-1].get_text() == "(others)"
     capsys.readouterr()
     monkeypatch.setattr("mlpkern.lm.plots.confusion.MAX_VOCAB", 11)
-    expected = "confusion: at most 11 symbols, the model has 12; a larger --min-count gives fewer"
+    expected = "confusion: a matrix has at most 11 symbols, the model 12; confused_pairs takes any"
     assert expected in fails(capsys, "plot", run, "--what", "confusion")
+    monkeypatch.setattr("mlpkern.cli.commands.plot.MOST_IN_MATRIX", 11)
+    assert main(["plot", str(run), "--what", "confusion"]) == 0  # its most frequent mistakes
 
 
 # commands before a run
