@@ -57,7 +57,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="folder of the population; an existing one goes on (runs/NAME of PLAN)")  # fmt: skip
     add("--force", action="store_true",
         help="replace another population in --out, or a run in --save")  # fmt: skip
-    add("--parquet", action="store_true", help="write the curves as curves.parquet, too")
+    add("--parquet", action="store_true", default=None,
+        help="curves.parquet is an error without pyarrow (default: written where that is "
+        "installed)")  # fmt: skip
     add("--tensorboard", action="store_true",
         help="write a run of TensorBoard for each model, too")  # fmt: skip
     add("--model", type=whole, metavar="N", help="take this model out of a population")
@@ -197,7 +199,7 @@ def _print_results(
     if len(good) < len(trained):
         print(f"{len(trained) - len(good)} models have stopped or diverged, see results.csv")
     files = [there.results, there.curves, there.models]
-    files += [there.parquet] if args.parquet else []
+    files += [there.parquet] if there.parquet.is_file() else []
     files += [there.tensorboard] if args.tensorboard else []
     best_run = ", the best run in best" if good else ""
     print(f"saved in {there.path}: {', '.join(file.name for file in files)}{best_run}")

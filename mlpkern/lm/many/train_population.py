@@ -42,7 +42,7 @@ def population(
     keep_best: bool = False,
     data: dict[str, Any] | None = None,
     folder: str | Path | None = None,
-    parquet: bool = False,
+    parquet: bool | None = None,
     tensorboard: bool = False,
     force: bool = False,
 ) -> list[Trained]:
@@ -69,7 +69,8 @@ def population(
         folder: keeps the population there: results.csv, curves.csv, all models, and the best of
             them as a run. The same call goes on from what is there, after Ctrl-C or a crash, with
             the bits of an uninterrupted one, and trains nothing that has ended again.
-        parquet: in ``folder``, the curves also as curves.parquet, which needs pyarrow.
+        parquet: in ``folder``, the curves also as curves.parquet, which needs pyarrow. None: where
+            pyarrow is installed.
         tensorboard: in ``folder``, also a run of TensorBoard for each model.
         force: replaces another population in ``folder``.
 

@@ -20,7 +20,7 @@ from mlpkern.lm.model.setting import setting_text
 
 
 def test_the_files_hold_the_results(tmp_path):
-    trained = lm.population(CONFIGS, FEW, folder=tmp_path / "many", **OPTIONS)
+    trained = lm.population(CONFIGS, FEW, folder=tmp_path / "many", parquet=False, **OPTIONS)
     folder = PopulationFolder(tmp_path / "many")
     names = {"population.json", "results.csv", "curves.csv", "models", "best"}
     assert set(os.listdir(folder.path)) == names
@@ -62,7 +62,7 @@ def test_a_model_that_stopped_is_told_in_the_tables(tmp_path):
 
 def test_parquet_holds_the_numbers_of_the_csv(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    lm.population([BASE, replace(BASE, seed=1)], DATASET, folder=tmp_path, parquet=True)
+    lm.population([BASE, replace(BASE, seed=1)], DATASET, folder=tmp_path)  # it is installed
     columns = parquet.read_table(tmp_path / "curves.parquet").to_pydict()
     rows = rows_of(tmp_path / "curves.csv")
     assert list(columns) == list(rows[0])
@@ -72,8 +72,11 @@ def test_parquet_holds_the_numbers_of_the_csv(tmp_path):
     assert columns["lr"] == [float(row["lr"]) for row in rows]
 
 
-def test_without_pyarrow_nothing_is_trained(tmp_path, monkeypatch):
+def test_without_pyarrow_there_is_the_csv_alone_or_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
+    lm.population([BASE], DATASET, folder=tmp_path / "csv")
+    assert (tmp_path / "csv" / "curves.csv").is_file()
+    assert not (tmp_path / "csv" / "curves.parquet").exists()
     with pytest.raises(MissingPackageError, match=r"pip install 'mlpkern\[parquet\]'"):
         lm.population([BASE], DATASET, folder=tmp_path / "many", parquet=True)
     assert not (tmp_path / "many").exists()

@@ -3,7 +3,7 @@
 population.json     settings of all models, words: what a later call must have in common
 results.csv         a row for each model that has ended
 curves.csv          all loss curves, at the end and when the training is interrupted
-curves.parquet      the same, if asked for
+curves.parquet      the same, where pyarrow is installed
 models/             a safetensors file for each group that trains together (group_file.py), named
                     after its first model; from these a later call goes on
 best/               the run of the model with the lowest dev loss

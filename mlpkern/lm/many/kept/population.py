@@ -19,7 +19,7 @@ from mlpkern.lm.many.group import Group
 from mlpkern.lm.many.kept.folder import PopulationFolder
 from mlpkern.lm.many.kept.group_file import write_group
 from mlpkern.lm.many.kept.record import PopulationRecord
-from mlpkern.lm.many.kept.tables import Curves, ranked, require_pyarrow, write_results
+from mlpkern.lm.many.kept.tables import Curves, has_pyarrow, ranked, require_pyarrow, write_results
 from mlpkern.lm.many.population import Population
 from mlpkern.lm.many.trained import Trained
 from mlpkern.lm.model.mlp import parameter_shapes
@@ -40,7 +40,7 @@ def train_in_folder(
     folder: PopulationFolder,
     *,
     show: Callable[[int, int], AbstractContextManager[Progress]],
-    parquet: bool = False,
+    parquet: bool | None = None,
     tensorboard: bool = False,
     force: bool = False,
 ) -> list[Trained]:
@@ -50,7 +50,9 @@ def train_in_folder(
 
     `Interrupted` after Ctrl-C, SIGTERM or SIGHUP, with everything saved.
     """
-    if parquet:
+    if parquet is None:
+        parquet = has_pyarrow()
+    elif parquet:
         require_pyarrow()
     if tensorboard:
         require_tensorboard()

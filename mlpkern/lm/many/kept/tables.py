@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import statistics
 from collections.abc import Mapping
@@ -105,6 +106,11 @@ class Curves:
 
         with replacing(path) as temporary:
             parquet.write_table(pyarrow.table(self.columns), temporary)
+
+
+def has_pyarrow() -> bool:
+    """Whether the package is installed, without importing it."""
+    return importlib.util.find_spec("pyarrow") is not None
 
 
 def require_pyarrow() -> None:
