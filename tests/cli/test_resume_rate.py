@@ -74,6 +74,8 @@ def test_stages_to_come_move_with_the_end_of_the_run(run, capsys):
     for steps, place in ((200, 0.75), (27, 26)):
         config = resumed_config(earlier, {"steps": steps}, out)
         assert (config.lr, config.warmup) == (((0, 0.1), (20, 0.01), (place, 0.001)), 10)
+    at_once = dataclasses.replace(half, step=10)  # both stages are due where it goes on
+    assert resumed_config(at_once, {"steps": 12}, out).lr == ((0, 0.1), (10, 0.001))
     assert resumed_config(half, {"lr": 0.5}, out).lr == ((0, 0.5),)
 
 

@@ -91,13 +91,9 @@ class TrainConfig:
         resumable=True,
     )  # fmt: skip
     warmup: int | float = setting(
-        0,
-        Steps(),
-        "steps, or a share of them as in 2.5%, over which the rate rises first ({})",
-        "training",
-        "S",
-        resumable=True,
-    )
+        0, Steps(), "steps over which the rate rises first, or their share as in 2.5% ({})",
+        "training", "S", resumable=True,
+    )  # fmt: skip
     optimizer: str = setting(
         "sgd", OneOf(OPTIMIZERS), "sgd or adamw ({})", "optimizer", per_call=True
     )
@@ -189,7 +185,8 @@ class TrainConfig:
         """
         lr = self.lr if settings.get("schedule", self.schedule) == self.schedule else self.lr[:1]
         if is_single(rate := settings.get("lr", self.lr)):
-            settings["lr"] = scaled(lr, float(rate))
+            [(_, first)] = SETTINGS["lr"].kind.checked("lr", rate)
+            settings["lr"] = scaled(lr, first)
         elif "lr" not in settings:
             settings["lr"] = lr
         return dataclasses.replace(self, **settings)

@@ -112,4 +112,8 @@ def scaled(lr: Stages, rate: float) -> Stages:
     first = lr[0][1]
     if not first:
         return ((0, rate),)
-    return tuple((place, float(f"{rate * (value / first):.12g}")) for place, value in lr)
+    # twelve digits, so that a tenth of 0.3 is 0.03; the rate itself keeps all of its own
+    return tuple(
+        (place, rate if value == first else float(f"{rate * (value / first):.12g}"))
+        for place, value in lr
+    )

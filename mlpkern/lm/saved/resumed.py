@@ -37,15 +37,15 @@ def resumed_config(checkpoint: Checkpoint, given: dict[str, Any], run: str | Pat
 def _passed(before: TrainConfig, step: int, steps: int) -> dict[str, Any]:
     """The schedule of ``before`` at ``step`` for a run that will have other ``steps``: what has
     passed stays at its step, so that it does not come again in a longer run."""
-    lr: list[tuple[Place, float]] = []
+    lr: dict[Place, float] = {}  # of two stages that begin at once the later one holds
     for place, rate in before.lr:
         began = step_at(place, before.steps)
         if began <= step:
-            lr.append((began, rate))
+            lr[began] = rate
         else:
-            lr.append((place if step_at(place, steps) >= step else step, rate))
+            lr[place if step_at(place, steps) >= step else step] = rate
     warmup = step_at(before.warmup, before.steps)
-    return {"lr": tuple(lr), "warmup": warmup if warmup <= step else before.warmup}
+    return {"lr": tuple(lr.items()), "warmup": warmup if warmup <= step else before.warmup}
 
 
 def next_rates(checkpoint: Checkpoint, config: TrainConfig) -> tuple[float, float]:

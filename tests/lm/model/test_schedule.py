@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from support.lm.training import CONFIG, finished, trainer
 
+from mlpkern.lm.errors import ConfigError
 from mlpkern.lm.model.config import PRESETS, TrainConfig
 from mlpkern.lm.model.schedule import stage_rates
 from mlpkern.lm.saved.log import read_log
@@ -43,6 +46,10 @@ def test_a_rate_alone_keeps_the_shape_of_the_schedule():
     assert config.with_settings(lr=0.1) == config
     assert config.with_settings(lr=np.float32(0.5)).lr == ((0, 0.5), (0.75, 0.05))
     assert config.with_settings(lr=((0, 0.1),)).lr == ((0, 0.1),)
+    assert config.with_settings(lr=1 / 3).lr[0] == (0, 1 / 3)  # every digit, as a search draws it
+    for lr in (None, math.nan, -1.0):
+        with pytest.raises(ConfigError, match="lr "):
+            config.with_settings(lr=lr)
     assert config.with_settings(schedule="cosine", lr=0.3).lr == ((0, 0.3),)
     assert config.with_settings(lr=((0, 0.0), (5, 0.1))).with_settings(lr=0.2).lr == ((0, 0.2),)
     assert TrainConfig(lr=0.3).lr == TrainConfig(lr=torch.tensor(0.3, dtype=torch.float64)).lr
