@@ -52,7 +52,7 @@ acc_t<T> weighted_mass(const T* probability, const ClassWeights<T>& weight, int6
         sum +=
             first_lanes<A>(weight.part(c, lanes) * load_part(probability + c, lanes), lanes, A{0});
       });
-  return reduce_add<A>(sum);
+  return reduce_add(sum);
 }
 
 // The gradient of the loss of each row: its dloss, or the only dloss, divided for a mean.

@@ -32,7 +32,7 @@ acc_t<T> weighted_log_probability(const T* x, const T* probability, const ClassW
         if (probability) term *= load_part(probability + c, lanes);
         sum += first_lanes<A>(term, lanes, A{0});
       });
-  return reduce_add<A>(sum);
+  return reduce_add(sum);
 }
 
 // Losses of rows [begin, end) whose targets are ids, from their maxima and log sums, and their sum.
@@ -66,7 +66,7 @@ int64_t losses_of_ids(const CrossEntropyForward& a, const Options<T>& o, int64_t
       for (int64_t i = 0; i < count; ++i)
         store_scalar(static_cast<T*>(a.loss) + n + i, row_loss[i]);
   }
-  sum = {reduce_add<A>(loss_sum), reduce_add<A>(weight_sum)};
+  sum = {reduce_add(loss_sum), reduce_add(weight_sum)};
   return -1;
 }
 

@@ -3,8 +3,8 @@
 // Rows of a tile are broadcast, columns are vector lanes:
 //   a: element (row, k) at a[row * row_step + k * k_step], any steps
 //   b: element (k, column) at b[k * b_step + column], columns padded to whole vectors
-// A full AVX-512 tile is 14 rows by 2 vectors: 28 accumulators, 2 column vectors, and per k 16
-// loads for 28 fused multiply-adds, so the FMA ports are the limit (177 to 190 GFLOP/s in L1).
+// A tile has at most kTileRows rows (isa/) by 2 vectors, as many accumulators as registers allow. A
+// full AVX-512 tile reaches 177 to 190 GFLOP/s in L1 on an Intel core.
 // Sums run in chunks of kDepthChunk terms whose results are added: as accurate as the product of a
 // BLAS library, and a chunk of a column panel (32 KB) fits L1.
 #pragma once
@@ -15,15 +15,6 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kTileRows = 14;
-#elif defined(__AVX2__)
-constexpr int kTileRows = 6;
-#elif defined(__aarch64__)
-constexpr int kTileRows = 12;
-#else
-constexpr int kTileRows = 4;
-#endif
 constexpr int kTileVectors = 2;
 constexpr int64_t kDepthChunk = 256;
 

@@ -30,7 +30,7 @@ MLPKERN_INLINE acc_t<T> row_maximum(const T* x, int64_t C) {
   }
   for (; c + L <= C; c += L) m0 = maximum(load(x + c), m0);
   if (c < C) m1 = maximum(first_lanes<A>(load_part(x + c, C - c), C - c, lowest[0]), m1);
-  return reduce_max<A>(maximum(maximum(m0, m1), maximum(m2, m3)));
+  return reduce_max(maximum(maximum(m0, m1), maximum(m2, m3)));
 }
 
 // sum_c exp(x[c] - m)
@@ -52,7 +52,7 @@ MLPKERN_INLINE acc_t<T> row_sum_of_exp(const T* x, int64_t C, acc_t<T> m) {
     const vec_t<A> e = exp_nonpositive(load_part(x + c, C - c) - shift);
     s1 += first_lanes<A>(e, C - c, A{0});
   }
-  return reduce_add<A>((s0 + s1) + (s2 + s3));
+  return reduce_add((s0 + s1) + (s2 + s3));
 }
 
 // For rows of at most kSmallVectors vectors.

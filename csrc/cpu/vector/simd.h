@@ -1,11 +1,30 @@
-// Loads and stores that convert between an element type and its accumulation type; maximum,
-// reductions, and the reading of ids.
+// Loads and stores that convert between an element type and its accumulation type, and the reading
+// of ids. What an instruction set does in its own way is in isa/.
 #pragma once
 
-#include "cpu/vector/half.h"
+#if defined(__AVX512F__)
+#include "cpu/vector/isa/avx512.h"
+#elif defined(__AVX2__)
+#include "cpu/vector/isa/avx2.h"
+#else
+#include "cpu/vector/isa/portable.h"
+#endif
 
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
+
+// ---- bfloat16, rounded to nearest even ----
+
+MLPKERN_INLINE vec_t<float> widen(halves_t bits, bf16*) {
+  return (vec_t<float>)(__builtin_convertvector(bits, words_t) << 16);
+}
+
+MLPKERN_INLINE halves_t narrow(vec_t<float> value, bf16*) {
+  const words_t bits = (words_t)value;
+  const words_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const words_t quiet_nan = (bits >> 16) | 0x40;
+  return __builtin_convertvector(value == value ? rounded : quiet_nan, halves_t);
+}
 
 // ---- scalars ----
 
@@ -56,41 +75,26 @@ MLPKERN_INLINE void store(f16* p, vec_t<float> v) { store_raw(p, narrow(v, p)); 
 
 // ---- the first `count` lanes, 0 <= count <= lanes; the others are zero, or not written ----
 
-#if defined(__AVX512F__)
-MLPKERN_INLINE uint32_t lane_mask(int64_t count) { return (1u << count) - 1; }
 MLPKERN_INLINE vec_t<float> load_part(const float* p, int64_t count) {
-  return (vec_t<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>(lane_mask(count)), p);
+  return load_lanes(p, count);
 }
 MLPKERN_INLINE vec_t<double> load_part(const double* p, int64_t count) {
-  return (vec_t<double>)_mm512_maskz_loadu_pd(static_cast<__mmask8>(lane_mask(count)), p);
+  return load_lanes(p, count);
 }
 template <class H>
 MLPKERN_INLINE vec_t<float> load_part(const H* p, int64_t count) {
-  const auto bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(lane_mask(count)), p);
-  return widen((halves_t)bits, static_cast<H*>(nullptr));
+  return widen(load_lanes(&p->bits, count), static_cast<H*>(nullptr));
 }
 MLPKERN_INLINE void store_part(float* p, vec_t<float> v, int64_t count) {
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lane_mask(count)), (__m512)v);
+  store_lanes(p, v, count);
 }
 MLPKERN_INLINE void store_part(double* p, vec_t<double> v, int64_t count) {
-  _mm512_mask_storeu_pd(p, static_cast<__mmask8>(lane_mask(count)), (__m512d)v);
+  store_lanes(p, v, count);
 }
 template <class H>
 MLPKERN_INLINE void store_part(H* p, vec_t<float> v, int64_t count) {
-  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>(lane_mask(count)), (__m256i)narrow(v, p));
+  store_lanes(&p->bits, narrow(v, p), count);
 }
-#else
-template <class T>
-MLPKERN_INLINE vec_t<acc_t<T>> load_part(const T* p, int64_t count) {
-  vec_t<acc_t<T>> v = {};
-  for (int64_t i = 0; i < count; ++i) v[i] = to_acc(p[i]);
-  return v;
-}
-template <class T>
-MLPKERN_INLINE void store_part(T* p, vec_t<acc_t<T>> v, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) store_scalar(p + i, v[i]);
-}
-#endif
 
 // The first `lanes` lanes of v, `rest` in the others.
 template <class A>
@@ -109,64 +113,6 @@ MLPKERN_INLINE vec_t<acc_t<T>> load_part_or(const T* p, int64_t count, acc_t<T> 
                                                  static_cast<__mmask16>(lane_mask(count)), p);
 #endif
   return first_lanes<acc_t<T>>(load_part(p, count), count, rest);
-}
-
-// ---- maximum and reductions ----
-
-// The larger (smaller) of each lane; where either is NaN, the lane of b.
-template <class V>
-MLPKERN_INLINE V maximum(V a, V b) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(a[0]) == 4)
-    return (V)_mm512_max_ps((__m512)a, (__m512)b);
-  else
-    return (V)_mm512_max_pd((__m512d)a, (__m512d)b);
-#elif defined(__AVX2__)
-  if constexpr (sizeof(a[0]) == 4)
-    return (V)_mm256_max_ps((__m256)a, (__m256)b);
-  else
-    return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
-#else
-  return a > b ? a : b;
-#endif
-}
-
-MLPKERN_INLINE vec_t<float> minimum(vec_t<float> a, vec_t<float> b) {
-#if defined(__AVX512F__)
-  return (vec_t<float>)_mm512_min_ps((__m512)a, (__m512)b);
-#elif defined(__AVX2__)
-  return (vec_t<float>)_mm256_min_ps((__m256)a, (__m256)b);
-#else
-  return a < b ? a : b;
-#endif
-}
-
-template <class A>
-MLPKERN_INLINE A reduce_max(vec_t<A> v) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4)
-    return _mm512_reduce_max_ps((__m512)v);
-  else
-    return _mm512_reduce_max_pd((__m512d)v);
-#else
-  A result = v[0];
-  for (int64_t i = 1; i < kLanes<A>; ++i) result = result > v[i] ? result : v[i];
-  return result;
-#endif
-}
-
-template <class A>
-MLPKERN_INLINE A reduce_add(vec_t<A> v) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4)
-    return _mm512_reduce_add_ps((__m512)v);
-  else
-    return _mm512_reduce_add_pd((__m512d)v);
-#else
-  for (int64_t width = kLanes<A> / 2; width > 0; width /= 2)
-    for (int64_t i = 0; i < width; ++i) v[i] += v[i + width];
-  return v[0];
-#endif
 }
 
 // ---- ids ----

@@ -1,9 +1,9 @@
 // Vectors of the instruction set that this file is compiled for.
 //
-// GCC/Clang vector extensions carry the arithmetic, so one source serves AVX-512, AVX2, SSE2 and
-// NEON; intrinsics stand only where the extensions have no operator (masks, maximum, half
-// precision). Everything is in an anonymous namespace: an object compiled for AVX-512 must not
-// export an inline function that the linker could keep for a CPU without it.
+// GCC/Clang vector extensions carry the arithmetic, so one source serves every instruction set;
+// intrinsics stand only where the extensions have no operator (masks, maximum, half precision),
+// most of them in isa/. Everything is in an anonymous namespace: an object compiled for AVX-512
+// must not export an inline function that the linker could keep for a CPU without it.
 #pragma once
 
 #include <cstdint>

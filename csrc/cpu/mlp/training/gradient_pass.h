@@ -153,7 +153,7 @@ inline double clip_scale(const TrainerState<A>& t) {
       vec_t<A> squares = {};  // the padding of a row is zero
       for (int64_t c = 0; c < t.z.weight_columns(l); c += kLanes<A>)
         squares += load(row + c) * load(row + c);
-      sum += static_cast<double>(reduce_add<A>(squares));
+      sum += static_cast<double>(reduce_add(squares));
     }
   }
   const double scale = t.a.max_grad_norm / (std::sqrt(sum) + 1e-6);

@@ -47,16 +47,6 @@ StepConstants<A> step_constants(const TrainSteps& a, int64_t model, double lr, i
   return c;
 }
 
-MLPKERN_INLINE vec_t<float> square_root(vec_t<float> x) {
-#if defined(__AVX512F__)
-  return (vec_t<float>)_mm512_sqrt_ps((__m512)x);
-#elif defined(__AVX2__)
-  return (vec_t<float>)_mm256_sqrt_ps((__m256)x);
-#else
-  for (int64_t i = 0; i < kLanes<float>; ++i) x[i] = std::sqrt(x[i]);
-  return x;
-#endif
-}
 MLPKERN_INLINE vec_t<double> square_root(vec_t<double> x) {
   for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = std::sqrt(x[i]);
   return x;
