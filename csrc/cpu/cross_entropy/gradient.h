@@ -24,7 +24,7 @@ MLPKERN_INLINE void gradient_row(T* out, const T* x, const T* probability,
   using A = acc_t<T>;
   const vec_t<A> max = splat(m), log_z = splat(log_sum), scale = splat(a);
   const auto target_part = [&](vec_t<A> w, vec_t<A> t) { return w * (splat(e) + splat(b) * t); };
-  for_classes<A>(
+  cover_classes<A>(
       C,
       [&](int64_t c) {
         vec_t<A> g = exp_nonpositive((load(x + c) - max) - log_z) * scale;

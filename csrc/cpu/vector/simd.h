@@ -96,12 +96,24 @@ MLPKERN_INLINE void store_part(H* p, vec_t<float> v, int64_t count) {
   store_lanes(&p->bits, narrow(v, p), count);
 }
 
+// All bits set in the first `lanes` lanes.
+template <class A>
+MLPKERN_INLINE ints_t<A> lanes_before(int64_t lanes) {
+  ints_t<A> index;
+  for (int64_t i = 0; i < kLanes<A>; ++i) index[i] = i;
+  return index < static_cast<std::remove_reference_t<decltype(index[0])>>(lanes);
+}
+
 // The first `lanes` lanes of v, `rest` in the others.
 template <class A>
 MLPKERN_INLINE vec_t<A> first_lanes(vec_t<A> v, int64_t lanes, A rest) {
-  ints_t<A> index;
-  for (int64_t i = 0; i < kLanes<A>; ++i) index[i] = i;
-  return index < static_cast<std::remove_reference_t<decltype(index[0])>>(lanes) ? v : splat(rest);
+  return lanes_before<A>(lanes) ? v : splat(rest);
+}
+
+// The last `lanes` lanes of v, zero in the others.
+template <class A>
+MLPKERN_INLINE vec_t<A> last_lanes(vec_t<A> v, int64_t lanes) {
+  return lanes_before<A>(kLanes<A> - lanes) ? vec_t<A>{} : v;
 }
 
 // The first `count` lanes of p, `rest` in the others.
