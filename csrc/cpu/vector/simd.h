@@ -21,9 +21,8 @@ MLPKERN_INLINE vec_t<float> widen(halves_t bits, bf16*) {
 
 MLPKERN_INLINE halves_t narrow(vec_t<float> value, bf16*) {
   const words_t bits = (words_t)value;
-  const words_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const words_t quiet_nan = (bits >> 16) | 0x40;
-  return __builtin_convertvector(value == value ? rounded : quiet_nan, halves_t);
+  const words_t rounded = bits + 0x7fff + ((bits >> 16) & 1), quiet_nan = bits | 0x400000;
+  return upper_halves(value == value ? rounded : quiet_nan);
 }
 
 // ---- scalars ----

@@ -11,7 +11,14 @@ namespace {
 // columns and a broadcast.
 constexpr int kTileRows = 6;
 
-// ---- float16 ----
+// ---- halves ----
+
+// The upper 16 bits of each lane.
+MLPKERN_INLINE halves_t upper_halves(words_t words) {
+  const __m256i low = _mm256_srli_epi32((__m256i)words, 16);
+  const __m256i packed = _mm256_packus_epi32(low, low);  // in each half of the register
+  return (halves_t)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+}
 
 MLPKERN_INLINE vec_t<float> widen(halves_t bits, f16*) {
   return (vec_t<float>)_mm256_cvtph_ps((__m128i)bits);

@@ -10,7 +10,12 @@ namespace {
 // multiply-adds, so the FMA ports are the limit.
 constexpr int kTileRows = 14;
 
-// ---- float16 ----
+// ---- halves ----
+
+// The upper 16 bits of each lane.
+MLPKERN_INLINE halves_t upper_halves(words_t words) {
+  return __builtin_convertvector(words >> 16, halves_t);
+}
 
 MLPKERN_INLINE vec_t<float> widen(halves_t bits, f16*) {
   return (vec_t<float>)_mm512_cvtph_ps((__m256i)bits);

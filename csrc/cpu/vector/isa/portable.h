@@ -10,7 +10,12 @@ namespace {
 
 constexpr int kTileRows = 4;  // of a tile of gemm.h
 
-// ---- float16 ----
+// ---- halves ----
+
+// The upper 16 bits of each lane.
+MLPKERN_INLINE halves_t upper_halves(words_t words) {
+  return __builtin_convertvector(words >> 16, halves_t);
+}
 
 MLPKERN_INLINE vec_t<float> widen(halves_t bits, f16*) {
   const words_t h = __builtin_convertvector(bits, words_t);
