@@ -279,9 +279,9 @@ struct Evaluate {
 namespace cpu {
 MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)
 
-// Instruction set in use: "avx512", "avx2" or "baseline"; the environment variable MLPKERN_ISA
-// overrides the choice. isa_error() is null, or the reason why MLPKERN_ISA cannot be used; the
-// kernels then run on "baseline".
+// Instruction set in use: "avx512", "avx2" or "baseline", or on ARM "neon"; the environment
+// variable MLPKERN_ISA overrides the choice. isa_error() is null, or the reason why MLPKERN_ISA
+// cannot be used; the kernels then run on the last of isas_available(), which every CPU has.
 const char* isa();
 const char* isa_error();
 

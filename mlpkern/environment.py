@@ -1,7 +1,7 @@
 """What a call takes from its surroundings: environment variables, and the backend that is named.
 
     MLPKERN_BACKEND       cpu, cuda, triton or reference: see `mlpkern.use_backend`
-    MLPKERN_ISA           avx512, avx2 or baseline: the instruction set of the compiled CPU kernels
+    MLPKERN_ISA           avx512, avx2, baseline or neon: the instruction set of the CPU kernels
     MLPKERN_CACHE_LIMIT   bytes that the compiled kernels keep for reuse (1 GiB)
     MLPKERN_TRITON_TUNE   0: Triton kernels run in their first configuration, none is measured
 

@@ -46,7 +46,7 @@ PYBIND11_MODULE(_C, m) {
   bind_gpu_kernels(m);
   bind_cuda_library(m);
 
-  m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2 or baseline.");
+  m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2 or baseline; neon.");
   m.def("isa_error", cpu::isa_error, "Why MLPKERN_ISA cannot be used, or None.");
   m.def("isas_available", cpu::isas_available, "Instruction sets this machine can run.");
   m.def("num_threads", cpu::max_threads, "Threads a parallel loop started here would use.");

@@ -4,14 +4,18 @@
 // g++ -std=c++17 -O3 -Icsrc -DMLPKERN_X86=1 -c csrc/cpu/dispatch.cpp
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "cpu/threads/flush_denormals.h"
 #include "kernels.h"
 
-// CMake defines MLPKERN_X86 where it builds the avx2 and avx512 copies.
-#ifdef MLPKERN_X86
+// CMake defines MLPKERN_X86 where it builds the avx2 and avx512 copies, MLPKERN_NEON where it
+// builds neon. The last one runs on every CPU for which the library is built.
+#if defined(MLPKERN_X86)
 #define MLPKERN_ISAS(X) X(avx512) X(avx2) X(baseline)
+#elif defined(MLPKERN_NEON)
+#define MLPKERN_ISAS(X) X(neon)
 #else
 #define MLPKERN_ISAS(X) X(baseline)
 #endif
@@ -40,6 +44,8 @@ namespace {
 #define MLPKERN_TABLE(ns) &ns::table,
 const KernelTable* const kTables[] = {MLPKERN_ISAS(MLPKERN_TABLE)};  // best first
 
+const KernelTable* everywhere() { return std::end(kTables)[-1]; }
+
 bool runs_here(const char* isa) {
 #ifdef MLPKERN_X86
   __builtin_cpu_init();
@@ -50,7 +56,7 @@ bool runs_here(const char* isa) {
   if (!std::strcmp(isa, "avx2"))
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-  return !std::strcmp(isa, "baseline");
+  return !std::strcmp(isa, everywhere()->isa);
 }
 
 const KernelTable* find(const char* isa) {
@@ -74,7 +80,7 @@ struct Choice {
     if (!wanted || !*wanted) return;
     table = find(wanted);
     if (table) return;
-    table = find("baseline");
+    table = everywhere();
     error = std::string("MLPKERN_ISA is '") + wanted + "', which " +
             (built(wanted) ? "this CPU does not have" : "is no instruction set of this build") +
             "; expected one of " + isas_available();
@@ -83,7 +89,7 @@ struct Choice {
   static const KernelTable* best() {
     for (const KernelTable* table : kTables)
       if (runs_here(table->isa)) return table;
-    return nullptr;  // unreachable: baseline always runs
+    return everywhere();
   }
 };
 

@@ -29,6 +29,8 @@ MLPKERN_INLINE wide_words_t multiply_words(wide_words_t a, wide_words_t b) {
   return (wide_words_t)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif defined(__SSE2__)
   return (wide_words_t)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#elif defined(__aarch64__)
+  return (wide_words_t)vmull_u32(vmovn_u64((uint64x2_t)a), vmovn_u64((uint64x2_t)b));
 #else
   return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
 #endif

@@ -6,6 +6,8 @@
 #include "cpu/vector/isa/avx512.h"
 #elif defined(__AVX2__)
 #include "cpu/vector/isa/avx2.h"
+#elif defined(__aarch64__)
+#include "cpu/vector/isa/neon.h"
 #else
 #include "cpu/vector/isa/portable.h"
 #endif
@@ -16,13 +18,21 @@ namespace {
 // ---- bfloat16, rounded to nearest even ----
 
 MLPKERN_INLINE vec_t<float> widen(halves_t bits, bf16*) {
+#if defined(__aarch64__)  // for the other line GCC 12 goes through scalar registers
+  return (vec_t<float>)(vmovl_u16((uint16x4_t)bits) << 16);
+#else
   return (vec_t<float>)(__builtin_convertvector(bits, words_t) << 16);
+#endif
 }
 
 MLPKERN_INLINE halves_t narrow(vec_t<float> value, bf16*) {
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+  return (halves_t)vcvt_bf16_f32((float32x4_t)value);
+#else
   const words_t bits = (words_t)value;
   const words_t rounded = bits + 0x7fff + ((bits >> 16) & 1), quiet_nan = bits | 0x400000;
   return upper_halves(value == value ? rounded : quiet_nan);
+#endif
 }
 
 // ---- scalars ----

@@ -78,7 +78,8 @@ MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
   p = p + 1.0f;
   const intf exponent = ((intf)shifted) << 23;  // the low bits of `shifted` hold n
   const vecf scaled = (vecf)((intf)p + exponent);
-  return x < -87.3365447f ? vecf{} : scaled;
+  const intf tiny = x < -87.3365447f;
+  return (vecf)((intf)scaled & ~tiny);
 }
 
 #endif
