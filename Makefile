@@ -42,7 +42,7 @@ scripts = $(shell $(py) -c "import sysconfig; print(sysconfig.get_path('scripts'
 with_tools = PATH="$(scripts):$$PATH"
 not_installed = echo "make: pip could not install the package ($(versions)), see above" >&2; exit 1
 
-.PHONY: help test test-torch test-oldest bench lint format docs packaging rehearse ctest sanitize \
+.PHONY: help test test-torch test-oldest bench lint format docs packaging rehearse ctest sanitize neon \
 	cuda-check cuda-budget cuda-library triton-check compile-alone mutate clean
 .DEFAULT_GOAL := help
 
@@ -53,6 +53,7 @@ help:
 	@echo "make bench     install, then run the benchmark into bench/out (BENCH_ARGS, now: $(BENCH_ARGS))"
 	@echo "make ctest     build and run the C++ tests of the kernels, warnings as errors"
 	@echo "make sanitize  the same under AddressSanitizer and UBSan (QUICK=1: fewer cases of the CUDA kernels)"
+	@echo "make neon      cross-compile them for aarch64, run them under QEMU (QUICK=7: one in seven cases)"
 	@echo "make cuda-check   compile the CUDA kernels for every target and check their machine code (no GPU)"
 	@echo "make cuda-budget  write tests/cuda/machine_code/budget.json anew: their registers, stack, shared memory"
 	@echo "make triton-check compile the Triton kernels for sm_80, sm_90, sm_100 and check them too (TARGETS=90)"
@@ -95,6 +96,10 @@ ctest: $(tools)
 
 sanitize: $(tools)
 	$(with_tools) $(if $(QUICK),MLPKERN_TEST_QUICK=1 ).ci/ctest build/sanitize -DMLPKERN_WERROR=ON -DMLPKERN_SANITIZE=ON
+
+neon: $(tools)
+	$(with_tools) $(if $(QUICK),MLPKERN_TEST_QUICK=$(QUICK) ).ci/neon
+	MLPKERN_NEON_CHECK=1 $(py) -m pytest tests/backends/test_neon_objects.py
 
 cuda-check: $(tools) cuda-library
 	$(with_tools) $(py) tests/cuda/machine_code/check.py $(CUDA_LIBRARY)

@@ -21,6 +21,7 @@ namespace {
 constexpr size_t kGuard = 256;  // bytes on each side; a multiple of every vector width
 constexpr unsigned char kGuardByte = 0xA5;
 constexpr int kMostPrinted = 20;
+constexpr int64_t kLarge = 3 << 19;  // multiply-adds; a third of it is enough for several threads
 
 struct Registered {
   const char* name;
@@ -36,6 +37,7 @@ const char* running = "";
 const char* (*place)() = nullptr;
 std::string context;
 int failures = 0;
+int64_t small_cases = 0;  // of the running test case
 
 double bf16_to_double(uint16_t bits) {
   const uint32_t wide = uint32_t{bits} << 16;
@@ -93,6 +95,17 @@ void fail(const char* file, int line, const std::string& message) {
 bool quick() {
   static const bool asked = std::getenv("MLPKERN_TEST_QUICK") != nullptr;
   return asked;
+}
+
+static int sample() {
+  static const int every = quick() ? std::atoi(std::getenv("MLPKERN_TEST_QUICK")) : 1;
+  return every;
+}
+
+bool sampled() { return sample() > 1; }
+
+bool left_out(int64_t multiply_adds) {
+  return sampled() && (multiply_adds > kLarge || small_cases++ % sample() != 0);
 }
 
 void set_context(const std::string& text) { context = text; }
@@ -260,6 +273,7 @@ int main(int argc, char** argv) {
     if (argc > 1 && !std::strstr(test.name, argv[1])) continue;
     running = test.name;
     set_context("");
+    small_cases = 0;
     test.body();
     ++run;
   }

@@ -28,6 +28,11 @@ void set_context(const std::string& context);
 // by MLPKERN_TEST_QUICK in the environment.
 bool quick();
 
+// With MLPKERN_TEST_QUICK=n, n > 1, for emulators, also the CPU kernels run a sample: of the cases
+// that are not large, each test case runs the first and one in n.
+bool sampled();
+bool left_out(int64_t multiply_adds);  // whether to leave out the next case, of about this size
+
 // The instruction sets of all cases ("avx2,baseline"), for the last line of the program.
 void set_place(const char* (*name)());
 

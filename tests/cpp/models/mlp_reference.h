@@ -21,6 +21,11 @@ struct MLPSizes {
   int64_t outputs(int64_t layer) const { return layer + 1 == layers() ? C : hidden[layer]; }
   int64_t tensors() const { return 1 + 2 * layers(); }
   int64_t count(int64_t tensor) const;  // of its elements
+  int64_t multiply_adds() const {       // of the forward pass of a row
+    int64_t sum = 0;
+    for (int64_t l = 0; l < layers(); ++l) sum += inputs(l) * outputs(l);
+    return sum;
+  }
 };
 
 // How one model is trained.

@@ -55,6 +55,7 @@ void run_asking(Trial& trial, Asker& asker) {
 }
 
 void check_asking(const Problem& problem, int64_t stops_model_1_at = -1) {
+  if (left_out(problem.multiply_adds())) return;
   Trial trial(problem);
   if (stops_model_1_at >= 0) trial.break_at(stops_model_1_at, false);
   for_each_isa(trial.label(), [&] {

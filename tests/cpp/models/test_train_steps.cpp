@@ -16,6 +16,7 @@ namespace {
 const MLPSizes kSparse = {500, 2, 17, 30, {19}};
 
 void check_stop(const Problem& problem, bool infinite) {
+  if (left_out(problem.multiply_adds())) return;
   const int64_t at = problem.S / 2;
   for_each_isa(problem.name, [&] {
     for (int threads : {1, 3}) {
@@ -211,6 +212,7 @@ TEST_CASE(chunks_are_one_run) {
   for (Problem& problem : problems) {
     problem.M = 2, problem.S = 7, problem.step = 5;
     problem.sizes.hidden = {40};
+    if (left_out(problem.multiply_adds())) continue;
     Trial trial(problem);
     for_each_isa(trial.label(), [&] {
       for (int threads : {1, 3}) {

@@ -22,6 +22,8 @@ struct Problem {
   bool tf32 = false;
   IndexType input_type = IndexType::i64, target_type = IndexType::i64, batch_type = IndexType::i64;
   bool shared_batches = false, windows = false;  // windows: inputs[r, t] and [r + 1, t - 1] are one
+
+  int64_t multiply_adds() const { return M * S * N * sizes.multiply_adds(); }  // forward
 };
 
 // The launcher under test, with a fresh workspace between guards.

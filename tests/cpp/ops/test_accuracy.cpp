@@ -22,7 +22,7 @@ double ulps(double value, double exact) {
 
 TEST_CASE(tanh_over_its_range) {
   std::vector<float> x;
-  for (double v = 1e-30; v < 12; v *= 1.00003) {
+  for (double v = 1e-30; v < 12; v *= sampled() ? 1.0003 : 1.00003) {
     x.push_back(static_cast<float>(v));
     x.push_back(static_cast<float>(-v));
   }

@@ -10,6 +10,8 @@ using namespace mlpkern::testing;
 
 namespace {
 
+constexpr int64_t kExp = 20;  // as so many multiply-adds counts an element
+
 // Arrays begin one element past a 16-byte boundary.
 Setting unaligned(Setting s) {
   s.x_at = s.t_at = s.w_at = s.out_at = 1;
@@ -28,6 +30,7 @@ struct Problem : CrossEntropyProblem {
 };
 
 void check(DType dtype, const Setting& setting) {
+  if (left_out(kExp * setting.N * setting.C)) return;
   Problem problem(dtype, setting);
   run_everywhere(
       "forward " + label(dtype, setting),
@@ -179,6 +182,7 @@ TEST_CASE(first_bad_target_is_reported_and_nothing_is_written_outside) {
         for_each_isa(format("bad target %lld at %lld of %lld", static_cast<long long>(bad),
                             static_cast<long long>(at), static_cast<long long>(N)),
                      [&] {
+                       if (left_out(kExp * N * 27)) return;
                        Problem problem(DType::f32, {N, 27});
                        CHECK(problem.forward() == -1, "all targets are good");
                        problem.ids.set(at, bad);

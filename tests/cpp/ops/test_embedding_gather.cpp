@@ -50,6 +50,7 @@ int64_t run_backward(const EmbeddingGatherBackward& args) {
 }
 
 void check_forward(DType dtype, IndexType type, const Shape& s) {
+  if (left_out(s.N * s.T * s.D)) return;
   const int64_t row = 2 * s.T + 3, col = 2;  // ids of a non-contiguous view
   const int64_t weight_row = s.D + 5;
   Ids input(type, s.N * row);
@@ -75,6 +76,7 @@ void check_forward(DType dtype, IndexType type, const Shape& s) {
 
 void check_backward(DType dtype, IndexType type, const Shape& s, int64_t doutput_row,
                     int64_t padding_idx) {
+  if (left_out(s.N * s.T * s.D)) return;
   const int64_t row = s.T + 1;
   Ids input(type, s.N * row);
   input.randomize(bound_of(type, s.V));
@@ -116,6 +118,7 @@ void check_backward(DType dtype, IndexType type, const Shape& s, int64_t doutput
 // Puts a bad id at `at` and one at the very end, which must not be the one reported, and runs both
 // directions.
 void check_bad_id(const Shape& s, int64_t bad, int64_t at) {
+  if (left_out(s.N * s.T * s.D)) return;
   Ids input(IndexType::i64, s.N * s.T);
   input.randomize(s.V);
   input.set(at, bad);
