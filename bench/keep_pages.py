@@ -8,16 +8,15 @@ samples in turns with those of all other providers.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from bench.core.case import Case, OpTable, forward_backward
 from bench.core.process import Process
 from bench.core.providers import compiled
-from bench.core.timer import seconds_of
+from bench.core.timer import RemoteContestant, seconds_of
 
 ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 MODES = {"eager, malloc keeps pages": False, "compile, malloc keeps pages": True}
@@ -41,27 +40,12 @@ class Worker(Process):
             raise
 
     def contestants(self) -> list[RemoteContestant]:
-        return [RemoteContestant(name, self) for name in self._modes]
+        return [RemoteContestant(name, partial(self.sample, name)) for name in self._modes]
 
     def sample(self, name: str, repeats: int) -> float:
         """Seconds of `repeats` calls, measured inside the process by the same timer."""
         self.send((name, repeats))
         return float(self.receive())
-
-
-@dataclass
-class RemoteContestant:
-    """A contestant whose calls run in the process."""
-
-    name: str
-    worker: Worker
-    calls: int = 0
-
-    def active(self) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext()
-
-    def sample(self, repeats: int) -> float:
-        return self.worker.sample(self.name, repeats)
 
 
 def prepare(table: OpTable, case: Case, threads: int) -> Callable[[tuple[str, int]], float]:

@@ -17,6 +17,7 @@ if __name__ == "__main__":  # run as a file: the package is found from the root 
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from bench import ROOT
+from bench.core.ratios import ratios
 from bench.shown.cases import case_lines
 from bench.shown.header import header_lines, limit_lines
 from bench.shown.ladder import ladder_lines
@@ -45,6 +46,10 @@ def load(path: Path) -> Result:
         raise SystemExit(f"{path}: not a result of bench/run.py: {error}") from None
     if not isinstance(result, dict) or result.get("schema") != 1:
         raise SystemExit(f"{path}: not a result of bench/run.py with schema 1")
+    if not on_gpu(result):  # in older files the best of stock against ours with all threads
+        for case in result["cases"]:
+            ours = case["ours"].removesuffix(", 1 thread")
+            case |= ratios(case["rows"], ours, case["baseline"] or "")
     return result
 
 

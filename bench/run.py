@@ -27,16 +27,17 @@ from typing import Any
 if __name__ == "__main__":  # run as a file: the package is found from the root of the repository
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
 
 from bench.core import limits, machine
-from bench.core.case import DTYPES, Case, Settings, Unavailable
+from bench.core.case import Case, Settings, Unavailable
 from bench.core.device import Device, answers, first_line
 from bench.core.files import keep_data, show
+from bench.core.jax_process import JaxProcess
 from bench.core.providers import MLPKERN
 from bench.cuda import limits as cuda_limits
 from bench.cuda.gpu import find_gpu
 from bench.cuda.population_run import train_population
+from bench.options import chosen, parse
 from bench.result_files import keep
 from bench.runner import rate, run_case
 from bench.shown.cases import case_lines
@@ -45,65 +46,14 @@ from bench.shown.ladder import ladder_lines
 from bench.shown.summary import summary_lines
 from bench.shown.text import case_title
 from bench.shown.training import population_lines, training_lines
-from bench.suites import SUITES, Suite, cuda_suites
+from bench.suites import Suite, cuda_suites
 from bench.training.names_run import Plan, train_all
 
-HERE = Path(__file__).resolve().parent
 TRAINING = "training_step"  # the suites of this name
 QUICK = {"budget_s": 1.0, "min_sample_s": 1e-3}
 CUDA = {"budget_s": 2.5, "min_sample_s": 5e-3}
 CUDA_QUICK_LIMITS = {"width": 4096, "budget_s": 0.1}
 CUDA_QUICK = {"budget_s": 0.5, "min_sample_s": 2e-3}
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="bench/run.py", description="Times mlpkern against stock PyTorch."
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer cases, no max-autotune")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--op", nargs="+", choices=[s.name for s in SUITES], metavar="NAME",
-                        help=f"only these of: {', '.join(s.name for s in SUITES)}")  # fmt: skip
-    parser.add_argument("--case", metavar="FILTER", help="only cases whose name contains this")
-    parser.add_argument("--dtype", choices=list(DTYPES), help="only cases of this dtype")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(),
-                        help="what `all threads` means (default: torch's own choice)")  # fmt: skip
-    parser.add_argument("--seconds", type=float, metavar="S",
-                        help="begin no case after this, autotune none after half")  # fmt: skip
-    parser.add_argument("--file", type=Path, metavar="WORDS",
-                        help="words for the training at the end (default: embedded)")  # fmt: skip
-    parser.add_argument("--reach", type=float, metavar="LOSS",
-                        help="its time to this dev loss is taken (default: stock's)")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=HERE / "out", metavar="DIR",
-                        help="folder for result.json, table.txt and the charts")  # fmt: skip
-    parser.add_argument("--record", nargs="?", const="", metavar="MACHINE",
-                        help="also keep it as bench/results/MACHINE-DATE.json")  # fmt: skip
-    options = parser.parse_args(arguments)
-    if options.threads < 1:
-        parser.error(f"--threads must be at least 1, got {options.threads}")
-    if options.record is not None and (options.quick or options.no_compile):
-        parser.error("--record needs the whole protocol: leave out --quick and --no-compile")
-    if options.file and not options.file.is_file():
-        parser.error(f"--file {options.file}: no such file")
-    return options
-
-
-def chosen(
-    options: argparse.Namespace, suites: Iterable[Suite] = SUITES
-) -> list[tuple[Suite, Case]]:
-    """The cases that the command line asks for; --quick does not thin out a named selection."""
-    picked = [
-        (suite, case)
-        for suite in suites
-        for case in suite.cases
-        if (not options.op or suite.name in options.op)
-        and (not options.case or options.case in case.name)
-        and (not options.dtype or options.dtype == case.dtype)
-    ]
-    if options.quick and not options.case and not options.dtype:
-        picked = [(suite, case) for suite, case in picked if case.quick]
-    return picked
 
 
 def training_first(cases: list[tuple[Suite, Case]]) -> list[tuple[Suite, Case]]:
@@ -204,6 +154,8 @@ def run(
     except KeyboardInterrupt:
         show(summary_lines(result))
         show(["", "interrupted: what was measured so far is kept, marked as not complete"])
+    finally:
+        JaxProcess.close_all()
     return result
 
 
@@ -262,6 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.threads,
         options.quick,
         compile=not options.no_compile,
+        jax=not options.no_jax,
         device=options.device,
         **budgets(options),
     )

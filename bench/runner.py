@@ -16,19 +16,22 @@ from bench.core.limits import MeasuredLimits
 from bench.core.process import ProcessError
 from bench.core.providers import (
     MLPKERN,
-    OURS,
-    STOCK,
     STOCK_KEEPS_PAGES,
     Contest,
     Prepared,
     Provider,
 )
-from bench.core.timer import MIN_ROUNDS, Contestant, LocalContestant, Timing, interleave
+from bench.core.ratios import Row, graph_ratios, ratios
+from bench.core.timer import (
+    MIN_ROUNDS,
+    Contestant,
+    LocalContestant,
+    RemoteContestant,
+    Timing,
+    interleave,
+)
 from bench.cuda.device_timer import DeviceContestant
-from bench.cuda.providers import STOCK_GRAPH
 from bench.suites import Suite
-
-Row = dict[str, Any]
 
 SLOW_ROUNDS = 3
 
@@ -116,49 +119,6 @@ def rate(result: dict[str, Any], limits: MeasuredLimits) -> None:
             row["device_fraction_of_limit"] = bound.seconds / row["device_s"]
 
 
-def graph_ratios(rows: list[Row], ours_name: str, baseline: str) -> dict[str, Any]:
-    """The ratios of our CUDA graph: against the best of stock and against the baseline's calls."""
-    against_graphs = ratios(rows, ours_name, kind=STOCK_GRAPH)
-    return {
-        "ours_graph": ours_name,
-        "best_stock_graph": against_graphs["best_stock"],
-        "ratio_graph": against_graphs["ratio"],
-        "ratio_graph_baseline": ratios(rows, ours_name, baseline)["ratio_baseline"],
-    }
-
-
-def ratios(
-    rows: list[Row], ours_name: str = OURS, baseline: str = "", kind: str = STOCK
-) -> dict[str, Any]:
-    """The best stock provider, and how many times faster our row is; None where not timed.
-
-    ratio               best stock provider / ours
-    ratio_keeps_pages   best stock provider with a malloc that keeps its pages / ours
-    ratio_baseline      the stock provider `baseline`, at its best number of threads / ours
-    """
-    ours = next((r for r in rows if r["provider"] == ours_name and "median_s" in r), None)
-
-    def against(kind: str, name: str = "") -> tuple[str | None, float | None]:
-        named = [r for r in rows if r["kind"] == kind and r["provider"].startswith(name)]
-        timed = [r for r in named if "median_s" in r]
-        if not timed:
-            return None, None
-        best = min(timed, key=lambda r: r["median_s"])
-        return best["provider"], best["median_s"] / ours["median_s"] if ours else None
-
-    best, ratio = against(kind)
-    best_keeps, ratio_keeps = against(STOCK_KEEPS_PAGES)
-    return {
-        "ours": ours_name,
-        "best_stock": best,
-        "ratio": ratio,
-        "best_stock_keeps_pages": best_keeps,
-        "ratio_keeps_pages": ratio_keeps,
-        "baseline": baseline or None,
-        "ratio_baseline": against(STOCK, baseline)[1] if baseline else None,
-    }
-
-
 def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) -> _Entry:
     """Builds a provider and checks its numbers; only a correct one gets a contestant."""
     row: Row = {
@@ -204,7 +164,10 @@ def _prepare(provider: Provider, contest: Contest, stack: contextlib.ExitStack) 
     if wrong:  # stock stays in the contest: leaving it out could only flatter us
         row["reason"] = "less accurate than eager: " + "; ".join(wrong)
     finish = contest.gpu.synchronize if contest.gpu else None
-    entry.contestant = LocalContestant(provider.name, prepared.call, provider.switch, finish)
+    if prepared.sample is not None:
+        entry.contestant = RemoteContestant(provider.name, prepared.sample)
+    else:
+        entry.contestant = LocalContestant(provider.name, prepared.call, provider.switch, finish)
     entry.units = prepared.units
     if contest.gpu and prepared.units == 1:  # the launches of many steps would not fit the stream
         name = f"{provider.name}, device"

@@ -8,7 +8,8 @@ from functools import partial
 
 from bench.core.case import Case, Cost, OpTable, Settings
 from bench.core.device import Device
-from bench.core.providers import OURS, Contest, op_contest
+from bench.core.op_contest import op_contest
+from bench.core.providers import OURS, Contest
 from bench.cuda import training as cuda_training
 from bench.cuda.providers import GRAPH, cuda_op_contest
 from bench.cuda.providers import OURS as CUDA

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,6 +105,7 @@ class OpTable:
     cost: Callable[[Case], Cost]
     stock: Callable[..., Tensor]  # the expression in plain torch
     cuda_cases: tuple[Case, ...] = ()
+    jax: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # row -> the op in JAX
     ours: Callable[..., Tensor] | None = None  # for tests, instead of mlpkern's function
 
     @property
@@ -121,6 +123,7 @@ class Settings:
     threads: int
     quick: bool = False
     compile: bool = True
+    jax: bool = True
     budget_s: float = 8.0  # of timing, per case
     min_sample_s: float = 2e-3
     device: str = "cpu"

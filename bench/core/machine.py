@@ -43,6 +43,7 @@ def versions(device: str = "cpu") -> dict[str, str | None]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "mlpkern": version("mlpkern"),
+        "jax": version("jax"),
         "compiler": first_line(compiler, "--version"),
     }
     if device == "cuda":

@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from bench.core.accuracy import Yardstick
-from bench.core.case import Case, Cost, OpTable, Settings, Unavailable, forward_backward
+from bench.core.case import Settings, Unavailable
 from bench.core.device import Device
 
 STOCK = "stock"
+JAX = "jax"
+RIVALS = (STOCK, JAX)  # the best of their rows is what ours is compared with
 STOCK_KEEPS_PAGES = "stock, malloc keeps pages"
+STOCK_GRAPH = "stock, CUDA graph"
 MLPKERN = "mlpkern"
 
 OURS = "cpu"  # the row of the ratios: the compiled backend with all threads
-SMALL_CASE_BYTES = 4 << 20  # up to here one thread can win, so torch.compile is tried with one too
 MAX_AUTOTUNE = "max-autotune-no-cudagraphs"
 
 
@@ -41,6 +43,7 @@ class Prepared:
     results: Callable[[], tuple[Tensor, ...]]
     units: int = 1  # steps that one call makes; times are given per step
     close: Callable[[], None] | None = None  # when the case is done
+    sample: Callable[[int], float] | None = None  # seconds of calls in another process
 
 
 @dataclass(frozen=True)
@@ -131,25 +134,6 @@ def compiled(function: Function, mode: str | None = None) -> Function:
         function.__closure__,
     )
     return torch.compile(copy, dynamic=False, fullgraph=True, mode=mode)
-
-
-def op_contest(table: OpTable, case: Case, cost: Cost, settings: Settings) -> Contest:
-    """The provider table of an op on a CPU, in the order in which rows are printed."""
-    problem = table.problem(case)
-
-    def prepare(function: Function) -> Prepared:
-        call = forward_backward(function, problem)
-        return Prepared(call, call)
-
-    small = cost.footprint <= SMALL_CASE_BYTES
-    compile_threads = settings.compile_threads if small else settings.compile_threads[-1:]
-    rows = cpu_rows(table.stock, table.fused, prepare, settings, compile_threads)
-    if cost.large:
-        threads = settings.threads
-        switch = backend_switch("cpu", threads, pool=False)
-        make = partial(prepare, table.fused)
-        rows.append(Provider("cpu, output pool off", MLPKERN, threads, make, switch, "cpu"))
-    return Contest(rows, Yardstick.of(table, problem))
 
 
 def cpu_rows(

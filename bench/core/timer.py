@@ -58,6 +58,21 @@ class LocalContestant:
         return seconds_of(self.call, repeats, self.finish)
 
 
+@dataclass
+class RemoteContestant:
+    """Calls in another process, which measures them: `ask` gives the seconds of `repeats`."""
+
+    name: str
+    ask: Callable[[int], float]
+    calls: int = 0
+
+    def active(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+    def sample(self, repeats: int) -> float:
+        return self.ask(repeats)
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds per call of each sample, and their order statistics."""

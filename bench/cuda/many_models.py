@@ -20,9 +20,9 @@ from torch import Tensor
 from bench.core.accuracy import Yardstick
 from bench.core.case import Cost, Settings
 from bench.core.device import Device
-from bench.core.providers import STOCK, Contest, Prepared, Provider, compiled
+from bench.core.providers import STOCK, STOCK_GRAPH, Contest, Prepared, Provider, compiled
 from bench.cuda.device_run import GRAPH_STEPS, DeviceRun, Step, graph_row, on_cpu
-from bench.cuda.providers import GRAPH, STOCK_GRAPH, stock_switch
+from bench.cuda.providers import GRAPH, stock_switch
 from bench.cuda.runs import run_rows
 from bench.training.case import TrainingCase, every_model
 from bench.training.step import NAMES, stacked

@@ -21,6 +21,7 @@ from bench.core.providers import (
     MAX_AUTOTUNE,
     MLPKERN,
     STOCK,
+    STOCK_GRAPH,
     Contest,
     Function,
     Prepared,
@@ -29,7 +30,6 @@ from bench.core.providers import (
     compiled,
 )
 
-STOCK_GRAPH = "stock, CUDA graph"
 GRAPH = ", CUDA graph"
 OURS = "cuda"
 BACKENDS = (OURS, "triton", "reference")

@@ -28,6 +28,7 @@ from bench.core.providers import (
     MAX_AUTOTUNE,
     MLPKERN,
     STOCK,
+    STOCK_GRAPH,
     Contest,
     Prepared,
     Provider,
@@ -41,7 +42,6 @@ from bench.cuda.providers import (
     CAPTURED,
     GRAPH,
     OURS,
-    STOCK_GRAPH,
     our_switch,
     stock_switch,
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.core.case import Case, Cost, OpTable, Problem, itemsize, random_normal
+from bench.core.jax_ops import mean_loss
 
 
 def _case(N: int, V: int, dtype: str = "float32", **marks: bool) -> Case:
@@ -53,4 +56,19 @@ def stock(input: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(input, target)
 
 
-TABLE = OpTable("cross_entropy", CASES, problem, cost, stock, CUDA_CASES)
+def gathered_in_jax(input: Any, target: Any) -> Any:
+    return mean_loss(input, target).astype(input.dtype)
+
+
+def selected_in_jax(input: Any, target: Any) -> Any:
+    """The logits of the targets by comparison with every symbol."""
+    import jax
+    import jax.numpy as jnp
+
+    logits = input.astype(jnp.float32)  # (N, V)
+    of_target = jnp.where(jnp.arange(logits.shape[1]) == target[:, None], logits, 0).sum(1)
+    return (jax.nn.logsumexp(logits, 1) - of_target).mean().astype(input.dtype)
+
+
+IN_JAX = {"JAX, gather": gathered_in_jax, "JAX, one-hot": selected_in_jax}
+TABLE = OpTable("cross_entropy", CASES, problem, cost, stock, CUDA_CASES, IN_JAX)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.core.case import Case, Cost, OpTable, Problem, itemsize, random_normal
+from bench.core.case import Case, Cost, OpTable, Problem, Unavailable, itemsize, random_normal
 
 
 @dataclass(frozen=True)
@@ -82,4 +83,18 @@ def stock(input: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(input, weight).flatten(-2)
 
 
-TABLE = OpTable("embedding_gather", CASES, problem, cost, stock, CUDA_CASES)
+def gathered_in_jax(input: Any, weight: Any) -> Any:
+    return weight[input].reshape(len(input), -1)
+
+
+def product_in_jax(input: Any, weight: Any) -> Any:
+    """The one-hot matrix of the ids times the table."""
+    import jax
+
+    if len(weight) > 1024:
+        raise Unavailable("the one-hot matrix is too large")
+    return (jax.nn.one_hot(input, len(weight), dtype=weight.dtype) @ weight).reshape(len(input), -1)
+
+
+IN_JAX = {"JAX, gather": gathered_in_jax, "JAX, one-hot": product_in_jax}
+TABLE = OpTable("embedding_gather", CASES, problem, cost, stock, CUDA_CASES, IN_JAX)

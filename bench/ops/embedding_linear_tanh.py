@@ -3,6 +3,8 @@ weight and bias."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,4 +65,10 @@ def stock(input: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor) -> Ten
     return torch.tanh(F.linear(F.embedding(input, embedding).flatten(-2), weight, bias))
 
 
-TABLE = OpTable("embedding_linear_tanh", CASES, problem, cost, stock)
+def in_jax(input: Any, embedding: Any, weight: Any, bias: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.tanh(embedding[input].reshape(len(input), -1) @ weight.T + bias)
+
+
+TABLE = OpTable("embedding_linear_tanh", CASES, problem, cost, stock, jax={"JAX, gather": in_jax})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from bench.core.accuracy import Yardstick
 from bench.core.case import Case, Cost, Settings
+from bench.core.jax_ops import jitted, mean_loss, on_jax
+from bench.core.jax_process import jax_rows
 from bench.core.providers import Contest, Prepared, cpu_rows
 
 SIZES = {"V": 27, "T": 3, "D": 10, "H": 200, "N": 182_625}  # all training rows of the names
@@ -42,12 +46,7 @@ def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
 
     The loss is checked; the accuracy jumps by 1 / N where two logits are nearly equal.
     """
-    V, T, D, H, N = (case.sizes[letter] for letter in "VTDHN")
-    generator = case.generator()
-    shapes = [(V, D), (H, T * D), (H,), (V, H), (V,)]
-    parameters = [torch.randn(*shape, generator=generator) for shape in shapes]
-    ids = torch.randint(V, (N, T), generator=generator)
-    targets = torch.randint(V, (N,), generator=generator)
+    parameters, ids, targets = arguments(case)
 
     def prepare(function: Callable[..., tuple[Tensor, Tensor]]) -> Prepared:
         @torch.no_grad()
@@ -57,10 +56,40 @@ def contest(case: Case, cost: Cost, settings: Settings) -> Contest:
         return Prepared(call, lambda: call()[:1])
 
     rows = cpu_rows(stock, fused, prepare, settings, settings.compile_threads)
+    if settings.jax:
+        rows += jax_rows({"JAX": (prepare_jax, (case,))}, [settings.threads], settings.threads)
     with torch.no_grad():
         exact = stock([p.double() for p in parameters], ids, targets)
         near = stock(parameters, ids, targets)
     return Contest(rows, Yardstick(("loss",), exact[:1], near[:1]))
+
+
+def arguments(case: Case) -> tuple[list[Tensor], Tensor, Tensor]:
+    V, T, D, H, N = (case.sizes[letter] for letter in "VTDHN")
+    generator = case.generator()
+    shapes = [(V, D), (H, T * D), (H,), (V, H), (V,)]
+    parameters = [torch.randn(*shape, generator=generator) for shape in shapes]
+    ids = torch.randint(V, (N, T), generator=generator)
+    targets = torch.randint(V, (N,), generator=generator)
+    return parameters, ids, targets
+
+
+def prepare_jax(case: Case) -> Prepared:
+    """The same in JAX, in its process."""
+    import jax
+    import jax.numpy as jnp
+
+    parameters, ids, targets = arguments(case)
+
+    def both(parameters: list[Any], ids: Any, targets: Any) -> tuple[Any, Any]:
+        embedding, weight1, bias1, weight2, bias2 = parameters
+        x = embedding[ids].reshape(len(ids), -1)  # (N, T*D)
+        logits = jnp.tanh(x @ weight1.T + bias1) @ weight2.T + bias2  # (N, V)
+        return mean_loss(logits, targets), (logits.argmax(1) == targets).mean()
+
+    on = [on_jax(p) for p in parameters], on_jax(ids), on_jax(targets)
+    prepared = jitted(jax.jit(both), *on)
+    return replace(prepared, results=lambda: prepared.call()[:1])
 
 
 def fused(parameters: list[Tensor], ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,4 +65,10 @@ def stock(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.tanh(F.linear(input, weight, bias))
 
 
-TABLE = OpTable("linear_tanh", CASES, problem, cost, stock, CUDA_CASES)
+def in_jax(input: Any, weight: Any, bias: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.tanh(input @ weight.T + bias)
+
+
+TABLE = OpTable("linear_tanh", CASES, problem, cost, stock, CUDA_CASES, {"JAX": in_jax})

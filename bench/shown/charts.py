@@ -23,7 +23,7 @@ BLUE, LIGHT_BLUE, VERMILION, GRAY = "#0072B2", "#56B4E9", "#D55E00", "#999999"
 
 
 def chart_png(result: Result) -> bytes:
-    """A bar for each case: how many times faster than the best stock provider it is.
+    """A bar for each case: how many times faster than the best rival it is.
 
     A slower case gets its bar too. Raises `Unavailable` without matplotlib or without any ratio.
     """
@@ -48,7 +48,7 @@ def chart_png(result: Result) -> bytes:
         axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.55 / height), frameon=False,
                     fontsize=9)  # fmt: skip
     for place, case in enumerate(cases):
-        text = f"{times(case['ratio'])}   {time_of(row_of(case, 'best_stock'))} → "
+        text = f"{times(case['ratio'])}   {time_of(row_of(case, 'best_rival'))} → "
         text += time_of(row_of(case, "ours"))
         if case["baseline"]:
             text += f"   ({case['baseline']}: {times(case['ratio_baseline'])})"
@@ -66,7 +66,7 @@ def chart_png(result: Result) -> bytes:
     axes.margins(y=0.01)
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    title = "Best of stock PyTorch / mlpkern (right of 1: mlpkern is faster)"
+    title = "Best of stock PyTorch and JAX / mlpkern (right of 1: mlpkern is faster)"
     budget = f"{seconds(result['settings']['budget_s'])} of timing a case"
     _finish(axes, title, f"{_origin(result)}, {budget}")
     return _png(figure)
@@ -123,7 +123,7 @@ def _rung_label(rung: Rung) -> str:
     if rung.ours:
         name = {"ops": "mlpkern, fused ops", "run": "mlpkern, a run in one call"}[name]
     else:
-        name = name.replace("stock", "stock PyTorch", 1)
+        name = name.replace("stock, ", "stock PyTorch, ", 1)
     return f"two models: {name}" if rung.two_models else name
 
 

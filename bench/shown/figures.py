@@ -45,7 +45,7 @@ def with_brackets(ratio: float | None, other: float | None) -> str:
 def triton_ratio(case: Result) -> str:
     ours = triton_row(case, 0)
     return with_brackets(
-        against(row_of(case, "best_stock"), ours), against(row_of(case, "baseline"), ours)
+        against(row_of(case, "best_rival"), ours), against(row_of(case, "baseline"), ours)
     )
 
 
@@ -58,8 +58,11 @@ def title(case: Result) -> str:
     return found.replace("training_step", "step") if "ours_graph" in case else found
 
 
-def stock_name(case: Result) -> str:
-    name = case["best_stock"] or "–"
+def rival_name(case: Result) -> str:
+    name = case["best_rival"] or "–"
     if "ours_graph" in case:
         return " " + name.replace("compile max-autotune", "max-autotune").replace(" step", "")
-    return " " + name.replace(", 1 thread", " 1t").replace(", whole step", ", step")
+    short = {", 1 thread": " 1t", ", whole step": ", step", "JAX scan": "JAX"}
+    for text, shorter in short.items():
+        name = name.replace(text, shorter)
+    return " " + name

@@ -27,14 +27,17 @@ def header_lines(result: Result) -> list[str]:
         isas = f"torch {machine['torch_isa']}, mlpkern {machine['mlpkern_isa'] or 'not built'}"
         lines = [f"machine   {cores}, {machine['threads']} threads used, {isas}"]
     lines += [
-        "versions  " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()),
+        "versions  " + ", ".join(f"{k} {v}" for k, v in result["versions"].items() if v),
         f"run       {result['date']}, commit {result['commit'] or 'unknown'}, {result['command']}",
         f"protocol  forward + backward through autograd; {protocol}",
     ]
     if settings["quick"]:
         lines.append(f"quick     {GPU_QUICK if gpu else CPU_QUICK}")
-    if not settings["compile"]:
-        lines.append("partial   without torch.compile, so the ratios flatter mlpkern")
+    left_out = [] if settings["compile"] else ["torch.compile"]
+    if not (settings.get("jax") and result["versions"].get("jax")):
+        left_out.append("JAX")
+    if left_out and not gpu:
+        lines.append(f"partial   without {' and '.join(left_out)}, so the ratios flatter mlpkern")
     return [line for long in lines for line in wrapped(long)]
 
 

@@ -1,8 +1,8 @@
 """The ladder stock -> ops -> run: the ways of taking one step of the lecture's model, side by side.
 
-Rungs are rows of a result: the lecture's loop and the foreach update at their best number of
-threads, the fastest row of stock if it is another one, then `ops` and `run` with all threads. Two
-more are for two models at once, per step of either: the fastest row of stock, and `run`.
+Rungs are rows of a result, each at its best number of threads: the lecture's loop, the foreach
+update, the fastest row of stock if it is another one, the fastest of JAX, then `ops` and `run`.
+More are for two models at once, per step of either: the fastest row of stock, of JAX, and `run`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.shown.text import (
     times,
 )
 
-STOCK = "stock"
+STOCK, JAX = "stock", "jax"
 LECTURE_SHAPE = "V=27 T=3 D=10 H=200 N=32"
 TWO_MODELS = "two models: "
 TWO_MODELS_SHAPE = f"{LECTURE_SHAPE}, 2 models"
@@ -61,7 +61,7 @@ def rungs(result: Result) -> list[Rung]:
     return [
         Rung(
             name,
-            row["kind"] != STOCK,
+            row["kind"] not in (STOCK, JAX),
             row["median_s"],
             base / row["median_s"],
             row.get("fraction_of_peak"),
@@ -73,21 +73,26 @@ def rungs(result: Result) -> list[Rung]:
 def _picked(
     result: Result, shape: str, stock: tuple[str, ...], ours: tuple[str, ...], prefix: str = ""
 ) -> list[tuple[str, Result]]:
-    """The fastest timed stock row whose name starts with each of `stock`; the rows named `ours`."""
+    """The fastest timed row of stock whose name starts with each of `stock`, then that of JAX, then
+    that of each of `ours`."""
     case = next((c for c in result["cases"] if c["shape"] == shape), {"rows": []})
     timed = [row for row in case["rows"] if "median_s" in row]
+    wanted = [[r for r in timed if r["kind"] == STOCK and r["provider"].startswith(name)]
+              for name in stock]  # fmt: skip
+    wanted.append([r for r in timed if r["kind"] == JAX])
+    wanted += [[r for r in timed if r["provider"] in (name, f"{name}, 1 thread")] for name in ours]
     found: list[Result] = []
-    for name in stock:
-        rows = [r for r in timed if r["kind"] == STOCK and r["provider"].startswith(name)]
+    for rows in wanted:
         if rows and (best := min(rows, key=lambda row: row["median_s"])) not in found:
             found.append(best)
-    found += [row for name in ours for row in timed if row["provider"] == name]
     return [(prefix + _said(row), row) for row in found]
 
 
 def _said(row: Result) -> str:
     name: str = row["provider"]
-    return f"stock, {name}" if row["kind"] == STOCK else name
+    if row["kind"] == STOCK:
+        return f"stock, {name}"
+    return name if row["kind"] == JAX else name.removesuffix(", 1 thread")
 
 
 def ladder_lines(result: Result) -> list[str]:

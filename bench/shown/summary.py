@@ -1,4 +1,4 @@
-"""A line for each case, on the terminal and in markdown: the best stock provider against ours.
+"""A line for each case, on the terminal and in markdown: the best rival against ours.
 
 On a GPU ratios compare like with like: our calls with the best of stock's calls, our CUDA graph
 with the best of stock's CUDA graphs. The backend triton has the same figures in columns of its own.
@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from bench.core.case import Case
 from bench.shown.figures import (
     reached,
+    rival_name,
     row_of,
-    stock_name,
     time_of,
     title,
     triton_graph_ratio,
@@ -38,10 +38,9 @@ from bench.shown.text import (
 )
 
 CPU_LEGEND = (
-    "ratio: best stock provider / ours (cpu backend, all threads); kept: against stock under a "
-    "malloc that keeps",
-    "its pages; limit: fraction of the machine's limit that ours reaches, of a training step "
-    "that of its cores",
+    "ratio: best rival (stock torch, JAX) / ours (cpu backend), each at its best number of threads",
+    "kept: against stock under a malloc that keeps its pages",
+    "limit: which fraction of the machine's limit ours reaches, in training of its cores' peak",
 )
 GPU_LEGEND = (
     "ratio: best stock provider without a CUDA graph / ours, in brackets the plain one / ours; "
@@ -50,8 +49,8 @@ GPU_LEGEND = (
 )
 CPU_COLUMNS = [
     Column("case", "<50", title),
-    Column("best stock", ">10", lambda c: time_of(row_of(c, "best_stock"))),
-    Column(" (1t: 1 thread)", "<27", stock_name),
+    Column("best rival", ">10", lambda c: time_of(row_of(c, "best_rival"))),
+    Column(" (1t: 1 thread)", "<27", rival_name),
     Column("ours", ">10", lambda c: time_of(row_of(c, "ours"))),
     Column("ratio", ">7", lambda c: times(c["ratio"])),
     Column("kept", ">7", lambda c: times(c["ratio_keeps_pages"])),
@@ -59,8 +58,8 @@ CPU_COLUMNS = [
 ]
 GPU_COLUMNS = [
     Column("case", "<42", title),
-    Column("best stock", ">11", lambda c: time_of(row_of(c, "best_stock"))),
-    Column("", "<21", stock_name),
+    Column("best rival", ">11", lambda c: time_of(row_of(c, "best_rival"))),
+    Column("", "<21", rival_name),
     Column("ours", ">10", lambda c: time_of(row_of(c, "ours"))),
     Column("ratio", ">18", lambda c: with_brackets(c["ratio"], c["ratio_baseline"])),
     Column("graph", ">9", lambda c: times(c["ratio_graph"])),
@@ -99,8 +98,8 @@ def summary_lines(result: Result) -> list[str]:
 NOT_MEASURED = "not yet measured"
 CPU_EXPLANATION = (
     "Medians; an op is its forward + backward, a training step all of it with the update. Ratio: "
-    "best of all stock providers / ours; in brackets against stock under a malloc that keeps its "
-    "pages."
+    "best of all rivals (stock torch, JAX) / ours, each at its best number of threads; in brackets "
+    "against stock under a malloc that keeps its pages."
 )
 GPU_EXPLANATION = (
     "Medians per call; an op is its forward + backward, a training step all of it. Ratio: best "
@@ -130,16 +129,16 @@ def limit(case: Result) -> str:
     return f"{percent(fraction)} ({by})"
 
 
-STOCK_TABLE = [
+RIVAL_TABLE = [
     Column("case", "<", lambda c: f"{c['op']} {shape_text(c['shape'])}"),
     Column("dtype", "<", lambda c: c["dtype"]),
-    Column("best stock", "<", lambda c: c["best_stock"] or "–"),
-    Column("time", ">", lambda c: time_of(row_of(c, "best_stock"))),
+    Column("best rival", "<", lambda c: c["best_rival"] or "–"),
+    Column("time", ">", lambda c: time_of(row_of(c, "best_rival"))),
     Column("mlpkern", ">", lambda c: _measured(row_of(c, "ours"), c)),
 ]
-CPU_TABLE = [*STOCK_TABLE, Column("ratio", ">", cpu_ratio), Column("of limit", ">", limit)]
+CPU_TABLE = [*RIVAL_TABLE, Column("ratio", ">", cpu_ratio), Column("of limit", ">", limit)]
 GPU_TABLE = [
-    *STOCK_TABLE,
+    *RIVAL_TABLE,
     Column("ratio (eager)", ">", lambda c: with_brackets(c["ratio"], c["ratio_baseline"])),
     Column("CUDA graph: stock", ">", lambda c: time_of(row_of(c, "best_stock_graph"))),
     Column("mlpkern", ">", lambda c: time_of(row_of(c, "ours_graph"))),
@@ -158,9 +157,12 @@ RATIOS = ("ratio", "ratio_baseline", "ratio_graph", "ratio_graph_baseline")
 def markdown(result: Result) -> str:
     """The tables of a CPU: the ladder, then every case of the run, worst ratios included."""
     machine, commit = result["machine"], result["commit"] or "unknown"
+    jax = result["settings"].get("jax") and result["versions"].get("jax")
+    rivals = f"JAX {jax}" if jax else "measured without JAX"
     lines = [
         f"{machine['cpu']}, {machine['threads']} threads, mlpkern {machine['mlpkern_isa']}, torch "
-        f"{result['versions']['torch']}, {result['date'][:10]}, commit {commit}. {CPU_EXPLANATION}",
+        f"{result['versions']['torch']}, {rivals}, {result['date'][:10]}, commit {commit}. "
+        f"{CPU_EXPLANATION}",
         "",
     ]
     if ladder := ladder_markdown(result):
@@ -173,7 +175,7 @@ def gpu_markdown(result: Result | None, listed: Iterable[Case]) -> str:
 
     A case without a result is "not yet measured".
     """
-    empty = {"rows": [], "best_stock": None, **dict.fromkeys(RATIOS)}
+    empty = {"rows": [], "best_rival": None, **dict.fromkeys(RATIOS)}
     cases = {
         (c.op, c.shape, c.dtype): {**empty, "op": c.op, "shape": c.shape, "dtype": c.dtype}
         for c in listed

@@ -22,6 +22,7 @@ from bench.core.accuracy import Yardstick
 from bench.core.case import Cost, Settings
 from bench.core.providers import MLPKERN, Contest, Prepared, Provider, backend_switch, named
 from bench.training.case import BETAS, EPS, WEIGHT_DECAY, TrainingCase, every_model, start
+from bench.training.jax_rows import training_rows
 from bench.training.stock_loops import chunk_loop, lecture_loop, stock_results
 from bench.training.stock_rows import loop_prepared, stock_rows
 
@@ -42,7 +43,7 @@ def contest(
     """
     reference = run is None and not case.slow
     ours = {"ops": partial(ops_prepared, case), OURS: partial(run or run_prepared, case)}
-    rows = stock_rows(case, settings)
+    rows = [*stock_rows(case, settings), *training_rows(case, settings)]
     counts = sorted({settings.threads} if case.slow else {1, settings.threads}, reverse=True)
     for name, make in ours.items():
         backends = [(f"{name} on reference", "reference", settings.threads)] if reference else []

@@ -47,10 +47,13 @@ class StockRun:
     def draw(self) -> Tensor:
         return torch.randint(len(self.targets), (self.rows,), generator=self.generator)
 
+    def draw_rows(self, steps: int) -> Tensor:
+        """Row numbers (S, N) that `draw` would give in S calls."""
+        return torch.randint(len(self.targets), (steps, self.rows), generator=self.generator)
+
     def draw_chunk(self, steps: int) -> tuple[Tensor, Tensor]:
-        """Ids (S, N, T) and targets (S, N): the numbers that `draw` would give in S calls."""
-        size = (steps, self.rows)
-        ix = torch.randint(len(self.targets), size, generator=self.generator)
+        """Ids (S, N, T) and targets (S, N) of the minibatches of S steps."""
+        ix = self.draw_rows(steps)
         return self.inputs[ix], self.targets[ix]
 
     def batches(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:

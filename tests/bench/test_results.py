@@ -11,8 +11,9 @@ from support.bench.tiny import CASE, MACHINE, SETTINGS, nan, row_of, suite_with
 from bench import report, result_files, run
 from bench.core import limits, machine, providers
 from bench.core.case import Case, Cost
+from bench.core.ratios import ratios
 from bench.ops import cross_entropy, embedding_gather, embedding_linear_tanh, linear_tanh
-from bench.runner import ratios, run_case
+from bench.runner import run_case
 from bench.shown import charts, text
 from bench.shown.summary import markdown
 from bench.suites import OP_TABLES, SUITES
@@ -35,7 +36,7 @@ def test_rows_are_ordered_statistics_with_fractions():
     assert result["ratio"] == pytest.approx(eager["median_s"] / ours["median_s"])
 
 
-def test_ratios_take_the_best_of_stock_and_never_our_best_setting():
+def test_ratios_are_of_the_best_rival_and_ours_each_at_its_best_number_of_threads():
     def row(provider, kind, median):
         return {"provider": provider, "kind": kind, "median_s": median}
 
@@ -45,18 +46,21 @@ def test_ratios_take_the_best_of_stock_and_never_our_best_setting():
         row("reference", providers.MLPKERN, 0.1),
         row("cpu", providers.MLPKERN, 2.0),
         row("cpu, 1 thread", providers.MLPKERN, 1.0),
+        row("cpu, output pool off", providers.MLPKERN, 0.5),
+        row("JAX, 1 thread", providers.JAX, 3.5),
         row("eager, malloc keeps pages", providers.STOCK_KEEPS_PAGES, 3.0),
     ]
     assert ratios(rows) == {
-        "ours": "cpu",
-        "best_stock": "compile",
-        "ratio": 2.0,
+        "ours": "cpu, 1 thread",
+        "best_rival": "JAX, 1 thread",
+        "ratio": 3.5,
         "best_stock_keeps_pages": "eager, malloc keeps pages",
-        "ratio_keeps_pages": 1.5,
+        "ratio_keeps_pages": 3.0,
         "baseline": None,
         "ratio_baseline": None,
     }
-    assert ratios(rows, "cpu", "eager")["ratio_baseline"] == 3.0
+    assert ratios(rows, "cpu", "eager")["ratio_baseline"] == 6.0
+    assert ratios(rows[:-3], "run")["ratio"] is None
 
 
 @pytest.fixture(scope="module")

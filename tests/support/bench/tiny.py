@@ -7,14 +7,14 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from bench.core import providers
 from bench.core.case import Case, Settings
 from bench.core.limits import Limits
+from bench.core.op_contest import op_contest
 from bench.ops import cross_entropy
 from bench.suites import Suite
 
-# torch.compile would take longer than all tests together
-SETTINGS = Settings(threads=1, quick=True, compile=False, budget_s=0.0, min_sample_s=1e-5)
+# torch.compile and JAX would take longer than all tests together
+SETTINGS = Settings(1, quick=True, compile=False, jax=False, budget_s=0.0, min_sample_s=1e-5)
 MACHINE = Limits(
     {"L2": 1e11, "past L2": 5e10, "DRAM": 1e10},
     {"L2": 1 << 20, "past L2": 1 << 24, "DRAM": 1 << 30},
@@ -43,7 +43,7 @@ def suite_with(fused=None, ours="reference") -> Suite:
     table = replace(cross_entropy.TABLE, cases=(CASE,), ours=fused)
 
     def contest(case, cost, settings):
-        return providers.op_contest(table, case, cost, settings)
+        return op_contest(table, case, cost, settings)
 
     return Suite("cross_entropy", (CASE,), table.cost, contest, ours=ours)
 

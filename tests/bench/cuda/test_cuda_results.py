@@ -113,7 +113,7 @@ def test_triton_has_its_own_figures_and_its_first_call():
     ]
     case = {
         "op": "linear_tanh", "shape": "4x5->6", "dtype": "float32", "rows": rows,
-        "best_stock": "compile", "baseline": "eager", "best_stock_graph": "eager, CUDA graph",
+        "best_rival": "compile", "baseline": "eager", "best_stock_graph": "eager, CUDA graph",
     }  # fmt: skip
 
     def cells():
