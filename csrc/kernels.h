@@ -288,6 +288,10 @@ const char* isa_error();
 // The instruction sets that this library has and this machine runs, separated by commas.
 const char* isas_available();
 
+// Flops per second of one core in fused multiply-adds of float32, as the instruction set in use
+// does them: the best seen within `seconds`.
+double fma_peak(double seconds);
+
 // For tests: use the named instruction set from now on. False if it cannot run here.
 bool set_isa(const char* name);
 }  // namespace cpu

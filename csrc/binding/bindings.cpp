@@ -53,7 +53,17 @@ PYBIND11_MODULE(_C, m) {
   m.def("limit_threads", cpu::limit_threads, py::arg("count"),
         "Bounds the threads of loops started by this thread, 0 for no bound; returns the previous "
         "one.");
-  m.def("parallel_backend", cpu::parallel_source, "torch, openmp or serial.");
+  m.def("parallel_backend", cpu::parallel_source,
+        "Who says how many threads there are: torch, openmp or system.");
+  m.def("fma_peak", cpu::fma_peak, py::arg("seconds"),
+        "Flops per second of one core in fused multiply-adds of float32 on registers alone.");
+  m.def(
+      "team_latency",
+      [] {
+        const cpu::Latency latency = cpu::team_latency();
+        return py::make_tuple(latency.awake, latency.asleep);
+      },
+      "Seconds until another thread begins its part of a loop: of one awake, of one asleep.");
   m.def("torch_output_like", torch_output_like, py::arg("tensor"),
         "A tensor of this shape, dtype and device, made as outputs on a GPU are.");
   m.def("empty_cache", memory::empty, "Frees the memory kept for reuse.");

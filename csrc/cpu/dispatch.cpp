@@ -24,6 +24,7 @@ namespace mlpkern::cpu {
 
 struct KernelTable {
   const char* isa;
+  double (*fma_peak)(double seconds);
 #define MLPKERN_POINTERS(name, Args) \
   int64_t (*name)(const Args&);      \
   size_t (*name##_workspace)(const Args&);
@@ -32,10 +33,11 @@ struct KernelTable {
 
 // One table per instruction set, inside its namespace, where the plain names are its launchers.
 #define MLPKERN_ENTRY(name, Args) name, name##_workspace,
-#define MLPKERN_DECLARE_ISA(ns)                                           \
-  namespace ns {                                                          \
-  MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)                                 \
-  static const KernelTable table = {#ns, MLPKERN_KERNELS(MLPKERN_ENTRY)}; \
+#define MLPKERN_DECLARE_ISA(ns)                                                     \
+  namespace ns {                                                                    \
+  MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)                                           \
+  double fma_peak(double seconds);                                                  \
+  static const KernelTable table = {#ns, fma_peak, MLPKERN_KERNELS(MLPKERN_ENTRY)}; \
   }
 MLPKERN_ISAS(MLPKERN_DECLARE_ISA)
 
@@ -107,6 +109,8 @@ Choice& choice() {
   }                                    \
   size_t name##_workspace(const Args& args) { return choice().table->name##_workspace(args); }
 MLPKERN_KERNELS(MLPKERN_FORWARD)
+
+double fma_peak(double seconds) { return choice().table->fma_peak(seconds); }
 
 const char* isa() { return choice().table->isa; }
 

@@ -1,7 +1,15 @@
-// The thread pool: runs every index once for any number of threads; nested regions are serial.
+// The teams of threads: every index is run once for any number of threads, nested regions are
+// serial, and nobody waits for a thread that has no core.
 #include "cpu/threads/parallel.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 #include <atomic>
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
@@ -30,12 +38,11 @@ TEST_CASE(every_index_is_visited_once) {
   }
 }
 
-TEST_CASE(without_torch_the_pool_is_openmp_or_the_calling_thread) {
+TEST_CASE(without_torch_openmp_or_the_cores_say_how_many) {
   const std::string source = cpu::parallel_source();
-  CHECK(source == "openmp" || source == "serial", "the pool is %s", source.c_str());
+  CHECK(source == "openmp" || source == "system", "the source is %s", source.c_str());
   set_threads(3);
-  CHECK(cpu::max_threads() == (source == "openmp" ? 3 : 1), "max_threads() is %d",
-        cpu::max_threads());
+  CHECK(source == "system" || cpu::max_threads() == 3, "max_threads() is %d", cpu::max_threads());
 }
 
 TEST_CASE(a_region_inside_a_region) {
@@ -51,6 +58,72 @@ TEST_CASE(a_region_inside_a_region) {
 TEST_CASE(a_region_in_a_new_thread) {
   std::thread([] { check_every_index_once(100); }).join();
 }
+
+TEST_CASE(regions_of_several_threads_at_once) {
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i)
+    callers.emplace_back([] {
+      set_threads(3);
+      for (int round = 0; round < 200; ++round) check_every_index_once(round % 17);
+    });
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST_CASE(every_thread_of_a_team_comes_when_there_is_work_for_it) {
+  set_threads(3);
+  std::atomic<int> there{0};
+  cpu::parallel_for_dynamic(3, [&](int64_t, int64_t) {  // each item waits for the other two
+    ++there;
+    const auto begin = std::chrono::steady_clock::now();
+    while (there < 3 && std::chrono::steady_clock::now() - begin < std::chrono::seconds(30))
+      std::this_thread::yield();
+  });
+  CHECK(there == 3, "%d of 3 threads came", there.load());
+}
+
+TEST_CASE(a_forked_process_has_a_team_of_its_own) {
+  set_threads(3);
+  check_every_index_once(100);
+  const pid_t child = fork();
+  if (child == 0) {
+    std::atomic<int> visits{0};
+    cpu::parallel_for(1000, [&](int64_t) { ++visits; });
+    _exit(visits == 1000 ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(status == 0, "the child ended with status %d", status);
+}
+
+#if defined(__linux__)
+TEST_CASE(threads_without_a_core_cost_little) {
+  std::thread([] {  // its team begins on the one core that it may use
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0, "the thread cannot be bound to a core");
+    const auto seconds = [](int threads) {
+      set_threads(threads);
+      double best = 1e9;
+      for (int round = 0; round < 5; ++round) {
+        const auto begin = std::chrono::steady_clock::now();
+        for (int region = 0; region < 200; ++region)
+          cpu::parallel_for(4, [](int64_t) {
+            for (volatile int i = 0; i < 20000; i = i + 1) {
+            }
+          });
+        const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+        best = taken.count() < best ? taken.count() : best;
+      }
+      return best;
+    };
+    const double alone = seconds(1), with_threads = seconds(4);
+    CHECK(with_threads < 2 * alone, "%.3g s with four threads on a core, %.3g s with one",
+          with_threads, alone);
+  })
+      .join();
+}
+#endif
 
 TEST_CASE(a_limit_holds_in_its_thread_alone) {
   set_threads(8);

@@ -143,7 +143,7 @@ int64_t backward(const CrossEntropyBackward& a) {
   const A smooth_mass = o.smooth != 0 ? o.smooth_each * total_class_weight(o.weight, a.C) : A{0};
   const int64_t step = rows_per_piece(a), pieces = ceil_div(a.N, step);
   int64_t bad = -1;
-  parallel_for(pieces, [&](int64_t piece) {
+  parallel_for_work(pieces, kClassMultiplyAdds * a.N * a.C, [&](int64_t piece) {
     const int64_t begin = piece * step, end = begin + step < a.N ? begin + step : a.N;
     if (a.target_is_probability) {
       gradients_of_probabilities(a, o, upstream, smooth_mass, begin, end);

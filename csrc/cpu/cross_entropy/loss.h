@@ -102,7 +102,7 @@ int64_t forward(const CrossEntropyForward& a) {
   const int64_t step = rows_per_piece(a), pieces = ceil_div(a.N, step);
   int64_t bad = -1;
 
-  parallel_for(pieces, [&](int64_t piece) {
+  parallel_for_work(pieces, kClassMultiplyAdds * a.N * a.C, [&](int64_t piece) {
     const int64_t begin = piece * step, end = begin + step < a.N ? begin + step : a.N;
     row_sums(static_cast<const T*>(a.input) + begin * a.input_row_stride, a.input_row_stride,
              end - begin, a.C, maxima + begin, log_sums + begin);

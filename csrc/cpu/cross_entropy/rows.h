@@ -2,6 +2,7 @@
 // class weights and options of a call, and the targets of a vector of rows.
 #pragma once
 
+#include "cpu/threads/scratch.h"
 #include "cpu/vector/row_sums.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {
@@ -10,6 +11,8 @@ namespace {
 // Logits of one piece: enough to hide the cost of scheduling it, few enough that threads share a
 // batch of a hundred thousand logits evenly.
 constexpr int64_t kPieceElements = 1 << 13;
+
+constexpr int64_t kClassMultiplyAdds = 20;  // of a class, that take as long as its exponential
 
 template <class Args>
 int64_t rows_per_piece(const Args& a) {

@@ -53,36 +53,37 @@ class LinearTanhGradients {
                 const DinputRows& dinput_rows) {
     const bool anew = !started_;
     started_ = true;
-    parallel_for_dynamic(p_.pieces, [&](int64_t piece, int64_t worker) {
-      A* piece_weight = partial_weight_ + piece * p_.partial_weight;
-      A* piece_bias = partial_bias_ + piece * p_.partial_bias;
-      const int64_t from = first + piece * p_.piece_rows;
-      const int64_t to = from + p_.piece_rows < end ? from + p_.piece_rows : end;
-      if (anew) clear(piece_bias, p_.partial_bias);
-      bool fresh = anew && dweight_;  // whether piece_weight holds nothing yet
-      for (int64_t n = from; n < to; n += p_.block_rows) {
-        const int64_t rows = to - n < p_.block_rows ? to - n : p_.block_rows;
-        const auto input = input_rows(n, rows, worker);
-        if (!input.good) continue;
-        A* dz = worker_scratch_ + worker * p_.per_worker();
-        A* packed_dz = p_.packed_dz && dweight_ ? dz + p_.dz : nullptr;
-        Ahead ahead;
-        for (int64_t row = 0; row < rows; row += p_.part_rows) {
-          const int64_t part = rows - row < p_.part_rows ? rows - row : p_.part_rows;
-          form_part(dz, packed_dz, piece_bias, n + row, part, row, rows);
-          ahead = what_follows(n + row + part, end, part, rows, dinput_rows);
-          if (a_.dinput)
-            multiply_by_weight(dinput_rows(n + row), a_.K, dz, p_.dz_stride, part, a_.H,
-                               packed_weight_, ahead);
-        }
-        if (dweight_)
-          add_outer_products(piece_weight, partial_stride_, fresh, dz, p_.dz_stride, rows, a_.H,
-                             input.rows, input_stride, a_.K, dz + p_.dz + p_.packed_dz, packed_dz,
-                             ahead);
-        fresh = false;
-      }
-      if (fresh) clear(piece_weight, a_.H * partial_stride_);
-    });
+    parallel_for_work(
+        p_.pieces, 2 * (end - first) * a_.K * a_.H, [&](int64_t piece, int64_t worker) {
+          A* piece_weight = partial_weight_ + piece * p_.partial_weight;
+          A* piece_bias = partial_bias_ + piece * p_.partial_bias;
+          const int64_t from = first + piece * p_.piece_rows;
+          const int64_t to = from + p_.piece_rows < end ? from + p_.piece_rows : end;
+          if (anew) clear(piece_bias, p_.partial_bias);
+          bool fresh = anew && dweight_;  // whether piece_weight holds nothing yet
+          for (int64_t n = from; n < to; n += p_.block_rows) {
+            const int64_t rows = to - n < p_.block_rows ? to - n : p_.block_rows;
+            const auto input = input_rows(n, rows, worker);
+            if (!input.good) continue;
+            A* dz = worker_scratch_ + worker * p_.per_worker();
+            A* packed_dz = p_.packed_dz && dweight_ ? dz + p_.dz : nullptr;
+            Ahead ahead;
+            for (int64_t row = 0; row < rows; row += p_.part_rows) {
+              const int64_t part = rows - row < p_.part_rows ? rows - row : p_.part_rows;
+              form_part(dz, packed_dz, piece_bias, n + row, part, row, rows);
+              ahead = what_follows(n + row + part, end, part, rows, dinput_rows);
+              if (a_.dinput)
+                multiply_by_weight(dinput_rows(n + row), a_.K, dz, p_.dz_stride, part, a_.H,
+                                   packed_weight_, ahead);
+            }
+            if (dweight_)
+              add_outer_products(piece_weight, partial_stride_, fresh, dz, p_.dz_stride, rows, a_.H,
+                                 input.rows, input_stride, a_.K, dz + p_.dz + p_.packed_dz,
+                                 packed_dz, ahead);
+            fresh = false;
+          }
+          if (fresh) clear(piece_weight, a_.H * partial_stride_);
+        });
   }
 
   // Writes dweight and dbias once every row is added.

@@ -16,7 +16,6 @@ constexpr int64_t kMostTiles = 8;            // of one task
 constexpr int64_t kThreadsInMind = 4;
 
 struct LinearTanhForwardPlan {
-  bool serial;
   int64_t block_rows, blocks;
   int64_t packed_weight, packed_rows;  // elements, the latter of one worker
 };
@@ -26,7 +25,6 @@ LinearTanhForwardPlan plan(const LinearTanhForward& a) {
   const int64_t lanes = lanes_of(a.dtype), bytes = acc_size(a.dtype);
   const int64_t depth = a.K > 0 ? a.K : 1;
   const int64_t most = clamp(kRowBlockBytes / (bytes * depth * kTileRows), 2, kMostTiles);
-  p.serial = a.N * a.K * a.H < kSerialMultiplyAdds;
   // The number of tiles per block that leaves threads idle for the shortest time at the end.
   int64_t least = a.N * kThreadsInMind + most * kTileRows * kThreadsInMind;
   for (int64_t tiles = most; tiles > most * 3 / 4; --tiles) {
@@ -106,10 +104,7 @@ void linear_tanh_forward_by_blocks(const LinearTanhForward& a, const PackBlock& 
                      panels.vectors(panel), ahead, finish);
     }
   };
-  if (p.serial)
-    for (int64_t block = 0; block < p.blocks; ++block) run_block(block, 0);
-  else
-    parallel_for_dynamic(p.blocks, run_block);
+  parallel_for_work(p.blocks, a.N * a.K * a.H, run_block);
 }
 
 }  // namespace

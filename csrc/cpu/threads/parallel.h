@@ -1,67 +1,70 @@
-// Parallel loops on the thread pool of the process: torch's own when torch is loaded (so that
-// torch.set_num_threads holds in every thread), else OpenMP, else serial (parallel.cpp).
+// Parallel loops on the team of the calling thread (team.h). The most threads are those of torch
+// when it is loaded (torch.set_num_threads holds in every thread), else of OpenMP, else the cores.
 //
-// Which thread runs which index depends on the number of threads. A body writes only what belongs
-// to its index, so the results do not depend on it.
+// Which thread runs which index depends on chance. A body writes only what belongs to its index, so
+// the results depend neither on that nor on the number of threads.
 #pragma once
 
 #include <cstdint>
 
-#include "cpu/threads/flush_denormals.h"
+#include "cpu/threads/team.h"
 
 namespace mlpkern::cpu {
 
-using RangeBody = void (*)(int64_t begin, int64_t end, void* context);
-
-// Calls body over disjoint ranges that cover [0, count), on at most max_threads() threads. Runs in
-// the calling thread when count is 1 or the call is already inside a parallel region.
-void parallel_ranges(int64_t count, RangeBody body, void* context);
-
+// The most threads of a loop that the calling thread starts.
 int max_threads();
 
 // Bounds max_threads() of the calling thread, 0 for no bound; returns the previous bound.
 int limit_threads(int count);
 
-// "torch", "openmp" or "serial": where the threads come from.
+// "torch", "openmp" or "system": who says how many threads there are.
 const char* parallel_source();
 
-// body(i) for i in [0, count), in contiguous ranges.
-template <class Body>
-static inline void parallel_for(int64_t count, const Body& body) {
-  if (count == 1) {
-    body(int64_t{0});
-    return;
-  }
-  const RangeBody run = [](int64_t begin, int64_t end, void* context) {
-    const FlushDenormals flush;
-    const Body& each = *static_cast<const Body*>(context);
-    for (int64_t i = begin; i < end; ++i) each(i);
-  };
-  parallel_ranges(count, run, const_cast<Body*>(&body));
-}
+// Whether work of so many multiply-adds is worth several threads: the measured time until another
+// one begins must be a small part of what the work takes on one core, at half of its measured peak.
+bool worth_threads(double multiply_adds);
 
-// body(i, worker) for i in [0, count), for items of unequal size or cores of unequal speed. Each
-// worker takes the items of its own share of the range in order, then items left in other shares.
-// So the next item is mostly the adjacent one, and in a second loop over the same range each core
-// finds its data in its cache. worker < kMaxWorkers identifies the scratch of this call.
+// body(i, worker) for i in [0, count). Each worker takes the items of its own share of the range in
+// order, then items left in other shares. So the next item is mostly the adjacent one, and in a
+// second loop over the same range each core finds its data in its cache. worker < kMaxWorkers
+// identifies the scratch of this call.
 constexpr int64_t kMaxWorkers = 64;
 template <class Body>
 static inline void parallel_for_dynamic(int64_t count, const Body& body) {
-  int64_t workers = max_threads() < kMaxWorkers ? max_threads() : kMaxWorkers;
-  if (workers > count) workers = count;
   struct alignas(64) Share {
     int64_t next, end;
   };
-  Share shares[kMaxWorkers];
+  struct Loop {
+    const Body& body;
+    int64_t workers;
+    Share shares[kMaxWorkers];
+  };
+  int64_t workers = max_threads() < kMaxWorkers ? max_threads() : kMaxWorkers;
+  if (workers > count) workers = count;
+  if (workers <= 1 || in_region()) {
+    for (int64_t i = 0; i < count; ++i) body(i, int64_t{0});
+    return;
+  }
+  Loop loop{body, workers, {}};
   for (int64_t w = 0; w < workers; ++w)
-    shares[w] = {count * w / workers, count * (w + 1) / workers};
-  parallel_for(workers, [&](int64_t worker) {
-    for (int64_t w = worker; w < worker + workers; ++w) {
-      Share& share = shares[w < workers ? w : w - workers];
-      for (int64_t i; (i = __atomic_fetch_add(&share.next, 1, __ATOMIC_RELAXED)) < share.end;)
-        body(i, worker);
-    }
-  });
+    loop.shares[w] = {count * w / workers, count * (w + 1) / workers};
+  run_team(
+      workers,
+      [](int64_t worker, void* context) {
+        Loop& l = *static_cast<Loop*>(context);
+        for (int64_t w = worker; w < worker + l.workers; ++w) {
+          Share& share = l.shares[w < l.workers ? w : w - l.workers];
+          for (int64_t i; (i = __atomic_fetch_add(&share.next, 1, __ATOMIC_RELAXED)) < share.end;)
+            l.body(i, worker);
+        }
+      },
+      &loop);
+}
+
+// body(i) for i in [0, count), as above.
+template <class Body>
+static inline void parallel_for(int64_t count, const Body& body) {
+  parallel_for_dynamic(count, [&](int64_t i, int64_t) { body(i); });
 }
 
 // Lowers *value to `candidate` if that is smaller; -1 means that there is no position yet.

@@ -7,8 +7,7 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// Below this (6 us on one AVX-512 core) a call stays serial: a parallel region costs 1.2 us, and
-// its threads must wake up.
+// Below this (6 us on one AVX-512 core) a plan does not cut its work into pieces for threads.
 constexpr int64_t kSerialMultiplyAdds = 1 << 19;
 
 MLPKERN_INLINE int64_t acc_size(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
@@ -36,13 +35,19 @@ struct Scratch {
   }
 };
 
-// body(i) for i in [0, count); serial when the whole is too little work for several threads.
+// body(i) or body(i, worker) for i in [0, count), by several threads where the whole is worth it.
 template <class Body>
 MLPKERN_INLINE void parallel_for_work(int64_t count, int64_t multiply_adds, const Body& body) {
-  if (multiply_adds < kSerialMultiplyAdds)
-    for (int64_t i = 0; i < count; ++i) body(i);
+  const auto run = [&](int64_t i, int64_t worker) {
+    if constexpr (std::is_invocable_v<Body, int64_t, int64_t>)
+      body(i, worker);
+    else
+      body(i);
+  };
+  if (count > 1 && worth_threads(static_cast<double>(multiply_adds)))
+    parallel_for_dynamic(count, run);
   else
-    parallel_for(count, body);
+    for (int64_t i = 0; i < count; ++i) run(i, 0);
 }
 
 }  // namespace

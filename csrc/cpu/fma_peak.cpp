@@ -1,0 +1,41 @@
+// The rate of fused multiply-adds of one core, the limit of every product: independent ones on
+// registers alone.
+//
+// Compile alone:
+// g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx2 -march=haswell -c csrc/cpu/fma_peak.cpp
+#include <chrono>
+
+#include "cpu/vector/simd.h"
+
+namespace mlpkern::cpu::MLPKERN_ISA {
+
+double fma_peak(double seconds) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kSums = 10, kRounds = 4000;  // sums enough for latency times throughput
+  const auto since = [](Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
+  vec_t<float> sum[kSums];
+  const vec_t<float> factor = splat(0.999f), term = splat(0.001f);
+  for (auto& s : sum) s = splat(1.0f);
+  double best = 0;
+  const Clock::time_point begin = Clock::now();
+  do {
+    const Clock::time_point round = Clock::now();
+    for (int i = 0; i < kRounds; ++i)
+#pragma GCC unroll 10
+      for (int s = 0; s < kSums; ++s) {
+        sum[s] = sum[s] * factor + term;
+#if defined(__x86_64__)
+        __asm__ volatile("" : "+x"(sum[s]));  // the compiler must neither merge nor drop terms
+#elif defined(__aarch64__)
+        __asm__ volatile("" : "+w"(sum[s]));
+#endif
+      }
+    const double rate = 2.0 * kSums * kRounds * kLanes<float> / since(round);
+    best = rate > best ? rate : best;
+  } while (since(begin) < seconds);
+  return best;
+}
+
+}  // namespace mlpkern::cpu::MLPKERN_ISA
