@@ -58,9 +58,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("fma_peak", cpu::fma_peak, py::arg("seconds"),
         "Flops per second of one core in fused multiply-adds of float32 on registers alone.");
   m.def(
-      "team_latency",
+      "thread_latency",
       [] {
-        const cpu::Latency latency = cpu::team_latency();
+        const cpu::Latency latency = cpu::thread_latency();
         return py::make_tuple(latency.awake, latency.asleep);
       },
       "Seconds until another thread begins its part of a loop: of one awake, of one asleep.");

@@ -90,6 +90,7 @@ struct Layout {
 
 template <class A>
 int64_t run(const Evaluate& a) {
+  const LongCall long_call;
   Layout<A> layout(a, a.workspace);
   const Sizes& z = layout.z;
   const int64_t rows = a.examples.rows, blocks = ceil_div(rows, kBlockRows);

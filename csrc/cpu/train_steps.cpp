@@ -79,6 +79,7 @@ double multiply_adds(const TrainSteps& a) {
 
 template <class A>
 int64_t run(const TrainSteps& a) {
+  const LongCall long_call;
   const Sharing share = sharing<A>(a);
   const Layout bytes = layout<A>(a);
   char* const packed = static_cast<char*>(a.workspace);

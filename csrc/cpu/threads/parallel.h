@@ -1,8 +1,10 @@
-// Parallel loops on the team of the calling thread (team.h). The most threads are those of torch
-// when it is loaded (torch.set_num_threads holds in every thread), else of OpenMP, else the cores.
+// Parallel loops. torch.set_num_threads says how many threads there are when torch is loaded, else
+// OpenMP, else the number of cores.
 //
-// Which thread runs which index depends on chance. A body writes only what belongs to its index, so
-// the results depend neither on that nor on the number of threads.
+// The loops of a short call run on the threads of torch, which still look out for work of torch and
+// would keep the cores from others. A long call (LongCall), and a program without torch, uses a
+// team of its own (team.h). Which thread runs which index depends on chance. A body writes only
+// what belongs to its index, so the results depend neither on that nor on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +22,32 @@ int limit_threads(int count);
 // "torch", "openmp" or "system": who says how many threads there are.
 const char* parallel_source();
 
+// As long as an object lives, loops of this thread run on its own team.
+class LongCall {
+ public:
+  LongCall();
+  ~LongCall();
+  LongCall(const LongCall&) = delete;
+  LongCall& operator=(const LongCall&) = delete;
+
+ private:
+  const bool before_;
+};
+
+// Seconds from the begin of a loop to the first work of another thread, measured once: of a thread
+// that looks out for it, or of one that sleeps.
+struct Latency {
+  double awake, asleep;
+};
+Latency thread_latency();
+
 // Whether work of so many multiply-adds is worth several threads: the measured time until another
 // one begins must be a small part of what the work takes on one core, at half of its measured peak.
 bool worth_threads(double multiply_adds);
+
+// Calls body(0, context) in the calling thread and body(w, context), 0 < w < workers, in others
+// that are free meanwhile; returns when all of them have. Each call takes work until none is left.
+void run_workers(int64_t workers, TeamBody body, void* context);
 
 // body(i, worker) for i in [0, count). Each worker takes the items of its own share of the range in
 // order, then items left in other shares. So the next item is mostly the adjacent one, and in a
@@ -48,7 +73,7 @@ static inline void parallel_for_dynamic(int64_t count, const Body& body) {
   Loop loop{body, workers, {}};
   for (int64_t w = 0; w < workers; ++w)
     loop.shares[w] = {count * w / workers, count * (w + 1) / workers};
-  run_team(
+  run_workers(
       workers,
       [](int64_t worker, void* context) {
         Loop& l = *static_cast<Loop*>(context);

@@ -3,23 +3,16 @@
 #include <pthread.h>
 #include <signal.h>
 
-#include <algorithm>
-#include <chrono>
 #include <memory>
 #include <thread>
 
 #include "cpu/threads/cores.h"
 #include "cpu/threads/flush_denormals.h"
+#include "cpu/threads/stragglers.h"
 #include "cpu/threads/wait.h"
 
 namespace mlpkern::cpu {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // How long a thread looks out for a region before it sleeps: longer than what train_steps does
 // between two of them, far shorter than what another process would miss.
@@ -61,12 +54,10 @@ struct Team {
   std::atomic<int> core{-1};  // of the caller
   std::atomic<bool> ends{false};
   int64_t threads = 1;  // of the caller as well
-  bool alone = false;   // until alone_until
-  Clock::time_point alone_until;
+  Stragglers stragglers;
 
   void run(int64_t count, TeamBody region_body, void* region_context) {
-    if (alone && Clock::now() < alone_until) return region_body(0, region_context);
-    alone = false;
+    if (stragglers.expected()) return region_body(0, region_context);
     body = region_body;
     context = region_context;
     workers = count;
@@ -85,11 +76,7 @@ struct Team {
     const Clock::time_point begin = Clock::now();
     gate.fetch_or(kCallerSleeps);
     for (uint32_t now; ((now = gate.load()) & kInside) != 0;) sleep_while(&gate, now);
-    const double waited = seconds_since(begin);
-    if (waited < kStraggling) return;
-    alone = true;
-    alone_until = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                     std::chrono::duration<double>(kAlone * waited));
+    stragglers.waited(seconds_since(begin));
   }
 
   bool enter() {
@@ -137,6 +124,7 @@ void* serve(void* given) {
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, nullptr);  // they are for the threads of the program
   place->cores.allow();
+  wake_promptly();
   const FlushDenormals flush;
   inside_region = true;
   place->team->serve(place->worker);
@@ -190,43 +178,6 @@ struct Owner {
 
 thread_local Owner owner;
 
-double median(double* values, int count) {
-  std::nth_element(values, values + count / 2, values + count);
-  return values[count / 2];
-}
-
-// The region ends with the first work of the other thread, or after a millisecond.
-double time_of_arrival() {
-  struct Arrival {
-    std::atomic<bool> there{false};
-  } arrival;
-  const Clock::time_point begin = Clock::now();
-  run_team(
-      2,
-      [](int64_t worker, void* context) {
-        auto& there = static_cast<Arrival*>(context)->there;
-        if (worker > 0)
-          there.store(true);
-        else
-          comes_true(1e-3, [&] { return there.load(); });
-      },
-      &arrival);
-  return seconds_since(begin);
-}
-
-Latency measure_latency() {
-  constexpr int kAwake = 31, kAsleep = 7;
-  double times[kAwake];
-  for (int i = 0; i < 8; ++i) time_of_arrival();
-  for (double& time : times) time = time_of_arrival();
-  const double awake = median(times, kAwake);
-  for (int i = 0; i < kAsleep; ++i) {
-    std::this_thread::sleep_for(std::chrono::duration<double>(3 * kLookOut));
-    times[i] = time_of_arrival();
-  }
-  return {awake, std::max(awake, median(times, kAsleep))};
-}
-
 }  // namespace
 
 void run_team(int64_t workers, TeamBody body, void* context) {
@@ -235,11 +186,6 @@ void run_team(int64_t workers, TeamBody body, void* context) {
   inside_region = true;
   team.run(workers, body, context);
   inside_region = false;
-}
-
-Latency team_latency() {
-  static const Latency measured = measure_latency();
-  return measured;
 }
 
 bool team_is_awake() { return owner.team && owner.team->asleep.load() == 0; }

@@ -18,16 +18,10 @@ using TeamBody = void (*)(int64_t worker, void* context);
 // is left, so that all is done whoever comes. Within a region only body(0, context) is called.
 void run_team(int64_t workers, TeamBody body, void* context);
 
-// Seconds from the begin of a region to the first work of another thread, measured once: of a
-// thread that looks out for it, or of one that sleeps.
-struct Latency {
-  double awake, asleep;
-};
-Latency team_latency();
-
 // Whether the team of this thread is awake: it has just had a region.
 bool team_is_awake();
 
+// Whether the calling thread works in a region.
 bool in_region();
 
 }  // namespace mlpkern::cpu
