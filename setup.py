@@ -6,9 +6,12 @@ Environment variables:
 
 - ``MLPKERN_REQUIRE_NATIVE=1``: a failed native build is an error;
 - ``MLPKERN_REQUIRE_CUDA=1``: it is an error if ``_cuda.so`` is not built;
+- ``MLPKERN_ISAS``: the instruction sets of the CPU kernels: ``native`` (the best that this machine
+  runs), ``all``, or a list such as ``avx512,avx2``; by default native for an editable or in-place
+  build, and all for a wheel, also that of ``pip install .``: a wheel may go to another machine;
 - ``MLPKERN_CUDA_ARCHITECTURES``: what nvcc compiles for: ``all`` (80, 86, 89, 90, 100, 120 and PTX
   for newer GPUs), ``native`` (the GPUs of this machine) or a list such as ``80-real,90``, with the
-  meaning of CMAKE_CUDA_ARCHITECTURES; by default native where a GPU is visible, else all;
+  meaning of CMAKE_CUDA_ARCHITECTURES; by default native, which is nothing where no GPU is visible;
 - ``MLPKERN_CUDA_LIBRARY``: a ``_cuda.so`` that another build has made from the same sources, used
   unchanged, without nvcc; the ``_build_info.json`` of that build must be beside it;
 - ``CUDACXX``, ``CUDA_HOME``: which nvcc; ``CUDAHOSTCXX``: its C++ compiler; without a working CUDA
@@ -146,8 +149,11 @@ def run(command: list, what: str = "the native build") -> None:
         raise NativeBuildError(f"{what} failed: {first}", done.stdout)
 
 
-def build(build_dir: Path) -> dict:
-    """Configures and compiles; returns CMake's report on the configuration."""
+def build(build_dir: Path, isas: str) -> dict:
+    """Configures and compiles; returns CMake's report on the configuration.
+
+    ``isas``: the instruction sets to build for where MLPKERN_ISAS does not say it.
+    """
     cmake, ninja, compiler = find_tool("cmake"), find_tool("ninja"), find_compiler()
     # CMake ignores a changed compiler in an existing cache, so such a change starts afresh.
     given = os.environ.get("MLPKERN_CUDA_LIBRARY", "")
@@ -163,7 +169,8 @@ def build(build_dir: Path) -> dict:
         # The cache would keep the path of an isolated build's ninja, which is gone next time.
         f"-DCMAKE_MAKE_PROGRAM={ninja}",
         f"-DPython_EXECUTABLE={sys.executable}",
-        # Given even when empty: the cache keeps the last one.
+        # Always given: the cache keeps the last one.
+        f"-DMLPKERN_ISAS={os.environ.get('MLPKERN_ISAS') or isas}",
         f"-DMLPKERN_CUDA_ARCHITECTURES={os.environ.get('MLPKERN_CUDA_ARCHITECTURES', '')}",
         f"-DMLPKERN_CUDA={'OFF' if given else 'ON'}",
         *pybind11_arguments(build_dir),
@@ -232,7 +239,8 @@ class CMakeBuild(build_ext):
         info["cuda"] = {"built": False, "reason": "the native build failed"}
         failure = None
         try:
-            info.update(build(BUILD_DIR), sources=load_build_record().sources(ROOT))
+            info.update(build(BUILD_DIR, "native" if in_place else "all"))
+            info.update(sources=load_build_record().sources(ROOT))
             cuda_library = info["cuda"].pop("library")
             cuda = cuda_library.read_bytes() if info["cuda"]["built"] else b""
             library = next(BUILD_DIR.glob(f"_C*{sysconfig.get_config_var('EXT_SUFFIX')}"))

@@ -279,9 +279,10 @@ struct Evaluate {
 namespace cpu {
 MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)
 
-// Instruction set in use: "avx512", "avx2" or "baseline", or on ARM "neon"; the environment
-// variable MLPKERN_ISA overrides the choice. isa_error() is null, or the reason why MLPKERN_ISA
-// cannot be used; the kernels then run on the last of isas_available(), which every CPU has.
+// Instruction set in use: "avx512", "avx2" or "baseline", or on ARM "neon"; the best of this
+// library that runs here, or the one that the environment variable MLPKERN_ISA names. "none" where
+// none runs here: every launcher then throws std::runtime_error. isa_error() is null, or the reason
+// why there is none, or why MLPKERN_ISA cannot be used.
 const char* isa();
 const char* isa_error();
 

@@ -61,6 +61,8 @@ def status() -> tuple[bool, str, str]:
     failure = native_failure()
     if failure:
         return False, failure, "Install a C++17 compiler and run `pip install -e .` again."
+    if isa() == "none":
+        return False, isa_error() or "", "The other backends do not need it."
     if problem := isa_problem():
         return False, problem, "Change or unset the variable."
     return True, "", f"compiled C++, {isa()}, threads: {parallel_backend()}"
@@ -68,7 +70,7 @@ def status() -> tuple[bool, str, str]:
 
 def isa_problem() -> str:
     """Why the instruction set that MLPKERN_ISA names cannot be used, or an empty string."""
-    return "" if _failure else isa_error() or ""
+    return "" if _failure or isa() == "none" else isa_error() or ""
 
 
 def native_failure() -> str:

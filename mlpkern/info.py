@@ -34,7 +34,7 @@ def report() -> str:
     if native["loaded"]:
         kept, limit = (native["cache"][key] >> 20 for key in ("kept_bytes", "limit_bytes"))
         rows = [
-            ("instructions", f"{native['isa']} (can run: {', '.join(native['isas'])})"),
+            ("instructions", f"{native['isa']} (can run: {', '.join(native['isas']) or 'none'})"),
             ("threads", f"{native['threads']}, pool: {native['thread_pool']}"),
             ("memory pool", f"{kept} MiB kept for reuse, limit {limit} MiB"),
         ]
@@ -101,7 +101,7 @@ def _native() -> dict[str, Any]:
     return {
         "loaded": True,
         "isa": _C.isa(),
-        "isas": _C.isas_available().split(","),
+        "isas": list(filter(None, _C.isas_available().split(","))),
         "threads": _C.num_threads(),
         "thread_pool": _C.parallel_backend(),
         "cache": dict(_C.cache_info()),

@@ -46,9 +46,10 @@ PYBIND11_MODULE(_C, m) {
   bind_gpu_kernels(m);
   bind_cuda_library(m);
 
-  m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2 or baseline; neon.");
-  m.def("isa_error", cpu::isa_error, "Why MLPKERN_ISA cannot be used, or None.");
-  m.def("isas_available", cpu::isas_available, "Instruction sets this machine can run.");
+  m.def("isa", cpu::isa, "Instruction set in use: avx512, avx2, baseline; neon; or none.");
+  m.def("isa_error", cpu::isa_error, "Why isa() is none, why MLPKERN_ISA cannot be used, or None.");
+  m.def("isas_available", cpu::isas_available,
+        "Instruction sets of this library that this machine can run.");
   m.def("num_threads", cpu::max_threads, "Threads a parallel loop started here would use.");
   m.def("limit_threads", cpu::limit_threads, py::arg("count"),
         "Bounds the threads of loops started by this thread, 0 for no bound; returns the previous "

@@ -1,24 +1,17 @@
 // Chooses the instruction set once and forwards every launcher to the copy compiled for it.
 //
 // Compile alone:
-// g++ -std=c++17 -O3 -Icsrc -DMLPKERN_X86=1 -c csrc/cpu/dispatch.cpp
+// g++ -std=c++17 -O3 -Icsrc "-DMLPKERN_ISAS=X(avx2) X(baseline)" -c csrc/cpu/dispatch.cpp
 #include <cstdlib>
 #include <cstring>
-#include <iterator>
+#include <stdexcept>
 #include <string>
 
+#include "cpu/isas.h"
 #include "cpu/threads/flush_denormals.h"
 #include "kernels.h"
 
-// CMake defines MLPKERN_X86 where it builds the avx2 and avx512 copies, MLPKERN_NEON where it
-// builds neon. The last one runs on every CPU for which the library is built.
-#if defined(MLPKERN_X86)
-#define MLPKERN_ISAS(X) X(avx512) X(avx2) X(baseline)
-#elif defined(MLPKERN_NEON)
-#define MLPKERN_ISAS(X) X(neon)
-#else
-#define MLPKERN_ISAS(X) X(baseline)
-#endif
+// CMake defines MLPKERN_ISAS: X(name) for each instruction set that it builds, best first.
 
 namespace mlpkern::cpu {
 
@@ -33,33 +26,29 @@ struct KernelTable {
 
 // One table per instruction set, inside its namespace, where the plain names are its launchers.
 #define MLPKERN_ENTRY(name, Args) name, name##_workspace,
-#define MLPKERN_DECLARE_ISA(ns)                                                     \
+#define X(ns)                                                                       \
   namespace ns {                                                                    \
   MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)                                           \
   double fma_peak(double seconds);                                                  \
   static const KernelTable table = {#ns, fma_peak, MLPKERN_KERNELS(MLPKERN_ENTRY)}; \
   }
-MLPKERN_ISAS(MLPKERN_DECLARE_ISA)
+MLPKERN_ISAS
+#undef X
 
 namespace {
 
-#define MLPKERN_TABLE(ns) &ns::table,
-const KernelTable* const kTables[] = {MLPKERN_ISAS(MLPKERN_TABLE)};  // best first
+#define X(ns) &ns::table,
+const KernelTable* const kTables[] = {MLPKERN_ISAS};
+#undef X
 
-const KernelTable* everywhere() { return std::end(kTables)[-1]; }
-
-bool runs_here(const char* isa) {
-#ifdef MLPKERN_X86
-  __builtin_cpu_init();
-  if (!std::strcmp(isa, "avx512"))
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("fma");
-  if (!std::strcmp(isa, "avx2"))
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return !std::strcmp(isa, everywhere()->isa);
+// Where none of them runs: a library that was built on another machine, for that machine alone.
+template <class Result, class Args>
+Result refuse(const Args&) {
+  throw std::runtime_error(isa_error());
 }
+#define MLPKERN_REFUSE(name, Args) refuse<int64_t, Args>, refuse<size_t, Args>,
+const KernelTable kNone = {"none", [](double seconds) { return refuse<double>(seconds); },
+                           MLPKERN_KERNELS(MLPKERN_REFUSE)};
 
 const KernelTable* find(const char* isa) {
   for (const KernelTable* table : kTables)
@@ -67,31 +56,36 @@ const KernelTable* find(const char* isa) {
   return nullptr;
 }
 
-bool built(const char* isa) {
-  for (const KernelTable* table : kTables)
-    if (!std::strcmp(table->isa, isa)) return true;
-  return false;
-}
-
 struct Choice {
-  const KernelTable* table;
+  const KernelTable* table = &kNone;
   std::string error;
 
-  Choice() : table(best()) {
+  Choice() {
+    std::string built;
+    for (const KernelTable* it : kTables) {
+      built += (built.empty() ? "" : ",") + std::string(it->isa);
+      if (table == &kNone && runs_here(it->isa)) table = it;
+    }
     const char* wanted = std::getenv("MLPKERN_ISA");
-    if (!wanted || !*wanted) return;
-    table = find(wanted);
-    if (table) return;
-    table = everywhere();
-    error = std::string("MLPKERN_ISA is '") + wanted + "', which " +
-            (built(wanted) ? "this CPU does not have" : "is no instruction set of this build") +
-            "; expected one of " + isas_available();
+    if (table == &kNone) {
+      error =
+          "mlpkern._C was built for " + built +
+          ", which this CPU does not run (`MLPKERN_ISAS=native pip install -e .` builds for it)";
+    } else if (wanted && *wanted) {
+      if (const KernelTable* named = find(wanted))
+        table = named;
+      else
+        error = why_not(wanted);
+    }
   }
 
-  static const KernelTable* best() {
-    for (const KernelTable* table : kTables)
-      if (runs_here(table->isa)) return table;
-    return everywhere();
+  static std::string why_not(const std::string& wanted) {
+    const std::string available = isas_available();
+    const std::string why =
+        runs_here(wanted.c_str())
+            ? "was not built (`MLPKERN_ISAS=" + available + "," + wanted + " pip install -e .`)"
+            : "is no instruction set of this CPU";
+    return "MLPKERN_ISA is '" + wanted + "', which " + why + "; expected one of " + available;
   }
 };
 

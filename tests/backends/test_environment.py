@@ -13,9 +13,10 @@ import torch
 from support.backends import needs_native, run_python
 
 import mlpkern
-from mlpkern import build_record, environment, info, registry
+from mlpkern import build_record, cpu, environment, info, registry
 from mlpkern.cli import main
 from mlpkern.lm.errors import ConfigError, MissingPackageError
+from mlpkern.lm.many.jobs import kernel_threads
 from mlpkern.lm.plots import require_matplotlib
 from mlpkern.lm.training.engines import choose_engine
 
@@ -100,16 +101,40 @@ print(facts["native"]["cache"]["limit_bytes"])
 def test_an_instruction_set_that_cannot_be_used_is_an_error():
     from mlpkern import _C
 
-    unknown = [("sse9", "is no instruction set of this build")]
-    lacking = set(build_record.read()["isas"]) - set(_C.isas_available().split(","))
-    for isa, why in unknown + [(isa, "this CPU does not have") for isa in sorted(lacking)]:
+    available = _C.isas_available()
+    lacking = ["sse9", *build_record.read()["isas"]]
+    wrong = {
+        **dict.fromkeys(lacking, "is no instruction set of this CPU"),
+        # Every CPU runs it, but "native" builds nothing else than the best.
+        "baseline": f"was not built (`MLPKERN_ISAS={available},baseline pip install -e .`)",
+    }
+    for isa in wrong.keys() - set(available.split(",")):
         done = run_python("-c", ISA, MLPKERN_ISA=isa, MLPKERN_CACHE_LIMIT="12345")
         assert done.returncode == 0, done.stderr
         told, limit = done.stdout.splitlines()
         said, reason, problems = json.loads(told)
-        expected = f"MLPKERN_ISA is '{isa}', which {why}; expected one of {_C.isas_available()}"
+        expected = f"MLPKERN_ISA is '{isa}', which {wrong[isa]}; expected one of {available}"
         assert (said, reason, problems) == (expected, expected, [expected])
         assert limit == "12345"
+
+
+@needs_native
+def test_a_library_for_another_cpu_leaves_the_rest(monkeypatch):
+    """tests/cpp/test_nothing_runs.cpp is the compiled half."""
+    reason = "mlpkern._C was built for avx512, which this CPU does not run"
+    monkeypatch.setattr(cpu, "isa", lambda: "none")
+    monkeypatch.setattr(cpu, "isa_error", lambda: reason)
+    monkeypatch.setattr(registry, "_status", {})
+    assert mlpkern.explain("linear_tanh", X, X).startswith("linear_tanh runs on reference")
+    assert torch.equal(mlpkern.linear_tanh(X, X), torch.tanh(X @ X.T))
+    assert kernel_threads(torch.device("cpu")) == 1
+    assert info.collect()["problems"] == []
+    assert f"missing: {reason}" in info.report()
+    with (
+        pytest.raises(RuntimeError, match=f"backend cpu cannot run here: {reason}"),
+        mlpkern.use_backend("cpu"),
+    ):
+        pass
 
 
 def test_matplotlib_that_refuses_its_settings_is_not_called_missing(monkeypatch):

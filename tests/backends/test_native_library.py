@@ -43,7 +43,7 @@ def test_objects_of_an_instruction_set_have_no_weak_symbols(isa: str) -> None:
     # The linker keeps one copy of a weak symbol. If it kept that of AVX-512, every CPU would run
     # it.
     if isa not in build_record.read()["isas"]:
-        pytest.skip(f"{isa} is not built on {platform.machine()}")
+        pytest.skip(f"{isa} is not built on {platform.machine()}; MLPKERN_ISAS=all builds all")
     objects = isa_objects(isa)
     if not objects:
         pytest.skip("no build folder beside the tests: installed from a wheel")
@@ -81,7 +81,6 @@ def test_library_exports_only_its_init_function() -> None:
 
 def test_isa_is_the_best_one_or_the_one_named() -> None:
     available = _C.isas_available().split(",")
-    assert available[-1] in ("baseline", "neon")
     assert set(available) <= set(build_record.read()["isas"])
     assert _C.isa() == (os.environ.get("MLPKERN_ISA") or available[0])
 

@@ -63,12 +63,11 @@ ALL = "sm_80 sm_86 sm_89 sm_90 sm_100 sm_120 compute_120"
 @pytest.mark.parametrize(
     ("wanted", "cards", "targets"),
     [
-        ("", "", ALL),
+        ("all", "", ALL),
         ("all", "9.0", ALL),
         ("", "9.0", "sm_90"),
         ("native", "8.6 9.0 9.0", "sm_86 sm_90"),
         ("", "7.5 8.0", "sm_80"),  # the kernels need sm_80
-        ("", "7.5", ALL),
         ("", "12.2", "sm_121"),  # machine code of the same generation
         ("", "13.0", "compute_121"),  # a generation that this nvcc does not know
         ("90", "", "sm_90 compute_90"),
@@ -89,7 +88,7 @@ def test_targets(tmp_path: Path, wanted: str, cards: str, targets: str) -> None:
 
 def test_an_old_nvcc_leaves_out_what_it_does_not_know(tmp_path: Path) -> None:
     fake_nvcc(tmp_path, "12.4", "50 80 86 87 89 90")
-    cuda = configured(tmp_path)
+    cuda = configured(tmp_path, "all")
     assert cuda["reason"] == ""
     assert cuda["targets"] == "sm_80 sm_86 sm_89 sm_90 compute_90"
     assert cuda["note"] == "CUDA 12.4 does not know sm_100, sm_120: built without"
@@ -100,7 +99,8 @@ def test_an_old_nvcc_leaves_out_what_it_does_not_know(tmp_path: Path) -> None:
     [
         ("90;130", CUDA_13, {}, "CUDA 13.0 does not know sm_130, named in"),
         ("9.0", CUDA_13, {}, "MLPKERN_CUDA_ARCHITECTURES has 9.0, expected all, native, or"),
-        ("native", CUDA_13, {}, "is native, and no card from sm_80 on is visible"),
+        ("", CUDA_13, {}, "is there, but no card from sm_80 on is visible (MLPKERN_CUDA_ARCHIT"),
+        ("native", CUDA_13, {}, "is there, but no card from sm_80 on is visible (MLPKERN_CUDA_"),
         ("", "35 50 75", {}, "is CUDA 13.0, which does not know sm_80"),
         ("", CUDA_13, {"CUDACXX": "/nowhere/nvcc"}, "CUDACXX names /nowhere/nvcc, which was not"),
         ("", CUDA_13, {"CUDACXX": "false"}, "false --version failed (1)"),
@@ -119,7 +119,7 @@ def test_no_cuda_says_why(
 )
 def test_a_changed_header_compiles_what_includes_it(tmp_path: Path, source: Path) -> None:
     fake_nvcc(tmp_path, "13.0", CUDA_13)
-    configured(tmp_path)
+    configured(tmp_path, "90")
     build = tmp_path / "build"
     command = ["ninja", "-C", build, "-t", "query", f"csrc/cuda/{source.stem}.o"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -138,7 +138,7 @@ def test_a_launcher_before_the_compiler_is_not_taken_for_one(tmp_path: Path) -> 
     fake_nvcc(tmp_path, "13.0", CUDA_13)
     need(shutil.which("g++"), "g++")
     launcher = fake(tmp_path, "launcher", 'exec "$@"')
-    configured(tmp_path, CXX=f"{launcher} g++")
+    configured(tmp_path, "90", CXX=f"{launcher} g++")
     text = (tmp_path / "build" / "build.ninja").read_text()
     assert "nvcc -std=c++17" in text
     assert f"-ccbin={launcher}" not in text

@@ -26,7 +26,7 @@ def test_build_record_is_complete() -> None:
     for key in ("compiler", "isas", "build_seconds", "python", "version", "date", "output"):
         assert key in record
     if record["native"]:
-        assert "baseline" in record["isas"]
+        assert record["isas"]
         assert record["build_seconds"] > 0
 
 

@@ -67,7 +67,8 @@ def test_an_nvcc_that_fails_costs_cuda_alone(
     environment: Environment, tree: Path, tmp_path: Path
 ) -> None:
     nvcc = str(fake_nvcc(tmp_path))
-    environment.install("-e", str(tree), MLPKERN_REQUIRE_NATIVE="1", CUDACXX=nvcc)
+    asked = {"CUDACXX": nvcc, "MLPKERN_CUDA_ARCHITECTURES": "90-real"}
+    environment.install("-e", str(tree), MLPKERN_REQUIRE_NATIVE="1", **asked)
     facts = environment.exercise()
     assert facts["native"]["loaded"]
     assert facts["build"]["cuda"]["built"] is False
@@ -81,7 +82,7 @@ def test_an_nvcc_that_fails_costs_cuda_alone(
 @packaging
 def test_cuda_can_be_required(environment: Environment, tree: Path, tmp_path: Path) -> None:
     nvcc = str(fake_nvcc(tmp_path))
-    required = {"MLPKERN_REQUIRE_CUDA": "1"}
+    required = {"MLPKERN_REQUIRE_CUDA": "1", "MLPKERN_CUDA_ARCHITECTURES": "90-real"}
     output = environment.install("-e", str(tree), check=False, CUDACXX=nvcc, **required)
     assert "MLPKERN_REQUIRE_CUDA is set, and nvcc failed" in output
     output = environment.install("-e", str(tree), check=False, **required)

@@ -41,7 +41,7 @@ print(json.dumps(facts))
 # To save time most cases build for one instruction set and without CUDA: they name an nvcc that
 # does not exist, as the real one may be anywhere. Equal settings share what is compiled. The
 # install that runs the tests has compiled everything.
-LITTLE = {"CUDACXX": "/nowhere/nvcc", "MLPKERN_CMAKE_ARGS": "-DMLPKERN_ISAS=baseline"}
+LITTLE = {"CUDACXX": "/nowhere/nvcc", "MLPKERN_ISAS": "baseline"}
 
 
 def packaging(function):

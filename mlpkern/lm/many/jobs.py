@@ -34,8 +34,8 @@ class Job:
 
 def kernel_threads(device: torch.device) -> int:
     """How many jobs to run at once on ``device``; one on a GPU, which a single job fills."""
-    compiled = not cpu.native_failure()
-    return torch.get_num_threads() if device.type == "cpu" and compiled else 1
+    compiled = device.type == "cpu" and cpu.status()[0]
+    return torch.get_num_threads() if compiled else 1
 
 
 def run_jobs(jobs: Sequence[Job], threads: int, report: Callable[[int], None]) -> None:
