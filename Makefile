@@ -40,6 +40,9 @@ native := $(shell find csrc -type f 2>/dev/null)
 cpp := $(shell find csrc tests/cpp tests/cuda tests/fiber -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 scripts = $(shell $(py) -c "import sysconfig; print(sysconfig.get_path('scripts'))")
 with_tools = PATH="$(scripts):$$PATH"
+# Around a command: what begins; then how long it took, with its exit status.
+begin = echo "make: $(1)"; started=$$(date +%s)
+end = status=$$?; echo "make: $(1): $$(($$(date +%s) - started)) s"; exit $$status
 not_installed = echo "make: pip could not install the package ($(versions)), see above" >&2; exit 1
 
 .PHONY: help test test-torch test-oldest bench lint format docs packaging rehearse ctest sanitize neon \
@@ -67,7 +70,8 @@ help:
 	@echo "VENV=$(VENV) (none: use PYTHON as it is), PYTHON=$(PYTHON)"
 
 test: $(installed)
-	$(py) -m pytest -n $(WORKERS) --dist worksteal $(TEST_ARGS)
+	@$(call begin,tests in $(WORKERS) processes); \
+	$(py) -m pytest -n $(WORKERS) --dist worksteal $(TEST_ARGS); $(call end,tests)
 
 test-torch:
 	$(if $(TORCH),,$(error name a version of torch: make test-torch TORCH=2.14.1))
@@ -78,7 +82,8 @@ test-oldest:
 		TEST_ARGS='$(OLDEST_TESTS) $(TEST_ARGS)'
 
 bench: $(installed)
-	$(py) bench/run.py --out bench/out $(BENCH_ARGS)
+	@$(call begin,benchmark into bench/out); \
+	$(py) bench/run.py --out bench/out $(BENCH_ARGS); $(call end,benchmark)
 
 lint: $(tools)
 	$(py) -m ruff check .
@@ -146,9 +151,11 @@ $(installed) $(tools): | $(VENV)/bin/python
 endif
 
 $(installed): setup.py CMakeLists.txt pyproject.toml $(wildcard constraints.txt .ci/constraints*.txt) $(native)
-	$(py) -m pip install $(versions) -e '.[test,bench]' || { $(not_installed); }
+	@$(call begin,install with test bench: packages and the compiled kernels); \
+	$(py) -m pip install $(versions) -e '.[test,bench]' || { $(not_installed); }; $(call end,install)
 	@mkdir -p $(@D) && touch $@
 
 $(tools): pyproject.toml $(wildcard constraints.txt .ci/constraints*.txt)
-	$(py) -m pip install $(versions) -e '.[test,bench,dev,docs]' || { $(not_installed); }
+	@$(call begin,install with test bench dev docs: packages and the compiled kernels); \
+	$(py) -m pip install $(versions) -e '.[test,bench,dev,docs]' || { $(not_installed); }; $(call end,install)
 	@mkdir -p $(@D) && touch $@ $(installed)

@@ -66,6 +66,24 @@ def test_every_step_runs_and_a_failure_is_told(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("target", "step"), [("test", "tests"), ("bench", "benchmark")])
+def test_make_says_what_it_does_and_how_long_it_took(tmp_path, target, step):
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "python $*"\n[ "$2" = pip ] || exit 3\n')
+    python.chmod(0o755)
+    command = ["make", target, "VENV=none", f"PYTHON={python}", f"state={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Error 3" in done.stderr
+    lines = [re.sub(r"\d+ s$", "0 s", line) for line in done.stdout.splitlines()]
+    said = [line for line in lines if line.startswith(("make: ", "python -"))]
+    assert said[0] == "make: install with test bench: packages and the compiled kernels"
+    assert said[1].startswith("python -m pip install ")
+    assert said[2] == "make: install: 0 s"
+    assert said[3].startswith(f"make: {step} ")
+    assert said[-1] == f"make: {step}: 0 s"
+
+
 def test_the_version_stands_in_one_place():
     """A build reads the literal in the package, without importing it: torch may be absent."""
     expand = pytest.importorskip("setuptools.config.expand", reason="the extra `dev` has it")
