@@ -165,17 +165,18 @@ def test_a_limit_of_one_starts_no_threads() -> None:
 import os, torch, mlpkern
 from mlpkern import _C
 torch.set_num_threads(1)  # until the tensors are filled
-x, w = torch.ones(4096, 64), torch.ones(64, 64)
+x, w = torch.ones(16384, 64), torch.ones(64, 64)
 torch.set_num_threads(4)
 counts = [len(os.listdir("/proc/self/task"))]
 for limit in (1, 0):
     _C.limit_threads(limit)
     mlpkern.linear_tanh(x, w)
     counts.append(len(os.listdir("/proc/self/task")))
-print([count - counts[0] for count in counts[1:]])
+print(*(count - counts[0] for count in counts[1:]))
 """
     done = run_python("-c", code)
-    assert done.stdout == "[0, 3]\n", done.stderr
+    limited, unlimited = map(int, done.stdout.split())
+    assert limited == 0 and unlimited >= 3, done.stderr
 
 
 def test_report_shows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

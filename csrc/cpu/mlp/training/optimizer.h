@@ -15,8 +15,8 @@ enum class Rule { sgd, momentum, nesterov, adamw };
 template <class A>
 struct StepConstants {
   vec_t<A> rate;      // sgd: -lr, without momentum times scale; adamw: -lr / (1 - beta1^t)
-  vec_t<A> decay;     // of the weight: 1 - lr * weight_decay; with momentum: weight_decay
-  ints_t<A> decays;   // momentum: all bits set, or none where weight_decay is 0: 0 * inf is not 0
+  vec_t<A> decay;     // adamw: 1 - lr * weight_decay; sgd: weight_decay, without momentum times -lr
+  ints_t<A> decays;   // sgd: all bits set, or none where weight_decay is 0: 0 * inf is not 0
   vec_t<A> scale;     // of the gradient: the factor of clipping, or 1
   vec_t<A> momentum;  // sgd: momentum; adamw: 1 - beta1
   vec_t<A> beta2, one_minus_beta2, root_correction, eps;
@@ -29,14 +29,10 @@ StepConstants<A> step_constants(const TrainSteps& a, int64_t model, double lr, i
   const double weight_decay = a.weight_decay[model];
   StepConstants<A> c = {};
   c.scale = all(scale);
-  if (a.optimizer == Optimizer::sgd && a.momentum == 0) {
-    c.rate = all(-lr * scale);
-    c.decay = all(1 - lr * weight_decay);
-    return c;
-  }
   if (a.optimizer == Optimizer::sgd) {
-    c.rate = all(-lr);
-    c.decay = all(weight_decay);
+    const bool plain = a.momentum == 0;
+    c.rate = all(plain ? -lr * scale : -lr);
+    c.decay = all(plain ? -lr * weight_decay : weight_decay);
     c.decays = c.decay != vec_t<A>{};
     c.momentum = all(a.momentum);
     return c;
@@ -62,7 +58,8 @@ MLPKERN_INLINE vec_t<double> square_root(vec_t<double> x) {
 template <Rule rule, class A>
 MLPKERN_INLINE vec_t<A> updated(const StepConstants<A>& c, vec_t<A> w, vec_t<A> g, vec_t<A>& first,
                                 vec_t<A>& second, vec_t<A> decay) {
-  if constexpr (rule == Rule::sgd) return w * decay + c.rate * g;
+  const auto decaying = [&] { return (vec_t<A>)((ints_t<A>)w & c.decays); };
+  if constexpr (rule == Rule::sgd) return (w + decay * decaying()) + c.rate * g;
   g *= c.scale;
   if constexpr (rule == Rule::adamw) {
     w *= decay;
@@ -70,7 +67,7 @@ MLPKERN_INLINE vec_t<A> updated(const StepConstants<A>& c, vec_t<A> w, vec_t<A> 
     second = second * c.beta2 + g * g * c.one_minus_beta2;
     return w + c.rate * (first / (square_root(second) * c.root_correction + c.eps));
   }
-  g += decay * (vec_t<A>)((ints_t<A>)w & c.decays);
+  g += decay * decaying();
   first = c.momentum * first + g;
   if constexpr (rule == Rule::nesterov) return w + c.rate * (g + c.momentum * first);
   return w + c.rate * first;
