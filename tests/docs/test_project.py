@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_a_step_that_does_not_exist_is_refused():
     done = subprocess.run(["bash", ROOT / ".ci" / "run", "lint", "lnit"], capture_output=True)
     assert done.returncode == 2
     assert b"no step lnit, expected one of test " in done.stderr
+
+
+def test_missing_cross_compilers_are_named(tmp_path):
+    for tool in ("env", "id"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    command = [shutil.which("bash"), ROOT / ".ci" / "cross-tools"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "neon: missing aarch64-linux-gnu-g++ clang++ qemu-aarch64: "
+        "install the Debian packages g++-aarch64-linux-gnu clang qemu-user\n"
+    )
 
 
 def test_every_step_runs_and_a_failure_is_told(tmp_path):

@@ -3,7 +3,7 @@
 //
 // A tile of gemm.h is 12 rows by 2 vectors: 24 accumulators, 2 columns, a broadcast. Its loop takes
 // for a term, compiled by GCC 12 and Clang 14,
-//   24 fmla, 1 ldp of the columns, 12 ldr of the rows, 1 prefetch, 6 to 8 others: 43 to 45,
+//   24 fmla, 1 ldp of the columns, 12 ldr of the rows, 1 prefetch, 5 to 8 others: 43 to 46,
 // since fmla takes one factor as a lane of a register: a row costs a scalar load, no ld1r, which
 // occupies a pipe of the FMAs. By the manuals of the cores:
 //   Neoverse N1 (2 FMA pipes, 2 load pipes, 4 wide)          12 cycles of FMA, 7 of loads
@@ -94,12 +94,15 @@ MLPKERN_INLINE void store_lanes(uint16_t* p, halves_t v, int64_t count) {
 
 // ---- maximum, reductions, square root ----
 
-// Not fmax, which is NaN where a is: the lane of b where either is NaN.
+// Not fmax, which is NaN where a is: the lane of b where either is NaN. All callers of minimum pass
+// a number as a, so that fmin is the same.
 template <class V>
 MLPKERN_INLINE V maximum(V a, V b) {
   return a > b ? a : b;
 }
-MLPKERN_INLINE vec_t<float> minimum(vec_t<float> a, vec_t<float> b) { return a < b ? a : b; }
+MLPKERN_INLINE vec_t<float> minimum(vec_t<float> a, vec_t<float> b) {
+  return (vec_t<float>)vminq_f32((float32x4_t)a, (float32x4_t)b);
+}
 MLPKERN_INLINE float reduce_max(vec_t<float> v) { return vmaxvq_f32((float32x4_t)v); }
 MLPKERN_INLINE double reduce_max(vec_t<double> v) { return vmaxvq_f64((float64x2_t)v); }
 MLPKERN_INLINE float reduce_add(vec_t<float> v) { return vaddvq_f32((float32x4_t)v); }
