@@ -199,3 +199,26 @@ def test_wrong_values_of_the_build(monkeypatch):
             call()
         monkeypatch.setenv(name, "")
         assert not call()
+
+
+class Asked(Exception):
+    """What setup.py would have built."""
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="installed from a wheel")
+@pytest.mark.parametrize(
+    ("kind", "isas"), [("inplace", "native"), ("editable_mode", "native"), ("", "all")]
+)
+def test_only_a_wheel_is_built_for_other_machines(monkeypatch, kind, isas):
+    def ask(folder, isas):
+        raise Asked(isas)
+
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    command_class = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["CMakeBuild"]
+    command_class.run.__globals__["build"] = ask
+    command = command_class(setuptools.Distribution())
+    command.build_lib = "build"
+    if kind:
+        setattr(command, kind, True)
+    with pytest.raises(Asked, match=f"^{isas}$"):
+        command.run()
