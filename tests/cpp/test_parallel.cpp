@@ -82,6 +82,7 @@ TEST_CASE(every_thread_of_a_team_comes_when_there_is_work_for_it) {
 }
 
 TEST_CASE(a_forked_process_has_a_team_of_its_own) {
+  if (*EMULATOR) return;  // QEMU 7.2 aborts where a forked process starts a thread
   set_threads(3);
   check_every_index_once(100);
   const pid_t child = fork();
