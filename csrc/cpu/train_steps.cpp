@@ -14,11 +14,7 @@
 namespace mlpkern::cpu::MLPKERN_ISA {
 namespace {
 
-// Multiply-adds above which a step is worth several threads. With a folded first layer more of a
-// step is short loops between which threads wait: two threads gain nothing at 5e6 multiply-adds of
-// the other layers (N=256, H=256) and a quarter at 7e7 (N=4096, H=200).
-constexpr int64_t kSplitMultiplyAdds = 1 << 22;
-constexpr int64_t kSplitFolded = 1 << 24;
+constexpr int kLoopsOfAStep = 16;  // about, with one hidden layer
 
 // Dropout of the input has no folded form.
 template <class A>
@@ -40,7 +36,7 @@ Sharing sharing(const TrainSteps& a) {
   for (int64_t model = 0; model < a.model.M && !worth; ++model) {
     const bool folded = folds<A>(a, model);
     const int64_t row = z.multiply_adds() - (folded ? z.inputs(0) * z.outputs(0) : 0);
-    worth = 3 * a.N * row >= (folded ? kSplitFolded : kSplitMultiplyAdds);
+    worth = step_worth_threads(3.0 * static_cast<double>(a.N * row), kLoopsOfAStep);
   }
   Sharing s;
   s.within_step = threads > 1 && a.model.M < threads && worth;

@@ -139,8 +139,14 @@ Latency measure_latency() {
   return {awake, std::max(awake, asleep)};
 }
 
-// A loop is worth threads if it takes so many times as long as one of them needs to arrive.
-constexpr double kWorth = 4;
+// A loop is worth threads if it takes so many times as long as one of them needs to arrive. The
+// loops of a step are less even, and their data goes from core to core.
+constexpr double kWorth = 4, kWorthInStep = 20;
+
+double seconds_on_one_core(double multiply_adds) {
+  static const double per_second = fma_peak(100e-6) / 2 / 2;  // half of the peak
+  return multiply_adds / per_second;
+}
 
 }  // namespace
 
@@ -182,10 +188,13 @@ const char* parallel_source() {
 
 bool worth_threads(double multiply_adds) {
   if (in_region() || max_threads() < 2) return false;
-  static const double multiply_adds_per_second = fma_peak(100e-6) / 2 / 2;
   const Latency latency = thread_latency();
-  return multiply_adds >
-         kWorth * (awake() ? latency.awake : latency.asleep) * multiply_adds_per_second;
+  return seconds_on_one_core(multiply_adds) > kWorth * (awake() ? latency.awake : latency.asleep);
+}
+
+bool step_worth_threads(double multiply_adds, int loops) {
+  if (in_region() || max_threads() < 2) return false;
+  return seconds_on_one_core(multiply_adds) > kWorthInStep * loops * thread_latency().awake;
 }
 
 }  // namespace mlpkern::cpu

@@ -45,6 +45,9 @@ Latency thread_latency();
 // one begins must be a small part of what the work takes on one core, at half of its measured peak.
 bool worth_threads(double multiply_adds);
 
+// The same for a step that needs about `loops` loops, one soon after another.
+bool step_worth_threads(double multiply_adds, int loops);
+
 // Calls body(0, context) in the calling thread and body(w, context), 0 < w < workers, in others
 // that are free meanwhile; returns when all of them have. Each call takes work until none is left.
 void run_workers(int64_t workers, TeamBody body, void* context);
