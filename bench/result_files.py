@@ -10,7 +10,7 @@ from bench import report
 from bench.core.case import Unavailable
 from bench.core.files import as_json, show, write
 from bench.shown.charts import chart_png, ladder_png
-from bench.shown.text import machine_name, on_gpu
+from bench.shown.text import machine_name, narrowed, on_gpu
 
 
 def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
@@ -35,7 +35,10 @@ def keep(result: dict[str, Any], out: Path, record: str | None) -> None:
 
 
 def machine_stem(result: dict[str, Any]) -> str:
-    """How the files of a result begin: "cpu", or the name of the GPU as in "nvidia-h200"."""
+    """How the files of a result begin: "cpu-avx2", "cpu-avx512-as-avx2" where MLPKERN_ISA narrowed
+    it, or the name of the GPU as in "nvidia-h200"."""
     if not on_gpu(result):
-        return "cpu"
+        machine = result["machine"]
+        isas = filter(None, [narrowed(machine), machine["mlpkern_isa"]])
+        return f"cpu-{'-as-'.join(isas)}"
     return re.sub(r"[^a-z0-9]+", "-", machine_name(result).lower()).strip("-")

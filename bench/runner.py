@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,6 +35,7 @@ from bench.cuda.device_timer import DeviceContestant
 from bench.suites import Suite
 
 SLOW_ROUNDS = 3
+QUICK_LIMIT_S = 6.0  # of timing a case, on a loaded machine
 
 # The backend in plain torch is checked again where its first results are wrong. In one process of
 # some hundred they were off by 1e-5, as large as the errors of MKL's exp in its mode "enhanced
@@ -75,7 +77,8 @@ def run_case(
             [c for c in both if c is not None],
             budget_s=settings.budget_s,
             min_sample_s=settings.min_sample_s,
-            min_rounds=SLOW_ROUNDS if case.slow else MIN_ROUNDS,
+            min_rounds=SLOW_ROUNDS if case.slow or settings.quick else MIN_ROUNDS,
+            limit_s=QUICK_LIMIT_S if settings.quick else math.inf,
             warm=not case.slow,
         )
     for entry in entries:

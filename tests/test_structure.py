@@ -46,7 +46,7 @@ mlpkern
 """,
     "bench": """
 bench.gpu
-bench.run bench.chart bench.lr_grid bench.seeds bench.sweep bench.yardsticks
+bench.run bench.chart bench.learners bench.lr_grid bench.seeds bench.sweep bench.yardsticks
 bench.runner bench.result_files bench.options
 bench.report bench.keep_pages
 bench.suites

@@ -4,6 +4,8 @@
                      buffers that fit the L2 caches, that exceed them, and of DRAM size
     matrix peak      the best flop rate of torch's own square matrix products, float32 with one and
                      all threads, bfloat16 with all
+    FMA peak         multiply-adds in registers, float32, by mlpkern's instruction set, with one and
+                     all threads; without the native library the rate of the matrix products
     first touch      seconds per 4 KB page of memory fresh from the system, one thread
 
 Each figure is the best sample seen, as befits a limit. The limit of a case is
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -92,17 +95,18 @@ class Limits(MeasuredLimits):
 
     threads: int
     first_touch_s: float  # per page
+    fma: Mapping[str, float]  # flops/s of multiply-adds in registers: "1 thread", "all threads"
 
     def matrix_peak(self, dtype: str) -> tuple[float, str]:
-        # bfloat16 products may also be done in float32, so the better rate is the limit
+        # bfloat16 products may also be done in float32, so the best rate is the limit
         rates = [self.peak[name] for name in {"float32", dtype} & self.peak.keys()]
-        return max(rates), "matrix peak"
+        return max(*rates, self.fma["all threads"]), "FMA peak"
 
     def peak_of(self, dtype: str, cores: int) -> float | None:
-        """That of float32 products; None for other dtypes."""
+        """That of multiply-adds in float32; None for other dtypes."""
         if dtype != "float32":
             return None
-        return min(cores * self.peak["float32, 1 thread"], self.peak["float32"])
+        return min(cores * self.fma["1 thread"], self.fma["all threads"])
 
 
 def measure(
@@ -119,7 +123,22 @@ def measure(
         }
     with with_threads(1):
         peak["float32, 1 thread"] = _matrix_peak(torch.float32, (1024,), budget_s)
-    return Limits(copy, sizes, peak, threads, first_touch_seconds())
+    one = _fma_peak(1, budget_s) or peak["float32, 1 thread"]
+    every = one if threads == 1 else _fma_peak(threads, budget_s) or peak["float32"]
+    fma = {"1 thread": one, "all threads": every}
+    return Limits(copy, sizes, peak, threads, first_touch_seconds(), fma)
+
+
+def _fma_peak(threads: int, budget_s: float) -> float:
+    """Flops per second of `threads` threads that each multiply and add in registers; 0 without the
+    native library."""
+    try:
+        from mlpkern import _C
+    except ImportError:
+        return 0.0
+    one = getattr(_C, "fma_peak", lambda _: 0.0)
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(one, [budget_s / 3] * threads))
 
 
 def cache_bytes(level: int) -> int:

@@ -29,6 +29,7 @@ def describe(threads: int) -> dict[str, object]:
         "threads": threads,
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
         "mlpkern_isa": mlpkern_isa(),
+        "isas": isas(),
         "memory_gb": memory_gb(),
         "system": f"{platform.system()} {platform.machine()}",
     }
@@ -101,6 +102,15 @@ def mlpkern_isa() -> str | None:
     except ImportError:
         return None
     return str(_C.isa())
+
+
+def isas() -> list[str]:
+    """Instruction sets that the native library could run here, the widest first."""
+    try:
+        from mlpkern import _C
+    except ImportError:
+        return []
+    return str(_C.isas_available()).split(",")
 
 
 def command() -> str:

@@ -132,14 +132,15 @@ def interleave(
     min_sample_s: float = MIN_SAMPLE_S,
     min_rounds: int = MIN_ROUNDS,
     max_rounds: int = MAX_ROUNDS,
+    limit_s: float = math.inf,
     warm: bool = True,
     seed: int = 0,
 ) -> dict[str, Timing]:
     """Times all contestants in turns for about `budget_s` seconds and returns a Timing for each.
 
-    At least `min_rounds` rounds are run, whatever they cost. Without `warm` no untimed calls come
-    before the samples of a round: calls of a second do not need them. Garbage is collected between
-    rounds, never inside a sample.
+    At least `min_rounds` rounds are run, but after `limit_s` seconds no further one. Without `warm`
+    no untimed calls come before the samples of a round: calls of a second do not need them.
+    Garbage is collected between rounds, never inside a sample.
     """
     if len({c.name for c in contestants}) != len(contestants):
         raise ValueError("interleave: two contestants have the same name")
@@ -159,7 +160,8 @@ def interleave(
                 count = contestant.calls or repeats_for(contestant, min_sample_s)
                 repeats[contestant.name] = count
         for finished in range(max_rounds):
-            if finished >= min_rounds and time.perf_counter() - start >= budget_s:
+            passed = time.perf_counter() - start
+            if finished and passed >= (budget_s if finished >= min_rounds else limit_s):
                 break
             gc.collect()
             shuffle(order)

@@ -20,13 +20,14 @@ from bench.shown.figures import (
     triton_row,
     with_brackets,
 )
-from bench.shown.header import limit_texts
+from bench.shown.header import limit_texts, load_text
 from bench.shown.ladder import ladder_markdown
 from bench.shown.text import (
     Column,
     Result,
     heading,
     line,
+    machine_name,
     markdown_table,
     on_gpu,
     percent,
@@ -90,6 +91,10 @@ def summary_lines(result: Result) -> list[str]:
         if case["baseline"]:
             text = f"against the {case['baseline']}:"
             lines.append(f"    {text:92}{times(case['ratio_baseline']):>9}")
+    if told := load_text(result):
+        lines += wrapped(f"  {told}")
+    for name, reason in result.get("not_run", {}).items():
+        lines += wrapped(f"  {name}: not run: {reason}")
     return lines
 
 
@@ -156,13 +161,13 @@ RATIOS = ("ratio", "ratio_baseline", "ratio_graph", "ratio_graph_baseline")
 
 def markdown(result: Result) -> str:
     """The tables of a CPU: the ladder, then every case of the run, worst ratios included."""
-    machine, commit = result["machine"], result["commit"] or "unknown"
+    commit = result["commit"] or "unknown"
     jax = result["settings"].get("jax") and result["versions"].get("jax")
     rivals = f"JAX {jax}" if jax else "measured without JAX"
+    load = f" {told}." if (told := load_text(result)) else ""
     lines = [
-        f"{machine['cpu']}, {machine['threads']} threads, mlpkern {machine['mlpkern_isa']}, torch "
-        f"{result['versions']['torch']}, {rivals}, {result['date'][:10]}, commit {commit}. "
-        f"{CPU_EXPLANATION}",
+        f"{machine_name(result)}, torch {result['versions']['torch']}, {rivals}, "
+        f"{result['date'][:10]}, commit {commit}.{load} {CPU_EXPLANATION}",
         "",
     ]
     if ladder := ladder_markdown(result):

@@ -66,7 +66,19 @@ def machine_name(result: Result) -> str:
     machine = result["machine"]
     if on_gpu(result):
         return str(machine["gpu"]["name"])
-    return f"{machine['cpu']}, {machine['threads']} threads"
+    return f"{machine['cpu']}, {machine['threads']} threads, mlpkern {isa_text(machine)}"
+
+
+def narrowed(machine: Result) -> str:
+    """The instruction set that mlpkern could have run, where MLPKERN_ISA chose another."""
+    widest = next(iter(machine.get("isas", [])), "")
+    return widest if widest != machine.get("mlpkern_isa") else ""
+
+
+def isa_text(machine: Result) -> str:
+    """The instruction set of mlpkern, and whether it is not that of the machine."""
+    isa = machine.get("mlpkern_isa") or "not built"
+    return f"{isa} (by MLPKERN_ISA; the CPU has {narrowed(machine)})" if narrowed(machine) else isa
 
 
 def seconds(value: float | None) -> str:

@@ -75,7 +75,7 @@ def stock_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
     # are compiled only as one model and side by side.
     one_by_one = models <= (1 if settings.quick else 2)
     for count in compile_counts if one_by_one else []:
-        if not case.slow:
+        if not case.slow and not settings.quick:  # the whole step is faster
             loss = compiled(loss_of)
             loop_row("compile", count, chunk_loop(loss, "foreach" if sgd else "fused"))
         loop_row("compile, whole step", count, step_loop(compiled(whole)))

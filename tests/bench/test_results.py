@@ -14,7 +14,8 @@ from bench.core.case import Case, Cost
 from bench.core.ratios import ratios
 from bench.ops import cross_entropy, embedding_gather, embedding_linear_tanh, linear_tanh
 from bench.runner import run_case
-from bench.shown import charts, text
+from bench.shown import charts, header, text
+from bench.shown.header import header_lines
 from bench.shown.summary import markdown
 from bench.suites import OP_TABLES, SUITES
 from bench.training import case as training_case
@@ -134,6 +135,31 @@ def test_seconds_have_four_digits_and_a_unit(value, shown):
     assert text.seconds(value) == shown
 
 
+# --- machine, load, order ------------------------------------------------------------------------
+
+
+def test_a_record_names_the_instruction_set_and_the_one_it_was_narrowed_from(result):
+    described = {**result["machine"], "mlpkern_isa": "avx2", "isas": ["avx512", "avx2", "baseline"]}
+    narrowed = {**result, "machine": described}
+    assert result_files.machine_stem(narrowed) == "cpu-avx512-as-avx2"
+    assert "avx2 (by MLPKERN_ISA; the CPU has avx512)" in " ".join(
+        " ".join(header_lines(narrowed)).split()
+    )
+    assert "the CPU has avx512" in markdown(narrowed)
+    described["isas"] = ["avx2", "baseline"]
+    assert result_files.machine_stem(narrowed) == "cpu-avx2"
+    assert "MLPKERN_ISA" not in markdown(narrowed)
+
+
+def test_a_loaded_machine_is_said_above_and_below(result):
+    quiet = {"busy": 0.02, "most": 0.1, "stolen": 0.0, "average": 0.3}
+    for change, said in (({}, False), ({"busy": 0.4}, True), ({"stolen": 0.2}, True)):
+        lines = report.full_text({**result, "load": quiet | change}).splitlines()
+        assert sum("LOADED MACHINE" in line for line in lines) == 2 * said
+        assert sum("of the CPU time" in line for line in lines) == 2
+    assert header.load_text({**result, "load": {**quiet, "busy": None}}) == ""
+
+
 # --- limits, floors, cases -----------------------------------------------------------------------
 
 
@@ -147,6 +173,7 @@ def test_measured_limits_are_positive_and_the_better_of_two_is_kept():
         measured.copy.values(), MACHINE.copy.values(), best.copy.values(), strict=True
     ):
         assert merged == max(mine, other)
+    assert measured.peak_of("float32", 1) == measured.fma["1 thread"] > 1e7
 
 
 def test_bound_is_the_scarcer_resource_at_the_level_that_holds_the_data():

@@ -100,6 +100,11 @@ def test_a_budget_ends_the_rounds_but_not_before_the_least_number():
     assert len(timings["a"].samples) == 7
 
 
+def test_a_limit_ends_the_rounds_of_a_loaded_machine_after_the_first():
+    timings = interleave([Scripted("a", 1.0, [])], budget_s=60, min_rounds=5, limit_s=0)
+    assert len(timings["a"].samples) == 1
+
+
 def test_calls_of_a_second_need_no_calls_before_them():
     log = []
     timings = interleave([Scripted("a", 1.0, log)], budget_s=0, min_rounds=3, warm=False)

@@ -21,6 +21,7 @@ MACHINE = Limits(
     {"float32": 1e11, "bfloat16": 5e10, "float32, 1 thread": 1e11},
     1,
     1.5e-6,
+    {"1 thread": 1e11, "all threads": 1e11},
 )
 CASE = Case("cross_entropy", "8x5", "float32", {"N": 8, "V": 5}, quick=True)
 
