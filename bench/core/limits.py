@@ -136,9 +136,8 @@ def _fma_peak(threads: int, budget_s: float) -> float:
         from mlpkern import _C
     except ImportError:
         return 0.0
-    one = getattr(_C, "fma_peak", lambda _: 0.0)
     with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(one, [budget_s / 3] * threads))
+        return sum(pool.map(_C.fma_peak, [budget_s / 3] * threads))
 
 
 def cache_bytes(level: int) -> int:

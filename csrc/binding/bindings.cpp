@@ -56,7 +56,7 @@ PYBIND11_MODULE(_C, m) {
         "one.");
   m.def("parallel_backend", cpu::parallel_source,
         "Who says how many threads there are: torch, openmp or system.");
-  m.def("fma_peak", cpu::fma_peak, py::arg("seconds"),
+  m.def("fma_peak", cpu::fma_peak, py::arg("seconds"), py::call_guard<py::gil_scoped_release>(),
         "Flops per second of one core in fused multiply-adds of float32 on registers alone.");
   m.def(
       "thread_latency",
