@@ -4,6 +4,7 @@ python bench/report.py RESULT.json               the terminal table again
 python bench/report.py RESULT.json --markdown    the tables of the documentation
 python bench/report.py --gpu --markdown          that of the newest GPU result in bench/results, all
                                                  of it "not yet measured" while there is none
+python bench/report.py --all --markdown          the page of all CPU results in bench/results
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bench.core.ratios import ratios
 from bench.shown.cases import case_lines
 from bench.shown.header import header_lines, limit_lines
 from bench.shown.ladder import ladder_lines
+from bench.shown.records import records_markdown
 from bench.shown.summary import gpu_markdown, markdown, summary_lines
 from bench.shown.text import Result, on_gpu
 from bench.shown.training import training_lines
@@ -59,14 +61,29 @@ def newest_gpu_result() -> Result | None:
     return max((r for r in kept if on_gpu(r)), key=lambda r: str(r["date"]), default=None)
 
 
+def cpu_records() -> list[Result]:
+    """All kept results of CPUs, the newest first."""
+    kept = [load(path) for path in sorted(RESULTS.glob("cpu-*.json"))]
+    return sorted(kept, key=lambda result: str(result["date"]), reverse=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Prints a result of bench/run.py as a table.")
     parser.add_argument("result", type=Path, nargs="?", help="JSON file that bench/run.py wrote")
     parser.add_argument("--markdown", action="store_true", help="the tables of the documentation")
     parser.add_argument("--gpu", action="store_true", help="the newest GPU result that is kept")
+    parser.add_argument("--all", action="store_true", help="all CPU results that are kept")
     options = parser.parse_args(arguments)
-    if (options.result is None) != options.gpu:
-        parser.error("give either a RESULT or --gpu")
+    if [options.result is not None, options.gpu, options.all].count(True) != 1:
+        parser.error("give either a RESULT or --gpu or --all")
+    if options.all:
+        print(
+            records_markdown(cpu_records())
+            if options.markdown
+            else "".join(map(full_text, cpu_records())),
+            end="",
+        )
+        return
     result = newest_gpu_result() if options.gpu else load(options.result)
     if result is not None and not options.markdown:
         print(full_text(result), end="")

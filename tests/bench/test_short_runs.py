@@ -7,6 +7,7 @@ from support.bench.tiny import CASE, MACHINE, SETTINGS, suite_with
 
 from bench import report, run
 from bench.core import limits, load
+from bench.shown.records import records_markdown
 from bench.suites import SUITES
 from bench.training import case as training_case
 
@@ -34,3 +35,17 @@ def test_a_short_run_takes_the_most_important_first_and_says_what_it_left_out(mo
     short = run.run([(suite_with(), CASE)], SETTINGS, seconds=0)
     assert short["cases"] == []
     assert any(f"{CASE.name}: not run" in line for line in report.full_text(short).splitlines())
+
+
+def test_all_records_stand_side_by_side_and_one_after_the_other():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "measure", lambda *args, **kwargs: MACHINE)
+        result = run.run([(suite_with(), CASE)], SETTINGS)
+    narrow = {"mlpkern_isa": "avx2", "isas": ["avx512", "avx2"]}
+    other = {**result, "cases": [], "machine": result["machine"] | narrow}
+    page = records_markdown([other, result])
+    row = next(line for line in page.splitlines() if line.startswith("| cross_entropy 8×5 |"))
+    assert row.split("|")[2].strip() == "–"
+    assert row.endswith("x) |")
+    assert page.count("\n## ") == 2
+    assert "avx2 (by MLPKERN_ISA; the CPU has avx512)" in page

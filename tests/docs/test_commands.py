@@ -108,6 +108,13 @@ def test_the_figures_are_those_measured(measured):
     assert rows("docs", "benchmarks", "figures.md")[: len(measured)] == measured
 
 
+def test_the_page_of_all_machines_is_what_the_benchmark_writes():
+    command = [sys.executable, ROOT / "bench" / "report.py", "--all", "--markdown"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    page = ROOT / "docs" / "benchmarks" / "machines.md"
+    assert page.read_text(encoding="utf-8") == done.stdout
+
+
 def test_the_readme_shows_measured_rows_and_all_of_the_worst(measured):
     shown = [row for row in rows("README.md") if "|--" not in row]
     assert set(shown) <= set(measured)
