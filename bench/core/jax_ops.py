@@ -59,10 +59,11 @@ def mean_loss(logits: Any, targets: Any) -> Any:
 
 
 def on_jax(tensor: Tensor) -> Any:
-    """A copy; ids are int32, which is what JAX uses."""
+    """A copy on JAX's device; ids are int32, which is what JAX uses."""
     import jax.numpy as jnp
 
     tensor = tensor.detach()
     if not tensor.is_floating_point():
         return jnp.array(tensor.to(torch.int32).numpy())
-    return jnp.array(jnp.from_dlpack(tensor.contiguous()))
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return jnp.array(tensor.float().numpy(), dtype=dtype)  # NumPy has no bfloat16

@@ -25,10 +25,13 @@ from bench.core.providers import JAX, Prepared, Provider, named
 from bench.core.timer import seconds_of
 
 GPU_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
-# What a GPU row needs besides: memory by and by, since torch's is on the same card.
+# On a GPU memory is taken by and by, since torch's is on the same card, and the precision of
+# products is that of the case's dtype.
+GPU = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 PLATFORMS = {
     "cpu": {"JAX_PLATFORMS": "cpu"},
-    "cuda": {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+    "cuda float32": {**GPU, "JAX_DEFAULT_MATMUL_PRECISION": "highest"},
+    "cuda tf32": {**GPU, "JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32"},
 }
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 

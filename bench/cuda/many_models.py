@@ -25,6 +25,7 @@ from bench.cuda.device_run import GRAPH_STEPS, DeviceRun, Step, graph_row, on_cp
 from bench.cuda.providers import GRAPH, stock_switch
 from bench.cuda.runs import run_rows
 from bench.training.case import TrainingCase, every_model
+from bench.training.jax_rows import gpu_rows
 from bench.training.step import NAMES, stacked
 from bench.training.stock_batched import batched_sgd_step, sum_and_losses
 from bench.training.stock_loops import StockRun, lecture_loop, loss_of, stock_results
@@ -102,6 +103,7 @@ def many_contest(case: TrainingCase, cost: Cost, settings: Settings, gpu: Device
         fresh = partial(_fresh, case, step, gpu.device)
         make = partial(graph_row, case, fresh, gpu)
         rows.append(Provider(name + GRAPH, STOCK_GRAPH, 1, make, switch))
+    rows += gpu_rows(case, settings)
     rows += run_rows(case, gpu.device)
     exact = stock_results(case, lecture_loop, torch.float64)
     with switch():

@@ -47,6 +47,7 @@ from bench.cuda.providers import (
 )
 from bench.cuda.runs import engine_row, run_rows
 from bench.training.case import TrainingCase, training_case
+from bench.training.jax_rows import gpu_rows
 from bench.training.step import NAMES, fused_loss
 from bench.training.stock_loops import (
     Loop,
@@ -77,7 +78,7 @@ def cuda_contest(case: TrainingCase, cost: Cost, settings: Settings, gpu: Device
     if case.sizes["M"] > 1:
         return many_contest(case, cost, settings, gpu)
     ours = [*run_rows(case, gpu.device), *_our_rows(case, gpu)]
-    rows = [*_stock_rows(case, settings, gpu), *ours]
+    rows = [*_stock_rows(case, settings, gpu), *gpu_rows(case, settings), *ours]
     exact = _checked(case, lecture_loop, "cpu", torch.float64)
     with stock_switch(case.dtype)():
         near = _checked(case, lecture_loop, gpu.device)

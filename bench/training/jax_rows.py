@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from bench.core.case import Settings
-from bench.core.jax_process import JaxProcess, Loaded, first_cores, jax_rows, why_not
+from bench.core.jax_process import JaxProcess, Loaded, Rows, first_cores, jax_rows, why_not
 from bench.core.providers import JAX, Prepared, Provider
 from bench.training.case import TrainingCase, every_model
 from bench.training.jax_steps import GATHER, LARGEST_ONE_HOT, ONE_HOT, prepare_scan
@@ -19,13 +19,23 @@ def training_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
     if not settings.jax:
         return []
     threads, models = settings.threads, case.sizes["M"]
-    embeds = [GATHER] if case.slow or case.sizes["V"] > LARGEST_ONE_HOT else [GATHER, ONE_HOT]
-    together = ", vmap" if models > 1 else ""
-    scans = {f"JAX scan{together}, {e}": (prepare_scan, (case, e)) for e in embeds}
-    rows = jax_rows(scans, sorted({threads} if case.slow else {1, threads}), threads)
+    rows = jax_rows(_scans(case), sorted({threads} if case.slow else {1, threads}), threads)
     if models > 1 and not why_not():
         rows.append(_processes_row(case, min(models, max(2, threads))))
     return rows
+
+
+def gpu_rows(case: TrainingCase, settings: Settings) -> list[Provider]:
+    """The scans on a GPU, where JAX has a backend for it; none elsewhere. Not yet run on one."""
+    if not settings.jax or why_not("cuda"):
+        return []
+    return jax_rows(_scans(case), [1], 1, f"cuda {case.dtype}")
+
+
+def _scans(case: TrainingCase) -> Rows:
+    embeds = [GATHER] if case.slow or case.sizes["V"] > LARGEST_ONE_HOT else [GATHER, ONE_HOT]
+    together = ", vmap" if case.sizes["M"] > 1 else ""
+    return {f"JAX scan{together}, {e}": (prepare_scan, (case, e)) for e in embeds}
 
 
 def _processes_row(case: TrainingCase, count: int) -> Provider:

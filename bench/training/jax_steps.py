@@ -28,8 +28,8 @@ LARGEST_ONE_HOT = 1024  # symbols
 
 
 def steps_of_call(case: TrainingCase) -> int:
-    """As many as train_steps takes of all models together: starting the loop costs nothing then."""
-    return max(1, case.run_steps // case.sizes["M"])
+    """Nearly as many as train_steps takes of all models: starting the loop costs nothing then."""
+    return max(case.run_steps // case.sizes["M"], min(case.run_steps, 100))
 
 
 def prepare_scan(case: TrainingCase, embed: str, models: Sequence[int] | None = None) -> Prepared:
@@ -41,7 +41,7 @@ def prepare_scan(case: TrainingCase, embed: str, models: Sequence[int] | None = 
     def results() -> tuple[Tensor, ...]:
         fresh = ScanRun(case.checked, scan, chosen)
         losses = fresh.take(case.checked_steps)
-        found = (torch.from_dlpack(array) for array in (losses, *fresh.carry[0]))
+        found = (torch.from_dlpack(array).cpu() for array in (losses, *fresh.carry[0]))
         return case.compared(tuple(t if len(chosen) > 1 else t[None] for t in found))
 
     return Prepared(lambda: run.take(steps), results, steps * len(chosen))

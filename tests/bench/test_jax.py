@@ -20,7 +20,7 @@ from bench.runner import run_case
 from bench.suites import OP_TABLES
 from bench.training.case import training_case
 from bench.training.find_lr import SweepCase
-from bench.training.jax_rows import side_by_side, training_rows
+from bench.training.jax_rows import gpu_rows, side_by_side, training_rows
 from bench.training.jax_steps import GATHER, ONE_HOT, prepare_scan
 from bench.training.step import NAMES
 from bench.training.stock_loops import lecture_loop, stock_results
@@ -54,7 +54,7 @@ def test_the_scan_trains_as_the_lecture_loop(case, embed):
     assert wrong(yardstick.check(prepared.results())) == []
     for _ in range(4):  # a sweep begins again at its end
         prepared.call()
-    assert prepared.units == case.run_steps
+    assert prepared.units == case.run_steps * case.sizes["M"]
 
 
 @needs_jax
@@ -77,7 +77,7 @@ def test_models_and_ops_in_processes_of_jax():
         both = side_by_side(case, 2)
         assert wrong(yardstick.check(both.results())) == []
         both.call()
-        assert both.units == 6
+        assert both.units == 18
         both.close()
         result = run_case(suite_with(), CASE, replace(SETTINGS, jax=True), MACHINE)
         row = row_of(result, "JAX, gather")
@@ -110,3 +110,8 @@ def test_on_a_gpu_jax_needs_its_plugin(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "jax" or None)
     assert jax_process.why_not() == ""
     assert "no GPU backend" in jax_process.why_not("cuda")
+    case, settings = training_case(M=2), replace(SETTINGS, jax=True)
+    assert gpu_rows(case, settings) == []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    names = [provider.name for provider in gpu_rows(case, settings)]
+    assert names == ["JAX scan, vmap, gather", "JAX scan, vmap, one-hot"]
