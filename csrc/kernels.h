@@ -289,6 +289,13 @@ const char* isa_error();
 // The instruction sets that this library has and this machine runs, separated by commas.
 const char* isas_available();
 
+// How train_steps would use threads: `threads` for each step, `models` at the same time. Only the
+// sizes, the dtype and input_dropout are read.
+struct Sharing {
+  int64_t threads, models;
+};
+Sharing train_steps_sharing(const TrainSteps& args);
+
 // Flops per second of one core in fused multiply-adds of float32, as the instruction set in use
 // does them: the best seen within `seconds`.
 double fma_peak(double seconds);

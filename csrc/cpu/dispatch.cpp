@@ -18,6 +18,7 @@ namespace mlpkern::cpu {
 struct KernelTable {
   const char* isa;
   double (*fma_peak)(double seconds);
+  Sharing (*train_steps_sharing)(const TrainSteps& args);
 #define MLPKERN_POINTERS(name, Args) \
   int64_t (*name)(const Args&);      \
   size_t (*name##_workspace)(const Args&);
@@ -26,11 +27,13 @@ struct KernelTable {
 
 // One table per instruction set, inside its namespace, where the plain names are its launchers.
 #define MLPKERN_ENTRY(name, Args) name, name##_workspace,
-#define X(ns)                                                                       \
-  namespace ns {                                                                    \
-  MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)                                           \
-  double fma_peak(double seconds);                                                  \
-  static const KernelTable table = {#ns, fma_peak, MLPKERN_KERNELS(MLPKERN_ENTRY)}; \
+#define X(ns)                                                           \
+  namespace ns {                                                        \
+  MLPKERN_KERNELS(MLPKERN_DECLARE_KERNEL)                               \
+  double fma_peak(double seconds);                                      \
+  Sharing train_steps_sharing(const TrainSteps& args);                  \
+  static const KernelTable table = {#ns, fma_peak, train_steps_sharing, \
+                                    MLPKERN_KERNELS(MLPKERN_ENTRY)};    \
   }
 MLPKERN_ISAS
 #undef X
@@ -48,7 +51,7 @@ Result refuse(const Args&) {
 }
 #define MLPKERN_REFUSE(name, Args) refuse<int64_t, Args>, refuse<size_t, Args>,
 const KernelTable kNone = {"none", [](double seconds) { return refuse<double>(seconds); },
-                           MLPKERN_KERNELS(MLPKERN_REFUSE)};
+                           refuse<Sharing, TrainSteps>, MLPKERN_KERNELS(MLPKERN_REFUSE)};
 
 const KernelTable* find(const char* isa) {
   for (const KernelTable* table : kTables)
@@ -105,6 +108,10 @@ Choice& choice() {
 MLPKERN_KERNELS(MLPKERN_FORWARD)
 
 double fma_peak(double seconds) { return choice().table->fma_peak(seconds); }
+
+Sharing train_steps_sharing(const TrainSteps& args) {
+  return choice().table->train_steps_sharing(args);
+}
 
 const char* isa() { return choice().table->isa; }
 

@@ -23,25 +23,18 @@ bool folds(const TrainSteps& a, int64_t model) {
 }
 
 // How threads share the work; the workspace and the run must agree on it.
-struct Sharing {
-  bool within_step;     // several threads work on one step
-  int64_t model_slots;  // models trained at the same time
-};
-
 template <class A>
 Sharing sharing(const TrainSteps& a) {
   const int64_t threads = max_threads() < kMaxWorkers ? max_threads() : kMaxWorkers;
   const Sizes z(a.model);
   bool worth = false;  // for any of the models
   for (int64_t model = 0; model < a.model.M && !worth; ++model) {
-    const bool folded = folds<A>(a, model);
-    const int64_t row = z.multiply_adds() - (folded ? z.inputs(0) * z.outputs(0) : 0);
-    worth = step_worth_threads(3.0 * static_cast<double>(a.N * row), kLoopsOfAStep);
+    const int64_t folded = folds<A>(a, model) ? z.inputs(0) * z.outputs(0) : 0;
+    const int64_t rows = a.N * (z.multiply_adds() - folded);
+    worth = step_worth_threads(3.0 * static_cast<double>(rows), kLoopsOfAStep);
   }
-  Sharing s;
-  s.within_step = threads > 1 && a.model.M < threads && worth;
-  s.model_slots = s.within_step ? 1 : a.model.M < threads ? a.model.M : threads;
-  return s;
+  if (threads > 1 && a.model.M < threads && worth) return {threads, 1};
+  return {1, a.model.M < threads ? a.model.M : threads};
 }
 
 // Bytes for each model and for each slot; the same for every model.
@@ -63,7 +56,7 @@ Layout layout(const TrainSteps& a) {
 template <class A>
 size_t workspace(const TrainSteps& a) {
   const Layout bytes = layout<A>(a);
-  return static_cast<size_t>(a.model.M * bytes.packed + sharing<A>(a).model_slots * bytes.scratch);
+  return static_cast<size_t>(a.model.M * bytes.packed + sharing<A>(a).models * bytes.scratch);
 }
 
 // Multiply-adds of a step of all models, at most.
@@ -84,10 +77,10 @@ int64_t run(const TrainSteps& a) {
   const auto for_models = [&](const auto& body) {
     const auto one = [&](int64_t model, int64_t slot) {
       Trainer<A> trainer(a, packed + model * bytes.packed, scratch + slot * bytes.scratch,
-                         share.within_step, folds<A>(a, model));
+                         share.threads > 1, folds<A>(a, model));
       body(trainer, model);
     };
-    if (share.model_slots > 1)
+    if (share.models > 1)
       parallel_for_dynamic(a.model.M, one);
     else
       for (int64_t model = 0; model < a.model.M; ++model) one(model, 0);
@@ -106,6 +99,10 @@ int64_t run(const TrainSteps& a) {
 }
 
 }  // namespace
+
+Sharing train_steps_sharing(const TrainSteps& a) {
+  return a.model.dtype == DType::f64 ? sharing<double>(a) : sharing<float>(a);
+}
 
 size_t train_steps_workspace(const TrainSteps& a) {
   return a.model.dtype == DType::f64 ? workspace<double>(a) : workspace<float>(a);

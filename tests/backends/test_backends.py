@@ -177,6 +177,30 @@ def test_explain_tells_of_the_exceptions():
 
 
 @pytest.mark.parametrize(
+    ("threads", "hidden", "rows", "models", "words"),
+    [
+        (1, 512, 4096, 1, "on one thread, as torch.set_num_threads says"),
+        (2, 8192, 65536, 1, "2 threads share every step"),  # even while others use the cores
+        (2, 8, 2, 1, "on one of 2 threads: a step is too short"),
+        (2, 8, 2, 3, "2 threads, each with models of its own"),
+    ],
+)
+def test_explain_says_how_many_threads_train(threads, hidden, rows, models, words):
+    tensors = [(27, 4), (hidden, 12), (hidden,), (27, hidden), (27,)]
+    one = mlpkern.MLPParams.from_tensors([torch.zeros(shape) for shape in tensors])
+    params = mlpkern.MLPParams.stack([one] * models)
+    batches = torch.zeros(models, 2, rows, dtype=torch.int64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with mlpkern.use_backend("cpu"):
+            text = mlpkern.explain("train_steps", params, batches=batches)
+    finally:
+        torch.set_num_threads(before)
+    assert words in text
+
+
+@pytest.mark.parametrize(
     ("arguments", "error"), [(("tanh", X), ValueError), (("linear_tanh", 3), TypeError)]
 )
 def test_explain_refuses(arguments, error):

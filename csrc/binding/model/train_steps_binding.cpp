@@ -61,9 +61,32 @@ py::object train_steps(py::handle record, bool tf32, const py::object& state,
   return run.done < a.S ? losses.attr("narrow")(1, 0, run.done) : losses;
 }
 
+// (threads of each step, models at the same time) on a CPU; widths: D, H1 ... HL, C.
+py::tuple sharing(int64_t models, int64_t rows, int64_t V, int64_t T, std::vector<int64_t> widths,
+                  bool float64, bool input_dropout) {
+  TrainSteps a{};
+  const std::vector<double> dropout(static_cast<size_t>(models), input_dropout ? 0.5 : 0);
+  a.model.dtype = float64 ? DType::f64 : DType::f32;
+  a.model.M = models;
+  a.model.V = V;
+  a.model.T = T;
+  a.model.D = widths.front();
+  a.model.C = widths.back();
+  a.model.L = static_cast<int64_t>(widths.size()) - 2;
+  a.model.hidden = widths.data() + 1;
+  a.N = rows;
+  a.input_dropout = dropout.data();
+  const cpu::Sharing found = cpu::train_steps_sharing(a);
+  return py::make_tuple(found.threads, found.models);
+}
+
 }  // namespace
 
 void bind_train_steps(py::module_& m) {
+  m.def("train_steps_sharing", sharing, py::arg("models"), py::arg("rows"), py::arg("vocabulary"),
+        py::arg("context"), py::arg("widths"), py::arg("float64"), py::arg("input_dropout"),
+        "(threads of each step, models at the same time) of train_steps on a CPU; widths: of the "
+        "embedding, the hidden layers and the logits.");
   m.def("train_steps", train_steps, py::arg("arguments"), py::arg("tf32") = false,
         py::arg("state") = py::none(), py::arg("landing") = py::list(),
         py::arg("flag") = py::none(),
