@@ -35,7 +35,7 @@ from bench.cuda.device_timer import DeviceContestant
 from bench.suites import Suite
 
 SLOW_ROUNDS = 3
-QUICK_LIMIT_S = 6.0  # of timing a case, on a loaded machine
+QUICK_LIMIT_S = 10.0  # of timing a case, on a loaded machine
 
 # The backend in plain torch is checked again where its first results are wrong. In one process of
 # some hundred they were off by 1e-5, as large as the errors of MKL's exp in its mode "enhanced
