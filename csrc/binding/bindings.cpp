@@ -3,6 +3,7 @@
 // keep a direct call from reading or writing outside its arrays; those for users are in
 // mlpkern/ops.
 #include "binding/bindings.h"
+#include "cpu/dispatch.h"
 
 #include <pybind11/pybind11.h>
 

@@ -7,9 +7,9 @@
 #include <stdexcept>
 #include <string>
 
+#include "cpu/dispatch.h"
 #include "cpu/isas.h"
 #include "cpu/threads/flush_denormals.h"
-#include "kernels.h"
 
 // CMake defines MLPKERN_ISAS: X(name) for each instruction set that it builds, best first.
 

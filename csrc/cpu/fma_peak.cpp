@@ -5,6 +5,7 @@
 // g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx2 -march=haswell -c csrc/cpu/fma_peak.cpp
 #include <chrono>
 
+#include "cpu/dispatch.h"
 #include "cpu/vector/simd.h"
 
 namespace mlpkern::cpu::MLPKERN_ISA {

@@ -8,6 +8,7 @@
 //
 // Compile alone:
 // g++ -std=c++17 -O3 -Icsrc -DMLPKERN_ISA=avx2 -march=haswell -c csrc/cpu/train_steps.cpp
+#include "cpu/dispatch.h"
 #include "cpu/mlp/training/trainer.h"
 #include "cpu/threads/pieces.h"
 

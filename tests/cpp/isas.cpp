@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "cpu/dispatch.h"
 #include "testing.h"
 
 namespace mlpkern::testing {

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "cpu/dispatch.h"
 #include "testing.h"
 
 using namespace mlpkern;

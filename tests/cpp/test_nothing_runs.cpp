@@ -6,6 +6,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "cpu/dispatch.h"
 #include "testing.h"
 
 using namespace mlpkern;

@@ -3,6 +3,7 @@
 #include "binding/model/gpu_kernels.h"
 #include "binding/model/interruption.h"
 #include "binding/model/train_steps_arguments.h"
+#include "cpu/dispatch.h"
 #include "cpu/threads/pieces.h"
 
 namespace mlpkern {

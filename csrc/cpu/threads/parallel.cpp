@@ -8,9 +8,9 @@
 #include <thread>
 #include <vector>
 
+#include "cpu/dispatch.h"
 #include "cpu/threads/flush_denormals.h"
 #include "cpu/threads/stragglers.h"
-#include "kernels.h"
 
 namespace mlpkern::cpu {
 namespace {
@@ -84,6 +84,7 @@ struct TorchTeam {
       void* context;
       Clock::time_point done;  // of the caller's own work
     } region{body, context, {}};
+    const Clock::time_point begin = Clock::now();
     others().torch_loop(
         0, workers, 1,
         [](int64_t begin, int64_t end, void* given) {
@@ -94,7 +95,10 @@ struct TorchTeam {
         },
         &region);
     last = Clock::now();
-    stragglers.waited(std::chrono::duration<double>(last - region.done).count());
+    const auto seconds = [](Clock::duration time) {
+      return std::chrono::duration<double>(time).count();
+    };
+    stragglers.waited(seconds(last - region.done), seconds(region.done - begin));
   }
 };
 

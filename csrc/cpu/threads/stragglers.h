@@ -14,9 +14,9 @@ static inline double seconds_since(Clock::time_point begin) {
 
 class Stragglers {
  public:
-  // The caller waited so long for the others after its own work.
-  void waited(double seconds) {
-    if (seconds < kStraggling) return;
+  // The caller waited so long for the others after so long a work of its own.
+  void waited(double seconds, double own_work) {
+    if (seconds < kStraggling || seconds < kUneven * own_work) return;
     alone_ = true;
     until_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                 std::chrono::duration<double>(kAlone * seconds));
@@ -29,8 +29,8 @@ class Stragglers {
   }
 
  private:
-  // Longer than pieces of a loop differ; a system takes a core away for milliseconds.
-  static constexpr double kStraggling = 500e-6;
+  // A system takes a core away for milliseconds. Pieces of a loop are uneven, too.
+  static constexpr double kStraggling = 500e-6, kUneven = 2;
   static constexpr double kAlone = 8;  // times the wait, so that waiting costs a tenth at most
   bool alone_ = false;
   Clock::time_point until_;

@@ -65,18 +65,19 @@ struct Team {
     gate.store(((gate.load(std::memory_order_relaxed) + kOneRegion) & kRegions) | kOpen);
     region.fetch_add(1);
     if (asleep.load() > 0) wake_all(&region);
+    const Clock::time_point begin = Clock::now();
     body(0, context);
-    close();
+    close(begin);
   }
 
-  void close() {
+  void close(Clock::time_point begin) {
     const auto empty = [&] { return (gate.load(std::memory_order_acquire) & kInside) == 0; };
     gate.fetch_and(~kOpen);
     if (empty() || comes_true(kPatience, empty)) return;
-    const Clock::time_point begin = Clock::now();
+    const Clock::time_point done = Clock::now();
     gate.fetch_or(kCallerSleeps);
     for (uint32_t now; ((now = gate.load()) & kInside) != 0;) sleep_while(&gate, now);
-    stragglers.waited(seconds_since(begin));
+    stragglers.waited(seconds_since(done), std::chrono::duration<double>(done - begin).count());
   }
 
   bool enter() {
