@@ -18,6 +18,9 @@ namespace mlpkern::cpu {
 
 static inline int this_core() { return sched_getcpu(); }
 
+// Whether the calling thread runs on this core.
+static inline bool runs_on(int core) { return this_core() == core; }
+
 // The cores that a thread may use.
 class Cores {
  public:
@@ -87,6 +90,7 @@ static inline void wake_promptly() {
 
 static inline void wake_promptly() {}
 static inline int this_core() { return -1; }
+static inline bool runs_on(int) { return false; }
 struct Cores {
   void allow() const {}
 };

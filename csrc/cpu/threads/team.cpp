@@ -94,16 +94,17 @@ struct Team {
   void serve(int64_t worker) {
     for (uint32_t seen = 0;;) {
       const auto begins = [&] { return region.load(std::memory_order_acquire) != seen; };
-      if (!comes_true(kLookOut, begins)) {
-        const KeptOff kept_off(core.load(std::memory_order_relaxed));  // where it would wait
+      const int callers = core.load(std::memory_order_relaxed);
+      if (runs_on(callers) || !comes_true(kLookOut, begins)) {  // it would be in the caller's way
+        const KeptOff kept_off(callers);
         asleep.fetch_add(1);
         while (!begins()) sleep_while(&region, seen);
         asleep.fetch_sub(1);
       }
       seen = region.load();
       if (ends.load()) return;
-      if (const int callers = core.load(std::memory_order_relaxed); callers == this_core())
-        const KeptOff moved(callers);
+      if (const int now = core.load(std::memory_order_relaxed); runs_on(now))
+        const KeptOff moved(now);
       if (!enter()) continue;
       if (worker < workers) body(worker, context);
       leave();
