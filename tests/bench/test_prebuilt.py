@@ -158,7 +158,7 @@ def built(setup, tree, tmp_path, monkeypatch):
         (tmp_path / "build" / "configured.json").write_text(text)
 
     monkeypatch.setattr(setup, "run", run)
-    return setup.build(tmp_path / "build")["cuda"], commands
+    return setup.build(tmp_path / "build", "native")["cuda"], commands
 
 
 def test_a_given_library_needs_no_nvcc(setup, tree, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ namespace mlpkern::cpu::nowhere {
   size_t name##_workspace(const Args&) { std::abort(); }
 MLPKERN_KERNELS(STUB)
 double fma_peak(double) { std::abort(); }
+Sharing train_steps_sharing(const TrainSteps&) { std::abort(); }
 }  // namespace mlpkern::cpu::nowhere
 
 namespace {
@@ -48,4 +49,5 @@ TEST_CASE(every_launcher_refuses) {
         #name " does not refuse");
   MLPKERN_KERNELS(REFUSES)
   CHECK(refuses([] { cpu::fma_peak(0); }), "fma_peak does not refuse");
+  CHECK(refuses([] { cpu::train_steps_sharing(TrainSteps{}); }), "train_steps_sharing goes on");
 }
