@@ -19,9 +19,6 @@ namespace {
 constexpr double kLookOut = 50e-6;
 // How long the caller looks out for the last threads of a region before it leaves its core to them.
 constexpr double kPatience = 20e-6;
-// After a wait of w seconds, longer than this, for threads without a core, the caller works alone
-// for kAlone * w.
-constexpr double kStraggling = 500e-6, kAlone = 8;
 constexpr int kRelaxes = 32;  // between two looks at the clock
 
 // The state of a region, in one word so that entering and closing it exclude each other.
