@@ -54,7 +54,8 @@ MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
   const intf entry = (intf)_mm256_permutevar8x32_epi32((__m256i)powers, (__m256i)shifted);
   const vecf power = (vecf)(entry + ((intf)shifted << 20));
   const vecf e = ((r * 0.166666667f + 0.500078188f) * r + 1.0f) * r;
-  const vecf result = power * e + power;
+  // one rounding, since the product alone may be subnormal
+  const vecf result = (vecf)_mm256_fmadd_ps((__m256)power, (__m256)e, (__m256)power);
   return (vecf)(~(intf)(x < -87.3365447f) & (intf)result);
 }
 

@@ -56,15 +56,19 @@ struct EmbeddingGradient {
       }
   }
 
+  // In an order that does not depend on the number of shares.
   double sum_of_squares() const {
-    double total = 0;
+    double sums_of[kMaxShares] = {};
     const auto add_row = [&](int64_t id) {
+      double& sum = sums_of[id % kMaxShares];
       for (int64_t d = 0; d < D; ++d)
-        total += static_cast<double>(sums.row(id)[d]) * static_cast<double>(sums.row(id)[d]);
+        sum += static_cast<double>(sums.row(id)[d]) * static_cast<double>(sums.row(id)[d]);
     };
     for (int64_t id = 0; dense && id < V; ++id) add_row(id);
     for (int64_t share = 0; !dense && share < shares; ++share)
       for (int64_t i = 0; i < counts[share]; ++i) add_row(touched[share * touched_step + i]);
+    double total = 0;
+    for (const double sum : sums_of) total += sum;
     return total;
   }
 
