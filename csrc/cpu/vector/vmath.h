@@ -39,26 +39,6 @@ MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
   return (vecf)_mm512_scalef_ps((__m512)(power * e + power), (__m512)n);
 }
 
-#elif defined(__AVX2__)
-
-// e^x for x <= 88, 0 below the smallest normal, NaN for NaN. With x = n log(2) / 8 + r this is
-// 2^(n / 8) e^r. The low bits of `shifted` hold n: a table has 2^(i / 8) less i steps of 1 / 8 in
-// the exponent, so that adding all of n to it gives 2^(n / 8); e^r by a cubic.
-MLPKERN_INLINE vecf exp_nonpositive(vecf x) {
-  const intf powers = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
-                       0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
-  const vecf shifter = splat(1572864.0f);  // 1.5 * 2^20: adding it rounds to a multiple of 1 / 8
-  const vecf shifted = x * 1.44269504088896341f + shifter;
-  const vecf n = shifted - shifter;
-  const vecf r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  const intf entry = (intf)_mm256_permutevar8x32_epi32((__m256i)powers, (__m256i)shifted);
-  const vecf power = (vecf)(entry + ((intf)shifted << 20));
-  const vecf e = ((r * 0.166666667f + 0.500078188f) * r + 1.0f) * r;
-  // one rounding, since the product alone may be subnormal
-  const vecf result = (vecf)_mm256_fmadd_ps((__m256)power, (__m256)e, (__m256)power);
-  return (vecf)(~(intf)(x < -87.3365447f) & (intf)result);
-}
-
 #else
 
 // e^x for x <= 88, 0 below the smallest normal, NaN for NaN.
